@@ -1,0 +1,97 @@
+"""The fields of every configuration, and how a config reads its own arguments."""
+
+import ast
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def default() -> ConfigDict:
+    """All fields with defaults; what they mean is documented in `training/settings.py`.
+
+    A config file starts from this, changes what it is about, and documents the result.
+    """
+    config = ConfigDict()
+    config.seed = 0
+    config.repeats = 1  # runs with seeds seed, seed + 1, ...
+    config.methods = ConfigDict()  # label -> changed fields; several runs side by side
+
+    config.data = data = ConfigDict()
+    data.tasks = ConfigDict()  # reasoning-gym task -> its arguments
+    data.train, data.validation, data.test = 2000, 64, 32  # rows per task
+    data.length = 96  # tokens per row
+    data.spoilt = ConfigDict({"kind": "none", "share": 0.0})
+    data.seed = 0
+    data.directory = ""  # prepared corpora; empty for the user's cache folder
+
+    config.model = model = ConfigDict()
+    model.vocab_size = 264  # 259 of the byte-level tokenizer, rounded up
+    model.layers, model.width, model.mlp_width = 4, 96, 256
+    model.heads, model.kv_heads, model.head_dim = 4, 2, 24
+    model.rope_theta, model.norm_eps = 10_000.0, 1e-5
+    model.tied, model.qkv_bias = True, False
+    model.dtype = model.param_dtype = "float32"
+    model.remat = "none"
+    config.lora = ConfigDict({"rank": 0, "alpha": 16.0, "targets": ("q", "k", "v", "o")})
+
+    config.features = features = ConfigDict()
+    features.parameters, features.last_layers = "full", 2
+    features.family, features.dim = "srht", 512
+    features.normalize = True
+    features.microbatch = 16
+    features.seed = 0
+
+    config.selection = selection = ConfigDict()
+    selection.pool, selection.size, selection.anchors = 64, 8, 32
+    selection.utility, selection.coupling, selection.rule = "gradient_matching", "joint", "greedy"
+    selection.budgets, selection.shares, selection.temperature = "proportional", (), 1.0
+    selection.anchor_mean = "plain"
+    selection.ridge, selection.swaps, selection.step_scale = 0.0, 0, 1.0
+    selection.weights, selection.weight_cap = "uniform", 3.0
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.learning_rate, optimizer.schedule, optimizer.warmup = 2e-3, "linear", 0.03
+    optimizer.weight_decay, optimizer.clip = 0.0, 1.0
+    optimizer.b1, optimizer.b2 = 0.9, 0.999
+
+    config.training = training = ConfigDict()
+    training.updates, training.evaluate_every, training.checkpoint_every = 300, 20, 50
+    training.keep_checkpoints = 2
+    training.devices = 0  # 0: all of them
+    config.evaluation = ConfigDict({"batch": 64})
+    return config
+
+
+def arguments(text: str | None, **defaults: Any) -> ConfigDict:
+    """Reads the part after the colon of --config=file.py:key=value,flag.
+
+    Args:
+      text: e.g. "seeds=3,smoke"; None or empty for none.
+      **defaults: the arguments there are. A value is read with its default's type, and a boolean
+        may stand alone.
+
+    Returns:
+      The arguments by name.
+
+    Raises:
+      ValueError: an argument that is not there, or a value of another type.
+    """
+    parsed = ConfigDict(defaults)
+    for part in filter(None, (text or "").split(",")):
+        name, given, value = part.partition("=")
+        if name not in defaults:
+            raise ValueError(
+                f"unknown config argument {name!r}; this config takes {sorted(defaults)}"
+            )
+        kind = type(defaults[name])
+        if not given and kind is not bool:
+            raise ValueError(f"config argument {name!r} needs a value: {name}=...")
+        try:
+            parsed[name] = value if kind is str else ast.literal_eval(value or "True")
+        except (ValueError, SyntaxError, TypeError):
+            raise ValueError(
+                f"config argument {part!r}: expected {name}=<{kind.__name__}>"
+            ) from None
+        if type(parsed[name]) is not kind:
+            raise ValueError(f"config argument {part!r}: expected {name}=<{kind.__name__}>")
+    return parsed

@@ -1,0 +1,30 @@
+"""Trains every run of a configuration, and writes the report that compares them.
+
+A workdir that holds earlier work of the same configuration is continued.
+"""
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments import console
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A file under configs/.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where to write; a run found there is continued.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are --config.section.field=")
+    console.show_progress()
+    # Imported late, so that a mistyped flag answers at once.
+    from partitionsel_jax import reporting, training
+
+    with console.one_line_errors():
+        for run in training.expand(_CONFIG.value.to_dict()):
+            training.train(run, _WORKDIR.value)
+        console.show_report(reporting.build(_WORKDIR.value))
+
+
+if __name__ == "__main__":
+    app.run(main)

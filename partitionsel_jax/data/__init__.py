@@ -1,0 +1,53 @@
+"""Data: sources, templates, tokenizers, spoilt rows, and the pools that every step sees.
+
+builder = data.prepare(tasks, train=2000, validation=64, test=32, seed=0, directory=directory)
+corpus = data.load(builder, data.ByteTokenizer(), length=112, seed=0)
+pools = data.Pools(corpus, pool_size=64, anchor_size=32, seed=0)
+pool, anchors = pools[t]
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from partitionsel_jax.data.corpus import Corpus, Example, Source, load
+from partitionsel_jax.data.pools import Pools, prefetch
+from partitionsel_jax.data.rows import EncodedExample, Rows, encode_example, encode_prompt
+from partitionsel_jax.data.scoring import score
+from partitionsel_jax.data.spoilage import KINDS, spoil
+from partitionsel_jax.data.templates import final_answer, prompt_text, response_text
+from partitionsel_jax.data.tokenizers import ByteTokenizer, Tokenizer
+
+if TYPE_CHECKING:
+    from partitionsel_jax.data.reasoning import ReasoningGym, prepare
+
+__all__ = [
+    "KINDS",
+    "ByteTokenizer",
+    "Corpus",
+    "EncodedExample",
+    "Example",
+    "Pools",
+    "ReasoningGym",
+    "Rows",
+    "Source",
+    "Tokenizer",
+    "encode_example",
+    "encode_prompt",
+    "final_answer",
+    "load",
+    "prefetch",
+    "prepare",
+    "prompt_text",
+    "response_text",
+    "score",
+    "spoil",
+]
+
+_LAZY = {"ReasoningGym": "reasoning", "prepare": "reasoning"}
+
+
+def __getattr__(name: str) -> Any:
+    """The names whose module imports TFDS, which takes most of a second, on first use."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,145 @@
+"""Distinct reasoning-gym entries of a task, and the worked steps that an entry carries.
+
+reasoning-gym (Stojanovski et al. 2025, arXiv 2505.24760) writes puzzles procedurally and scores
+answers to them. It is imported where it is first used, because that takes a second or two.
+"""
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from partitionsel_jax.data.streams import derive, generator
+
+Task = tuple[str, Mapping[str, Any]]
+Entry = dict[str, Any]
+
+# Questions tried for every one wanted before a task counts as exhausted.
+_TRIES_PER_QUESTION = 20
+# `composite` mixes other tasks, whose rows would then lose their domain.
+_NOT_A_DOMAIN = "composite"
+
+
+def canonical_tasks(tasks: Iterable[str | Task]) -> tuple[Task, ...]:
+    """Names and (name, settings) pairs as pairs, checked before anything is generated.
+
+    Args:
+      tasks: a reasoning-gym task name each, or the name with keyword arguments for
+        `reasoning_gym.create_dataset`. One domain each, in this order.
+
+    Raises:
+      ValueError: no task, a name twice, an unknown name (close matches are listed), or settings
+        that the task refuses or that are not JSON values.
+    """
+    pairs = tuple(
+        (task, {}) if isinstance(task, str) else (task[0], dict(task[1])) for task in tasks
+    )
+    if not pairs:
+        raise ValueError("expected at least one task, got none; name reasoning-gym tasks")
+    names = [name for name, _ in pairs]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"every task is one domain, but {', '.join(repeated)} came more than once")
+    for name, settings in pairs:
+        create(name, settings, size=1, seed=0)
+        try:
+            json.dumps(settings)
+        except TypeError as error:
+            raise ValueError(
+                f"the settings of task {name} are part of the corpus's identity and must be JSON "
+                f"values (numbers, strings, lists): {error}"
+            ) from error
+    return pairs
+
+
+def create(name: str, settings: Mapping[str, Any], size: int, seed: int) -> Any:
+    """The reasoning-gym dataset of a task.
+
+    Raises:
+      ValueError: the name is unknown, or the task refuses the settings.
+    """
+    import reasoning_gym
+    from reasoning_gym.factory import DATASETS
+
+    known = sorted(set(DATASETS) - {_NOT_A_DOMAIN})
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known
+        raise ValueError(f"unknown reasoning-gym task {name!r}; did you mean {', '.join(close)}?")
+    if taken := {"size", "seed"} & set(settings):
+        raise ValueError(
+            f"the settings of task {name} hold {', '.join(sorted(taken))}, which the sizes of the "
+            "splits and the data seed decide; leave them out"
+        )
+    try:
+        return reasoning_gym.create_dataset(name, **settings, size=size, seed=seed)
+    except (AssertionError, TypeError, ValueError) as error:
+        fields = sorted(set(DATASETS[name][1].__dataclass_fields__) - {"size", "seed"})
+        raise ValueError(
+            f"task {name} refuses the settings {dict(settings)}: {error}; "
+            f"it takes {', '.join(fields)}"
+        ) from error
+
+
+def distinct_entries(task: Task, count: int, seed: int) -> list[Entry]:
+    """`count` entries of a task with `count` different questions, in random order.
+
+    The order is random because what comes late in the generator's own order is rare: common
+    questions are used up by then. After the permutation any cut into splits is a fair one.
+
+    Raises:
+      ValueError: the task has too few distinct questions, has no reference answer, or its scorer
+        does not accept the reference answer of an entry read back from JSON.
+    """
+    name, settings = task
+    tries = _TRIES_PER_QUESTION * count + 1000
+    # A task's i-th entry is drawn from seed + i: neighbouring seeds would give the same questions.
+    dataset = create(name, settings, tries, derive(seed, f"task {name}", bits=32))
+    found: dict[str, Entry] = {}
+    for i in range(tries):
+        entry = dataset[i]
+        if not isinstance(entry["answer"], str):
+            raise ValueError(
+                f"task {name} gives no reference answer, so that there is nothing to learn from; "
+                "leave it out"
+            )
+        found.setdefault(entry["question"], entry)
+        if len(found) == count:
+            order = generator(seed, f"order of {name}").permutation(count)
+            entries = list(found.values())
+            return [entries[place] for place in order]
+    raise ValueError(
+        f"task {name} with settings {dict(settings)} gave {len(found)} distinct questions in "
+        f"{tries} tries, but {count} are wanted over all splits; ask for fewer rows, or widen its "
+        "settings"
+    )
+
+
+def worked_steps(name: str, entry: Entry) -> str:
+    """The worked steps that the task's entries carry, "" for a task without any."""
+    steps = _STEPS.get(name)
+    return steps(entry["metadata"]) if steps else ""
+
+
+def _chain_of_thought(metadata: Mapping[str, Any]) -> str:
+    """The text before the final line, which repeats the answer behind a marker."""
+    return metadata["answer_cot"].rpartition("####")[0]
+
+
+def _states(metadata: Mapping[str, Any]) -> str:
+    """One line per state that the puzzle goes through."""
+    return "\n".join(
+        state if isinstance(state, str) else " ".join(map(str, state))
+        for state in metadata["states"]
+    )
+
+
+# reasoning-gym has one task with written-out steps; the others carry intermediate results.
+_STEPS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "base_conversion": lambda metadata: f"{metadata['decimal_value']} in base 10",
+    "count_bits": lambda metadata: metadata["binary"],
+    "count_primes": lambda metadata: " ".join(map(str, metadata["primes"])),
+    "gsm_symbolic": _chain_of_thought,
+    "string_manipulation": _states,
+    "string_splitting": _states,
+    "string_synthesis": _states,
+}

@@ -1,0 +1,193 @@
+"""reasoning-gym as a TFDS builder: array_record files, read and written without TensorFlow."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from partitionsel_jax.data.generation import Task, canonical_tasks, distinct_entries, worked_steps
+from partitionsel_jax.data.scoring import score
+from partitionsel_jax.data.templates import response_text
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(eq=False)
+class ReasoningGymConfig(tfds.core.BuilderConfig):
+    """What decides the rows; `configure` makes it, with a hash of all of it as the name.
+
+    Attributes:
+      tasks: (name, settings) pairs; a task's place is its domain id.
+      sizes: rows per task of every split.
+      seed: data seed.
+    """
+
+    tasks: tuple[Task, ...] = ()
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+
+
+class ReasoningGym(tfds.core.GeneratorBasedBuilder):
+    """Questions of reasoning-gym tasks with worked steps, answers and what scores them.
+
+    Features: id (unique over all splits), domain (the task's place), question, response (worked
+    steps and the final answer, or the answer alone), answer, entry (JSON of the reasoning-gym
+    entry, for `score`). The names of the domains are in `builder.info.metadata["domains"]`.
+    No question is in two splits.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    # Nothing is downloaded. Looking for checksums, TFDS would import a package it does not require.
+    url_infos = None
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        """Describes the features."""
+        text = tfds.features.Text()
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Procedurally generated reasoning tasks with verifiable answers.",
+            homepage="https://github.com/open-thought/reasoning-gym",
+            features=tfds.features.FeaturesDict(
+                {
+                    "id": np.int64,
+                    "domain": np.int64,
+                    "question": text,
+                    "response": text,
+                    "answer": text,
+                    "entry": text,
+                }
+            ),
+            metadata=tfds.core.MetadataDict(
+                domains=[name for name, _ in self.builder_config.tasks]
+            ),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+        """Generates every task once and cuts it, so that the splits share no question."""
+        config = self.builder_config
+        total = sum(config.sizes.values())
+        records: dict[str, list[dict]] = {split: [] for split in config.sizes}
+        for domain, task in enumerate(config.tasks):
+            rows = iter(enumerate(distinct_entries(task, total, config.seed), domain * total))
+            for split, size in config.sizes.items():
+                records[split] += [_record(task, domain, *next(rows)) for _ in range(size)]
+        return {split: self._generate_examples(rows) for split, rows in records.items()}
+
+    def _generate_examples(self, records: list[dict]) -> Iterator[tuple[int, dict]]:
+        """Keys the records by their ids."""
+        return ((record["id"], record) for record in records)
+
+
+def configure(
+    tasks: Iterable[str | Task], train: int, validation: int, test: int, seed: int
+) -> ReasoningGymConfig:
+    """The builder config of these rows; any change of them changes its name.
+
+    Raises:
+      ValueError: a size below 1, or tasks that `canonical_tasks` refuses.
+    """
+    sizes = dict(zip(SPLITS, (train, validation, test), strict=True))
+    for split, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"expected at least 1 row per task in {split}, got {size}")
+    pairs = canonical_tasks(tasks)
+    content = {
+        "tasks": pairs,
+        "sizes": sizes,
+        "seed": int(seed),
+        "builder": str(ReasoningGym.VERSION),
+        "reasoning_gym": importlib.metadata.version("reasoning-gym"),
+        "template": response_text("answer", steps="steps"),
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return ReasoningGymConfig(
+        name=f"{len(pairs)}-tasks-{digest[:16]}", tasks=pairs, sizes=sizes, seed=int(seed)
+    )
+
+
+def prepare(
+    tasks: Iterable[str | Task],
+    *,
+    train: int,
+    validation: int,
+    test: int,
+    seed: int,
+    directory: str | os.PathLike[str],
+) -> ReasoningGym:
+    """Generates and writes the corpus, unless `directory` has it already.
+
+    TFDS writes into a temporary directory and renames it at the end: a process killed half-way
+    leaves nothing that the next call would take for the corpus.
+
+    Args:
+      tasks: reasoning-gym task names or (name, settings) pairs; one domain each.
+      train, validation, test: rows per task and split.
+      seed: data seed.
+      directory: TFDS data directory; every choice of the arguments has its own place in it.
+
+    Returns:
+      The builder, ready for `as_data_source` and `load`.
+
+    Raises:
+      ValueError: sizes or tasks that cannot be had, or prepared files that are not complete.
+    """
+    config = configure(tasks, train, validation, test, seed)
+    open_builder = functools.partial(ReasoningGym, config=config, data_dir=os.fspath(directory))
+    with _quiet():
+        builder = open_builder()
+        try:
+            builder.download_and_prepare(file_format="array_record")
+        except OSError:
+            # Another process may have finished the same corpus first: then theirs is as good.
+            builder = open_builder()
+            if not builder.info.splits:
+                raise
+    found = {split: info.num_examples for split, info in builder.info.splits.items()}
+    wanted = {split: size * len(config.tasks) for split, size in config.sizes.items()}
+    if found != wanted:
+        raise ValueError(
+            f"expected {wanted} rows in {builder.data_dir}, got {found}; delete that directory "
+            "and call again"
+        )
+    return builder
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences TFDS: its progress bars, its prints, and its warning that a config is custom."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _record(task: Task, domain: int, number: int, entry: dict[str, Any]) -> dict[str, Any]:
+    """One row of the builder."""
+    name, _ = task
+    stored = json.dumps(entry, ensure_ascii=False, default=str)
+    if score(task, entry["answer"], stored) != 1.0:
+        raise ValueError(
+            f"task {name} does not give its own answer {entry['answer']!r} full marks once the "
+            "entry has gone through JSON; leave the task out"
+        )
+    return {
+        "id": number,
+        "domain": domain,
+        "question": entry["question"],
+        "response": response_text(entry["answer"], worked_steps(name, entry)),
+        "answer": entry["answer"],
+        "entry": stored,
+    }

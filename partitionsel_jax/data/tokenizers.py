@@ -1,0 +1,48 @@
+"""What a tokenizer offers to the data, and the byte-level one that needs no vocabulary file."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Protocol
+
+_SPECIAL = 3
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back; the three special ids are never part of `encode`'s result."""
+
+    @property
+    def pad_id(self) -> int: ...
+    @property
+    def bos_id(self) -> int: ...
+    @property
+    def eos_id(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: Iterable[int]) -> str: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ByteTokenizer:
+    """UTF-8 bytes as tokens: pad 0, beginning 1, end 2, and byte b is token 3 + b.
+
+    `vocab_size` is the 259 ids that exist; padding it to a round size is the model's business.
+    """
+
+    pad_id: int = dataclasses.field(default=0, init=False)
+    bos_id: int = dataclasses.field(default=1, init=False)
+    eos_id: int = dataclasses.field(default=2, init=False)
+    vocab_size: int = dataclasses.field(default=_SPECIAL + 256, init=False)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids (3 .. 258) of the text's bytes; a lone surrogate, which has none, becomes "?"."""
+        return [_SPECIAL + byte for byte in text.encode("utf-8", errors="replace")]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the ids; invalid UTF-8 becomes U+FFFD, and ids that are no byte are skipped.
+
+        Skipped are the special ids and those past `vocab_size`, which a model with a padded
+        vocabulary can still produce.
+        """
+        data = bytes(int(i) - _SPECIAL for i in ids if _SPECIAL <= i < self.vocab_size)
+        return data.decode("utf-8", errors="replace")

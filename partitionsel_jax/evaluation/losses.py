@@ -1,0 +1,58 @@
+"""Losses over a whole split, per domain."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainLosses:
+    """Mean loss over a split.
+
+    Attributes:
+      mean: over all examples.
+      per_domain: over each domain's examples, in the corpus's order of domains.
+    """
+
+    mean: float
+    per_domain: list[float]
+
+
+def batches(tree: Any, batch: int):
+    """Cuts the leading axis into pieces of `batch` rows; the last is filled up with its last row.
+
+    Yields:
+      (rows, real): a pytree with `batch` rows, of which the first `real` are the tree's own.
+    """
+    total = jax.tree.leaves(tree)[0].shape[0]
+    for begin in range(0, total, batch):
+        index = np.minimum(np.arange(begin, begin + batch), total - 1)
+        yield jax.tree.map(lambda leaf, index=index: leaf[index], tree), min(batch, total - begin)
+
+
+def domain_losses(
+    losses: Callable[[Any], jax.Array], rows: Any, *, batch: int, domains: int
+) -> DomainLosses:
+    """Averages a loss over rows, and over the rows of each domain, in float64.
+
+    Args:
+      losses: rows -> f32[batch], for pieces of exactly `batch` rows.
+      rows: `data.Rows` of the split.
+      batch: rows per call.
+      domains: number of domains P.
+
+    Raises:
+      ValueError: a domain without a row, whose mean would not exist.
+    """
+    counts = np.bincount(rows.domain, minlength=domains)
+    if (counts == 0).any():
+        raise ValueError(
+            f"domain {int(np.argmin(counts))} has no row to evaluate: enlarge its split"
+        )
+    pending = [(losses(piece), real) for piece, real in batches(rows, batch)]
+    values = np.concatenate([np.asarray(loss, np.float64)[:real] for loss, real in pending])
+    sums = np.bincount(rows.domain, weights=values, minlength=domains)
+    return DomainLosses(float(values.mean()), [float(mean) for mean in sums / counts])

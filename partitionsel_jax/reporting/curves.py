@@ -1,0 +1,127 @@
+"""Numbers behind the charts: means over seeds, first crossings of a target, smoothed shares."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from partitionsel_jax.reporting.runs import Run
+
+Series = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A quantity of one label against x: each seed, their mean and their range.
+
+    Attributes:
+      x: f64[S] updates or seconds at the steps that all averaged seeds have logged.
+      mean, low, high: f64[S] mean, minimum and maximum over those seeds.
+      seeds: x f64[S_i], y f64[S_i] and "is it finished" of every run, averaged or not.
+    """
+
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    seeds: tuple[tuple[np.ndarray, np.ndarray, bool], ...]
+
+
+def averaged(runs: Sequence[Run]) -> list[Run]:
+    """The runs that a mean is taken over: the finished ones, or all while none is."""
+    return [run for run in runs if run.finished] or list(runs)
+
+
+def over_seeds(runs: Sequence[Run], read: Callable[[Run], Series], seconds: bool = False) -> Curve:
+    """One label's curve.
+
+    Against seconds, a point of the mean lies at the mean training time of its step.
+
+    Args:
+      runs: the runs of one label.
+      read: gives a run's steps i64[S] and values f64[S].
+      seconds: x is the training time instead of the update.
+    """
+    series = {run.name: read(run) for run in runs}
+    x = {
+        run.name: run.seconds_at(steps) if seconds else steps.astype(np.float64)
+        for run in runs
+        for steps in [series[run.name][0]]
+    }
+    # A seed without a single point, such as a run that has just begun, takes no part.
+    counted = [run.name for run in averaged(runs) if len(series[run.name][0])]
+    lines = tuple((x[run.name], series[run.name][1], run.finished) for run in runs)
+    if not counted:
+        empty = np.empty(0)
+        return Curve(empty, empty, empty, empty, lines)
+    common = functools.reduce(np.intersect1d, (series[name][0] for name in counted))
+    at = {name: np.isin(series[name][0], common) for name in counted}
+    values = np.stack([series[name][1][at[name]] for name in counted])
+    mean_x = np.mean([x[name][at[name]] for name in counted], axis=0)
+    return Curve(mean_x, values.mean(0), values.min(0), values.max(0), lines)
+
+
+def first_crossing(x: np.ndarray, losses: np.ndarray, target: float) -> float | None:
+    """Where a loss curve, linear between its evaluations, is first at or below a target.
+
+    Args:
+      x: f64[E] increasing positions of the evaluations.
+      losses: f64[E]; evaluations that are not finite are passed over.
+      target: the loss to reach.
+
+    Returns:
+      The position, or None when no evaluation reaches the target.
+    """
+    finite = np.isfinite(losses)
+    x, losses = x[finite], losses[finite]
+    reached = np.flatnonzero(losses <= target)
+    if not len(reached):
+        return None
+    at = int(reached[0])
+    if at == 0:
+        return float(x[0])
+    fraction = (losses[at - 1] - target) / (losses[at - 1] - losses[at])
+    return float(x[at - 1] + fraction * (x[at] - x[at - 1]))
+
+
+def window(num_steps: int) -> int:
+    """How many steps a smoothed value averages: a twentieth of the run, odd, at least 5."""
+    return max(5, num_steps // 20) | 1
+
+
+def moving_sum(values: np.ndarray, width: int) -> np.ndarray:
+    """Centred moving sum along the first axis; at the ends the window is cut off."""
+    total = np.cumsum(np.concatenate([np.zeros_like(values[:1]), values]), axis=0)
+    index = np.arange(len(values))
+    upper = np.minimum(index + width // 2 + 1, len(values))
+    return total[upper] - total[np.maximum(index - width // 2, 0)]
+
+
+def drawn_steps(steps: np.ndarray) -> np.ndarray:
+    """Which smoothed values are worth drawing, bool[S]: four a window, and the first and last."""
+    if not len(steps):
+        return np.zeros(0, bool)
+    # By step and not by index, so that seeds agree although one of them lost a row.
+    stride = max(1, window(int(steps[-1])) // 4)
+    return (steps % stride == 0) | (steps == steps[0]) | (steps == steps[-1])
+
+
+def smoothed(series: Series) -> Series:
+    """Steps and the centred moving mean of the values; values that are not finite are left out."""
+    finite = np.isfinite(series[1])
+    steps, values = series[0][finite], series[1][finite]
+    width = window(len(steps))
+    means = moving_sum(values, width) / moving_sum(np.ones(len(values)), width)
+    shown = drawn_steps(steps)
+    return steps[shown], means[shown]
+
+
+def share(part: Series, whole: Series) -> Series:
+    """Steps and smoothed share of `part` in `whole`, as a ratio of moving sums."""
+    steps, at_part, at_whole = np.intersect1d(part[0], whole[0], return_indices=True)
+    width = window(len(steps))
+    totals = moving_sum(whole[1][at_whole], width)
+    shares = moving_sum(part[1][at_part], width) / np.maximum(totals, 1)
+    shown = drawn_steps(steps)
+    return steps[shown], shares[shown]

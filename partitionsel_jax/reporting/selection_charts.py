@@ -1,0 +1,166 @@
+"""Charts of what was selected: domain mix, spoilt rows, and the selection's diagnostics."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from partitionsel_jax.reporting import canvas, curves, theme
+from partitionsel_jax.reporting.canvas import Heading, Layout
+from partitionsel_jax.reporting.runs import Run
+
+Groups = Mapping[str, Sequence[Run]]
+_INK, _MUTED = (theme.PALETTE[name][0] for name in ("ink", "muted"))
+_SAME_SHARE = 0.02
+# Inches: the widest name of a domain, and from one name to the next.
+_WIDEST_NAME, _LINE = 1.5, 0.165
+# Column, panel title, axis label.
+_DIAGNOSTICS = (
+    ("utility", "Utility of the selection", "utility f(S)"),
+    ("certificate", "Optimality certificate", "f(S) / f(whole pool)"),
+    ("effective_sample_size", "Effective sample size", "examples"),
+    ("conflicting_pairs", "Conflicting pairs", "share of pairs"),
+    ("matching_cosine", "Match with the anchor direction", "cosine"),
+)
+
+
+def domain_mix(groups: Groups, heading: Heading, layout: Layout) -> Figure | None:
+    """Domain shares of the picks over time, one panel a label, with the pool's beside it.
+
+    Args:
+      groups: the runs of each label.
+      heading: title and subtitle; its strokes are not used.
+      layout: where the chart goes.
+
+    Returns:
+      The chart, or None when no run logged its picks.
+    """
+    mixes = {label: mix for label, runs in groups.items() if (mix := _mix(runs)) is not None}
+    if not mixes:
+        return None
+    names = list(dict.fromkeys(name for label in mixes for name in groups[label][0].domains))
+    shown = {name: canvas.fitted(name, _WIDEST_NAME) for name in names}
+    right = 0.2 + max(canvas.text_width(text) for text in shown.values())
+    height = max(2.3, _LINE * len(names))
+    wide = layout.width > canvas.PHONE.width
+    figure, axes = canvas.panels(
+        len(mixes), heading, layout, columns=2 if wide else 1, height=height, right=right
+    )
+    for panel, (label, (steps, picks, pool)) in zip(axes, mixes.items(), strict=True):
+        domains = groups[label][0].domains
+        fills = [theme.fill(names.index(name), len(names)) for name in domains]
+        panel.stackplot(steps, picks.T, colors=fills, lw=0.4, ec=theme.PALETTE["paper"][0])
+        end = float(steps[-1])
+        left, width = 1.03 * end, 0.07 * end
+        middles = np.cumsum(pool) - pool / 2
+        panel.bar(left, pool, width, np.cumsum(pool) - pool, color=fills, align="edge")
+        panel.text(left + width / 2, 1.015, "pool", ha="center", va="bottom", color=_MUTED)
+        panel.set(xlim=(steps[0], left + width), ylim=(0, 1), xlabel="model updates")
+        panel.set_xticks([tick for tick in panel.get_xticks() if steps[0] <= tick <= end])
+        panel.set_xlim(steps[0], left + width)
+        panel.set_title(canvas.fitted(label, 0.85 * canvas.width_of(panel)), loc="left")
+        panel.set_ylabel("share of the picks")
+        panel.yaxis.set_major_formatter(PercentFormatter(1.0))
+        panel.spines["bottom"].set_bounds(steps[0], end)
+        for y, name in zip(spaced(middles, gap=_LINE / height), domains, strict=True):
+            panel.text(left + 1.35 * width, y, shown[name], va="center", size=8.5)
+    return figure
+
+
+def spoilt_share(groups: Groups, heading: Heading, layout: Layout) -> Figure | None:
+    """Share of spoilt rows among the picks over time, the pool's dashed; None without any."""
+    if not any(run.series("spoilt_pool")[1].any() for runs in groups.values() for run in runs):
+        return None
+    dashed = {"candidate pool": theme.Stroke(_INK, theme.TARGET_DASH)}
+    legend = dataclasses.replace(heading, strokes={**heading.strokes, **dashed})
+    figure, (panel,) = canvas.panels(1, legend, layout, columns=1, height=2.7)
+    drawn = {label: curves.over_seeds(runs, _spoilt_picks) for label, runs in groups.items()}
+    canvas.draw_curves(panel, drawn, heading.strokes)
+    pools = {label: curves.over_seeds(runs, _spoilt_pool) for label, runs in groups.items()}
+    pools = {label: pool for label, pool in pools.items() if len(pool.x)}
+    levels = [float(np.mean(pool.mean)) for pool in pools.values()]
+    # Methods that are compared see the same pools: one line stands for all of them.
+    one_line = max(levels, default=0) - min(levels, default=0) < _SAME_SHARE
+    for label in list(pools)[:1] if one_line else pools:
+        colour = _INK if one_line else heading.strokes[label].colour
+        panel.plot(pools[label].x, pools[label].mean, color=colour, lw=1.4, ls=theme.TARGET_DASH)
+    panel.set_ylim(0, max(panel.get_ylim()[1], 1.25 * max(levels, default=0)))
+    panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    panel.set_xlabel("model updates")
+    panel.set_ylabel("spoilt share of the picks")
+    return figure
+
+
+def diagnostics(groups: Groups, heading: Heading, layout: Layout) -> Figure | None:
+    """Utility, certificate and whatever other diagnostics were logged, smoothed over time."""
+    logged = [spec for spec in _DIAGNOSTICS if any(_has(runs, spec[0]) for runs in groups.values())]
+    if not logged:
+        return None
+    wide = layout.width > canvas.PHONE.width
+    columns = (2 if len(logged) in (2, 4) else 3) if wide else 1
+    figure, axes = canvas.panels(len(logged), heading, layout, columns, height=1.8)
+    for panel, (column, title, unit) in zip(axes, logged, strict=True):
+        drawn = {
+            label: curves.over_seeds(runs, functools.partial(_smoothed, column=column))
+            for label, runs in groups.items()
+            if _has(runs, column)
+        }
+        canvas.draw_curves(panel, drawn, heading.strokes)
+        panel.set_title(title, loc="left")
+        panel.set_ylabel(unit)
+        panel.set_xlabel("model updates")
+    return figure
+
+
+def spaced(positions: np.ndarray, gap: float) -> np.ndarray:
+    """Positions moved as little as needed to lie at least `gap` apart, in their order.
+
+    Args:
+      positions: f64[n] ascending.
+      gap: least distance between neighbours.
+
+    Returns:
+      f64[n]; isotonic regression of the positions with the gaps taken out, by pooling neighbours.
+    """
+    offsets = gap * np.arange(len(positions))
+    blocks: list[list[float]] = []
+    for value in positions - offsets:
+        blocks.append([value])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    levels = [np.mean(block) for block in blocks for _ in block]
+    return np.array(levels, np.float64) + offsets
+
+
+def _mix(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Steps [S], smoothed domain shares of the picks [S, P] and of the whole pool [P]."""
+    counts = curves.over_seeds(runs, lambda run: run.series("picks"))
+    pool = sum(run.series("pool")[1].sum(0) for run in runs)
+    if len(counts.x) < 2 or not np.sum(pool):
+        return None
+    # Seeds with equal numbers of picks: the mean's shares are the shares of all picks together.
+    sums = curves.moving_sum(counts.mean, curves.window(len(counts.x)))
+    shares = sums / np.maximum(sums.sum(1, keepdims=True), 1e-9)
+    shown = curves.drawn_steps(counts.x)
+    return counts.x[shown], shares[shown], pool / np.sum(pool)
+
+
+def _smoothed(run: Run, column: str) -> curves.Series:
+    return curves.smoothed(run.series(column))
+
+
+def _spoilt_picks(run: Run) -> curves.Series:
+    steps, picks = run.series("picks")
+    return curves.share(run.series("spoilt_picks"), (steps, picks.sum(1)))
+
+
+def _spoilt_pool(run: Run) -> curves.Series:
+    steps, pool = run.series("pool")
+    return curves.share(run.series("spoilt_pool"), (steps, pool.sum(1)))
+
+
+def _has(runs: Sequence[Run], column: str) -> bool:
+    return any(np.isfinite(run.series(column)[1]).any() for run in runs)

@@ -1,0 +1,19 @@
+"""Minibatch selection: which candidates of a pool to train on, under per-domain budgets."""
+
+from partitionsel_jax.selection import budgets, diagnostics
+from partitionsel_jax.selection.couplings import COUPLINGS
+from partitionsel_jax.selection.problem import Problem, Selection
+from partitionsel_jax.selection.rules import RULES
+from partitionsel_jax.selection.selector import select
+from partitionsel_jax.selection.utilities import UTILITIES
+
+__all__ = [
+    "COUPLINGS",
+    "RULES",
+    "UTILITIES",
+    "Problem",
+    "Selection",
+    "budgets",
+    "diagnostics",
+    "select",
+]

@@ -1,0 +1,221 @@
+"""The selection problem, its result, and the checks that both must pass."""
+
+import dataclasses
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Largest |K_ij - K_ji| / max |K_ij| that a Gram matrix computed in float32 may show.
+SYMMETRY_TOLERANCE = 1e-4
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A pool of candidates with their utilities' ingredients and the per-domain budgets.
+
+    Attributes:
+      alignment: f32[N]; s_i = <g_i, anchor gradient>.
+      gram: f32[N, N], symmetric; K_ij = <g_i, g_j>.
+      domains: i32[N] in [-1, P); -1 marks a padding row, which is never picked.
+      budgets: i32[P], >= 0; most picks per domain. They sum to the selection's size.
+      losses: f32[N] or None; needed by loss-based utilities only.
+      anchor_similarity: f32[N, A] or None; needed by utilities that compare with anchors only.
+    """
+
+    alignment: jax.Array
+    gram: jax.Array
+    domains: jax.Array
+    budgets: jax.Array
+    losses: jax.Array | None = None
+    anchor_similarity: jax.Array | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """What `select` picked.
+
+    Attributes:
+      indices: i32[K]; distinct, in the order picked; -1 where nothing feasible was left.
+      weights: f32[K], >= 0; 0 at padding; 1 at every pick of a utility without weights.
+      utility: f32[]; the objective reached; nan where the utility has none.
+      certificate: f32[] in [0, 1]; lower bound on utility / optimum; nan except for
+        `gradient_matching`.
+      dropped: i32[]; candidates left out because an entry of theirs was not finite.
+    """
+
+    indices: jax.Array
+    weights: jax.Array
+    utility: jax.Array
+    certificate: jax.Array
+    dropped: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to select: the static and the traced arguments of `select` but the problem."""
+
+    ridge: jax.Array
+    step_scale: jax.Array
+    key: jax.Array | None
+    size: int = dataclasses.field(metadata={"static": True})
+    rule: str = dataclasses.field(metadata={"static": True})
+    swaps: int = dataclasses.field(metadata={"static": True})
+
+    def draw(self, shape: tuple[int, ...]) -> jax.Array:
+        """Uniform draws from [0, 1), f32 of the given shape; ValueError without a key."""
+        if self.key is None:
+            raise ValueError(
+                "key must be given for a utility or a rule that draws at random, got None; "
+                "pass a jax.random.key."
+            )
+        return jax.random.uniform(self.key, shape, jnp.float32)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """A problem made safe to compute with: every entry finite, every domain in range.
+
+    Attributes:
+      alignment: f32[N]; 0 where not a candidate.
+      gram: f32[N, N]; rows and columns 0 where not a candidate.
+      domains: i32[N] in [0, P).
+      budgets: i32[P].
+      candidates: bool[N]; False for padding and for rows with entries that are not finite.
+    """
+
+    alignment: jax.Array
+    gram: jax.Array
+    domains: jax.Array
+    budgets: jax.Array
+    candidates: jax.Array
+
+
+def make_pool(problem: Problem) -> tuple[Pool, jax.Array]:
+    """Masks padding and non-finite candidates out; also counts the latter (i32[])."""
+    present_N = problem.domains >= 0
+    gram = problem.gram.astype(jnp.float32)
+    alignment = problem.alignment.astype(jnp.float32)
+    # A candidate with a broken gradient spoils its column in everybody's row, but it alone has a
+    # broken diagonal: judge by the diagonal first, and the other entries only among the rest.
+    sound_N = present_N & jnp.isfinite(alignment) & jnp.isfinite(jnp.diagonal(gram))
+    pair_NxN = sound_N[:, None] & sound_N[None, :]
+    candidates = sound_N & jnp.all(jnp.isfinite(gram) | ~pair_NxN, axis=1)
+    pool = Pool(
+        alignment=jnp.where(candidates, alignment, 0.0),
+        gram=jnp.where(candidates[:, None] & candidates[None, :], gram, 0.0),
+        domains=jnp.maximum(problem.domains.astype(jnp.int32), 0),
+        budgets=problem.budgets.astype(jnp.int32),
+        candidates=candidates,
+    )
+    return pool, jnp.sum(present_N & ~candidates, dtype=jnp.int32)
+
+
+def check_shapes(problem: Problem, size: int) -> None:
+    """Checks all that is known before values are: ranks, lengths, dtypes and the size.
+
+    Raises:
+      ValueError: naming the argument, what was expected, what came, and what to do.
+    """
+    _check_array("alignment", problem.alignment, ("N",), jnp.floating)
+    pool_size = problem.alignment.shape[0]
+    _check_array("gram", problem.gram, (pool_size, pool_size), jnp.floating)
+    _check_array("domains", problem.domains, (pool_size,), jnp.integer)
+    _check_array("budgets", problem.budgets, ("P",), jnp.integer)
+    if problem.budgets.shape[0] < 1:
+        raise ValueError("budgets must name at least one domain, got shape (0,); pass i32[P].")
+    if problem.losses is not None:
+        _check_array("losses", problem.losses, (pool_size,), jnp.floating)
+    if problem.anchor_similarity is not None:
+        _check_array("anchor_similarity", problem.anchor_similarity, (pool_size, "A"), jnp.floating)
+    check_size(size)
+    if size > pool_size:
+        raise ValueError(
+            f"size must be at most the pool's {pool_size} candidates, got {size}; "
+            "draw a larger pool or select fewer."
+        )
+
+
+def check_size(size: int) -> None:
+    """Checks that `size` is a static integer of at least 1."""
+    try:
+        valid = not isinstance(size, bool) and operator.index(size) >= 1
+    except Exception:  # a traced size fails in its own way
+        valid = False
+    if not valid:
+        raise ValueError(
+            f"size must be a Python integer >= 1 (it is static: it sets shapes), got {size!r}."
+        )
+
+
+def check_values(problem: Problem, size: int, *, budgeted: bool) -> None:
+    """Checks values that are concrete, each on its own; tracers pass.
+
+    Raises:
+      ValueError: domains outside [-1, P), negative budgets, budgets that do not sum to `size`
+        (where `budgeted`), or a Gram matrix that is not symmetric.
+    """
+    domain_count = problem.budgets.shape[0]
+    if is_concrete(problem.domains):
+        domains = np.asarray(problem.domains)
+        if domains.min() < -1 or domains.max() >= domain_count:
+            raise ValueError(
+                f"domains must lie in [-1, {domain_count}) as budgets has {domain_count} entries, "
+                f"got values from {domains.min()} to {domains.max()}; number the domains from 0 "
+                "and use -1 for padding rows only."
+            )
+    if is_concrete(problem.budgets):
+        _check_budgets(np.asarray(problem.budgets), size, budgeted=budgeted)
+    if is_concrete(problem.gram):
+        _check_symmetric(np.asarray(problem.gram, np.float32))
+
+
+def is_concrete(array: jax.Array) -> bool:
+    """Whether the values of `array` can be read now, rather than when compiled code runs."""
+    return not isinstance(array, jax.core.Tracer)
+
+
+def _check_array(name: str, array: jax.Array, shape: tuple, kind: type) -> None:
+    got = getattr(array, "shape", None)
+    fits = got is not None and len(got) == len(shape)
+    fits = fits and all(
+        isinstance(want, str) or want == have for want, have in zip(shape, got or (), strict=True)
+    )
+    if not fits:
+        expected = "[" + ", ".join(map(str, shape)) + "]"
+        came = f"shape {got}" if got is not None else type(array).__name__
+        raise ValueError(
+            f"{name} must be an array of shape {expected}, got {came}; "
+            "N is the length of alignment, and batches go through jax.vmap."
+        )
+    if not jnp.issubdtype(array.dtype, kind):
+        wanted = "float32" if kind is jnp.floating else "int32"
+        raise ValueError(f"{name} must be {wanted}, got {array.dtype}; convert it with astype.")
+
+
+def _check_budgets(budgets: np.ndarray, size: int, *, budgeted: bool) -> None:
+    if budgets.min() < 0:
+        raise ValueError(f"budgets must be >= 0, got {budgets.tolist()}; use selection.budgets.")
+    if budgeted and budgets.sum() != size:
+        raise ValueError(
+            f"budgets must sum to size={size}, got {budgets.tolist()} with sum {budgets.sum()}; "
+            "make them with selection.budgets, or use coupling='agnostic' to ignore domains."
+        )
+
+
+def _check_symmetric(gram: np.ndarray) -> None:
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.abs(gram - gram.T)
+    finite = np.isfinite(difference)
+    scale = np.max(np.abs(gram), where=np.isfinite(gram), initial=0.0)
+    worst = np.max(difference, where=finite, initial=0.0)
+    if worst > SYMMETRY_TOLERANCE * scale:
+        raise ValueError(
+            f"gram must be symmetric, got entries that differ from their mirror image by {worst:g} "
+            f"(largest entry {scale:g}); pass features @ features.T."
+        )

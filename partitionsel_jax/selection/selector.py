@@ -1,0 +1,152 @@
+"""`select`: one entry point over all utilities, couplings and rules."""
+
+import functools
+import operator
+from collections.abc import Collection
+
+import jax
+import jax.numpy as jnp
+
+from partitionsel_jax.selection.carries import tie
+from partitionsel_jax.selection.couplings import BUDGETED, COUPLINGS
+from partitionsel_jax.selection.problem import (
+    Options,
+    Problem,
+    Selection,
+    check_shapes,
+    check_values,
+    is_concrete,
+    make_pool,
+)
+from partitionsel_jax.selection.rules import RANDOMISED, RULES
+from partitionsel_jax.selection.utilities import UTILITIES
+
+
+def select(
+    problem: Problem,
+    *,
+    size: int,
+    utility: str = "gradient_matching",
+    coupling: str = "joint",
+    rule: str = "greedy",
+    ridge: jax.Array | float = 0.0,
+    swaps: int = 0,
+    step_scale: jax.Array | float = 1.0,
+    key: jax.Array | None = None,
+) -> Selection:
+    """Selects `size` candidates of a pool under per-domain budgets.
+
+    Contract, whatever the utility, coupling and rule:
+
+    * picks are distinct, and domain p has at most budgets[p] of them (`agnostic`: any number);
+    * budgets are filled even by candidates that add nothing (weight 0); a slot stays empty
+      (index -1, weight 0) only when no feasible candidate is left;
+    * padding rows (domain -1) are never picked; neither are candidates with a NaN or an infinity
+      in `alignment` or `gram`, which are counted in `dropped` and leave the others untouched;
+    * ties go to the lowest index; permuting the pool permutes the picks;
+    * the same program runs eagerly and under jit, vmap, pmap and shard_map. Eager calls compile
+      once per shape and choice of static arguments.
+
+    Args:
+      problem: the pool, N candidates from P domains.
+      size: K, number of picks, 1 <= K <= N. Static.
+      utility: a key of `UTILITIES`. Static.
+      coupling: a key of `COUPLINGS`. Static.
+      rule: a key of `RULES`. Static.
+      ridge: f32[], >= 0; added to the Gram matrix's diagonal.
+      swaps: sweeps of improving exchanges after the last round, >= 0; each tries at most K. Static.
+      step_scale: f32[], > 0; step of utilities that model one update.
+      key: a `jax.random.key`; needed by random utilities and rules.
+
+    Returns:
+      A `Selection`.
+
+    Raises:
+      ValueError: an unknown name, a pair that makes no sense, a shape, dtype or size that does not
+        fit; and, where values are concrete: domains out of range, budgets that are negative or do
+        not sum to `size`, a Gram matrix that is not symmetric, a ridge or step scale out of range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> problem = Problem(
+      ...     alignment=jnp.array([1.0, 0.9, 0.1]),
+      ...     gram=jnp.eye(3),
+      ...     domains=jnp.array([0, 0, 1]),
+      ...     budgets=jnp.array([1, 1]),
+      ... )
+      >>> select(problem, size=2).indices.tolist()
+      [0, 2]
+    """
+    check_shapes(problem, size)
+    _check_choices(problem, size=size, utility=utility, coupling=coupling, rule=rule, swaps=swaps)
+    check_values(problem, operator.index(size), budgeted=coupling in BUDGETED)
+    options = Options(
+        ridge=_scalar("ridge", ridge),
+        step_scale=_scalar("step_scale", step_scale, positive=True),
+        key=key,
+        size=operator.index(size),
+        rule=rule,
+        swaps=operator.index(swaps),
+    )
+    return _select(problem, options, utility=utility, coupling=coupling)
+
+
+@functools.partial(jax.jit, static_argnames=("utility", "coupling"))
+def _select(problem: Problem, options: Options, *, utility: str, coupling: str) -> Selection:
+    # Accelerators would otherwise round the factors of a float32 product to fewer digits than the
+    # refit's tolerance needs.
+    with jax.default_matmul_precision("highest"):
+        pool, dropped = make_pool(problem)
+        pool = tie(pool, problem, options)
+        pool = COUPLINGS[coupling](pool, options.size)
+        solution = UTILITIES[utility].solve(pool, options)
+    return Selection(
+        indices=solution.indices,
+        weights=solution.weights,
+        utility=solution.utility,
+        certificate=solution.certificate,
+        dropped=dropped,
+    )
+
+
+def _check_choices(
+    problem: Problem, *, size: int, utility: str, coupling: str, rule: str, swaps: int
+) -> None:
+    """Checks the names, and that what they name goes together."""
+    _check_name("utility", utility, UTILITIES)
+    _check_name("coupling", coupling, COUPLINGS)
+    _check_name("rule", rule, RULES)
+    if isinstance(swaps, bool) or not hasattr(swaps, "__index__") or operator.index(swaps) < 0:
+        raise ValueError(f"swaps must be a Python integer >= 0 (it is static), got {swaps!r}.")
+    entry = UTILITIES[utility]
+    pool_size = problem.alignment.shape[0]
+    if entry.takes_all and size != pool_size:
+        raise ValueError(
+            f"size must be the pool's {pool_size} with utility={utility!r}, got {size}; "
+            "draw a pool of that size, or choose a utility that selects."
+        )
+    refitting = [name for name, other in UTILITIES.items() if other.refits]
+    if not entry.refits and (rule in RANDOMISED or swaps):
+        came = f"rule={rule!r}" if rule in RANDOMISED else f"swaps={swaps}"
+        raise ValueError(
+            f"{came} needs a utility that refits weights, one of {refitting}, got "
+            f"utility={utility!r}; use rule='greedy' and swaps=0 with it."
+        )
+
+
+def _check_name(argument: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise ValueError(f"{argument} must be one of {sorted(known)}, got {name!r}.")
+
+
+def _scalar(name: str, value: jax.Array | float, *, positive: bool = False) -> jax.Array:
+    """`value` as f32[], so that Python and array values share one compilation."""
+    array = jnp.asarray(value, jnp.float32)
+    if array.shape != ():
+        raise ValueError(f"{name} must be a scalar, got shape {array.shape}; map it with jax.vmap.")
+    if is_concrete(array):
+        low = array > 0.0 if positive else array >= 0.0
+        if not (low and jnp.isfinite(array)):
+            bound = "> 0" if positive else ">= 0"
+            raise ValueError(f"{name} must be finite and {bound}, got {value}.")
+    return array

@@ -1,0 +1,105 @@
+"""Whole-state checkpoints with orbax: asynchronous, verified on the way back, never overwritten."""
+
+import logging
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from partitionsel_jax.training.state import TrainState, fingerprint
+
+_LOG = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of one run, a few newest ones kept.
+
+    * A save is visible only when it is complete: a process killed inside one leaves the previous
+      checkpoint as the newest.
+    * Every checkpoint carries the state's fingerprint. One that does not load, or loads with other
+      bits, is moved to `damaged/` (nothing is deleted), a warning names it, and the one before is
+      used.
+
+    Args:
+      directory: where they live; made when missing.
+      keep: how many newest ones stay.
+    """
+
+    def __init__(self, directory: epath.PathLike, keep: int):
+        self._directory = epath.Path(directory)
+        self._options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(self._directory, options=self._options)
+
+    def save(self, state: TrainState, extra: dict[str, Any]) -> None:
+        """Starts saving; `extra` is JSON that comes back with the state."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        about = {"fingerprint": int(fingerprint(state)), "extra": extra}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
+            ),
+        )
+
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest sound checkpoint, or None when there is none.
+
+        Args:
+          like: a state of the same shapes; its placement on devices is taken over.
+
+        Raises:
+          ValueError: there are checkpoints, and every one is damaged.
+        """
+        found = sorted(self._manager.all_steps(), reverse=True)
+        for step in found:
+            try:
+                return self._load(step, like)
+            except Exception as error:  # whatever a broken file makes a reader raise
+                _LOG.warning(
+                    "checkpoint %s is damaged (%s); moving it aside and trying the one before",
+                    self._directory / str(step),
+                    str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+                )
+                self._set_aside(step)
+        if found:
+            raise ValueError(
+                f"all checkpoints under {self._directory} are damaged (steps {found}, moved to "
+                "damaged/): start again with a new workdir"
+            )
+        return None
+
+    def _load(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        loaded = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract), about=ocp.args.JsonRestore()
+            ),
+        )
+        if int(fingerprint(loaded.state)) != loaded.about["fingerprint"]:
+            raise ValueError("its contents do not match the fingerprint taken when it was saved")
+        return loaded.state, loaded.about["extra"]
+
+    def _set_aside(self, step: int) -> None:
+        self._manager.close()
+        damaged = self._directory.parent / "damaged"
+        damaged.mkdir(parents=True, exist_ok=True)
+        target, number = damaged / str(step), 1
+        while target.exists():
+            target, number = damaged / f"{step}-{number}", number + 1
+        (self._directory / str(step)).rename(target)
+        self._manager = self._open()
+
+    def wait(self) -> None:
+        """Blocks until the saves that were started are complete."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self.wait()
+        self._manager.close()

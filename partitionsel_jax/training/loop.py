@@ -1,0 +1,174 @@
+"""The training loop: from a planned run to its records, checkpoints and summary."""
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from etils import epath
+
+from partitionsel_jax import data
+from partitionsel_jax.evaluation import DomainLosses
+from partitionsel_jax.training import programs as run_programs
+from partitionsel_jax.training import records, workdir
+from partitionsel_jax.training import settings as run_settings
+from partitionsel_jax.training import setup as run_setup
+from partitionsel_jax.training.checkpoints import Checkpoints
+from partitionsel_jax.training.plan import PlannedRun
+from partitionsel_jax.training.recorder import Recorder
+from partitionsel_jax.training.setup import Setup
+from partitionsel_jax.training.state import TrainState, fingerprint
+
+_LOG = logging.getLogger(__name__)
+
+
+class Clock:
+    """Seconds of training alone: evaluations and saves are pauses."""
+
+    def __init__(self):
+        self._since = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap, the pauses between taken out."""
+        now = time.perf_counter()
+        elapsed, self._since = now - self._since, now
+        return elapsed
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
+
+
+@dataclasses.dataclass
+class Seconds:
+    """Where a run's time went, over all its restarts."""
+
+    train: float = 0.0
+    evaluation: float = 0.0
+    compile: float = 0.0
+
+
+def train(run: PlannedRun, root: epath.PathLike) -> dict[str, Any]:
+    """Runs, or continues, one planned run; returns its summary.
+
+    A run that was stopped anywhere continues from its newest sound checkpoint and ends with the
+    same records (apart from `seconds`) and the same parameters as one that was not. A finished run
+    returns its summary at once.
+
+    Args:
+      run: from `plan.expand`.
+      root: the plan's workdir, a local path or a bucket.
+
+    Raises:
+      ValueError: settings, devices, data or workdir that do not fit, before compilation.
+      NonFiniteUpdate: the loss or gradient became non-finite.
+    """
+    settings = run_settings.parse(run.config)
+    devices = run_setup.choose_devices(settings)
+    folder = workdir.claim(run, root, workdir.describe(devices))
+    label = run.folder or run.method
+    if (folder / "summary.json").exists():
+        _LOG.info("%s  is finished", label)
+        return records.read_json(folder / "summary.json")
+    setup = run_setup.prepare(settings, devices)
+    checkpoints = Checkpoints(folder / "checkpoints", settings.training.keep_checkpoints)
+    with contextlib.closing(checkpoints):
+        summary = _train(setup, folder, checkpoints, label)
+    records.write_json(folder / "summary.json", summary)
+    return summary
+
+
+def _train(
+    setup: Setup, folder: epath.Path, checkpoints: Checkpoints, label: str
+) -> dict[str, Any]:
+    settings, programs = setup.settings, setup.programs
+    state, frozen = run_setup.initialise(setup)
+    restored = checkpoints.restore(state)
+    spent = Seconds()
+    if restored is not None:
+        state, spent = restored[0], Seconds(**restored[1])
+        _LOG.info("%s  continues after update %d", label, int(state.step))
+    start, last = int(state.step), settings.training.updates
+
+    shares: dict[str, float] = {}
+    if start < last:
+        pool, anchors = (setup.shard(rows) for rows in setup.pools[start])
+        spent.compile += programs.step.compile(state, frozen, pool, anchors, setup.seed)
+        if settings.selection.needs_features:
+            shares = run_programs.stage_shares(programs, state, frozen, pool, anchors)
+    progress = records.Progress(
+        label, last, settings.selection.pool, 1 - shares["update"] if shares else None
+    )
+    recorder = Recorder(folder, start if restored else -1, progress)
+    with contextlib.closing(recorder):
+        if restored is None:
+            recorder.start(run_setup.validate(setup, state.parameters, frozen))
+        state, losses = _fit(setup, state, frozen, checkpoints, recorder, spent)
+    clock = time.perf_counter()
+    test = run_setup.final_test(setup, state.parameters, frozen)
+    spent.evaluation += time.perf_counter() - clock
+    return {
+        "updates": last,
+        "validation_loss": losses.mean,
+        "validation_loss_per_domain": losses.per_domain,
+        "test": test,
+        "fingerprint": int(fingerprint(state)),
+        "seconds": dataclasses.asdict(spent)
+        | {f"{stage}_share": share for stage, share in shares.items()},
+    }
+
+
+def _fit(
+    setup: Setup,
+    state: TrainState,
+    frozen: Any,
+    checkpoints: Checkpoints,
+    recorder: Recorder,
+    spent: Seconds,
+) -> tuple[TrainState, DomainLosses]:
+    """The updates that are left; returns the last state and its validation losses.
+
+    The rows of an update are written while the next one runs, except where an evaluation or a
+    checkpoint needs the devices first. A checkpoint is only begun once the rows up to it are on
+    disk, so that a restart always finds them.
+    """
+    chosen = setup.settings.training
+    start, last = int(state.step), chosen.updates
+    losses: DomainLosses | None = None
+    running: tuple[int, Any] | None = None
+    clock = Clock()
+
+    def write(step: int, record: Any, losses: DomainLosses | None = None) -> None:
+        record = jax.device_get(record)
+        seconds = clock.lap()
+        spent.train += seconds
+        recorder.step(step, record, seconds, losses)
+
+    for step, rows in enumerate(data.prefetch(setup.pools, start, last), start + 1):
+        pool, anchors = (setup.shard(part) for part in rows)
+        state, record = setup.programs.step(state, frozen, pool, anchors, setup.seed)
+        if running is not None:
+            write(*running)
+        running = (step, record)
+        evaluates = step % chosen.evaluate_every == 0 or step == last
+        saves = step % chosen.checkpoint_every == 0 or step == last
+        if not (evaluates or saves):
+            continue
+        jax.block_until_ready(record)
+        with clock.pause():
+            if evaluates:
+                losses = run_setup.validate(setup, state.parameters, frozen)
+        write(*running, losses if evaluates else None)
+        running = None
+        with clock.pause():
+            if saves:
+                recorder.flush()
+                checkpoints.save(state, dataclasses.asdict(spent))
+    if losses is None:
+        losses = run_setup.validate(setup, state.parameters, frozen)
+    return state, losses

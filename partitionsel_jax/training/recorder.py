@@ -1,0 +1,86 @@
+"""The rows of a run: one per update in metrics.jsonl and selections.jsonl, and TensorBoard."""
+
+from typing import Any
+
+from etils import epath
+
+from partitionsel_jax import evaluation
+from partitionsel_jax.training import records
+
+# What a selections.jsonl row holds of a step's record; the rest goes to metrics.jsonl.
+SELECTION_FIELDS = ("ids", "domains", "spoilt", "weights", "update_weights", "alignments")
+
+
+class NonFiniteUpdate(RuntimeError):
+    """The loss or the gradient of an update was not finite; the state before it is kept."""
+
+
+def _metrics_row(record: dict[str, Any], step: int, seconds: float) -> dict[str, Any]:
+    skipped = (*SELECTION_FIELDS, "indices")
+    row = {key: value for key, value in record.items() if key not in skipped}
+    return {"step": step, **row, "seconds": {"step": seconds}}
+
+
+class Recorder:
+    """The files that a run appends to, opened where its checkpoint left off.
+
+    Args:
+      folder: the run's.
+      upto: the last step whose rows are kept; -1 for a new run.
+      progress: the line on the screen.
+    """
+
+    def __init__(self, folder: epath.Path, upto: int, progress: records.Progress):
+        self._metrics = records.JsonLines(folder / "metrics.jsonl", upto=upto, first=0)
+        self._selections = records.JsonLines(folder / "selections.jsonl", upto=upto, first=1)
+        self._board = records.TensorBoard(folder / "tensorboard", upto + 1)
+        self._progress = progress
+        self._folder = folder
+
+    def validation_row(self, step: int, losses: evaluation.DomainLosses | None) -> dict[str, Any]:
+        if losses is None:
+            return {}
+        self._board.scalars(step, {"validation/loss": losses.mean})
+        return {
+            "validation_loss": losses.mean,
+            "validation_loss_per_domain": losses.per_domain,
+        }
+
+    def start(self, losses: evaluation.DomainLosses) -> None:
+        self._metrics.append({"step": 0, **self.validation_row(0, losses)})
+
+    def step(
+        self,
+        step: int,
+        record: dict[str, Any],
+        seconds: float,
+        losses: evaluation.DomainLosses | None,
+    ) -> None:
+        """Writes the rows of one update.
+
+        Raises:
+          NonFiniteUpdate: its loss or gradient is not finite; the picks are on disk by then.
+        """
+        record = records.plain(record)
+        self._selections.append({"step": step} | {key: record[key] for key in SELECTION_FIELDS})
+        if record["loss"] is None or record["gradient_norm"] is None:
+            self.flush()
+            raise NonFiniteUpdate(
+                f"update {step} in {self._folder} is not finite (loss {record['loss']}, gradient "
+                f"norm {record['gradient_norm']}) on the examples {record['ids']}: the state before "
+                "it is kept; lower optimizer.learning_rate, or look at those rows"
+            )
+        row = _metrics_row(record, step, seconds)
+        self._board.scalars(step, {f"train/{key}": value for key, value in row.items()})
+        self._metrics.append(row | self.validation_row(step, losses))
+        self._progress.update(step, row["loss"], seconds, losses.mean if losses else None)
+
+    def flush(self) -> None:
+        self._metrics.flush()
+        self._selections.flush()
+        self._board.flush()
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._selections.close()
+        self._board.close()

@@ -1,0 +1,323 @@
+"""A run's configuration as checked, frozen values: the edge where a ConfigDict is unpacked."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from partitionsel_jax import data, gradients, models, selection
+
+WEIGHTS = ("uniform", "learned", "clipped")
+ANCHOR_MEANS = ("plain", "balanced")
+BUDGETS = ("proportional", "uniform", "fixed", "temperature")
+SCHEDULES = ("linear", "constant")
+
+# Fields that change where or how often a run works, but not what it computes.
+INCIDENTAL = (
+    "methods",
+    "repeats",
+    "seed",
+    "data.directory",
+    "training.checkpoint_every",
+    "training.devices",
+    "training.keep_checkpoints",
+)
+
+
+def _choice(name: str, value: str, choices) -> None:
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), list(choices), n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"{name} must be one of {sorted(choices)}, not {value!r}{hint}")
+
+
+def _at_least(section: str, settings: Any, low: float, *names: str) -> None:
+    for name in names:
+        if not getattr(settings, name) >= low:
+            raise ValueError(
+                f"{section}.{name} must be at least {low}, not {getattr(settings, name)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class SpoiltSettings:
+    """Which share of the training answers is spoilt, and how (see data/spoilage.py)."""
+
+    kind: str = "none"
+    share: float = 0.0
+
+    def __post_init__(self):
+        _choice("data.spoilt.kind", self.kind, data.KINDS)
+        if not 0 <= self.share < 1:
+            raise ValueError(f"data.spoilt.share must lie in [0, 1), not {self.share}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """The reasoning-gym corpus: task name -> arguments, rows per task and split, tokens per row."""
+
+    tasks: Mapping[str, Mapping[str, Any]]
+    train: int
+    validation: int
+    test: int
+    length: int
+    spoilt: SpoiltSettings
+    seed: int = 0
+    directory: str = ""
+
+    def __post_init__(self):
+        if not self.tasks:
+            raise ValueError("data.tasks is empty: name at least one reasoning-gym task")
+        _at_least("data", self, 1, "train", "test")
+        _at_least("data", self, 2, "validation", "length")
+
+    @property
+    def task_list(self) -> list[tuple[str, dict[str, Any]]]:
+        """(name, arguments) of every domain, in order."""
+        return [(name, dict(arguments)) for name, arguments in self.tasks.items()]
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSettings:
+    """How an example's gradient becomes a feature vector (see gradients/)."""
+
+    parameters: str
+    last_layers: int
+    family: str
+    dim: int
+    normalize: bool
+    microbatch: int
+    seed: int = 0
+
+    def __post_init__(self):
+        _choice("features.parameters", self.parameters, gradients.scope.PARAMETERS)
+        _choice("features.family", self.family, gradients.FAMILIES)
+        _at_least("features", self, 1, "dim", "microbatch")
+        _at_least("features", self, 0, "last_layers")
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectionSettings:
+    """What is picked from every pool, and how the picks enter the update."""
+
+    pool: int
+    size: int
+    anchors: int
+    utility: str
+    coupling: str = "joint"
+    rule: str = "greedy"
+    budgets: str = "proportional"
+    shares: tuple[float, ...] = ()
+    temperature: float = 1.0
+    anchor_mean: str = "plain"
+    ridge: float = 0.0
+    swaps: int = 0
+    step_scale: float = 1.0
+    weights: str = "uniform"
+    weight_cap: float = 3.0
+
+    def __post_init__(self):
+        _choice("selection.utility", self.utility, selection.UTILITIES)
+        _choice("selection.coupling", self.coupling, selection.COUPLINGS)
+        _choice("selection.rule", self.rule, selection.RULES)
+        _choice("selection.budgets", self.budgets, BUDGETS)
+        _choice("selection.anchor_mean", self.anchor_mean, ANCHOR_MEANS)
+        _choice("selection.weights", self.weights, WEIGHTS)
+        _at_least("selection", self, 1, "pool", "size", "anchors")
+        _at_least("selection", self, 0, "swaps", "ridge", "step_scale")
+        if self.weight_cap < 1:
+            raise ValueError(
+                f"selection.weight_cap must be at least 1, the mean weight; got {self.weight_cap}"
+            )
+        if self.size > self.pool:
+            raise ValueError(
+                f"selection.size={self.size} picks cannot come from selection.pool={self.pool} "
+                "candidates: enlarge the pool or select fewer"
+            )
+        if self.utility == "full" and self.size != self.pool:
+            raise ValueError(
+                f"selection.utility='full' trains on the whole pool: set selection.size="
+                f"{self.pool} (it is {self.size}), or a pool of {self.size}"
+            )
+        if self.budgets == "fixed":
+            if not self.shares:
+                raise ValueError("selection.budgets='fixed' needs selection.shares, one per domain")
+            if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
+                raise ValueError(
+                    "selection.shares must be non-negative and sum to 1; "
+                    f"{self.shares} sums to {sum(self.shares):g}"
+                )
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether the utility reads gradients at all; the baselines that do not, skip them."""
+        return self.utility not in ("random", "full")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW with clipping and a warm-up; see training/optimizer.py."""
+
+    learning_rate: float
+    schedule: str = "linear"
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.999
+
+    def __post_init__(self):
+        _choice("optimizer.schedule", self.schedule, SCHEDULES)
+        if not self.learning_rate > 0:
+            raise ValueError(f"optimizer.learning_rate must be > 0, not {self.learning_rate}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"optimizer.warmup is a share in [0, 1), not {self.warmup}")
+        if not self.clip > 0:
+            raise ValueError(f"optimizer.clip must be > 0 (a norm), not {self.clip}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """How long, on how many devices (0: all), and what is kept."""
+
+    updates: int
+    evaluate_every: int
+    checkpoint_every: int
+    keep_checkpoints: int = 2
+    devices: int = 0
+
+    def __post_init__(self):
+        _at_least("training", self, 1, "updates", "evaluate_every", "checkpoint_every")
+        _at_least("training", self, 1, "keep_checkpoints")
+        _at_least("training", self, 0, "devices")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+    """Rows per forward pass of the evaluations."""
+
+    batch: int = 64
+
+    def __post_init__(self):
+        _at_least("evaluation", self, 1, "batch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that one run is made of."""
+
+    seed: int
+    data: DataSettings
+    model: models.DecoderConfig
+    lora: models.LoRAConfig
+    features: FeatureSettings
+    selection: SelectionSettings
+    optimizer: OptimizerSettings
+    training: TrainingSettings
+    evaluation: EvaluationSettings
+
+    def __post_init__(self):
+        domains = len(self.data.tasks)
+        shares = self.selection.shares
+        if self.selection.budgets == "fixed" and len(shares) != domains:
+            raise ValueError(
+                f"selection.shares has {len(shares)} entries for {domains} domains; "
+                f"give one share for each of {list(self.data.tasks)}"
+            )
+        if self.selection.pool > self.data.train * domains:
+            raise ValueError(
+                f"selection.pool={self.selection.pool} exceeds the training split of "
+                f"{self.data.train * domains} rows: enlarge data.train or shrink the pool"
+            )
+        if self.selection.anchors % domains:
+            raise ValueError(
+                f"selection.anchors={self.selection.anchors} must be a multiple of the {domains} "
+                "domains, so that every domain gives as many anchors"
+            )
+        if self.model.vocab_size < data.ByteTokenizer().vocab_size:
+            raise ValueError(
+                f"model.vocab_size={self.model.vocab_size} is smaller than the tokenizer's "
+                f"{data.ByteTokenizer().vocab_size} ids: enlarge it"
+            )
+        self.scope  # noqa: B018  (its own checks)
+        if self.features.parameters == "lora" and not self.lora.rank:
+            raise ValueError(
+                "features.parameters='lora' matches no parameter: this model has no adapters; "
+                "set lora.rank > 0 or features.parameters='full'"
+            )
+
+    @property
+    def scope(self) -> gradients.Scope:
+        return gradients.Scope(
+            self.features.parameters, self.features.last_layers, self.model.layers
+        )
+
+
+def _build(cls: type, section: Mapping[str, Any], name: str) -> Any:
+    """A settings dataclass from its section of the config; nested ones by their type."""
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    known = [key for key in fields if not (cls is Settings and key == "methods")]
+    for key in section:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            where = f" in config.{name}" if name else ""
+            raise ValueError(f"unknown config key {key!r}{where}{hint} (known: {sorted(known)})")
+    values = {}
+    for key, field in fields.items():
+        path = f"{name}.{key}" if name else key
+        if key not in section:
+            if field.default is dataclasses.MISSING:
+                raise ValueError(f"the config lacks {path}")
+            continue
+        value = section[key]
+        if dataclasses.is_dataclass(hints[key]):
+            value = _build(typing.cast(type, hints[key]), value, path)
+        elif isinstance(value, list):
+            value = tuple(value)
+        values[key] = value
+    return cls(**values)
+
+
+def parse(config: Mapping[str, Any]) -> Settings:
+    """Checks a whole configuration and freezes it.
+
+    Args:
+      config: nested mappings, as `ConfigDict.to_dict()` gives them; `methods` and `repeats`, which
+        say how one config becomes several runs, are `training.plan`'s and are left aside.
+
+    Raises:
+      ValueError: an unknown or missing key, or a value out of its range, by name.
+    """
+    rest = {key: value for key, value in config.items() if key not in ("methods", "repeats")}
+    return _build(Settings, rest, "")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; an empty mapping stays as a value."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def essentials(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The flattened fields that decide what a run computes, its seed apart."""
+    return {
+        key: value
+        for key, value in flatten(config).items()
+        if not any(key == field or key.startswith(f"{field}.") for field in INCIDENTAL)
+    }
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that two configs share when they compute the same thing."""
+    text = json.dumps(essentials(config), sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

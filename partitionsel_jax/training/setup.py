@@ -1,0 +1,149 @@
+"""Everything a run needs before its first update, and the evaluations that use the same parts."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from partitionsel_jax import data, evaluation, models
+from partitionsel_jax.models import parameters as trees
+from partitionsel_jax.training import programs as run_programs
+from partitionsel_jax.training import spmd
+from partitionsel_jax.training.settings import Settings
+from partitionsel_jax.training.state import TrainState
+from partitionsel_jax.training.step import Step
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a run works with once everything is checked and read.
+
+    Attributes:
+      settings: the whole configuration.
+      corpus, pools: the data, and which rows of it each step sees.
+      devices: what the programs run on.
+      step, programs: the update's stages, and what they compile to.
+    """
+
+    settings: Settings
+    corpus: data.Corpus
+    pools: data.Pools
+    devices: tuple[jax.Device, ...]
+    step: Step
+    programs: run_programs.Programs
+
+    @property
+    def seed(self) -> np.int32:
+        return np.int32(self.settings.seed)
+
+    @functools.cached_property
+    def validation_rows(self) -> data.Rows:
+        source = self.corpus.validation
+        return source.rows(range(len(source)))
+
+    def shard(self, rows: Any) -> Any:
+        return spmd.shard(rows, len(self.devices))
+
+
+def choose_devices(settings: Settings) -> tuple[jax.Device, ...]:
+    """The devices of a run.
+
+    Raises:
+      ValueError: more devices asked for than there are, or rows that they do not divide.
+    """
+    available = jax.devices()
+    count = settings.training.devices or len(available)
+    if count > len(available):
+        raise ValueError(f"training.devices={count}, but this machine has {len(available)}")
+    chosen = settings.selection
+    for name, rows in (
+        ("selection.pool", chosen.pool),
+        ("selection.anchors", chosen.anchors),
+        ("selection.size", chosen.size),
+        ("evaluation.batch", settings.evaluation.batch),
+    ):
+        if rows % count:
+            raise ValueError(
+                f"{name}={rows} is not divisible by the {count} devices: "
+                f"use {rows + count - rows % count}, or set training.devices"
+            )
+    return tuple(available[:count])
+
+
+def load_corpus(settings: Settings) -> data.Corpus:
+    """The corpus of a run, prepared when it is not yet, spoilt as asked."""
+    chosen = settings.data
+    directory = chosen.directory or epath.Path("~/.cache/partitionsel_jax").expanduser()
+    builder = data.prepare(
+        chosen.task_list,
+        train=chosen.train,
+        validation=chosen.validation,
+        test=chosen.test,
+        seed=chosen.seed,
+        directory=directory,
+    )
+    return data.load(
+        builder,
+        data.ByteTokenizer(),
+        chosen.length,
+        chosen.seed,
+        spoilt_kind=chosen.spoilt.kind,
+        spoilt_share=chosen.spoilt.share,
+    )
+
+
+def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
+    """Reads the data and names the programs of a run; nothing is compiled yet."""
+    corpus = load_corpus(settings)
+    step = Step.create(settings)
+    pools = data.Pools(
+        corpus,
+        pool_size=settings.selection.pool,
+        anchor_size=settings.selection.anchors,
+        seed=settings.seed,
+    )
+    return Setup(settings, corpus, pools, devices, step, run_programs.create(step, devices))
+
+
+def initialise(setup: Setup) -> tuple[TrainState, Any]:
+    """The state at step 0 and the frozen parameters, on all devices."""
+    step = setup.step
+    # Streams of one seed by purpose: 0 draws the parameters, 1 drives the selection.
+    parameters = step.model.init(jax.random.fold_in(jax.random.key(setup.seed), 0))
+    adapted = step.model.lora.rank > 0
+    trained, frozen = trees.split(parameters, lambda path: not adapted or models.is_adapter(path))
+    state = jax.jit(lambda tree: TrainState.create(tree, step.transformation))(trained)
+    return spmd.replicate(state, setup.devices), spmd.replicate(frozen, setup.devices)
+
+
+def validate(setup: Setup, trained: Any, frozen: Any) -> evaluation.DomainLosses:
+    """Losses on the scored validation rows, which are never anchors."""
+    return _losses(setup, trained, frozen, setup.validation_rows)
+
+
+def final_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any]:
+    """Loss and exact-match accuracy on the test split."""
+    source = setup.corpus.test
+    losses = _losses(setup, trained, frozen, source.rows(range(len(source))))
+    stop = np.int32(source.tokenizer.eos_id)
+
+    def generate(tokens, lengths):
+        rows = setup.shard(tokens), setup.shard(lengths)
+        return setup.programs.generate(trained, frozen, *rows, stop)
+
+    accuracy = evaluation.answer_accuracy(
+        generate, source, setup.settings.data.task_list, batch=setup.settings.evaluation.batch
+    )
+    return {"loss": losses.mean, "loss_per_domain": losses.per_domain, **accuracy}
+
+
+def _losses(setup: Setup, trained: Any, frozen: Any, rows: data.Rows) -> evaluation.DomainLosses:
+    return evaluation.domain_losses(
+        lambda piece: setup.programs.losses(trained, frozen, setup.shard(piece)),
+        rows,
+        batch=setup.settings.evaluation.batch,
+        domains=setup.step.domains,
+    )

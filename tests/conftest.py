@@ -1,0 +1,12 @@
+"""Session settings of the whole suite: eight simulated devices and a strict JAX."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+
+from partitionsel_jax import data
+
+TOKENIZER = data.ByteTokenizer()
+
+
+def all_ids(source):
+    return source.rows(range(len(source))).id
+
+
+def test_parts_of_a_corpus_share_no_row(corpus):
+    parts = (corpus.train, corpus.anchors, corpus.validation, corpus.test)
+    assert [len(part) for part in parts] == [8 * 40, 8 * 4, 8 * 4, 8 * 4]
+    ids = np.concatenate([all_ids(part) for part in parts])
+    assert len(set(ids.tolist())) == len(ids)
+
+
+def test_parts_of_a_corpus_share_no_question(corpus):
+    parts = (corpus.train, corpus.anchors, corpus.validation, corpus.test)
+    questions = [e.question for part in parts for e in part.examples(range(len(part)))]
+    assert len(set(questions)) == len(questions)
+
+
+@pytest.mark.parametrize(("share", "anchors"), [(0.5, 4), (0.25, 2), (0.01, 1), (0.99, 7)])
+def test_every_domain_has_its_share_of_anchors_and_scored_rows(builder, share, anchors):
+    corpus = data.load(builder, TOKENIZER, 96, seed=0, anchor_share=share)
+    np.testing.assert_array_equal(np.bincount(corpus.anchors.domains), [anchors] * 8)
+    np.testing.assert_array_equal(np.bincount(corpus.validation.domains), [8 - anchors] * 8)
+
+
+def test_the_seed_chooses_the_anchors(synthetic):
+    builder = synthetic.builder()
+    first, second, again = (data.load(builder, TOKENIZER, 16, seed) for seed in (0, 1, 0))
+    assert set(all_ids(first.anchors)) != set(all_ids(second.anchors))
+    np.testing.assert_array_equal(all_ids(first.anchors), all_ids(again.anchors))
+
+
+def test_rows_do_not_depend_on_the_order_of_the_records(synthetic):
+    in_order, reversed_order = synthetic.builder(), synthetic.builder()
+    for split in ("train", "validation"):
+        reversed_order.as_data_source(split).reverse()
+    before, after = (
+        data.load(builder, TOKENIZER, 16, 0, spoilt_kind="swapped", spoilt_share=0.4)
+        for builder in (in_order, reversed_order)
+    )
+    for part in ("train", "anchors"):
+        rows = [getattr(corpus, part).rows(range(8)) for corpus in (before, after)]
+        assert all(np.array_equal(a, b) for a, b in zip(*rows, strict=True))
+
+
+def test_rows_hold_what_examples_say(corpus):
+    rows, examples = corpus.train.rows([5, 300]), corpus.train.examples([5, 300])
+    for tokens, is_response, domain, example in zip(
+        rows.tokens, rows.response, rows.domain, examples, strict=True
+    ):
+        assert TOKENIZER.decode(tokens) == f"{example.question}\n{example.response}"
+        assert TOKENIZER.decode(tokens[is_response]) == example.response
+        assert domain == example.domain
+    assert corpus.train[5] == examples[0]
+
+
+@pytest.mark.parametrize("kind", ["garbled", "swapped"])
+def test_spoilt_rows_are_flagged_and_everything_else_is_clean(builder, corpus, kind):
+    spoilt = data.load(builder, TOKENIZER, 96, 0, spoilt_kind=kind, spoilt_share=0.3)
+    rows = spoilt.train.rows(range(len(spoilt.train)))
+    np.testing.assert_array_equal(np.bincount(rows.domain[rows.spoilt]), [12] * 8)
+    clean = corpus.train.examples(range(len(corpus.train)))
+    dirty = spoilt.train.examples(range(len(spoilt.train)))
+    for row, (before, after) in enumerate(zip(clean, dirty, strict=True)):
+        assert (before.response != after.response) == after.spoilt == rows.spoilt[row]
+        assert (before.question, before.answer) == (after.question, after.answer)
+    for part in (spoilt.anchors, spoilt.validation, spoilt.test):
+        assert not part.rows(range(len(part))).spoilt.any()
+
+
+def test_garbled_responses_fit_whatever_the_tokenizer_makes_of_them(synthetic):
+    class Greedy(data.ByteTokenizer):
+        """Two tokens for whatever is no digit, as if digits had merges and nothing else."""
+
+        def encode(self, text):
+            return [
+                i
+                for c in text
+                for i in super(Greedy, self).encode(c) * (1 + (c not in "0123456789"))
+            ]
+
+    builder = synthetic.builder()
+    corpus = data.load(builder, Greedy(), 4, 0, spoilt_kind="garbled", spoilt_share=0.5)
+    rows = corpus.train.rows(range(40))
+    assert rows.spoilt.sum() == 20
+    assert rows.response.any(-1).all()
+
+
+def test_long_responses_are_left_out_and_cut_prompts_counted(synthetic):
+    builder = synthetic.builder()
+    train = builder.as_data_source("train")
+    train += [
+        synthetic.record(900, 0, "q", "x" * 14),
+        synthetic.record(901, 0, "q", "x" * 15),
+        synthetic.record(902, 1, "a long question", "y"),
+        synthetic.record(903, 1, "", "y"),
+        synthetic.record(904, 1, "q" * 12, "y"),
+        synthetic.record(905, 1, "q" * 13, "y"),
+    ]
+    corpus = data.load(builder, TOKENIZER, length=16, seed=0)
+    ids = set(all_ids(corpus.train))
+    assert {900, 902, 903, 904, 905} < ids
+    assert 901 not in ids
+    assert corpus.left_out == {"train": 1, "validation": 0, "test": 0}
+    assert corpus.cut == {"train": 3, "validation": 0, "test": 0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"spoilt_kind": "scrambled"}, "'scrambled'"),
+        ({"spoilt_kind": "garbled", "spoilt_share": 1.0}, r"\[0, 1\), got 1.0"),
+        ({"anchor_share": 0.0}, r"anchor share in \(0, 1\), got 0.0"),
+        ({"anchor_share": 1.0}, r"anchor share in \(0, 1\), got 1.0"),
+        ({"length": 2}, "at least 3 tokens, got 2"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_before_anything_is_read(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        data.load(None, TOKENIZER, **({"length": 16, "seed": 0} | arguments))
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_an_empty_domain_is_refused_by_name(synthetic, split):
+    builder = synthetic.builder()
+    records = builder.as_data_source(split)
+    records[:] = [record for record in records if record["domain"] == 0]
+    with pytest.raises(ValueError, match=f"every domain in {split}, got none of domain1"):
+        data.load(builder, TOKENIZER, 16, 0)
+
+
+def test_a_domain_whose_responses_do_not_fit_is_refused(synthetic):
+    builder = synthetic.builder()
+    for record in builder.as_data_source("train"):
+        if record["domain"] == 1:
+            record["response"] = b"x" * 20
+    with pytest.raises(ValueError, match=r"domain1 \(20 rows were left out.*use longer rows"):
+        data.load(builder, TOKENIZER, 16, 0)
+
+
+def test_one_validation_row_cannot_be_both_anchor_and_scored(synthetic):
+    with pytest.raises(ValueError, match=r"at least 2 validation rows of domain domain0.*got 1"):
+        data.load(synthetic.builder(validation=1), TOKENIZER, 16, 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "domain", "message"),
+    [(5, 2, "domains in 0 .. 1 in train, got 0 .. 2"), (2**31, 0, "ids in 0 .. 2")],
+)
+def test_ids_and_domains_out_of_range_are_refused(synthetic, number, domain, message):
+    builder = synthetic.builder()
+    builder.as_data_source("train").append(synthetic.record(number, domain, "q", "r"))
+    with pytest.raises(ValueError, match=message):
+        data.load(builder, TOKENIZER, 16, 0)
+
+
+def test_indices_outside_a_source_are_refused(corpus):
+    with pytest.raises(IndexError, match=r"0 .. 31 of test.*32"):
+        corpus.test[32]
+    with pytest.raises(IndexError, match="-1"):
+        corpus.test.rows([-1])

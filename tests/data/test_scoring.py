@@ -1,0 +1,72 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs.tasks import QUICKSTART_TASKS
+from partitionsel_jax import data
+
+NAMES = [name for name, _ in QUICKSTART_TASKS]
+WEIRD = [
+    "",
+    " ",
+    "####",
+    "\x00",
+    "\ud800",
+    "💥" * 50,
+    "1e999999999",
+    "9" * 9000,
+    "-nan",
+    "nan+nanj",
+    "-inf",
+]
+
+
+@pytest.fixture(scope="session")
+def entries(corpus):
+    """One test example of every domain."""
+    first: dict[str, data.Example] = {}
+    for example in corpus.test.examples(range(len(corpus.test))):
+        first.setdefault(corpus.domains[example.domain], example)
+    return first
+
+
+def test_right_answers_score_one_and_nonsense_zero(corpus):
+    for example in corpus.test.examples(range(len(corpus.test))):
+        name = corpus.domains[example.domain]
+        assert data.score(name, example.response, example.entry) == 1.0
+        assert data.score(name, f"so it is\n#### {example.answer} ", example.entry) == 1.0
+        assert data.score(name, "@@@@@@@@", example.entry) == 0.0
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("text", WEIRD, ids=range(len(WEIRD)))
+def test_weird_text_never_raises(entries, name, text):
+    assert 0.0 <= data.score(name, text, entries[name].entry) < 1.0
+
+
+@settings(max_examples=60)
+@given(text=st.text(st.characters(codec="utf-8"), max_size=30))
+def test_no_text_raises(entries, text):
+    for name in NAMES:
+        assert 0.0 <= data.score(name, text, entries[name].entry) <= 1.0
+
+
+def test_what_a_model_wrote_is_never_executed(tmp_path):
+    entry = {"question": "?", "answer": "ab", "metadata": {}}
+    proof = tmp_path / "executed"
+    output = f"[__import__('pathlib').Path({str(proof)!r}).touch() or 'ab']"
+    assert data.score("string_insertion", output, entry) == 0.0
+    assert not proof.exists()
+    assert data.score("string_insertion", "ab", json.dumps(entry)) == 1.0
+
+
+def test_a_scorer_that_fails_gives_zero():
+    # Too large for a float, which the scorer of this task does not foresee.
+    assert data.score("coin_flip", "1e400", {"answer": "0.5", "metadata": {}}) == 0.0
+
+
+def test_an_unknown_task_is_refused_with_close_matches():
+    with pytest.raises(ValueError, match=r"'count_bit'; did you mean count_bits"):
+        data.score("count_bit", "3", "{}")

@@ -1,0 +1,166 @@
+"""The reference path against a Python loop of `jax.grad`, for every scope."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from partitionsel_jax import gradients, models
+
+CONFIG = models.DecoderConfig(
+    vocab_size=11, layers=3, width=8, mlp_width=12, heads=2, kv_heads=1, head_dim=4, qkv_bias=True
+)
+LORA = models.LoRAConfig(rank=2, alpha=4.0)
+MODEL = models.Model(CONFIG, LORA)
+BATCH, TOKENS = 5, 6
+
+
+@pytest.fixture(scope="module")
+def parameters():
+    # Adapters start at zero, which would hide half of their gradients.
+    rng = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda x: x + 0.3 * rng.normal(size=x.shape).astype(np.float32),
+        MODEL.init(jax.random.key(0)),
+    )
+
+
+@pytest.fixture(scope="module")
+def rows():
+    tokens = np.random.default_rng(2).integers(0, 11, (BATCH, TOKENS))
+    starts = np.array([1, 2, 3, 4, 5])  # the last row has a single response token
+    return {"tokens": jnp.asarray(tokens), "response": jnp.arange(TOKENS)[None, :] >= starts[:, None]}
+
+
+def row_loss(scope, parameters):
+    def loss(scoped, row):
+        everything = scope.insert(parameters, scoped)
+        logits = MODEL.apply(everything, row["tokens"][None], scope.stop_below)
+        return models.response_loss(logits, row["tokens"][None], row["response"][None])[0]
+
+    return loss
+
+
+def loop_of_grad(parameters, rows, scope):
+    """Gradients of the whole tree, one example at a time, cut to the scope by hand."""
+
+    def loss(everything, row):
+        logits = MODEL.apply(everything, row["tokens"][None])
+        return models.response_loss(logits, row["tokens"][None], row["response"][None])[0]
+
+    one = jax.jit(jax.grad(loss))
+    gradients_of = []
+    for index in range(BATCH):
+        flat = traverse_util.flatten_dict(one(parameters, jax.tree.map(lambda x: x[index], rows)))
+        kept = []
+        for path, leaf in sorted(flat.items()):
+            stacked = path[0] == "layers"
+            if scope.parameters == "lora" and not path[-1].startswith("lora_"):
+                continue
+            if scope.last_layers and not stacked:
+                continue
+            if scope.last_layers and stacked:
+                leaf = leaf[-scope.last_layers :]
+            kept.append(np.ravel(leaf))
+        gradients_of.append(np.concatenate(kept))
+    return np.stack(gradients_of)
+
+
+@pytest.mark.parametrize("family", sorted(gradients.FAMILIES))
+@pytest.mark.parametrize(("kind", "last_layers"), [("full", 0), ("full", 1), ("lora", 0), ("lora", 2)])
+def test_features_equal_sketches_of_a_loop_of_grad(parameters, rows, family, kind, last_layers):
+    scope = gradients.Scope(kind, last_layers, CONFIG.layers)
+    scoped = scope.extract(parameters)
+    sketch = gradients.make_sketch(family, 33, seed=1)
+    features = jax.jit(
+        lambda p: gradients.per_example_features(
+            row_loss(scope, parameters), p, rows, sketch, microbatch=2, normalize=False
+        )
+    )(scoped)
+    exact = loop_of_grad(parameters, rows, scope)
+    sizes = [leaf.size for leaf in jax.tree.leaves(scoped)]
+    pieces = np.split(exact, np.cumsum(sizes)[:-1], axis=1)
+    expected = sketch([jnp.asarray(piece) for piece in pieces])
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(features.vectors, expected, rtol=1e-4, atol=1e-5 * scale)
+    np.testing.assert_allclose(features.norms, np.linalg.norm(exact, axis=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("microbatch", [1, 3, 5, 64])
+def test_the_microbatch_changes_nothing(parameters, rows, microbatch):
+    scope = gradients.Scope("lora", 1, CONFIG.layers)
+    arguments = (row_loss(scope, parameters), scope.extract(parameters), rows)
+    sketch = gradients.make_sketch("rademacher", 8)
+    one = gradients.per_example_features(*arguments, sketch, microbatch=2, normalize=True)
+    two = gradients.per_example_features(*arguments, sketch, microbatch=microbatch, normalize=True)
+    np.testing.assert_allclose(one.vectors, two.vectors, atol=1e-5)
+    np.testing.assert_allclose(one.losses, two.losses, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(two.vectors, axis=1), 1.0, rtol=1e-5)
+
+
+def test_zero_gradients_stay_zero_and_non_finite_ones_stay_visible():
+    vectors = jnp.array([[0.0, 0.0], [3e30, 4e30], [3e-30, 4e-30], [jnp.nan, 1.0], [jnp.inf, 1.0]])
+    scaled = np.asarray(gradients.unit(vectors))
+    np.testing.assert_allclose(scaled[:3], [[0, 0], [0.6, 0.8], [0.6, 0.8]], rtol=1e-6)
+    assert not np.isfinite(scaled[3:]).all(axis=1).any()
+
+
+def test_one_bad_example_leaves_the_others_alone():
+    def loss(weights, row):
+        return jnp.sum(weights * row)
+
+    rows = jnp.array([[1.0, 2.0], [jnp.nan, 0.0], [3.0, 4.0]])
+    features = gradients.per_example_features(
+        loss, jnp.ones(2), rows, gradients.make_sketch("srht", 4), microbatch=2, normalize=True
+    )
+    finite = np.isfinite(np.asarray(features.vectors)).all(axis=1)
+    assert finite.tolist() == [True, False, True]
+
+
+def test_an_empty_batch_has_no_features():
+    features = gradients.per_example_features(
+        lambda w, row: jnp.sum(w * row),
+        jnp.ones(2),
+        jnp.zeros((0, 2)),
+        gradients.make_sketch("srht", 4),
+        microbatch=2,
+        normalize=True,
+    )
+    assert features.vectors.shape == (0, 4) and features.losses.shape == (0,)
+
+
+def test_extract_and_insert_are_inverse(parameters):
+    scope = gradients.Scope("full", 2, CONFIG.layers)
+    back = scope.insert(parameters, scope.extract(parameters))
+    jax.tree.map(np.testing.assert_array_equal, parameters, back)
+
+
+def test_layers_below_the_scope_receive_no_gradient(parameters, rows):
+    def loss(everything):
+        logits = MODEL.apply(everything, rows["tokens"], 2)
+        return models.response_loss(logits, rows["tokens"], rows["response"]).sum()
+
+    gradient = jax.jit(jax.grad(loss))(parameters)
+    for leaf in jax.tree.leaves(gradient["layers"]):
+        assert not np.any(leaf[:2])
+        assert np.any(leaf[2])
+
+
+def test_bad_scopes_are_refused_by_name(parameters):
+    with pytest.raises(ValueError, match=r"0 \(all\) .. 3"):
+        gradients.Scope("full", 4, CONFIG.layers)
+    with pytest.raises(ValueError, match="parameters must be one of"):
+        gradients.Scope("half", 1, CONFIG.layers)
+    plain = models.Model(CONFIG).init(jax.random.key(0))
+    with pytest.raises(ValueError, match=r"lora.rank > 0"):
+        gradients.Scope("lora", 0, CONFIG.layers).extract(plain)
+    with pytest.raises(ValueError, match="microbatch must be at least 1"):
+        gradients.per_example_features(
+            lambda p, r: 0.0,
+            {},
+            jnp.ones((1, 1)),
+            gradients.make_sketch("srht", 1),
+            microbatch=0,
+            normalize=True,
+        )

@@ -1,0 +1,190 @@
+"""The decoder against a NumPy forward pass written from the papers, and its options."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from partitionsel_jax import models
+from partitionsel_jax.models import parameters as trees
+
+CONFIG = models.DecoderConfig(
+    vocab_size=13, layers=2, width=8, mlp_width=10, heads=4, kv_heads=2, head_dim=6, qkv_bias=True
+)
+
+
+def noisy(model, seed=0):
+    """Parameters far from their initial values: zeros and ones would hide mistakes."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda x: x + 0.3 * rng.normal(size=x.shape).astype(np.float32),
+        model.init(jax.random.key(seed)),
+    )
+
+
+def numpy_logits(config, lora, parameters, tokens):
+    """One sequence, in float64, head by head and position by position."""
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), parameters)
+
+    def norm(x, scale):
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_eps) * scale
+
+    def project(part, x):
+        y = x @ part["kernel"] + part.get("bias", 0.0)
+        if "lora_a" in part:
+            y = y + lora.alpha / lora.rank * (x @ part["lora_a"]) @ part["lora_b"]
+        return y
+
+    def rotate(x, position):
+        half = config.head_dim // 2
+        angle = position * config.rope_theta ** (-2 * np.arange(half) / config.head_dim)
+        pair = (x[:half] + 1j * x[half:]) * np.exp(1j * angle)
+        return np.concatenate([pair.real, pair.imag])
+
+    x = p["embedding"][tokens]
+    for index in range(config.layers):
+        layer = jax.tree.map(lambda leaf, index=index: leaf[index], p["layers"])
+        h = norm(x, layer["attention_norm"]["scale"])
+        q, k, v = (project(layer["attention"][name], h) for name in "qkv")
+        mixed = np.zeros_like(q)
+        for head in range(config.heads):
+            own = slice(head * config.head_dim, (head + 1) * config.head_dim)
+            group = head // (config.heads // config.kv_heads)
+            shared = slice(group * config.head_dim, (group + 1) * config.head_dim)
+            for t in range(len(tokens)):
+                scores = np.array(
+                    [
+                        rotate(q[t, own], t) @ rotate(k[u, shared], u) / np.sqrt(config.head_dim)
+                        for u in range(t + 1)
+                    ]
+                )
+                weights = np.exp(scores - scores.max())
+                mixed[t, own] = weights / weights.sum() @ v[: t + 1, shared]
+        x = x + project(layer["attention"]["o"], mixed)
+        h = norm(x, layer["mlp_norm"]["scale"])
+        gate = project(layer["mlp"]["gate"], h)
+        up = project(layer["mlp"]["up"], h)
+        x = x + project(layer["mlp"]["down"], gate / (1 + np.exp(-gate)) * up)
+    x = norm(x, p["norm"]["scale"])
+    return x @ (p["embedding"].T if config.tied else p["head"])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("rank", [0, 3])
+def test_logits_equal_a_numpy_forward_pass(tied, rank):
+    config = dataclasses.replace(CONFIG, tied=tied)
+    lora = models.LoRAConfig(rank=rank, alpha=5.0)
+    model = models.Model(config, lora)
+    parameters = noisy(model)
+    tokens = np.array([[1, 5, 12, 0, 7], [3, 3, 3, 2, 1]])
+    logits = model.apply(parameters, jnp.asarray(tokens))
+    assert logits.dtype == jnp.float32
+    for row, sequence in zip(logits, tokens, strict=True):
+        expected = numpy_logits(config, lora, parameters, sequence)
+        np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_fresh_adapter_changes_nothing_and_is_all_that_trains():
+    tokens = jnp.array([[1, 2, 3]])
+    plain, adapted = models.Model(CONFIG), models.Model(CONFIG, models.LoRAConfig(rank=2))
+    parameters = adapted.init(jax.random.key(0))
+    adapters, base = trees.split(parameters, models.is_adapter)
+    np.testing.assert_allclose(
+        adapted.apply(parameters, tokens), plain.apply(base, tokens), rtol=1e-5, atol=1e-6
+    )
+    # A [8 or 10 or 24, 2] and B [2, ...] on seven projections of two layers.
+    sizes = {"q": (8, 24), "k": (8, 12), "v": (8, 12), "o": (24, 8)}
+    sizes |= {"gate": (8, 10), "up": (8, 10), "down": (10, 8)}
+    assert trees.count(adapters) == sum(2 * 2 * (a + b) for a, b in sizes.values())
+    jax.tree.map(np.testing.assert_array_equal, parameters, trees.join(base, adapters))
+
+
+def test_adapters_sit_on_the_named_projections_only():
+    model = models.Model(CONFIG, models.LoRAConfig(rank=1, targets=("q", "down")))
+    layers = model.init(jax.random.key(0))["layers"]
+    adapted = {
+        name
+        for block in ("attention", "mlp")
+        for name, part in layers[block].items()
+        if "lora_a" in part
+    }
+    assert adapted == {"q", "down"}
+
+
+def test_padding_to_the_right_and_later_tokens_change_nothing():
+    model = models.Model(CONFIG)
+    parameters = noisy(model)
+    short = model.apply(parameters, jnp.array([[4, 5, 6]]))
+    long = model.apply(parameters, jnp.array([[4, 5, 6, 0, 9, 9]]))
+    np.testing.assert_allclose(short[0], long[0, :3], rtol=1e-5, atol=1e-5)
+
+
+def test_rematerialised_layers_give_the_same_gradient():
+    tokens = jnp.array([[1, 2, 3, 4]])
+    gradients = []
+    for remat in ("none", "layer"):
+        model = models.Model(dataclasses.replace(CONFIG, remat=remat))
+        parameters = noisy(model)
+        loss = lambda p, model=model: jnp.sum(model.apply(p, tokens) ** 2)  # noqa: E731
+        gradients.append(jax.jit(jax.grad(loss))(parameters))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), *gradients)
+
+
+def test_bfloat16_follows_float32_and_keeps_float32_logits():
+    config = dataclasses.replace(CONFIG, dtype="bfloat16", param_dtype="bfloat16")
+    model = models.Model(config, models.LoRAConfig(rank=1))
+    parameters = model.init(jax.random.key(0))
+    assert parameters["layers"]["mlp"]["up"]["kernel"].dtype == jnp.bfloat16
+    assert parameters["layers"]["mlp"]["up"]["lora_a"].dtype == jnp.float32
+    tokens = jnp.array([[1, 2, 3]])
+    low = model.apply(parameters, tokens)
+    high = models.Model(CONFIG, models.LoRAConfig(rank=1)).apply(
+        jax.tree.map(lambda leaf: leaf.astype(jnp.float32), parameters), tokens
+    )
+    assert low.dtype == jnp.float32
+    assert np.abs(low - high).max() < 0.05 * np.abs(high).max()
+
+
+def test_the_program_does_not_grow_with_depth():
+    def size(layers):
+        model = models.Model(dataclasses.replace(CONFIG, layers=layers))
+        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
+        return len(jax.jit(model.apply).lower(shapes, tokens).as_text().splitlines())
+
+    assert size(30) == size(4)
+
+
+def test_equal_configs_are_one_model():
+    assert models.Model(CONFIG) == models.Model(CONFIG)
+    assert hash(models.Model(CONFIG)) == hash(models.Model(dataclasses.replace(CONFIG)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": 0}, "model.layers must be at least 1"),
+        ({"kv_heads": 3}, "multiple of model.kv_heads=3"),
+        ({"head_dim": 5}, "head_dim must be even"),
+        ({"dtype": "float16"}, "model.dtype must be one of"),
+        ({"remat": "all"}, "model.remat must be one of"),
+    ],
+)
+def test_bad_shapes_are_refused_by_name(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CONFIG, **change)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rank": -1}, "lora.rank"),
+        ({"rank": 1, "targets": ("query",)}, "not projections"),
+        ({"rank": 1, "targets": ()}, "targets is empty"),
+    ],
+)
+def test_bad_adapters_are_refused_by_name(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        models.LoRAConfig(**arguments)

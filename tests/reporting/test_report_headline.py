@@ -1,0 +1,177 @@
+"""The headline's numbers against values computed by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from partitionsel_jax import reporting
+from partitionsel_jax.reporting import curves
+
+
+def _rows(workdir):
+    return {row.label: row for row in reporting.headline(reporting.read_runs(workdir))}
+
+
+@pytest.mark.parametrize(
+    ("losses", "target", "expected"),
+    [
+        ([4.0, 3.0, 1.0], 2.0, 15.0),
+        ([4.0, 3.0, 2.0], 2.0, 20.0),
+        ([4.0, 2.0, 2.0], 2.0, 10.0),
+        ([4.0, 1.0, 3.0], 2.0, 10 * 2 / 3),
+        ([1.0, 3.0, 0.5], 2.0, 0.0),
+        ([4.0, 3.0, 2.5], 2.0, None),
+        ([4.0, math.nan, 1.0], 2.0, 20 * 2 / 3),
+        ([math.nan, math.nan, math.inf], 2.0, None),
+        ([], 2.0, None),
+    ],
+)
+def test_first_crossing_is_linear_between_evaluations(losses, target, expected):
+    x = 10.0 * np.arange(len(losses))
+    found = curves.first_crossing(x, np.array(losses), target)
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_ratios_are_paired_by_seed_then_averaged(tmp_path, write_run):
+    # Seed 0: target 2.0 is reached halfway from update 0 to 10; seed 1: target 1.0 at update 10.
+    write_run(tmp_path / "r0", losses=(4.0, 3.0, 2.0), step_seconds=0.5)
+    write_run(tmp_path / "r1", losses=(4.0, 3.0, 1.0), step_seconds=0.5, seed=1)
+    write_run(tmp_path / "p0", "partitionsel", losses=(4.0, 0.0, 0.0), step_seconds=1.0)
+    write_run(tmp_path / "p1", "partitionsel", losses=(4.0, 1.0, 0.5), step_seconds=2.0, seed=1)
+    rows = _rows(tmp_path)
+    assert list(rows) == ["partitionsel", "random"]
+
+    ours = rows["partitionsel"]
+    assert ours.baseline == "random"
+    assert ours.seeds == (0, 1)
+    assert (ours.updates.reached, ours.updates.pairs) == (2, 2)
+    assert ours.updates.ratio.mean == pytest.approx((5 / 20 + 10 / 20) / 2)
+    assert ours.updates.ratio.std == pytest.approx(np.std([0.25, 0.5], ddof=1))
+    assert ours.updates.at == pytest.approx(7.5)
+    assert ours.seconds.ratio.mean == pytest.approx((5 / 10 + 20 / 10) / 2)
+    assert ours.target == pytest.approx(1.5)
+    assert ours.validation_loss.mean == pytest.approx(0.25)
+    assert ours.validation_loss.std == pytest.approx(np.std([0.0, 0.5], ddof=1))
+    assert ours.accuracy.mean == pytest.approx(0.3)
+    assert ours.seconds_per_update == pytest.approx(1.5)
+    assert ours.spoilt_share == pytest.approx(1 / 8)
+    assert rows["random"].spoilt_share == pytest.approx(2 / 8)
+    assert rows["random"].is_baseline
+    assert rows["random"].updates.ratio.mean == 1.0
+
+
+def test_a_baseline_that_was_there_earlier_is_held_to_it(tmp_path, write_run):
+    # random passes its own final loss 2.0 at update 10, so that is what reaching it costs.
+    write_run(tmp_path / "r", losses=(4.0, 2.0, 2.0))
+    write_run(tmp_path / "p", "partitionsel", losses=(4.0, 0.0, 0.0))
+    assert _rows(tmp_path)["partitionsel"].updates.ratio.mean == pytest.approx(5 / 10)
+
+
+def test_one_seed_has_no_spread(tmp_path, write_run):
+    write_run(tmp_path)
+    (row,) = reporting.headline(reporting.read_runs(tmp_path))
+    assert row.validation_loss == reporting.Spread(2.0, None, 1)
+
+
+def test_a_target_that_is_not_reached_has_no_ratio(tmp_path, write_run):
+    write_run(tmp_path / "r", losses=(4.0, 3.0, 2.0))
+    write_run(tmp_path / "p", "partitionsel", losses=(4.0, 3.0, 2.5))
+    cost = _rows(tmp_path)["partitionsel"].updates
+    assert cost == reporting.ToTarget(ratio=None, at=None, reached=0, pairs=1)
+
+
+def test_seeds_that_do_not_reach_it_are_counted(tmp_path, write_run):
+    for seed, last in enumerate((1.0, 2.5)):
+        write_run(tmp_path / f"r{seed}", losses=(4.0, 3.0, 2.0), seed=seed)
+        write_run(tmp_path / f"p{seed}", "partitionsel", losses=(4.0, 3.0, last), seed=seed)
+    cost = _rows(tmp_path)["partitionsel"].updates
+    assert (cost.reached, cost.pairs) == (1, 2)
+    assert cost.ratio == reporting.Spread(15 / 20, None, 1)
+
+
+def test_seeds_without_a_baseline_run_stay_out_of_the_ratio(tmp_path, write_run):
+    write_run(tmp_path / "r0", losses=(4.0, 3.0, 2.0))
+    write_run(tmp_path / "p0", "partitionsel", losses=(4.0, 2.0, 1.0))
+    write_run(tmp_path / "p7", "partitionsel", losses=(4.0, 3.9, 3.8), seed=7)
+    row = _rows(tmp_path)["partitionsel"]
+    assert (row.updates.reached, row.updates.pairs) == (1, 1)
+    assert row.updates.ratio.mean == pytest.approx(0.5)
+    assert row.validation_loss.count == 2
+
+
+def test_a_baseline_that_learns_nothing_sets_no_target(tmp_path, write_run):
+    write_run(tmp_path / "r", losses=(4.0, 4.5, 5.0))
+    write_run(tmp_path / "p", "partitionsel", losses=(4.0, 3.0, 2.0))
+    assert _rows(tmp_path)["partitionsel"].updates.pairs == 0
+
+
+def test_unfinished_runs_enter_means_only_while_none_is_finished(tmp_path, write_run):
+    write_run(tmp_path / "r0", losses=(4.0, 3.0, 2.0))
+    write_run(tmp_path / "p0", "partitionsel", losses=(4.0, 3.0, 1.0))
+    write_run(tmp_path / "p1", "partitionsel", losses=(4.0, 3.5), seed=1, finished=False)
+    write_run(tmp_path / "g0", "greats", losses=(4.0, 3.0), finished=False)
+    rows = _rows(tmp_path)
+    assert (rows["partitionsel"].seeds, rows["partitionsel"].unfinished) == ((0,), 1)
+    assert rows["partitionsel"].validation_loss == reporting.Spread(1.0, None, 1)
+    assert (rows["greats"].seeds, rows["greats"].unfinished) == ((0,), 1)
+    assert rows["greats"].validation_loss.mean == 3.0
+    assert rows["greats"].updates.pairs == 0
+    assert rows["greats"].accuracy is None
+
+
+def test_without_random_the_first_other_label_is_the_baseline(tmp_path, write_run):
+    for method in ("partitionsel", "taylor", "uniprot"):
+        write_run(tmp_path / method, method)
+    assert {row.baseline for row in _rows(tmp_path).values()} == {"taylor"}
+
+
+def test_each_method_meets_the_baseline_on_its_own_data(tmp_path, write_run):
+    for share, final in ((0.0, 1.0), (0.3, 2.0)):
+        for method in ("random", "partitionsel"):
+            write_run(
+                tmp_path / f"{method}{share}",
+                method,
+                losses=(4.0, 3.0, final),
+                config={"data": {"spoilt": {"share": share}, "pool_size": len(method)}},
+                config_hash=f"{method}{share}",
+            )
+    data = {"data": {"spoilt": {"share": 0.5}}}
+    write_run(tmp_path / "alone", "greats", config=data)
+    rows = _rows(tmp_path)
+    assert rows["partitionsel (share=0.0)"].target == 1.0
+    assert rows["partitionsel (share=0.3)"].target == 2.0
+    assert rows["greats"].baseline is None
+
+
+def test_a_run_that_diverged_reaches_nothing(tmp_path, write_run):
+    write_run(tmp_path / "r", losses=(4.0, 3.0, 2.0))
+    write_run(tmp_path / "p", "partitionsel", losses=(4.0, math.nan, math.nan))
+    row = _rows(tmp_path)["partitionsel"]
+    assert math.isnan(row.validation_loss.mean)
+    assert (row.updates.reached, row.updates.pairs) == (0, 1)
+
+
+def test_headline_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one run"):
+        reporting.headline([])
+
+
+def test_smoothed_shares_are_ratios_of_sums():
+    steps = np.arange(1, 7)
+    part, whole = np.array([0, 1, 0, 2, 0, 0]), np.array([1, 2, 1, 4, 1, 1])
+    shown, shares = curves.share((steps, part), (steps, whole))
+    np.testing.assert_array_equal(shown, steps)
+    # A window of five steps, cut off at the ends.
+    np.testing.assert_allclose(shares, [1 / 4, 3 / 8, 3 / 9, 3 / 9, 2 / 7, 2 / 6])
+
+
+def test_curves_average_the_steps_that_all_seeds_have(tmp_path, write_run):
+    write_run(tmp_path / "a", losses=(4.0, 3.0, 2.0), step_seconds=1.0)
+    write_run(tmp_path / "b", losses=(4.0, 2.0), step_seconds=2.0, seed=1)
+    runs = reporting.read_runs(tmp_path)
+    curve = curves.over_seeds(runs, reporting.Run.evaluations)
+    assert curve.x.tolist() == [0, 10]
+    assert curve.mean.tolist() == [4.0, 2.5]
+    assert (curve.low.tolist(), curve.high.tolist()) == ([4.0, 2.0], [4.0, 3.0])
+    assert curves.over_seeds(runs, reporting.Run.evaluations, seconds=True).x.tolist() == [0, 15]

@@ -1,0 +1,139 @@
+"""What is read back from run directories, and which runs share a label."""
+
+import json
+
+import numpy as np
+import pytest
+
+from partitionsel_jax import reporting
+
+
+def test_finds_a_single_run_and_a_tree_of_runs(tmp_path, write_run):
+    write_run(tmp_path / "one", seed=3)
+    write_run(tmp_path / "tree" / "partitionsel" / "seed0", method="partitionsel")
+    write_run(tmp_path / "tree" / "random" / "seed0")
+    # What lies below a run belongs to it, and a model's config.json makes no run.
+    write_run(tmp_path / "one" / "checkpoints")
+    (tmp_path / "tree" / "model").mkdir()
+    (tmp_path / "tree" / "model" / "config.json").write_text("{}")
+
+    (single,) = reporting.read_runs(tmp_path / "one")
+    assert (single.name, single.label, single.seed) == (".", "random", 3)
+    names = [run.name for run in reporting.read_runs(tmp_path / "tree")]
+    assert names == ["partitionsel/seed0", "random/seed0"]
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_workdir_without_runs_is_refused(tmp_path, existing):
+    workdir = tmp_path / "empty"
+    if existing:
+        workdir.mkdir()
+    with pytest.raises(ValueError, match=r"no run in .*empty.*metrics\.jsonl"):
+        reporting.read_runs(workdir)
+
+
+def test_damaged_lines_are_skipped_and_counted(tmp_path, write_run):
+    directory = write_run(tmp_path, losses=(4.0, 3.0))
+    path = directory / "metrics.jsonl"
+    good = path.read_bytes()
+    bad = [
+        b'{"step": 11, "loss"',
+        b"[1, 2]",
+        b'{"loss": 1.0}',
+        b'{"step": "12"}',
+        b'{"step": 13, "picks": [1]}',
+        b'{"step": 14, "loss": "low"}',
+        b'{"step": 15, "seconds": 3}',
+        b'{"step": 16, "loss": "\xff\xfe',
+    ]
+    path.write_bytes(bad[0] + b"\n\n" + good + b"\n".join(bad[1:]))
+    (run,) = reporting.read_runs(directory)
+    assert run.damaged == len(bad)
+    assert [row["step"] for row in run.rows] == list(range(11))
+
+
+def test_a_step_logged_twice_keeps_its_last_row(tmp_path, write_run):
+    directory = write_run(tmp_path, losses=(4.0, 3.0))
+    with (directory / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 5, "loss": 99.0}) + "\n")
+    (run,) = reporting.read_runs(directory)
+    steps, losses = run.series("loss")
+    assert len(steps) == len(set(steps.tolist())) == 10
+    assert losses[steps == 5] == [99.0]
+
+
+def test_a_damaged_last_row_is_made_up_for_by_the_summary(tmp_path, write_run):
+    directory = write_run(tmp_path, losses=(4.0, 3.0, 2.0), step_seconds=0.5)
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    (directory / "metrics.jsonl").write_text("\n".join(lines[:-1]) + '\n{"step": 2')
+    (run,) = reporting.read_runs(directory)
+    steps, losses = run.evaluations()
+    assert (steps.tolist(), losses.tolist()) == ([0, 10, 20], [4.0, 3.0, 2.0])
+    # The lost step counts as a median step.
+    np.testing.assert_allclose(run.seconds_at(steps), [0.0, 5.0, 10.0])
+
+
+def test_nulls_are_not_logged_values(tmp_path, write_run):
+    write_run(tmp_path, method="random")
+    (run,) = reporting.read_runs(tmp_path)
+    assert len(run.series("utility")[0]) == 0
+    assert run.series("budgets")[1].shape == (0, 4)
+    assert run.series("picks")[1].shape == (20, 4)
+
+
+@pytest.mark.parametrize("name", ["config.json", "summary.json"])
+def test_unreadable_json_is_refused_by_its_path(tmp_path, write_run, name):
+    write_run(tmp_path)
+    (tmp_path / name).write_text('{"config": ')
+    with pytest.raises(ValueError, match=f"{name} is not JSON"):
+        reporting.read_runs(tmp_path)
+
+
+def test_a_config_of_something_else_is_refused(tmp_path, write_run):
+    write_run(tmp_path)
+    (tmp_path / "config.json").write_text('{"hidden_size": 8, "method": "random"}')
+    with pytest.raises(ValueError, match="lacks config, config_hash, seed, domains"):
+        reporting.read_runs(tmp_path)
+
+
+def test_seeds_of_one_config_share_a_label(tmp_path, write_run):
+    for seed in range(3):
+        write_run(tmp_path / f"seed{seed}", seed=seed)
+    assert {run.label for run in reporting.read_runs(tmp_path)} == {"random"}
+
+
+def test_configs_that_differ_are_kept_apart_by_what_differs(tmp_path, write_run):
+    for swaps in (0, 2):
+        for seed in (0, 1):
+            config = {"seed": seed, "selection": {"swaps": swaps, "ridge": 0.0}}
+            config |= {"capped": True} if swaps else {}
+            write_run(
+                tmp_path / f"swaps{swaps}" / f"seed{seed}",
+                method="partitionsel",
+                seed=seed,
+                config=config,
+                config_hash=f"hash{swaps}",
+            )
+    found = [run.label for run in reporting.read_runs(tmp_path)]
+    assert found == ["partitionsel (swaps=0)"] * 2 + ["partitionsel (swaps=2, capped=True)"] * 2
+
+
+def test_configs_that_differ_in_much_are_kept_apart_by_hash(tmp_path, write_run):
+    for letter in "ab":
+        config = {f"field{i}": letter for i in range(9)}
+        write_run(tmp_path / letter, config=config, config_hash=letter * 20)
+    found = [run.label for run in reporting.read_runs(tmp_path)]
+    assert found == ["random (#aaaaaaaa)", "random (#bbbbbbbb)"]
+
+
+def test_different_domains_are_kept_apart_under_the_same_hash(tmp_path, write_run):
+    write_run(tmp_path / "a", domains=["x", "y"])
+    write_run(tmp_path / "b", domains=["x", "z"], seed=1)
+    found = {run.label for run in reporting.read_runs(tmp_path)}
+    assert len(found) == 2
+
+
+def test_the_same_seed_run_twice_is_not_averaged(tmp_path, write_run):
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b")
+    assert [run.label for run in reporting.read_runs(tmp_path)] == ["random", "random (copy 2)"]
