@@ -19,7 +19,7 @@ def default() -> ConfigDict:
     config.data = data = ConfigDict()
     data.tasks = ConfigDict()  # reasoning-gym task -> its arguments
     data.train, data.validation, data.test = 2000, 64, 32  # rows per task
-    data.length = 96  # tokens per row
+    data.length = 80  # tokens per row
     data.spoilt = ConfigDict({"kind": "none", "share": 0.0})
     data.seed = 0
     data.directory = ""  # prepared corpora; empty for the user's cache folder

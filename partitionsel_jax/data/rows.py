@@ -1,10 +1,13 @@
 """Rows: the arrays that examples become, and the only form that reaches the device."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from partitionsel_jax.data.tokenizers import Tokenizer
+
+# NumPy's on the host, and `jax.Array` inside a step: this package does not import jax.
+Array = Any
 
 
 class Rows(NamedTuple):
@@ -19,11 +22,11 @@ class Rows(NamedTuple):
       spoilt: bool[B], True where the response was spoilt on purpose.
     """
 
-    tokens: np.ndarray
-    response: np.ndarray
-    domain: np.ndarray
-    id: np.ndarray
-    spoilt: np.ndarray
+    tokens: Array
+    response: Array
+    domain: Array
+    id: Array
+    spoilt: Array
 
 
 class EncodedExample(NamedTuple):

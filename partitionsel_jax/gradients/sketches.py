@@ -120,7 +120,9 @@ def _sketch_leaves(sketch: Sketch, leaves: list[jax.Array]) -> jax.Array:
     if not any(sizes):
         return total
     # One long vector instead of one loop per leaf: the program stays small, and quick to compile.
-    flat = [leaf.reshape(batch, n).astype(jnp.float32) for leaf, n in zip(leaves, sizes, strict=True)]
+    flat = [
+        leaf.reshape(batch, n).astype(jnp.float32) for leaf, n in zip(leaves, sizes, strict=True)
+    ]
     block = min(BLOCK, 1 << (sum(sizes) - 1).bit_length())
     blocks = -(-sum(sizes) // block)
     flat.append(jnp.zeros((batch, blocks * block - sum(sizes)), jnp.float32))

@@ -238,9 +238,7 @@ class Decoder(nnx.Module):
         x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, stacked)
         x_BxTxD = self.norm(x_BxTxD)
         head_DxV = self.embedding[...].T if self.head is None else self.head[...]
-        return jnp.dot(
-            x_BxTxD, head_DxV.astype(x_BxTxD.dtype), preferred_element_type=jnp.float32
-        )
+        return jnp.dot(x_BxTxD, head_DxV.astype(x_BxTxD.dtype), preferred_element_type=jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,7 +250,7 @@ class Model:
     """
 
     config: DecoderConfig
-    lora: LoRAConfig = LoRAConfig()
+    lora: LoRAConfig = dataclasses.field(default_factory=LoRAConfig)
 
     @functools.cached_property
     def _graph(self) -> Any:
@@ -261,13 +259,14 @@ class Model:
     def _build(self, key: jax.Array) -> Decoder:
         return Decoder(self.config, self.lora, rngs=nnx.Rngs(params=key))
 
+    @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: jax.Array) -> dict[str, Any]:
         """Parameters as a nested dict, e.g. ["layers"]["attention"]["q"]["kernel"] f[L, in, out].
 
         Args:
           key: a `jax.random.key`; the same key gives the same parameters.
         """
-        return jax.jit(lambda key: nnx.to_pure_dict(nnx.split(self._build(key))[1]))(key)
+        return nnx.to_pure_dict(nnx.split(self._build(key))[1])
 
     def apply(self, parameters: dict[str, Any], tokens_BxT: jax.Array, stop_below: int = 0):
         """Logits f32[B, T, V] of tokens i32[B, T]; see `Decoder.__call__`."""

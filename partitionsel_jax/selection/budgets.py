@@ -67,10 +67,9 @@ def fixed(counts: jax.Array, size: int, shares: jax.Array) -> jax.Array:
       i32[P] budgets; see the module's contract.
     """
     counts = _check(counts, size)
-    shares = jnp.asarray(shares, jnp.float32)
-    if shares.shape != counts.shape:
+    if np.shape(shares) != counts.shape:
         raise ValueError(
-            f"shares must have shape {counts.shape} like counts, got {shares.shape}; "
+            f"shares must have shape {counts.shape} like counts, got {np.shape(shares)}; "
             "give one share per domain."
         )
     if is_concrete(shares):
@@ -80,6 +79,7 @@ def fixed(counts: jax.Array, size: int, shares: jax.Array) -> jax.Array:
                 f"shares must be finite, >= 0 and not all 0, got {values.tolist()}; "
                 "they need not sum to 1."
             )
+    shares = jnp.asarray(shares, jnp.float32)
     return _apportion(counts, shares, size=operator.index(size))
 
 
@@ -95,10 +95,9 @@ def temperature(counts: jax.Array, size: int, tau: jax.Array | float) -> jax.Arr
       i32[P] budgets; see the module's contract.
     """
     counts = _check(counts, size)
-    tau = jnp.asarray(tau, jnp.float32)
-    if is_concrete(tau) and not (tau.shape == () and np.isfinite(tau)):
+    if np.shape(tau) != () or (is_concrete(tau) and not np.isfinite(np.asarray(tau))):
         raise ValueError(f"tau must be a finite scalar, got {tau}; 1 is proportional, 0 uniform.")
-    return _temperature(counts, tau, size=operator.index(size))
+    return _temperature(counts, jnp.asarray(tau, jnp.float32), size=operator.index(size))
 
 
 @functools.partial(jax.jit, static_argnames="size")
@@ -173,22 +172,22 @@ def _grant(seats: jax.Array, remainder: jax.Array, left: jax.Array) -> jax.Array
     return seats + (rank < left)
 
 
-def _check(counts: jax.Array, size: int) -> jax.Array:
+def _check(counts: jax.Array | np.ndarray, size: int) -> jax.Array:
     """Checks counts and size, and answers the counts as i32[P]."""
     check_size(size)
-    counts = jnp.asarray(counts)
+    if is_concrete(counts):
+        counts = np.asarray(counts)
     if counts.ndim != 1 or counts.shape[0] < 1 or not jnp.issubdtype(counts.dtype, jnp.integer):
         raise ValueError(
             f"counts must be i32[P] with P >= 1, got {counts.dtype}{list(counts.shape)}; "
             "count the pool's candidates per domain."
         )
     if is_concrete(counts):
-        values = np.asarray(counts)
-        if values.min() < 0:
-            raise ValueError(f"counts must be >= 0, got {values.tolist()}.")
-        if values.sum() < size:
+        if counts.min() < 0:
+            raise ValueError(f"counts must be >= 0, got {counts.tolist()}; count with bincount.")
+        if counts.sum() < size:
             raise ValueError(
-                f"the pool must hold at least size={size} candidates, got {values.tolist()} with "
-                f"sum {values.sum()}; draw a larger pool or select fewer."
+                f"the pool must hold at least size={size} candidates, got {counts.tolist()} with "
+                f"sum {counts.sum()}; draw a larger pool or select fewer."
             )
-    return counts.astype(jnp.int32)
+    return jnp.asarray(counts, jnp.int32)

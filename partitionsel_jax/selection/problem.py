@@ -175,9 +175,9 @@ def check_values(problem: Problem, size: int, *, budgeted: bool) -> None:
         _check_symmetric(np.asarray(problem.gram, np.float32))
 
 
-def is_concrete(array: jax.Array) -> bool:
-    """Whether the values of `array` can be read now, rather than when compiled code runs."""
-    return not isinstance(array, jax.core.Tracer)
+def is_concrete(value: object) -> bool:
+    """Whether `value` can be read now, rather than when compiled code runs."""
+    return not isinstance(value, jax.core.Tracer)
 
 
 def _check_array(name: str, array: jax.Array, shape: tuple, kind: type) -> None:

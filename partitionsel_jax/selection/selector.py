@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from partitionsel_jax.selection.carries import tie
 from partitionsel_jax.selection.couplings import BUDGETED, COUPLINGS
@@ -80,10 +81,12 @@ def select(
     check_shapes(problem, size)
     _check_choices(problem, size=size, utility=utility, coupling=coupling, rule=rule, swaps=swaps)
     check_values(problem, operator.index(size), budgeted=coupling in BUDGETED)
+    draws = UTILITIES[utility].draws or rule in RANDOMISED
     options = Options(
         ridge=_scalar("ridge", ridge),
         step_scale=_scalar("step_scale", step_scale, positive=True),
-        key=key,
+        # A key that is not drawn from must not cost a compilation of its own.
+        key=key if draws else None,
         size=operator.index(size),
         rule=rule,
         swaps=operator.index(swaps),
@@ -141,12 +144,11 @@ def _check_name(argument: str, name: str, known: Collection[str]) -> None:
 
 def _scalar(name: str, value: jax.Array | float, *, positive: bool = False) -> jax.Array:
     """`value` as f32[], so that Python and array values share one compilation."""
-    array = jnp.asarray(value, jnp.float32)
-    if array.shape != ():
-        raise ValueError(f"{name} must be a scalar, got shape {array.shape}; map it with jax.vmap.")
-    if is_concrete(array):
-        low = array > 0.0 if positive else array >= 0.0
-        if not (low and jnp.isfinite(array)):
+    if np.shape(value) != ():
+        raise ValueError(f"{name} must be a scalar, got shape {np.shape(value)}; use jax.vmap.")
+    if is_concrete(value):
+        host = np.asarray(value)
+        if not (np.isfinite(host) and (host > 0.0 if positive else host >= 0.0)):
             bound = "> 0" if positive else ">= 0"
             raise ValueError(f"{name} must be finite and {bound}, got {value}.")
-    return array
+    return jnp.asarray(value, jnp.float32)

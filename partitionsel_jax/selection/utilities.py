@@ -30,11 +30,13 @@ class Utility:
     Attributes:
       solve: (pool, options) -> Solution, on the pool after its coupling.
       refits: whether weights are refitted, which random rules and swaps need.
+      draws: whether it draws from `key`, whatever the rule.
       takes_all: whether it only makes sense when `size` is the pool's.
     """
 
     solve: Callable[[Pool, Options], Solution]
     refits: bool = False
+    draws: bool = False
     takes_all: bool = False
 
 
@@ -79,6 +81,6 @@ def _unweighted(indices: jax.Array, utility: jax.Array | float) -> Solution:
 UTILITIES = {
     "gradient_matching": Utility(gradient_matching, refits=True),
     "alignment": Utility(alignment),
-    "random": Utility(random),
+    "random": Utility(random, draws=True),
     "full": Utility(full, takes_all=True),
 }

@@ -52,6 +52,12 @@ class Seconds:
     evaluation: float = 0.0
     compile: float = 0.0
 
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.evaluation += time.perf_counter() - began
+
 
 def train(run: PlannedRun, root: epath.PathLike) -> dict[str, Any]:
     """Runs, or continues, one planned run; returns its summary.
@@ -86,7 +92,7 @@ def train(run: PlannedRun, root: epath.PathLike) -> dict[str, Any]:
 def _train(
     setup: Setup, folder: epath.Path, checkpoints: Checkpoints, label: str
 ) -> dict[str, Any]:
-    settings, programs = setup.settings, setup.programs
+    settings = setup.settings
     state, frozen = run_setup.initialise(setup)
     restored = checkpoints.restore(state)
     spent = Seconds()
@@ -98,20 +104,22 @@ def _train(
     shares: dict[str, float] = {}
     if start < last:
         pool, anchors = (setup.shard(rows) for rows in setup.pools[start])
-        spent.compile += programs.step.compile(state, frozen, pool, anchors, setup.seed)
+        spent.compile += setup.training_step.compile(state, frozen, pool, anchors, setup.seed)
         if settings.selection.needs_features:
-            shares = run_programs.stage_shares(programs, state, frozen, pool, anchors)
+            shares = run_programs.stage_shares(
+                setup.step, setup.devices, state, frozen, pool, anchors
+            )
     progress = records.Progress(
         label, last, settings.selection.pool, 1 - shares["update"] if shares else None
     )
     recorder = Recorder(folder, start if restored else -1, progress)
     with contextlib.closing(recorder):
         if restored is None:
-            recorder.start(run_setup.validate(setup, state.parameters, frozen))
+            with spent.evaluating():
+                recorder.start(run_setup.validate(setup, state.parameters, frozen))
         state, losses = _fit(setup, state, frozen, checkpoints, recorder, spent)
-    clock = time.perf_counter()
-    test = run_setup.final_test(setup, state.parameters, frozen)
-    spent.evaluation += time.perf_counter() - clock
+    with spent.evaluating():
+        test = run_setup.final_test(setup, state.parameters, frozen)
     return {
         "updates": last,
         "validation_loss": losses.mean,
@@ -151,7 +159,7 @@ def _fit(
 
     for step, rows in enumerate(data.prefetch(setup.pools, start, last), start + 1):
         pool, anchors = (setup.shard(part) for part in rows)
-        state, record = setup.programs.step(state, frozen, pool, anchors, setup.seed)
+        state, record = setup.training_step(state, frozen, pool, anchors, setup.seed)
         if running is not None:
             write(*running)
         running = (step, record)
@@ -160,15 +168,17 @@ def _fit(
         if not (evaluates or saves):
             continue
         jax.block_until_ready(record)
-        with clock.pause():
-            if evaluates:
+        if evaluates:
+            with clock.pause(), spent.evaluating():
                 losses = run_setup.validate(setup, state.parameters, frozen)
         write(*running, losses if evaluates else None)
         running = None
-        with clock.pause():
-            if saves:
+        if saves:
+            with clock.pause():
                 recorder.flush()
                 checkpoints.save(state, dataclasses.asdict(spent))
     if losses is None:
-        losses = run_setup.validate(setup, state.parameters, frozen)
+        # Stopped between its last checkpoint and its summary: nothing was left to do above.
+        with spent.evaluating():
+            losses = run_setup.validate(setup, state.parameters, frozen)
     return state, losses

@@ -1,4 +1,4 @@
-"""The compiled programs of a run, shared between runs that differ in their seed alone."""
+"""The compiled programs of a run, shared between all runs that compute the same thing."""
 
 import dataclasses
 import functools
@@ -7,82 +7,106 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from partitionsel_jax import models
+from partitionsel_jax import models, selection
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.training import spmd
 from partitionsel_jax.training.state import TrainState
-from partitionsel_jax.training.step import Step
+from partitionsel_jax.training.step import Candidates, Step
+
+Devices = tuple[jax.Device, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Programs:
-    """What a run executes on its devices; see `create` for the arguments of each.
+class Evaluators:
+    """What evaluations execute.
 
     Attributes:
-      step: (state, frozen, pool, anchors, seed) -> (state, record).
       losses: (trained, frozen, rows) -> f32[B].
       generate: (trained, frozen, tokens, lengths, stop) -> i32[B, T].
-      featurize, choose, update: the stages of a step by themselves, to learn their share of it.
     """
 
-    step: spmd.Program
     losses: spmd.Program
     generate: spmd.Program
-    featurize: spmd.Program
-    choose: spmd.Program
-    update: spmd.Program
 
 
 @functools.lru_cache(maxsize=16)
-def create(step: Step, devices: tuple[jax.Device, ...]) -> Programs:
-    """The programs of `step` over `devices`; equal steps get the very same programs."""
+def evaluators(model: models.Model, devices: Devices) -> Evaluators:
+    """The evaluations of a model over `devices`; equal models get the very same programs."""
 
     def losses(trained, frozen, rows):
-        return spmd.gather(step.losses(trees.join(frozen, trained), rows))
+        logits = model.apply(trees.join(frozen, trained), rows.tokens)
+        return spmd.gather(models.response_loss(logits, rows.tokens, rows.response))
 
     def generate(trained, frozen, tokens, lengths, stop):
-        parameters = trees.join(frozen, trained)
-        apply = functools.partial(step.model.apply, parameters)
+        apply = functools.partial(model.apply, trees.join(frozen, trained))
         return spmd.gather(models.greedy(apply, tokens, lengths, stop))
 
-    # The pool is not read in these two: `jax.pmap` wants one argument to map over.
-    def choose(candidates, key, pool):
-        return step.choose(candidates, key)[0]
+    return Evaluators(
+        losses=spmd.data_parallel(losses, (False, False, True), devices),
+        generate=spmd.data_parallel(generate, (False, False, True, True, False), devices),
+    )
 
-    def update(state, frozen, rows, result, pool):
-        return step.update(state, frozen, rows, result)
 
-    parallel = functools.partial(spmd.data_parallel, devices=devices)
-    return Programs(
-        # The state is replaced by its successor, so its buffers are given away.
-        step=parallel(step.__call__, (False, False, True, True, False), donate=(0,)),
-        losses=parallel(losses, (False, False, True)),
-        generate=parallel(generate, (False, False, True, True, False)),
-        featurize=parallel(step.featurize, (False, False, True, True)),
-        choose=parallel(choose, (False, False, True)),
-        update=parallel(update, (False, False, False, False, True)),
+@functools.lru_cache(maxsize=16)
+def training_step(step: Step, devices: Devices) -> spmd.Program:
+    """(state, frozen, pool, anchors, seed) -> (state, record), as one program."""
+    # The state is replaced by its successor, so its buffers are given away.
+    return spmd.data_parallel(
+        step.__call__, (False, False, True, True, False), devices, donate=(0,)
     )
 
 
 def stage_shares(
-    programs: Programs, state: TrainState, frozen: Any, pool: Any, anchors: Any
+    step: Step, devices: Devices, state: TrainState, frozen: Any, pool: Any, anchors: Any
 ) -> dict[str, float]:
-    """Shares of features, selection and update in the step's time, measured on a real pool.
+    """Shares of features, selection and update in the step's time.
 
-    The stages are timed as programs of their own, since the step is one program that cannot be
-    looked into; the shares are of their sum.
+    The step is one program, which cannot be looked into: selection and update are timed as programs
+    of their own (on random unit features and the pool's first rows), and the features are the rest.
     """
-    candidates = programs.featurize(state.parameters, frozen, pool, anchors)
-    key = jax.random.key(0)
-    result = programs.choose(candidates, key, pool)
-    taken = {
-        "features": _seconds(lambda: programs.featurize(state.parameters, frozen, pool, anchors)),
-        "selection": _seconds(lambda: programs.choose(candidates, key, pool)),
-        "update": _seconds(lambda: programs.update(state, frozen, candidates.rows, result, pool)),
-    }
-    return {name: value / sum(taken.values()) for name, value in taken.items()}
+
+    # The pool is not read where it is not used: `jax.pmap` wants one argument to map over.
+    def choose(candidates, key, pool):
+        return step.choose(candidates, key)[0]
+
+    def update(state, frozen, result, pool):
+        return step.update(state, frozen, spmd.gather(pool), result)
+
+    rows = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), pool)
+    candidates = _random_candidates(step, rows)
+    picks = jnp.arange(step.selection.size, dtype=jnp.int32)
+    nothing = jnp.zeros(())
+    result = selection.Selection(picks, jnp.ones(picks.shape), nothing, nothing, nothing)
+    run_choose = spmd.data_parallel(choose, (False, False, True), devices)
+    run_update = spmd.data_parallel(update, (False, False, False, True), devices)
+    run_step = training_step(step, devices)
+    seed, key = np.int32(0), jax.random.key(0)
+
+    def whole():
+        # A copy, since the step takes its state's buffers.
+        return run_step(jax.tree.map(jnp.copy, state), frozen, pool, anchors, seed)
+
+    total = _seconds(whole)
+    chosen = _seconds(lambda: run_choose(candidates, key, pool)) / total
+    updated = _seconds(lambda: run_update(state, frozen, result, pool)) / total
+    return {"features": max(0.0, 1 - chosen - updated), "selection": chosen, "update": updated}
+
+
+def _random_candidates(step: Step, rows: Any) -> Candidates:
+    random = np.random.default_rng(0)
+    vectors_NxM = random.normal(size=(step.selection.pool, step.features.dim))
+    vectors_NxM /= np.linalg.norm(vectors_NxM, axis=1, keepdims=True)
+    anchor_M = vectors_NxM.mean(axis=0)
+    return Candidates(
+        rows=rows,
+        losses=jnp.ones(step.selection.pool),
+        gram=jnp.asarray(vectors_NxM @ vectors_NxM.T, jnp.float32),
+        alignment=jnp.asarray(vectors_NxM @ anchor_M, jnp.float32),
+        anchor_norm=jnp.asarray(np.linalg.norm(anchor_M), jnp.float32),
+    )
 
 
 def _seconds(function: Callable[[], Any], repeats: int = 5) -> float:

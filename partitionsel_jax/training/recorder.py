@@ -37,17 +37,18 @@ class Recorder:
         self._progress = progress
         self._folder = folder
 
-    def validation_row(self, step: int, losses: evaluation.DomainLosses | None) -> dict[str, Any]:
+    def _validation(self, step: int, losses: evaluation.DomainLosses | None) -> dict[str, Any]:
         if losses is None:
             return {}
         self._board.scalars(step, {"validation/loss": losses.mean})
+        self._progress.validated(losses.mean)
         return {
             "validation_loss": losses.mean,
             "validation_loss_per_domain": losses.per_domain,
         }
 
     def start(self, losses: evaluation.DomainLosses) -> None:
-        self._metrics.append({"step": 0, **self.validation_row(0, losses)})
+        self._metrics.append({"step": 0, **self._validation(0, losses)})
 
     def step(
         self,
@@ -67,13 +68,13 @@ class Recorder:
             self.flush()
             raise NonFiniteUpdate(
                 f"update {step} in {self._folder} is not finite (loss {record['loss']}, gradient "
-                f"norm {record['gradient_norm']}) on the examples {record['ids']}: the state before "
-                "it is kept; lower optimizer.learning_rate, or look at those rows"
+                f"norm {record['gradient_norm']}) on the examples {record['ids']}: the state "
+                "before it is kept; lower optimizer.learning_rate, or look at those rows"
             )
         row = _metrics_row(record, step, seconds)
         self._board.scalars(step, {f"train/{key}": value for key, value in row.items()})
-        self._metrics.append(row | self.validation_row(step, losses))
-        self._progress.update(step, row["loss"], seconds, losses.mean if losses else None)
+        self._metrics.append(row | self._validation(step, losses))
+        self._progress.update(step, row["loss"], seconds)
 
     def flush(self) -> None:
         self._metrics.flush()

@@ -1,5 +1,6 @@
 """What a run writes down: JSON lines that survive a kill, TensorBoard events, a progress line."""
 
+import contextlib
 import json
 import logging
 import math
@@ -98,10 +99,9 @@ class JsonLines:
     def flush(self) -> None:
         """Puts what was appended on the disk itself."""
         self._file.flush()
-        try:
+        # A bucket has no file descriptor: there, the flush is all there is.
+        with contextlib.suppress(OSError, AttributeError):
             os.fsync(self._file.fileno())
-        except (OSError, AttributeError):
-            pass  # A bucket has no file descriptor: there, the flush is all there is.
 
     def close(self) -> None:
         self.flush()
@@ -143,23 +143,24 @@ class Progress:
         self._overhead, self._every = overhead, every
         self._shown = 0.0
         self._seconds: list[float] = []
-        self._validation = math.nan
+        self._validation: float | None = None
 
-    def update(self, step: int, loss: float, seconds: float, validation: float | None) -> None:
+    def validated(self, loss: float) -> None:
+        """Shows this validation loss from now on."""
+        self._validation = loss
+
+    def update(self, step: int, loss: float, seconds: float) -> None:
         self._seconds = [*self._seconds[-19:], seconds]
-        self._validation = self._validation if validation is None else validation
         now = time.monotonic()
         if step != self._total and now - self._shown < self._every:
             return
         self._shown = now
         pace = float(np.mean(self._seconds))
         remaining = pace * (self._total - step)
-        parts = [
-            f"{self._label}  {step}/{self._total}",
-            f"loss {loss:.3f}",
-            f"validation {self._validation:.3f}",
-            f"{self._pool / pace:.0f} examples/s",
-        ]
+        parts = [f"{self._label}  {step}/{self._total}", f"loss {loss:.3f}"]
+        if self._validation is not None:
+            parts.append(f"validation {self._validation:.3f}")
+        parts.append(f"{self._pool / pace:.0f} examples/s")
         if self._overhead is not None:
             parts.append(f"selection {100 * self._overhead:.0f} % of the step")
         parts.append(f"ETA {int(remaining) // 60}:{int(remaining) % 60:02d}")

@@ -5,6 +5,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -25,7 +26,7 @@ class Setup:
       settings: the whole configuration.
       corpus, pools: the data, and which rows of it each step sees.
       devices: what the programs run on.
-      step, programs: the update's stages, and what they compile to.
+      step: the update's stages.
     """
 
     settings: Settings
@@ -33,11 +34,18 @@ class Setup:
     pools: data.Pools
     devices: tuple[jax.Device, ...]
     step: Step
-    programs: run_programs.Programs
+
+    @functools.cached_property
+    def training_step(self) -> spmd.Program:
+        return run_programs.training_step(self.step, self.devices)
+
+    @functools.cached_property
+    def evaluators(self) -> run_programs.Evaluators:
+        return run_programs.evaluators(self.step.model, self.devices)
 
     @property
-    def seed(self) -> np.int32:
-        return np.int32(self.settings.seed)
+    def seed(self) -> jax.Array:
+        return jnp.int32(self.settings.seed)
 
     @functools.cached_property
     def validation_rows(self) -> data.Rows:
@@ -105,17 +113,16 @@ def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
         anchor_size=settings.selection.anchors,
         seed=settings.seed,
     )
-    return Setup(settings, corpus, pools, devices, step, run_programs.create(step, devices))
+    return Setup(settings, corpus, pools, devices, step)
 
 
 def initialise(setup: Setup) -> tuple[TrainState, Any]:
     """The state at step 0 and the frozen parameters, on all devices."""
     step = setup.step
-    # Streams of one seed by purpose: 0 draws the parameters, 1 drives the selection.
-    parameters = step.model.init(jax.random.fold_in(jax.random.key(setup.seed), 0))
+    parameters = step.model.init(step.key(setup.seed, "parameters"))
     adapted = step.model.lora.rank > 0
     trained, frozen = trees.split(parameters, lambda path: not adapted or models.is_adapter(path))
-    state = jax.jit(lambda tree: TrainState.create(tree, step.transformation))(trained)
+    state = TrainState.create(trained, step.transformation)
     return spmd.replicate(state, setup.devices), spmd.replicate(frozen, setup.devices)
 
 
@@ -132,7 +139,7 @@ def final_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any]:
 
     def generate(tokens, lengths):
         rows = setup.shard(tokens), setup.shard(lengths)
-        return setup.programs.generate(trained, frozen, *rows, stop)
+        return setup.evaluators.generate(trained, frozen, *rows, stop)
 
     accuracy = evaluation.answer_accuracy(
         generate, source, setup.settings.data.task_list, batch=setup.settings.evaluation.batch
@@ -142,7 +149,7 @@ def final_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any]:
 
 def _losses(setup: Setup, trained: Any, frozen: Any, rows: data.Rows) -> evaluation.DomainLosses:
     return evaluation.domain_losses(
-        lambda piece: setup.programs.losses(trained, frozen, setup.shard(piece)),
+        lambda piece: setup.evaluators.losses(trained, frozen, setup.shard(piece)),
         rows,
         batch=setup.settings.evaluation.batch,
         domains=setup.step.domains,

@@ -6,17 +6,16 @@ T tokens. Rows arrive sharded over the devices and everything else is replicated
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from partitionsel_jax import gradients, models, selection
+from partitionsel_jax import gradients, models
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.models import parameters as trees
-from partitionsel_jax.selection import diagnostics
+from partitionsel_jax.selection import Problem, Selection, budgets, diagnostics, select
 from partitionsel_jax.training import optimizer as optimizers
 from partitionsel_jax.training import spmd
 from partitionsel_jax.training.settings import (
@@ -26,6 +25,8 @@ from partitionsel_jax.training.settings import (
     Settings,
 )
 from partitionsel_jax.training.state import TrainState
+
+PURPOSES = ("parameters", "selection")
 
 
 @jax.tree_util.register_dataclass
@@ -88,12 +89,12 @@ def update_weights(picked_K: jax.Array, learned_K: jax.Array, scheme: str, cap: 
 def domain_budgets(counts_P: jax.Array, settings: SelectionSettings) -> jax.Array:
     """This pool's budgets i32[P] under the configured scheme."""
     if settings.budgets == "fixed":
-        return selection.budgets.fixed(counts_P, settings.size, jnp.asarray(settings.shares))
+        return budgets.fixed(counts_P, settings.size, jnp.asarray(settings.shares))
     if settings.budgets == "temperature":
-        return selection.budgets.temperature(counts_P, settings.size, settings.temperature)
+        return budgets.temperature(counts_P, settings.size, settings.temperature)
     return {
-        "proportional": selection.budgets.proportional,
-        "uniform": selection.budgets.uniform,
+        "proportional": budgets.proportional,
+        "uniform": budgets.uniform,
     }[settings.budgets](counts_P, settings.size)
 
 
@@ -153,6 +154,11 @@ class Step:
             b2=chosen.b2,
         )
 
+    @staticmethod
+    def key(seed: jax.Array | int, purpose: str) -> jax.Array:
+        """One of the independent streams of a seed: "parameters" or "selection"."""
+        return jax.random.fold_in(jax.random.key(seed), PURPOSES.index(purpose))
+
     def losses(self, parameters: Any, rows: Rows, stop_below: int = 0) -> jax.Array:
         """f32[B], each row's mean cross-entropy over its response."""
         logits = self.model.apply(parameters, rows.tokens, stop_below)
@@ -205,19 +211,19 @@ class Step:
 
     def choose(
         self, candidates: Candidates, key: jax.Array
-    ) -> tuple[selection.Selection, dict[str, jax.Array]]:
+    ) -> tuple[Selection, dict[str, jax.Array]]:
         """Budgets, picks and what is worth logging about them; replicated."""
         chosen = self.selection
         domains_N = candidates.rows.domain
         counts_P = jnp.bincount(domains_N, length=self.domains)
         budgets_P = domain_budgets(counts_P, chosen)
-        problem = selection.Problem(
+        problem = Problem(
             alignment=candidates.alignment,
             gram=candidates.gram,
             domains=domains_N,
             budgets=budgets_P,
         )
-        result = selection.select(
+        result = select(
             problem,
             size=chosen.size,
             utility=chosen.utility,
@@ -231,9 +237,7 @@ class Step:
         record = {
             "indices": result.indices,
             "weights": result.weights,
-            "alignments": jnp.where(
-                result.indices >= 0, candidates.alignment[result.indices], 0.0
-            ),
+            "alignments": jnp.where(result.indices >= 0, candidates.alignment[result.indices], 0.0),
             "utility": result.utility,
             "certificate": result.certificate,
             "dropped": result.dropped,
@@ -256,7 +260,7 @@ class Step:
         return result, record
 
     def update(
-        self, state: TrainState, frozen: Any, rows: Rows, result: selection.Selection
+        self, state: TrainState, frozen: Any, rows: Rows, result: Selection
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """The weighted gradient step on this device's share of the picks, summed over devices."""
         chosen = self.selection
@@ -274,7 +278,7 @@ class Step:
 
         (_, loss), gradient = jax.value_and_grad(objective, has_aux=True)(state.parameters)
         loss, gradient = jax.lax.psum((loss, gradient), spmd.AXIS)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         changes, optimizer = self.transformation.update(gradient, state.optimizer, state.parameters)
         proposed = TrainState(
             state.step + 1, optax.apply_updates(state.parameters, changes), optimizer
@@ -300,7 +304,7 @@ class Step:
         self, state: TrainState, frozen: Any, pool: Rows, anchors: Rows, seed: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """One whole update: (state, frozen, this device's rows, seed) -> (state, record)."""
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        key = jax.random.fold_in(self.key(seed, "selection"), state.step)
         if self.selection.needs_features:
             candidates = self.featurize(state.parameters, frozen, pool, anchors)
         else:

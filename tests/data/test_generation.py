@@ -71,6 +71,7 @@ def test_worked_steps_lead_to_the_answer(name, settings):
         steps = worked_steps(name, entry)
         response = data.response_text(entry["answer"], steps)
         assert steps.strip() or name == "count_primes"
+        assert response.count("####") == bool(steps.strip())
         assert data.final_answer(response) == entry["answer"]
         assert data.score(name, response, entry) == 1.0
 

@@ -21,13 +21,14 @@ def rows(builder):
     }
 
 
-def test_a_corpus_is_prepared_once_and_quietly(tmp_path, capfd):
+def test_a_corpus_is_prepared_once_and_quietly(tmp_path, capfd, caplog):
     builder = data.prepare(TASKS, **SIZES, seed=0, directory=tmp_path)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     again = data.prepare(TASKS, **SIZES, seed=0, directory=tmp_path)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == written
     assert rows(builder) == rows(again)
     assert capfd.readouterr() == ("", "")
+    assert not caplog.records
     assert "tensorflow" not in sys.modules
 
 

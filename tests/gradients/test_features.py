@@ -30,7 +30,10 @@ def parameters():
 def rows():
     tokens = np.random.default_rng(2).integers(0, 11, (BATCH, TOKENS))
     starts = np.array([1, 2, 3, 4, 5])  # the last row has a single response token
-    return {"tokens": jnp.asarray(tokens), "response": jnp.arange(TOKENS)[None, :] >= starts[:, None]}
+    return {
+        "tokens": jnp.asarray(tokens),
+        "response": jnp.arange(TOKENS)[None, :] >= starts[:, None],
+    }
 
 
 def row_loss(scope, parameters):
@@ -52,7 +55,7 @@ def loop_of_grad(parameters, rows, scope):
     one = jax.jit(jax.grad(loss))
     gradients_of = []
     for index in range(BATCH):
-        flat = traverse_util.flatten_dict(one(parameters, jax.tree.map(lambda x: x[index], rows)))
+        flat = traverse_util.flatten_dict(one(parameters, jax.tree.map(lambda x, i=index: x[i], rows)))
         kept = []
         for path, leaf in sorted(flat.items()):
             stacked = path[0] == "layers"
@@ -68,7 +71,9 @@ def loop_of_grad(parameters, rows, scope):
 
 
 @pytest.mark.parametrize("family", sorted(gradients.FAMILIES))
-@pytest.mark.parametrize(("kind", "last_layers"), [("full", 0), ("full", 1), ("lora", 0), ("lora", 2)])
+@pytest.mark.parametrize(
+    ("kind", "last_layers"), [("full", 0), ("full", 1), ("lora", 0), ("lora", 2)]
+)
 def test_features_equal_sketches_of_a_loop_of_grad(parameters, rows, family, kind, last_layers):
     scope = gradients.Scope(kind, last_layers, CONFIG.layers)
     scoped = scope.extract(parameters)

@@ -57,9 +57,7 @@ def test_sketches_are_linear_whatever_the_sizes(family, size, dim):
     sketch = gradients.make_sketch(family, dim, seed=5)
     vectors = sketch({"a": combined})
     assert vectors.shape == (3, dim) and vectors.dtype == jnp.float32
-    np.testing.assert_allclose(
-        vectors[0], 2 * vectors[1] - vectors[2], atol=1e-4 * np.sqrt(size)
-    )
+    np.testing.assert_allclose(vectors[0], 2 * vectors[1] - vectors[2], atol=1e-4 * np.sqrt(size))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

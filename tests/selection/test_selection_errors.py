@@ -1,0 +1,113 @@
+"""Every ValueError of `select` says what was expected, what came, and what to do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from selection_problems import make_problem
+
+from partitionsel_jax import selection
+
+
+def problem_with(**changes):
+    problem, _, _ = make_problem(np.random.default_rng(0), 12, 3, 4)
+    fields = {name: getattr(problem, name) for name in ("alignment", "gram", "domains", "budgets")}
+    return selection.Problem(**(fields | changes))
+
+
+LOPSIDED = np.eye(12, dtype=np.float32)
+LOPSIDED[0, 1] = 0.5
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"alignment": np.zeros((12, 1), np.float32)},
+            r"alignment .* shape \[N\], got .*12, 1",
+        ),
+        ({"alignment": [0.0] * 12}, r"alignment must be an array .* got list"),
+        ({"alignment": np.zeros(12, np.int32)}, "alignment must be float32, got int32; convert"),
+        ({"gram": np.zeros((12, 11), np.float32)}, r"gram must .* shape \[12, 12\], got .*12, 11"),
+        ({"gram": np.zeros((12, 12), np.int32)}, "gram must be float32, got int32"),
+        ({"gram": LOPSIDED}, "gram must be symmetric, .* features @ features.T"),
+        ({"domains": np.zeros(11, np.int32)}, r"domains must .* shape \[12\], got"),
+        ({"domains": np.zeros(12, np.float32)}, "domains must be int32, got float32"),
+        ({"domains": np.full(12, 3)}, r"domains must lie in \[-1, 3\) .* got values from 3 to 3"),
+        ({"domains": np.full(12, -2)}, r"domains must lie in \[-1, 3\) .* -1 for padding"),
+        ({"budgets": np.zeros(0, np.int32)}, "budgets must name at least one domain"),
+        ({"budgets": np.array([4.0, 0.0, 0.0])}, "budgets must be int32, got float64"),
+        ({"budgets": np.array([5, -1, 0])}, r"budgets must be >= 0, got \[5, -1, 0\]"),
+        ({"budgets": np.array([1, 1, 1])}, "budgets must sum to size=4, got .* with sum 3; make"),
+        ({"losses": np.zeros(11, np.float32)}, r"losses must .* shape \[12\], got"),
+        ({"anchor_similarity": np.zeros(12, np.float32)}, r"anchor_similarity .* \[12, A\], got"),
+    ],
+)
+def test_a_malformed_problem_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        selection.select(problem_with(**changes), size=4)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"size": 0}, "size must be a Python integer >= 1 .* got 0"),
+        ({"size": True}, "size must be a Python integer >= 1 .* got True"),
+        ({"size": 4.0}, "size must be a Python integer >= 1 .* got 4.0"),
+        ({"size": 13}, "size must be at most the pool's 12 candidates, got 13; draw a larger"),
+        (
+            {"utility": "gradmatch"},
+            "utility must be one of .*'alignment'.* got 'gradmatch'",
+        ),
+        ({"coupling": "both"}, "coupling must be one of .*'joint'.* got 'both'"),
+        ({"rule": "best"}, "rule must be one of .*'greedy'.* got 'best'"),
+        ({"swaps": -1}, "swaps must be a Python integer >= 0 .* got -1"),
+        ({"swaps": 0.5}, "swaps must be a Python integer >= 0 .* got 0.5"),
+        ({"utility": "full"}, "size must be the pool's 12 with utility='full', got 4"),
+        ({"utility": "alignment", "swaps": 1}, "swaps=1 needs a utility that refits .*'alignment'"),
+        (
+            {"utility": "random", "rule": "residual_random"},
+            "rule='residual_random' needs",
+        ),
+        ({"utility": "random"}, "key must be given .* got None; pass a jax.random.key"),
+        ({"rule": "residual_random"}, "key must be given .* got None"),
+        ({"ridge": -0.1}, "ridge must be finite and >= 0, got -0.1"),
+        ({"ridge": np.nan}, "ridge must be finite and >= 0, got nan"),
+        ({"ridge": np.zeros(2)}, r"ridge must be a scalar, got shape \(2,\)"),
+        ({"step_scale": 0.0}, "step_scale must be finite and > 0, got 0.0"),
+    ],
+)
+def test_a_choice_that_makes_no_sense_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        selection.select(problem_with(), **({"size": 4} | options))
+
+
+def test_a_traced_size_is_refused():
+    with pytest.raises(ValueError, match="size must be a Python integer"):
+        jax.jit(lambda size: selection.select(problem_with(), size=size))(4)
+
+
+def test_concrete_values_are_checked_inside_jit_too():
+    ridge = jnp.float32(-1.0)
+    with pytest.raises(ValueError, match="ridge must be finite and >= 0"):
+        jax.jit(lambda problem: selection.select(problem, size=4, ridge=ridge))(problem_with())
+
+
+def test_values_are_not_checked_where_they_are_traced():
+    budgets = jnp.array([1, 1, 1])
+    run = jax.jit(
+        lambda budgets: (
+            selection.select(problem_with(budgets=budgets), size=4, utility="alignment").indices
+        )
+    )
+    assert run(budgets)[-1] == -1
+    with pytest.raises(ValueError, match="gram must be symmetric"):
+        jax.jit(
+            lambda budgets: selection.select(problem_with(gram=LOPSIDED, budgets=budgets), size=4)
+        )(budgets)
+
+
+def test_agnostic_coupling_does_not_ask_for_budgets_that_sum():
+    problem = problem_with(budgets=np.array([1, 1, 1]))
+    result = selection.select(problem, size=4, utility="alignment", coupling="agnostic")
+    assert np.all(result.indices >= 0)

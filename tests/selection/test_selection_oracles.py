@@ -1,0 +1,207 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from selection_problems import (
+    best_value,
+    brute_force,
+    from_features,
+    kkt_residual,
+    make_problem,
+    padded,
+    pursuit,
+    unit,
+)
+
+from partitionsel_jax import selection
+
+# Feature dimensions: that of a sketch, where pool gradients are nearly orthogonal; and a small one,
+# where they are strongly coherent and single greedy runs may lose a quarter of the optimum.
+SKETCH, SMALL = 256, 16
+
+
+@functools.cache
+def small_instances(dim):
+    """100 problems of 6 to 12 candidates, as one batch, and their optima by brute force."""
+    rng = np.random.default_rng(0)
+    problems, optima = [], []
+    while len(optima) < 100:
+        pool_size, domain_count = int(rng.integers(6, 13)), int(rng.integers(1, 4))
+        problem, features, anchor = make_problem(rng, pool_size, domain_count, size=4, dim=dim)
+        optimum = brute_force(features, anchor, problem.domains, problem.budgets)
+        if optimum > 0.0:
+            problems.append(padded(problem, 12, 3))
+            optima.append(optimum)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *problems), np.array(optima)
+
+
+@functools.cache
+def solver(swaps):
+    return jax.jit(jax.vmap(functools.partial(selection.select, size=4, swaps=swaps)))
+
+
+@functools.cache
+def solved(dim, swaps):
+    """Ratios to the optimum, and certificates."""
+    batch, optima = small_instances(dim)
+    result = solver(swaps)(batch)
+    return np.asarray(result.utility, np.float64) / optima, np.asarray(result.certificate)
+
+
+def test_greedy_is_close_to_brute_force():
+    ratio, _ = solved(SKETCH, 0)
+    assert ratio.min() >= 0.93
+    assert ratio.mean() >= 0.97
+    assert ratio.max() <= 1.0 + 1e-5
+
+
+def test_greedy_is_close_to_brute_force_on_average_when_gradients_are_coherent():
+    ratio, _ = solved(SMALL, 0)
+    assert ratio.mean() >= 0.97
+    assert ratio.max() <= 1.0 + 1e-5
+
+
+@pytest.mark.parametrize("dim", [SKETCH, SMALL])
+def test_swaps_come_closer_to_brute_force_and_never_lose(dim):
+    plain, _ = solved(dim, 0)
+    swapped, _ = solved(dim, 2)
+    assert np.all(swapped >= plain - 1e-6)
+    assert swapped.mean() > plain.mean()
+    assert swapped.mean() >= 0.995
+
+
+@pytest.mark.parametrize("dim", [SKETCH, SMALL])
+@pytest.mark.parametrize("swaps", [0, 2])
+def test_certificate_never_exceeds_the_true_ratio(dim, swaps):
+    ratio, certificate = solved(dim, swaps)
+    assert np.all(certificate <= ratio + 1e-6)
+    assert np.all((certificate >= 0.0) & (certificate <= 1.0))
+
+
+def test_certificate_is_sharp_against_scipy_over_the_whole_pool():
+    for seed in range(5):
+        problem, features, anchor = make_problem(np.random.default_rng(seed))
+        result = selection.select(problem, size=8)
+        ratio = result.utility / best_value(features, anchor, range(len(features)))
+        assert ratio - 1e-3 <= result.certificate <= ratio + 1e-6
+
+
+def test_certificate_of_a_pool_without_any_gain_is_one():
+    problem, _, _ = make_problem(np.random.default_rng(0))
+    hopeless = selection.Problem(
+        -np.abs(problem.alignment), problem.gram, problem.domains, problem.budgets
+    )
+    result = selection.select(hopeless, size=8)
+    assert result.utility == 0.0 and result.certificate == 1.0
+    assert np.all(result.weights == 0.0) and np.all(result.indices >= 0)
+
+
+def test_greedy_picks_are_those_of_matching_pursuit_with_scipy():
+    for seed in range(10):
+        problem, features, anchor = make_problem(np.random.default_rng(seed))
+        result = selection.select(problem, size=8)
+        expected = pursuit(features, anchor, problem.domains, problem.budgets, 8)
+        assert result.indices.tolist() == expected
+        np.testing.assert_allclose(
+            result.utility, best_value(features, anchor, expected), rtol=1e-4
+        )
+
+
+def test_independent_coupling_is_one_pursuit_per_domain():
+    problem, features, anchor = make_problem(np.random.default_rng(3))
+    result = selection.select(problem, size=8, coupling="independent")
+    total = 0.0
+    for domain, budget in enumerate(problem.budgets):
+        members = np.flatnonzero(problem.domains == domain)
+        here = pursuit(features[members], anchor, np.zeros(len(members), int), [budget], budget)
+        mine = [i for i in result.indices.tolist() if problem.domains[i] == domain]
+        assert mine == members[here].tolist()
+        total += best_value(features[members], anchor, here)
+    np.testing.assert_allclose(result.utility, total, rtol=1e-4)
+
+
+def test_agnostic_coupling_is_one_pursuit_with_one_budget():
+    problem, features, anchor = make_problem(np.random.default_rng(4))
+    result = selection.select(problem, size=8, coupling="agnostic")
+    everywhere = np.zeros(len(features), int)
+    assert result.indices.tolist() == pursuit(features, anchor, everywhere, [8], 8)
+
+
+@jax.jit
+def draw_many(problem):
+    keys = jax.random.split(jax.random.key(0), 1500)
+    return jax.vmap(lambda key: selection.select(problem, size=3, rule="residual_random", key=key))(
+        keys
+    )
+
+
+def test_residual_random_draws_uniformly_from_the_best_base():
+    """With orthogonal gradients the base of round one is each domain's best by alignment."""
+    alignment = jnp.array([5.0, 4.0, 3.0, 9.0, 8.0, 7.0])
+    problem = selection.Problem(
+        alignment, jnp.eye(6), jnp.array([0, 0, 0, 1, 1, 1]), jnp.array([2, 1])
+    )
+    picks = np.asarray(draw_many(problem).indices)
+    assert {tuple(sorted(row)) for row in picks.tolist()} == {(0, 1, 3)}
+    shares = np.bincount(picks[:, 0], minlength=6) / len(picks)
+    np.testing.assert_allclose(shares, [1 / 3, 1 / 3, 0, 1 / 3, 0, 0], atol=0.05)
+
+
+def test_residual_random_takes_tied_candidates_equally_often():
+    problem = selection.Problem(
+        jnp.zeros(6), jnp.zeros((6, 6)), jnp.array([0, 0, 0, 1, 1, 1]), jnp.array([2, 1])
+    )
+    picks = np.asarray(draw_many(problem).indices)
+    assert all(len(set(row)) == 3 for row in picks.tolist())
+    np.testing.assert_array_equal(np.sum(picks < 3, axis=1), 2)
+
+
+def test_swaps_repair_a_pick_that_greedy_regrets():
+    """Greedy takes the diagonal first; without it the two axes match the anchor exactly."""
+    features = np.array([[1.0, 1.0, 0.6], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    problem = from_features(unit(features), np.array([1.0, 0.9, 0.0]), [0, 0, 0], [2])
+    batch = jax.tree.map(lambda leaf: np.stack([leaf] * 100), padded(problem, 12, 3))
+    greedy, swapped = solver(0)(batch), solver(2)(batch)
+    assert sorted(greedy.indices[0].tolist())[:3] == [-1, -1, 0]
+    assert sorted(swapped.indices[0].tolist()) == [-1, -1, 1, 2]
+    np.testing.assert_allclose(swapped.utility[0], 0.5 * (1.0 + 0.81), rtol=1e-5)
+
+
+def test_weights_meet_kkt_with_a_ridge():
+    problem, _, _ = make_problem(np.random.default_rng(6))
+    result = selection.select(problem, size=8, ridge=0.3)
+    picks = np.asarray(result.indices)
+    block = problem.gram[np.ix_(picks, picks)] + 0.3 * np.eye(8)
+    assert kkt_residual(block, problem.alignment[picks], result.weights) <= 1e-5
+
+
+def test_alignment_takes_the_best_of_every_domain_in_falling_order():
+    problem, _, _ = make_problem(np.random.default_rng(7))
+    result = selection.select(problem, size=8, utility="alignment")
+    expected = []
+    for domain, budget in enumerate(problem.budgets):
+        members = np.flatnonzero(problem.domains == domain)
+        expected += members[np.argsort(-problem.alignment[members])][:budget].tolist()
+    expected.sort(key=lambda i: -problem.alignment[i])
+    assert result.indices.tolist() == expected
+    np.testing.assert_allclose(result.utility, problem.alignment[expected].sum(), rtol=1e-5)
+
+
+def test_random_picks_every_candidate_equally_often():
+    problem = selection.Problem(
+        jnp.arange(6.0), jnp.eye(6), jnp.array([0, 0, 0, 0, 1, 1]), jnp.array([2, 1])
+    )
+    keys = jax.random.split(jax.random.key(0), 1500)
+    run = jax.vmap(lambda key: selection.select(problem, size=3, utility="random", key=key))
+    picks = np.asarray(jax.jit(run)(keys).indices)
+    share = np.bincount(picks.ravel(), minlength=6) / len(picks)
+    np.testing.assert_allclose(share, 0.5, atol=0.05)
+
+
+def test_full_takes_the_whole_pool_in_order():
+    problem, _, _ = make_problem(np.random.default_rng(8), pool_size=40, size=40)
+    result = selection.select(problem, size=40, utility="full")
+    assert result.indices.tolist() == list(range(40))
+    assert np.all(result.weights == 1.0)

@@ -1,0 +1,97 @@
+"""`select` and the budgets give one answer under every transformation."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from selection_problems import make_problem
+
+from partitionsel_jax import selection
+
+DEVICES = 8
+CHOICES = [
+    {"utility": "gradient_matching", "rule": "residual_random", "swaps": 1},
+    {"utility": "alignment"},
+    {"utility": "random"},
+]
+
+
+@functools.cache
+def problems():
+    made = [make_problem(np.random.default_rng(seed))[0] for seed in range(DEVICES)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *made)
+
+
+def shard_mapped(function, check_vma):
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def per_device(problem, key):
+        answer = function(jax.tree.map(lambda leaf: leaf[0], problem), key[0])
+        return jax.tree.map(lambda leaf: leaf[None], answer)
+
+    spec = PartitionSpec("data")
+    return jax.jit(
+        jax.shard_map(
+            per_device, mesh=mesh, in_specs=(spec, spec), out_specs=spec, check_vma=check_vma
+        )
+    )
+
+
+@pytest.mark.parametrize("options", CHOICES, ids=lambda options: "-".join(map(str, options)))
+def test_select_agrees_eagerly_and_under_jit_vmap_pmap_and_shard_map(options):
+    keys = jax.random.split(jax.random.key(0), DEVICES)
+
+    def run(problem, key):
+        return selection.select(problem, size=8, key=key, **options)
+
+    rows = [jax.tree.map(lambda leaf, i=i: leaf[i], (problems(), keys)) for i in range(DEVICES)]
+    eager = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(run(*row) for row in rows))
+    for name, answer in {
+        "jit of vmap": jax.jit(jax.vmap(run))(problems(), keys),
+        "pmap": jax.pmap(run)(problems(), keys),
+        "shard_map": shard_mapped(run, check_vma=True)(problems(), keys),
+    }.items():
+        np.testing.assert_array_equal(answer.indices, eager.indices, err_msg=name)
+        np.testing.assert_allclose(answer.weights, eager.weights, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(answer.utility, eager.utility, rtol=1e-5)
+        np.testing.assert_allclose(answer.certificate, eager.certificate, rtol=1e-3)
+
+
+def test_select_maps_over_budgets_and_ridge():
+    problem = jax.tree.map(lambda leaf: leaf[0], problems())
+    budgets = jnp.array([[8, 0, 0], [0, 8, 0], [3, 3, 2]])
+    ridges = jnp.array([0.0, 0.1, 1.0])
+
+    @jax.jit
+    @jax.vmap
+    def run(budget, ridge):
+        posed = selection.Problem(problem.alignment, problem.gram, problem.domains, budget)
+        return selection.select(posed, size=8, ridge=ridge).indices
+
+    for budget, picks in zip(budgets, run(budgets, ridges), strict=True):
+        mix = selection.diagnostics.domain_mix(problem.domains, picks, 3)
+        np.testing.assert_array_equal(mix, budget)
+
+
+def test_budgets_agree_under_vmap_and_shard_map():
+    counts = jnp.asarray(np.random.default_rng(0).integers(8, 40, (DEVICES, 5)), jnp.int32)
+
+    def run(row, _):
+        return (
+            selection.budgets.proportional(row, 17),
+            selection.budgets.uniform(row, 17),
+            selection.budgets.fixed(row, 17, jnp.array([1.0, 0.0, 2.0, 3.0, 0.5])),
+            selection.budgets.temperature(row, 17, 0.5),
+        )
+
+    eager = [run(row, None) for row in counts]
+    unused = jnp.zeros(DEVICES)
+    mapped = jax.jit(jax.vmap(run))(counts, unused)
+    sharded = shard_mapped(run, check_vma=True)(counts, unused)
+    for i in range(4):
+        expected = np.stack([row[i] for row in eager])
+        np.testing.assert_array_equal(mapped[i], expected)
+        np.testing.assert_array_equal(sharded[i], expected)

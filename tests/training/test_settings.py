@@ -1,0 +1,124 @@
+"""Every field that a user can set wrongly is refused by name, before anything is built."""
+
+import pytest
+
+from partitionsel_jax.training import plan
+from partitionsel_jax.training import settings as run_settings
+
+
+def changed(config, dotted, value):
+    *sections, last = dotted.split(".")
+    target = config.to_dict()
+    whole = target
+    for section in sections:
+        target = target[section]
+    target[last] = value
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("selection.utilty", "random", "unknown config key 'utilty' in config.selection; did you "),
+        ("optimiser", {}, "unknown config key 'optimiser'; did you mean 'optimizer'"),
+        ("selection.utility", "gradient_match", "did you mean 'gradient_matching'"),
+        ("selection.coupling", "pairwise", "selection.coupling must be one of"),
+        ("selection.rule", "lazy", "selection.rule must be one of"),
+        ("selection.budgets", "even", "selection.budgets must be one of"),
+        ("selection.size", 17, "selection.size=17 picks cannot come from selection.pool=16"),
+        ("selection.size", 0, "selection.size must be at least 1"),
+        ("selection.utility", "full", "set selection.size=16"),
+        ("selection.pool", 81, "exceeds the training split of 80 rows"),
+        ("selection.anchors", 7, "multiple of the 2 domains"),
+        ("selection.weights", "soft", "selection.weights must be one of"),
+        ("selection.weight_cap", 0.5, "weight_cap must be at least 1"),
+        ("selection.ridge", -1.0, "selection.ridge must be at least 0"),
+        ("features.family", "fourier", "features.family must be one of"),
+        ("features.dim", 0, "features.dim must be at least 1"),
+        ("features.last_layers", 3, "features.last_layers must lie in 0"),
+        ("features.parameters", "lora", "lora.rank > 0"),
+        ("lora.targets", ("queries",), "not projections"),
+        ("data.tasks", {}, "data.tasks is empty"),
+        ("data.validation", 1, "data.validation must be at least 2"),
+        ("data.spoilt.kind", "shuffled", "data.spoilt.kind must be one of"),
+        ("data.spoilt.share", 1.0, "data.spoilt.share must lie in"),
+        ("model.vocab_size", 200, "smaller than the tokenizer's 259"),
+        ("model.dtype", "int8", "model.dtype must be one of"),
+        ("optimizer.learning_rate", 0.0, "learning_rate must be > 0"),
+        ("optimizer.warmup", 1.0, "optimizer.warmup is a share"),
+        ("optimizer.schedule", "cosine", "optimizer.schedule must be one of"),
+        ("training.updates", 0, "training.updates must be at least 1"),
+    ],
+)
+def test_a_wrong_field_is_refused_by_name(tiny, field, value, message):
+    with pytest.raises(ValueError, match=message):
+        run_settings.parse(changed(tiny, field, value))
+
+
+def test_fixed_budgets_need_one_share_per_domain_that_sum_to_one(tiny):
+    tiny.selection.budgets = "fixed"
+    for shares, message in (
+        ((), "needs selection.shares"),
+        ((0.5, 0.6), "sum to 1"),
+        ((1.5, -0.5), "non-negative"),
+        ((0.2, 0.3, 0.5), "3 entries for 2 domains"),
+    ):
+        tiny.selection.shares = shares
+        with pytest.raises(ValueError, match=message):
+            run_settings.parse(tiny.to_dict())
+
+
+def test_a_missing_field_is_named(tiny):
+    config = tiny.to_dict()
+    del config["optimizer"]["learning_rate"]
+    with pytest.raises(ValueError, match=r"the config lacks optimizer\.learning_rate"):
+        run_settings.parse(config)
+
+
+def test_the_hash_ignores_seed_and_place_and_nothing_else(tiny):
+    base = run_settings.config_hash(tiny.to_dict())
+    for field, value in (("seed", 5), ("data.directory", "x"), ("training.devices", 2)):
+        assert run_settings.config_hash(changed(tiny, field, value)) == base
+    for field, value in (("selection.ridge", 0.1), ("data.seed", 5), ("training.updates", 9)):
+        assert run_settings.config_hash(changed(tiny, field, value)) != base
+
+
+def test_methods_and_repeats_expand_to_runs_of_their_own(tiny):
+    tiny.repeats = 2
+    tiny.methods.ours = {"selection": {"ridge": 0.5}}
+    tiny.methods.random = {"selection": {"utility": "random"}}
+    runs = plan.expand(tiny.to_dict())
+    assert [(run.method, run.seed, run.folder) for run in runs] == [
+        ("ours", 0, "ours/seed0"),
+        ("random", 0, "random/seed0"),
+        ("ours", 1, "ours/seed1"),
+        ("random", 1, "random/seed1"),
+    ]
+    assert runs[0].config["selection"]["ridge"] == 0.5
+    assert runs[1].config["selection"]["utility"] == "random"
+    assert runs[3].config["seed"] == 1
+    assert runs[1].config["selection"]["ridge"] == 0.0
+
+
+def test_a_config_without_methods_is_one_run_in_the_workdir_itself(tiny):
+    (run,) = plan.expand(tiny.to_dict())
+    assert (run.method, run.folder) == ("gradient_matching-joint", "")
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ({"a": {"selection": {"ridg": 1.0}}}, r"methods\.a changes 'selection\.ridg'"),
+        ({"a": {"nothing": {"ridge": 1.0}}}, r"methods\.a changes 'nothing\.ridge'"),
+        ({"a": {"selection": {"utility": "best"}}}, "selection.utility must be one of"),
+    ],
+)
+def test_a_method_that_changes_no_field_is_refused_before_any_run(tiny, methods, message):
+    config = tiny.to_dict() | {"methods": methods}
+    with pytest.raises(ValueError, match=message):
+        plan.expand(config)
+
+
+def test_repeats_below_one_are_refused(tiny):
+    with pytest.raises(ValueError, match="repeats must be at least 1"):
+        plan.expand(tiny.to_dict() | {"repeats": 0})
