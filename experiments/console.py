@@ -1,11 +1,12 @@
-"""What the commands share: a quiet screen that shows this project's own lines, and exit codes."""
+"""What the commands share: a quiet screen with this project's own lines, and one-line errors."""
 
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from absl import app, flags
 from absl import logging as absl_logging
 
 if TYPE_CHECKING:
@@ -23,13 +24,32 @@ def show_progress() -> None:
     log.propagate = False
 
 
+def run(main: Callable[[list[str]], None]) -> None:
+    """`app.run` for a command: a flag that is no field of the config is one clear line too."""
+    app.run(main, flags_parser=_parse_flags)
+
+
+# What reading flags can raise, all of it over what was typed: config fields that do not exist are
+# KeyErrors and AttributeErrors.
+_FLAG_ERRORS = (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError)
+
+
+def _parse_flags(arguments: list[str]) -> list[str]:
+    with one_line_errors(*_FLAG_ERRORS):
+        return flags.FLAGS(arguments)
+
+
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Ends the program with code 1 and the message alone where a user's input is at fault."""
+def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Ends the program with code 1 and one line where an error of these kinds is raised."""
     try:
         yield
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except kinds as error:
+        # Config files report through a whole traceback in the message; its last line says it.
+        lines = str(error).replace("\\n", "\n").replace("\\", "").strip().splitlines()
+        what = lines[-1].strip(" '\"") if lines else type(error).__name__
+        where = "config field: " if isinstance(error, KeyError | AttributeError) else ""
+        print(f"error: {where}{what}", file=sys.stderr)
         sys.exit(1)
 
 

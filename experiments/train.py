@@ -20,11 +20,11 @@ def main(argv: list[str]) -> None:
     # Imported late, so that a mistyped flag answers at once.
     from partitionsel_jax import reporting, training
 
-    with console.one_line_errors():
+    with console.one_line_errors(ValueError, OSError, training.NonFiniteUpdate):
         for run in training.expand(_CONFIG.value.to_dict()):
             training.train(run, _WORKDIR.value)
         console.show_report(reporting.build(_WORKDIR.value))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    console.run(main)

@@ -20,10 +20,6 @@ import numpy as np
 
 from partitionsel_jax.selection.problem import check_size, is_concrete
 
-# Distance below an integer at which a real quota counts as that integer, lest a rounded-down
-# quota of 7.9999 lose its seat.
-SNAP = 1e-3
-
 
 def proportional(counts: jax.Array, size: int) -> jax.Array:
     """Shares proportional to the pool's counts, by largest remainder (Hamilton's method).
@@ -128,8 +124,8 @@ def _apportion(counts: jax.Array, shares: jax.Array, *, size: int) -> jax.Array:
     slack = jnp.maximum(size - held, 0)
     quota = _fill(jnp.where(favoured, counts, 0), shares, size - slack)
     quota += _fill(jnp.where(favoured, 0, counts), jnp.ones_like(shares), slack)
-    seats = jnp.minimum(jnp.floor(quota + SNAP).astype(jnp.int32), counts)
-    return _settle(seats, quota, favoured, counts, size)
+    seats = jnp.minimum(jnp.floor(quota).astype(jnp.int32), counts)
+    return _settle(seats, quota, counts, size)
 
 
 def _fill(counts: jax.Array, shares: jax.Array, amount: jax.Array) -> jax.Array:
@@ -147,17 +143,13 @@ def _fill(counts: jax.Array, shares: jax.Array, amount: jax.Array) -> jax.Array:
     return jnp.where(wanted > 0.0, jnp.minimum(held, level * wanted), 0.0)
 
 
-def _settle(
-    seats: jax.Array, quota: jax.Array, favoured: jax.Array, counts: jax.Array, size: int
-) -> jax.Array:
+def _settle(seats: jax.Array, quota: jax.Array, counts: jax.Array, size: int) -> jax.Array:
     """Gives the seats that flooring left, one at a time, to the largest remainder."""
     goal = jnp.minimum(size, jnp.sum(counts))
 
     def move_one(seats: jax.Array) -> jax.Array:
         short = jnp.sum(seats) < goal
         able = jnp.where(short, seats < counts, seats > 0)
-        first = able & (favoured == short)
-        able = jnp.where(jnp.any(first), first, able)
         need = jnp.where(short, quota - seats, seats - quota)
         chosen = jnp.argmax(jnp.where(able, need, -jnp.inf))
         return seats.at[chosen].add(jnp.where(short, 1, -1))

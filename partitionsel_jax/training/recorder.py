@@ -8,7 +8,7 @@ from partitionsel_jax import evaluation
 from partitionsel_jax.training import records
 
 # What a selections.jsonl row holds of a step's record; the rest goes to metrics.jsonl.
-SELECTION_FIELDS = ("ids", "domains", "spoilt", "weights", "update_weights", "alignments")
+SELECTION_FIELDS = ("ids", "domains", "spoilt", "weights", "update_weights", "gains")
 
 
 class NonFiniteUpdate(RuntimeError):

@@ -15,7 +15,14 @@ import optax
 from partitionsel_jax import gradients, models
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.models import parameters as trees
-from partitionsel_jax.selection import Problem, Selection, budgets, diagnostics, select
+from partitionsel_jax.selection import (
+    UTILITIES,
+    Problem,
+    Selection,
+    budgets,
+    diagnostics,
+    select,
+)
 from partitionsel_jax.training import optimizer as optimizers
 from partitionsel_jax.training import spmd
 from partitionsel_jax.training.settings import (
@@ -84,6 +91,16 @@ def update_weights(picked_K: jax.Array, learned_K: jax.Array, scheme: str, cap: 
     count, total = ones_K.sum(), (learned_K * ones_K).sum()
     scaled_K = jnp.where(total > 0, learned_K * ones_K * count / jnp.maximum(total, 1e-30), ones_K)
     return jnp.minimum(scaled_K, cap) if scheme == "clipped" else scaled_K
+
+
+def pick_gains(result: Selection, alignment_N: jax.Array, utility: str) -> jax.Array:
+    """What each pick brings, f32[K]; 0 at padding.
+
+    Half of w_i s_i where weights are refitted, which sums to the utility reached (at the refit's
+    optimum U = <w, s> / 2); the alignment s_i where they are not.
+    """
+    share = 0.5 * result.weights if UTILITIES[utility].refits else 1.0
+    return jnp.where(result.indices >= 0, share * alignment_N[result.indices], 0.0)
 
 
 def domain_budgets(counts_P: jax.Array, settings: SelectionSettings) -> jax.Array:
@@ -237,7 +254,7 @@ class Step:
         record = {
             "indices": result.indices,
             "weights": result.weights,
-            "alignments": jnp.where(result.indices >= 0, candidates.alignment[result.indices], 0.0),
+            "gains": pick_gains(result, candidates.alignment, chosen.utility),
             "utility": result.utility,
             "certificate": result.certificate,
             "dropped": result.dropped,

@@ -163,6 +163,15 @@ def test_broken_candidates_leave_the_others_untouched_by(choice):
     assert spoilt.dropped == 2 and clean.dropped == 0
 
 
+def test_a_broken_gram_row_drops_its_own_candidate_only():
+    problem, _, _ = make_problem(np.random.default_rng(0), POOL, DOMAINS, SIZE)
+    changed = broken(problem, np.nan)
+    changed.alignment[:] = problem.alignment
+    result = selection.select(changed, size=SIZE)
+    assert result.dropped == 2
+    assert np.all(result.indices >= 0) and not {0, 5} & set(result.indices.tolist())
+
+
 def test_one_broken_gram_entry_drops_both_of_its_candidates_only():
     problem, _, _ = make_problem(np.random.default_rng(0), POOL, DOMAINS, SIZE)
     first, second = selection.select(problem, size=SIZE).indices[:2].tolist()

@@ -8,6 +8,7 @@ from selection_problems import (
     best_value,
     brute_force,
     from_features,
+    hamilton,
     kkt_residual,
     make_problem,
     padded,
@@ -70,6 +71,20 @@ def test_swaps_come_closer_to_brute_force_and_never_lose(dim):
     assert np.all(swapped >= plain - 1e-6)
     assert swapped.mean() > plain.mean()
     assert swapped.mean() >= 0.995
+
+
+def test_swaps_never_lose_where_most_candidates_point_away_from_the_anchor():
+    """There, weights meet their bounds and predicted gains are wrong."""
+    rng = np.random.default_rng(1)
+    problems = []
+    for _ in range(100):
+        features, domains = unit(rng.normal(size=(12, 6))), rng.integers(0, 2, 12)
+        budgets = hamilton(np.bincount(domains, minlength=3), 4)
+        problems.append(from_features(features, rng.normal(size=6), domains, budgets))
+    batch = jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
+    plain, swapped = solver(0)(batch).utility, solver(2)(batch).utility
+    assert np.all(swapped >= plain - 1e-6)
+    assert np.mean(swapped) > np.mean(plain)
 
 
 @pytest.mark.parametrize("dim", [SKETCH, SMALL])

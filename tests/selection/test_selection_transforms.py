@@ -1,5 +1,6 @@
 """`select` and the budgets give one answer under every transformation."""
 
+import dataclasses
 import functools
 
 import jax
@@ -13,7 +14,7 @@ from partitionsel_jax import selection
 
 DEVICES = 8
 CHOICES = [
-    {"utility": "gradient_matching", "rule": "residual_random", "swaps": 1},
+    {"utility": "gradient_matching", "rule": "residual_random"},
     {"utility": "alignment"},
     {"utility": "random"},
 ]
@@ -45,6 +46,8 @@ def test_select_agrees_eagerly_and_under_jit_vmap_pmap_and_shard_map(options):
     keys = jax.random.split(jax.random.key(0), DEVICES)
 
     def run(problem, key):
+        # Constant budgets: under shard_map they vary over nothing, unlike the pool.
+        problem = dataclasses.replace(problem, budgets=jnp.array([3, 3, 2]))
         return selection.select(problem, size=8, key=key, **options)
 
     rows = [jax.tree.map(lambda leaf, i=i: leaf[i], (problems(), keys)) for i in range(DEVICES)]
@@ -58,6 +61,19 @@ def test_select_agrees_eagerly_and_under_jit_vmap_pmap_and_shard_map(options):
         np.testing.assert_allclose(answer.weights, eager.weights, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(answer.utility, eager.utility, rtol=1e-5)
         np.testing.assert_allclose(answer.certificate, eager.certificate, rtol=1e-3)
+
+
+def test_restarts_from_one_key_per_device_share_a_replicated_pool():
+    problem = jax.tree.map(lambda leaf: leaf[0], problems())
+    keys = jax.random.split(jax.random.key(1), DEVICES)
+
+    def run(_, key):
+        options = {"size": 8, "rule": "residual_random", "swaps": 1}
+        return selection.select(problem, key=key, **options).indices
+
+    restarts = shard_mapped(run, check_vma=True)(jnp.zeros(DEVICES), keys)
+    for picks, key in zip(restarts, keys, strict=True):
+        np.testing.assert_array_equal(picks, run(None, key))
 
 
 def test_select_maps_over_budgets_and_ridge():

@@ -43,6 +43,7 @@ def test_a_run_writes_one_row_an_update_and_replayable_picks(finished):
         assert all(pick <= budget for pick, budget in zip(row["picks"], row["budgets"], strict=True))
         assert len(set(picked["ids"])) == 8
         assert sum(picked["spoilt"]) == row["spoilt_picks"]
+        assert sum(picked["gains"]) == pytest.approx(row["utility"], rel=1e-3)
         assert 0 < row["certificate"] <= 1 and row["seconds"]["step"] > 0
         assert row["effective_sample_size"] == pytest.approx(8)
     assert summary["validation_loss"] == metrics[-1]["validation_loss"]
