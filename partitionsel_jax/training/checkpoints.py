@@ -28,9 +28,7 @@ class Checkpoints:
 
     def __init__(self, directory: epath.PathLike, keep: int):
         self._directory = epath.Path(directory)
-        self._options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=True
-        )
+        self._options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:

@@ -55,7 +55,9 @@ def loop_of_grad(parameters, rows, scope):
     one = jax.jit(jax.grad(loss))
     gradients_of = []
     for index in range(BATCH):
-        flat = traverse_util.flatten_dict(one(parameters, jax.tree.map(lambda x, i=index: x[i], rows)))
+        flat = traverse_util.flatten_dict(
+            one(parameters, jax.tree.map(lambda x, i=index: x[i], rows))
+        )
         kept = []
         for path, leaf in sorted(flat.items()):
             stacked = path[0] == "layers"

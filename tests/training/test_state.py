@@ -53,9 +53,7 @@ def test_a_run_without_warm_up_starts_at_the_peak():
 
 
 def test_the_gradient_is_clipped_before_the_moments_see_it():
-    chosen = optimizer.make_optimizer(
-        lambda _: 0.1, weight_decay=0.0, clip=1.0, b1=0.9, b2=0.999
-    )
+    chosen = optimizer.make_optimizer(lambda _: 0.1, weight_decay=0.0, clip=1.0, b1=0.9, b2=0.999)
     state = TrainState.create({"w": jnp.zeros(2)}, chosen)
     _, after = chosen.update({"w": jnp.array([30.0, 40.0])}, state.optimizer, state.parameters)
     moments = [leaf for leaf in jax.tree.leaves(after) if leaf.shape == (2,)]

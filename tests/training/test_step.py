@@ -143,9 +143,7 @@ def test_adapters_train_and_the_base_stays(tiny):
     tiny.lora.update({"rank": 2, "targets": ("q", "up")})
     tiny.features.parameters = "lora"
     step = Step.create(run_settings.parse(tiny.to_dict()))
-    trained, frozen = models.parameters.split(
-        step.model.init(jax.random.key(1)), models.is_adapter
-    )
+    trained, frozen = models.parameters.split(step.model.init(jax.random.key(1)), models.is_adapter)
     state = TrainState.create(trained, step.transformation)
     rows = spmd.shard(random_rows(16, 1), 2), spmd.shard(random_rows(8, 2), 2)
     after, record = mapped(step, 2)(state, frozen, *rows, jnp.int32(0))

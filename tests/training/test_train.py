@@ -17,7 +17,9 @@ def rows(folder, name):
 
 
 def without_seconds(folder):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(folder, "metrics.jsonl")]
+    return [
+        {k: v for k, v in row.items() if k != "seconds"} for row in rows(folder, "metrics.jsonl")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,9 @@ def test_a_run_writes_one_row_an_update_and_replayable_picks(finished):
     assert [row["step"] for row in metrics if "validation_loss" in row] == [0, 4, 8]
     for row, picked in zip(metrics[1:], selections, strict=True):
         assert sum(row["picks"]) == 8 and sum(row["budgets"]) == 8 and sum(row["pool"]) == 16
-        assert all(pick <= budget for pick, budget in zip(row["picks"], row["budgets"], strict=True))
+        assert all(
+            pick <= budget for pick, budget in zip(row["picks"], row["budgets"], strict=True)
+        )
         assert len(set(picked["ids"])) == 8
         assert sum(picked["spoilt"]) == row["spoilt_picks"]
         assert sum(picked["gains"]) == pytest.approx(row["utility"], rel=1e-3)
@@ -112,7 +116,9 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     again, _ = train(config, tmp_path / "copy")
     assert any("checkpoints/8 is damaged" in message for message in project_log.messages)
     assert any("continues after update 6" in message for message in project_log.messages)
-    kept = [path for path in (tmp_path / "copy" / "damaged").rglob("*") if path.name == largest.name]
+    kept = [
+        path for path in (tmp_path / "copy" / "damaged").rglob("*") if path.name == largest.name
+    ]
     assert kept[0].read_bytes() == bytes(broken)
     assert again["fingerprint"] == summary["fingerprint"]
     assert without_seconds(tmp_path / "copy") == without_seconds(folder)
@@ -137,7 +143,9 @@ def test_another_configs_folder_is_refused_and_untouched(finished, train):
     before = {path: path.stat().st_mtime_ns for path in epath.Path(folder).rglob("*")}
     other = config.copy_and_resolve_references()
     other.selection.ridge = 0.5
-    with pytest.raises(ValueError, match=r"another config \(selection\.ridge: 0\.0 there, 0\.5 now"):
+    with pytest.raises(
+        ValueError, match=r"another config \(selection\.ridge: 0\.0 there, 0\.5 now"
+    ):
         train(other, folder)
     other = config.copy_and_resolve_references()
     other.seed = 3
