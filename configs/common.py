@@ -19,7 +19,7 @@ def default() -> ConfigDict:
     config.data = data = ConfigDict()
     data.tasks = ConfigDict()  # reasoning-gym task -> its arguments
     data.train, data.validation, data.test = 2000, 64, 32  # rows per task
-    data.length = 80  # tokens per row
+    data.length = 96  # tokens per row
     data.spoilt = ConfigDict({"kind": "none", "share": 0.0})
     data.seed = 0
     data.directory = ""  # prepared corpora; empty for the user's cache folder
@@ -55,7 +55,7 @@ def default() -> ConfigDict:
     optimizer.b1, optimizer.b2 = 0.9, 0.999
 
     config.training = training = ConfigDict()
-    training.updates, training.evaluate_every, training.checkpoint_every = 300, 20, 50
+    training.updates, training.evaluate_every, training.checkpoint_every = 240, 20, 40
     training.keep_checkpoints = 2
     training.devices = 0  # 0: all of them
     config.evaluation = ConfigDict({"batch": 64})

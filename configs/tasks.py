@@ -23,7 +23,10 @@ steps, has rows of 500 to 1,000 bytes.
 """
 
 QUICKSTART_TASKS = (
-    ("simple_equations", {"min_terms": 2, "max_terms": 2, "max_value": 50}),
+    (
+        "basic_arithmetic",
+        {"min_terms": 2, "max_terms": 3, "max_digits": 1, "operators": ["+", "-"]},
+    ),
     ("complex_arithmetic", {"operations": ["+", "-"], "operations_weights": [0.5, 0.5]}),
     ("spell_backward", {"max_word_len": 8}),
     ("letter_counting", {"min_words": 1, "max_words": 3}),

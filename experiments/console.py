@@ -2,19 +2,26 @@
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+import jax
 from absl import app, flags
 from absl import logging as absl_logging
+from etils import epath
 
 if TYPE_CHECKING:
     from partitionsel_jax.reporting import Report
 
 
-def show_progress() -> None:
-    """Prints this project's log lines as they are; of the libraries, warnings and errors only."""
+def start() -> None:
+    """Prints this project's log lines as they are, and keeps compiled programs between commands.
+
+    Of the libraries, warnings and errors are shown. A compilation cache that the user has set
+    (JAX_COMPILATION_CACHE_DIR) is left as it is.
+    """
     absl_logging.set_verbosity(absl_logging.WARNING)
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -22,6 +29,10 @@ def show_progress() -> None:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = epath.Path("~/.cache/partitionsel_jax/compiled").expanduser()
+        jax.config.update("jax_compilation_cache_dir", os.fspath(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -16,7 +16,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are --config.section.field=")
-    console.show_progress()
+    console.start()
     # Imported late, so that a mistyped flag answers at once.
     from partitionsel_jax import reporting, training
 

@@ -1,0 +1,3 @@
+"""Minibatch selection by gradient matching under a partition matroid."""
+
+__version__ = "0.1.0"

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 
 BLOCK = 4096  # coordinates sketched at a time; a power of two, and of Walsh-Hadamard's radix
 _RADIX = 64
+# Keeps the sketch's stream apart from others that fold small numbers into a key of the same seed.
+_STREAM = 0x5E7C4
 
 
 def _signs(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -127,7 +129,7 @@ def _sketch_leaves(sketch: Sketch, leaves: list[jax.Array]) -> jax.Array:
     blocks = -(-sum(sizes) // block)
     flat.append(jnp.zeros((batch, blocks * block - sum(sizes)), jnp.float32))
     x_BxKxC = jnp.concatenate(flat, axis=1).reshape(batch, blocks, block)
-    key = jax.random.key(sketch.seed)
+    key = jax.random.fold_in(jax.random.key(sketch.seed), _STREAM)
     sketch_block = FAMILIES[sketch.family]
 
     def add(number, total):

@@ -12,7 +12,10 @@ SELECTION_FIELDS = ("ids", "domains", "spoilt", "weights", "update_weights", "ga
 
 
 class NonFiniteUpdate(RuntimeError):
-    """The loss or the gradient of an update was not finite; the state before it is kept."""
+    """An update whose loss or gradient was not finite, or that had no usable candidate.
+
+    The state before it is kept.
+    """
 
 
 def _metrics_row(record: dict[str, Any], step: int, seconds: float) -> dict[str, Any]:
@@ -60,16 +63,19 @@ class Recorder:
         """Writes the rows of one update.
 
         Raises:
-          NonFiniteUpdate: its loss or gradient is not finite; the picks are on disk by then.
+          NonFiniteUpdate: its loss or gradient is not finite, or no candidate's gradient is; the
+            picks are on disk by then.
         """
         record = records.plain(record)
         self._selections.append({"step": step} | {key: record[key] for key in SELECTION_FIELDS})
-        if record["loss"] is None or record["gradient_norm"] is None:
+        norms = [record[name] for name in ("loss", "gradient_norm", "update_norm")]
+        if None in norms or not sum(record["picks"]):
             self.flush()
             raise NonFiniteUpdate(
-                f"update {step} in {self._folder} is not finite (loss {record['loss']}, gradient "
-                f"norm {record['gradient_norm']}) on the examples {record['ids']}: the state "
-                "before it is kept; lower optimizer.learning_rate, or look at those rows"
+                f"update {step} in {self._folder} is not finite: loss, gradient norm, update "
+                f"norm {norms}, {record['dropped']} candidates left out, picked examples "
+                f"{record['ids']}; the state before it is kept; lower optimizer.learning_rate, "
+                "or look at those rows"
             )
         row = _metrics_row(record, step, seconds)
         self._board.scalars(step, {f"train/{key}": value for key, value in row.items()})

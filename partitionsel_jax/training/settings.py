@@ -142,6 +142,12 @@ class SelectionSettings:
                 f"selection.utility='full' trains on the whole pool: set selection.size="
                 f"{self.pool} (it is {self.size}), or a pool of {self.size}"
             )
+        if not selection.UTILITIES[self.utility].refits and (self.rule != "greedy" or self.swaps):
+            raise ValueError(
+                f"selection.utility={self.utility!r} refits no weights, which "
+                f"selection.rule={self.rule!r} and selection.swaps={self.swaps} need: set "
+                "selection.rule='greedy' and selection.swaps=0 with it"
+            )
         if self.budgets == "fixed":
             if not self.shares:
                 raise ValueError("selection.budgets='fixed' needs selection.shares, one per domain")

@@ -60,6 +60,8 @@ def anchor_direction(
 ) -> jax.Array:
     """Mean of the anchors' features, f32[M]; anchors with a non-finite feature are left out.
 
+    With no anchor left it is NaN, so that nothing is selected by it.
+
     Args:
       vectors_AxM: f32[A, M].
       domains_A: i32[A].
@@ -71,7 +73,7 @@ def anchor_direction(
     if mean == "balanced":
         counts_P = jax.ops.segment_sum(weights_A, domains_A, domains)
         weights_A = weights_A / jnp.maximum(counts_P, 1.0)[domains_A]
-    weights_A = weights_A / jnp.maximum(weights_A.sum(), 1e-30)
+    weights_A = weights_A / weights_A.sum()
     clean_AxM = jnp.where(finite_A[:, None], vectors_AxM, 0.0)
     return jnp.dot(weights_A, clean_AxM, precision="highest")
 
@@ -232,8 +234,10 @@ class Step:
         """Budgets, picks and what is worth logging about them; replicated."""
         chosen = self.selection
         domains_N = candidates.rows.domain
-        counts_P = jnp.bincount(domains_N, length=self.domains)
-        budgets_P = domain_budgets(counts_P, chosen)
+        # A candidate that cannot be picked must not earn its domain a budget.
+        usable_N = jnp.isfinite(candidates.alignment) & jnp.isfinite(jnp.diag(candidates.gram))
+        usable_P = jnp.bincount(domains_N, usable_N, length=self.domains).astype(jnp.int32)
+        budgets_P = domain_budgets(usable_P, chosen)
         problem = Problem(
             alignment=candidates.alignment,
             gram=candidates.gram,
@@ -259,9 +263,9 @@ class Step:
             "certificate": result.certificate,
             "dropped": result.dropped,
             "budgets": budgets_P,
-            "pool": counts_P,
+            "pool": jnp.bincount(domains_N, length=self.domains),
             "picks": diagnostics.domain_mix(domains_N, result.indices, self.domains),
-            "pool_loss": candidates.losses.mean(),
+            "pool_loss": candidates.losses.mean(where=jnp.isfinite(candidates.losses)),
         }
         if chosen.needs_features:
             _, record["conflicting_pairs"] = diagnostics.conflicting_pairs(
@@ -282,16 +286,16 @@ class Step:
         """The weighted gradient step on this device's share of the picks, summed over devices."""
         chosen = self.selection
         picked_K = result.indices >= 0
-        picks = jax.tree.map(lambda leaf: leaf[jnp.maximum(result.indices, 0)], rows)
+        # Padding repeats the first pick, which is sound: its weight of 0 then leaves no trace.
+        index_K = jnp.where(picked_K, result.indices, jnp.maximum(result.indices[0], 0))
+        picks = jax.tree.map(lambda leaf: leaf[index_K], rows)
         weights_K = update_weights(picked_K, result.weights, chosen.weights, chosen.weight_cap)
         local, local_weights, local_picked = spmd.share((picks, weights_K, picked_K))
         count = jnp.maximum(picked_K.sum(), 1).astype(jnp.float32)
 
         def objective(trained):
             losses = self.losses(trees.join(frozen, trained), local)
-            # A padding slot repeats row 0; its loss must not even enter as 0 * inf.
-            weighted = jnp.where(local_picked, local_weights * losses, 0.0).sum() / count
-            return weighted, jnp.where(local_picked, losses, 0.0).sum() / count
+            return (local_weights * losses).sum() / count, (local_picked * losses).sum() / count
 
         (_, loss), gradient = jax.value_and_grad(objective, has_aux=True)(state.parameters)
         loss, gradient = jax.lax.psum((loss, gradient), spmd.AXIS)
@@ -300,12 +304,14 @@ class Step:
         proposed = TrainState(
             state.step + 1, optax.apply_updates(state.parameters, changes), optimizer
         )
+        update_norm = optax.tree.norm(changes)
         # A non-finite update is not applied, so that the state that stops the run is sound.
-        finite = jnp.isfinite(norm) & jnp.isfinite(loss)
+        finite = jnp.isfinite(norm) & jnp.isfinite(loss) & jnp.isfinite(update_norm)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposed, state)
         record = {
             "loss": loss,
             "gradient_norm": norm,
+            "update_norm": update_norm,
             "learning_rate": self.schedule(state.step),
             "effective_sample_size": diagnostics.effective_sample_size(weights_K),
             "ids": jnp.where(picked_K, picks.id, -1),

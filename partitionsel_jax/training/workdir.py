@@ -7,11 +7,12 @@ from typing import Any
 import jax
 from etils import epath
 
+from partitionsel_jax import __version__
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training.plan import PlannedRun
 from partitionsel_jax.training.records import read_json, write_json
 
-PACKAGES = ("partitionsel_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def claim(run: PlannedRun, root: epath.PathLike, device: str) -> epath.Path:
@@ -46,7 +47,8 @@ def claim(run: PlannedRun, root: epath.PathLike, device: str) -> epath.Path:
             "pool_size": parsed.selection.pool,
             "selected": parsed.selection.size,
             "device": device,
-            "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+            "versions": {"partitionsel_jax": __version__}
+            | {name: importlib.metadata.version(name) for name in PACKAGES},
             "commit": _commit(),
             "config": run.config,
         },

@@ -65,7 +65,7 @@ def test_rows_that_are_not_the_runs_own_are_refused_and_kept(tmp_path, steps):
     path = epath.Path(tmp_path / "rows.jsonl")
     text = "".join(f'{{"step": {step}}}\n' for step in steps)
     path.write_text(text)
-    with pytest.raises(ValueError, match="exactly one row for each of the steps 0..2"):
+    with pytest.raises(ValueError, match=r"exactly one row for each of the steps 0\.\.2"):
         records.JsonLines(path, upto=2, first=0)
     assert path.read_text() == text
 

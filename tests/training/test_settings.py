@@ -68,6 +68,13 @@ def test_fixed_budgets_need_one_share_per_domain_that_sum_to_one(tiny):
             run_settings.parse(tiny.to_dict())
 
 
+@pytest.mark.parametrize("change", [{"rule": "residual_random"}, {"swaps": 1}])
+def test_rules_that_need_weights_are_refused_for_utilities_without(tiny, change):
+    tiny.selection.update({"utility": "alignment"} | change)
+    with pytest.raises(ValueError, match=r"selection\.utility='alignment' refits no weights"):
+        run_settings.parse(tiny.to_dict())
+
+
 def test_a_missing_field_is_named(tiny):
     config = tiny.to_dict()
     del config["optimizer"]["learning_rate"]
