@@ -236,7 +236,7 @@ class Step:
         domains_N = candidates.rows.domain
         # A candidate that cannot be picked must not earn its domain a budget.
         usable_N = jnp.isfinite(candidates.alignment) & jnp.isfinite(jnp.diag(candidates.gram))
-        usable_P = jnp.bincount(domains_N, usable_N, length=self.domains).astype(jnp.int32)
+        usable_P = jnp.bincount(jnp.where(usable_N, domains_N, self.domains), length=self.domains)
         budgets_P = domain_budgets(usable_P, chosen)
         problem = Problem(
             alignment=candidates.alignment,
