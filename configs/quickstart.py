@@ -10,7 +10,7 @@ def get_config(text=None):
     config = common.default()
     config.seed = 1  # seed 0 chose the tasks and the learning rate
     config.repeats = arguments.seeds
-    config.methods.partitionsel = {"selection": {"utility": "gradient_matching"}}
+    config.methods.partitionsel = {}
     config.methods.random = {"selection": {"utility": "random", "rule": "greedy", "swaps": 0}}
     config.data.tasks.update(dict(QUICKSTART_TASKS))
     config.data.spoilt.kind = arguments.spoilt

@@ -21,8 +21,7 @@ def main(argv: list[str]) -> None:
     from partitionsel_jax import reporting, training
 
     with console.one_line_errors(ValueError, OSError, training.NonFiniteUpdate):
-        for run in training.expand(_CONFIG.value.to_dict()):
-            training.train(run, _WORKDIR.value)
+        training.train_all(_CONFIG.value.to_dict(), _WORKDIR.value)
         console.show_report(reporting.build(_WORKDIR.value))
 
 

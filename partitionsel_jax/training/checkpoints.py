@@ -18,8 +18,8 @@ class Checkpoints:
     * A save is visible only when it is complete: a process killed inside one leaves the previous
       checkpoint as the newest.
     * Every checkpoint carries the state's fingerprint. One that does not load, or loads with other
-      bits, is moved to `damaged/` (nothing is deleted), a warning names it, and the one before is
-      used.
+      bits, is named in a warning, and the one before is used. It is then moved to `damaged/`
+      beside the checkpoints; nothing is deleted.
 
     Args:
       directory: where they live; made when missing.
@@ -54,23 +54,30 @@ class Checkpoints:
           like: a state of the same shapes; its placement on devices is taken over.
 
         Raises:
-          ValueError: there are checkpoints, and every one is damaged.
+          ValueError: there are checkpoints, and none of them loads; they stay where they are.
         """
-        found = sorted(self._manager.all_steps(), reverse=True)
-        for step in found:
+        damaged: list[int] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return self._load(step, like)
+                loaded = self._load(step, like)
+            except (MemoryError, PermissionError, ConnectionError, TimeoutError):
+                raise  # says nothing about the files
             except Exception as error:  # whatever a broken file makes a reader raise
+                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
                 _LOG.warning(
-                    "checkpoint %s is damaged (%s); moving it aside and trying the one before",
+                    "checkpoint %s is damaged (%s); trying the one before",
                     self._directory / str(step),
-                    str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+                    reason,
                 )
-                self._set_aside(step)
-        if found:
+                damaged.append(step)
+                continue
+            if damaged:
+                self._set_aside(damaged)
+            return loaded
+        if damaged:
             raise ValueError(
-                f"all checkpoints under {self._directory} are damaged (steps {found}, moved to "
-                "damaged/): start again with a new workdir"
+                f"none of the checkpoints {sorted(damaged)} under {self._directory} can be read: "
+                "restore one from a copy, or start again in a new --workdir"
             )
         return None
 
@@ -86,20 +93,18 @@ class Checkpoints:
             raise ValueError("its contents do not match the fingerprint taken when it was saved")
         return loaded.state, loaded.about["extra"]
 
-    def _set_aside(self, step: int) -> None:
+    def _set_aside(self, steps: list[int]) -> None:
         self._manager.close()
-        damaged = self._directory.parent / "damaged"
-        damaged.mkdir(parents=True, exist_ok=True)
-        target, number = damaged / str(step), 1
-        while target.exists():
-            target, number = damaged / f"{step}-{number}", number + 1
-        (self._directory / str(step)).rename(target)
+        folder = self._directory.parent / "damaged"
+        folder.mkdir(parents=True, exist_ok=True)
+        for step in steps:
+            target, number = folder / str(step), 1
+            while target.exists():
+                target, number = folder / f"{step}-{number}", number + 1
+            (self._directory / str(step)).rename(target)
         self._manager = self._open()
 
-    def wait(self) -> None:
-        """Blocks until the saves that were started are complete."""
-        self._manager.wait_until_finished()
-
     def close(self) -> None:
-        self.wait()
+        """Waits for the saves that were started, and ends."""
+        self._manager.wait_until_finished()
         self._manager.close()

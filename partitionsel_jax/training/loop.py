@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from partitionsel_jax.training import records, workdir
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints
-from partitionsel_jax.training.plan import PlannedRun
+from partitionsel_jax.training.plan import PlannedRun, expand
 from partitionsel_jax.training.recorder import Recorder
 from partitionsel_jax.training.setup import Setup
 from partitionsel_jax.training.state import TrainState, fingerprint
@@ -59,6 +59,32 @@ class Seconds:
         self.evaluation += time.perf_counter() - began
 
 
+def check(run: PlannedRun, root: epath.PathLike) -> None:
+    """Everything about a run that can be refused without reading its data.
+
+    Raises:
+      ValueError: settings or devices that do not fit, or a folder that is another run's.
+    """
+    run_setup.choose_devices(run_settings.parse(run.config))
+    workdir.check(run, root)
+
+
+def train_all(config: Mapping[str, Any], root: epath.PathLike) -> list[dict[str, Any]]:
+    """Trains every run of a configuration; all are checked before the first one starts.
+
+    Args:
+      config: nested mappings, as `ConfigDict.to_dict()` gives them.
+      root: the workdir.
+
+    Returns:
+      The summaries, in the plan's order.
+    """
+    runs = expand(config)
+    for run in runs:
+        check(run, root)
+    return [train(run, root) for run in runs]
+
+
 def train(run: PlannedRun, root: epath.PathLike) -> dict[str, Any]:
     """Runs, or continues, one planned run; returns its summary.
 
@@ -74,14 +100,17 @@ def train(run: PlannedRun, root: epath.PathLike) -> dict[str, Any]:
       ValueError: settings, devices, data or workdir that do not fit, before compilation.
       NonFiniteUpdate: the loss or gradient became non-finite.
     """
+    check(run, root)
     settings = run_settings.parse(run.config)
     devices = run_setup.choose_devices(settings)
-    folder = workdir.claim(run, root, workdir.describe(devices))
+    finished = workdir.folder_of(run, root) / "summary.json"
     label = run.folder or run.method
-    if (folder / "summary.json").exists():
+    if finished.exists():
         _LOG.info("%s  is finished", label)
-        return records.read_json(folder / "summary.json")
+        return records.read_json(finished)
     setup = run_setup.prepare(settings, devices)
+    # Only now, so that data that is refused leaves no folder behind.
+    folder = workdir.claim(run, root, workdir.describe(devices))
     checkpoints = Checkpoints(folder / "checkpoints", settings.training.keep_checkpoints)
     with contextlib.closing(checkpoints):
         summary = _train(setup, folder, checkpoints, label)
@@ -101,19 +130,12 @@ def _train(
         _LOG.info("%s  continues after update %d", label, int(state.step))
     start, last = int(state.step), settings.training.updates
 
+    progress = records.Progress(label, last, settings.selection.pool)
     shares: dict[str, float] = {}
-    if start < last:
-        pool, anchors = (setup.shard(rows) for rows in setup.pools[start])
-        spent.compile += setup.training_step.compile(state, frozen, pool, anchors, setup.seed)
-        if settings.selection.needs_features:
-            shares = run_programs.stage_shares(
-                setup.step, setup.devices, state, frozen, pool, anchors
-            )
-    progress = records.Progress(
-        label, last, settings.selection.pool, 1 - shares["update"] if shares else None
-    )
-    recorder = Recorder(folder, start if restored else -1, progress)
-    with contextlib.closing(recorder):
+    with contextlib.closing(Recorder(folder, start if restored else -1, progress)) as recorder:
+        if start < last:
+            shares = _compile(setup, state, frozen, start, spent)
+            progress.overhead = 1 - shares["update"] if shares else None
         if restored is None:
             with spent.evaluating():
                 recorder.start(run_setup.validate(setup, state.parameters, frozen))
@@ -129,6 +151,17 @@ def _train(
         "seconds": dataclasses.asdict(spent)
         | {f"{stage}_share": share for stage, share in shares.items()},
     }
+
+
+def _compile(
+    setup: Setup, state: TrainState, frozen: Any, start: int, spent: Seconds
+) -> dict[str, float]:
+    """Compiles the step; returns its stages' shares, where it has more than the update."""
+    pool, anchors = (setup.shard(rows) for rows in setup.pools[start])
+    spent.compile += setup.training_step.compile(state, frozen, pool, anchors, setup.seed)
+    if not setup.settings.selection.needs_features:
+        return {}
+    return run_programs.stage_shares(setup.step, setup.devices, state, frozen, pool, anchors)
 
 
 def _fit(

@@ -135,12 +135,15 @@ class Progress:
       label: the run's name.
       total: updates in all.
       pool: examples looked at per update.
-      overhead: share of the step's time that goes into features and selection, or None.
+      every: seconds between two lines.
+
+    Attributes:
+      overhead: share of the step's time that goes into features and selection; None hides it.
     """
 
-    def __init__(self, label: str, total: int, pool: int, overhead: float | None, every: float = 5):
-        self._label, self._total, self._pool = label, total, pool
-        self._overhead, self._every = overhead, every
+    def __init__(self, label: str, total: int, pool: int, every: float = 5):
+        self._label, self._total, self._pool, self._every = label, total, pool, every
+        self.overhead: float | None = None
         self._shown = 0.0
         self._seconds: list[float] = []
         self._validation: float | None = None
@@ -161,7 +164,7 @@ class Progress:
         if self._validation is not None:
             parts.append(f"validation {self._validation:.3f}")
         parts.append(f"{self._pool / pace:.0f} examples/s")
-        if self._overhead is not None:
-            parts.append(f"selection {100 * self._overhead:.0f} % of the step")
+        if self.overhead is not None:
+            parts.append(f"selection {100 * self.overhead:.0f} % of the step")
         parts.append(f"ETA {int(remaining) // 60}:{int(remaining) % 60:02d}")
         _LOG.info("%s", "  ".join(parts))

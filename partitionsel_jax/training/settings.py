@@ -29,9 +29,14 @@ INCIDENTAL = (
 
 def _choice(name: str, value: str, choices) -> None:
     if value not in choices:
-        near = difflib.get_close_matches(str(value), list(choices), n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"{name} must be one of {sorted(choices)}, not {value!r}{hint}")
+        raise ValueError(
+            f"{name} must be one of {sorted(choices)}, not {value!r}{_near(value, choices)}"
+        )
+
+
+def _near(value: Any, choices) -> str:
+    found = difflib.get_close_matches(str(value), list(choices), n=1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
 
 
 def _at_least(section: str, settings: Any, low: float, *names: str) -> None:
@@ -127,7 +132,9 @@ class SelectionSettings:
         _choice("selection.anchor_mean", self.anchor_mean, ANCHOR_MEANS)
         _choice("selection.weights", self.weights, WEIGHTS)
         _at_least("selection", self, 1, "pool", "size", "anchors")
-        _at_least("selection", self, 0, "swaps", "ridge", "step_scale")
+        _at_least("selection", self, 0, "swaps", "ridge")
+        if not self.step_scale > 0:
+            raise ValueError(f"selection.step_scale must be > 0, not {self.step_scale}")
         if self.weight_cap < 1:
             raise ValueError(
                 f"selection.weight_cap must be at least 1, the mean weight; got {self.weight_cap}"
@@ -226,6 +233,13 @@ class Settings:
     evaluation: EvaluationSettings
 
     def __post_init__(self):
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must lie in 0 .. 2^31 - 1, not {self.seed}")
+        if not self.lora.rank and self.model.param_dtype != "float32":
+            raise ValueError(
+                f"model.param_dtype={self.model.param_dtype!r} cannot be trained itself, since its "
+                "small updates would round away: use 'float32' (model.dtype may stay), or adapters"
+            )
         domains = len(self.data.tasks)
         shares = self.selection.shares
         if self.selection.budgets == "fixed" and len(shares) != domains:
@@ -266,13 +280,12 @@ def _build(cls: type, section: Mapping[str, Any], name: str) -> Any:
     """A settings dataclass from its section of the config; nested ones by their type."""
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    known = [key for key in fields if not (cls is Settings and key == "methods")]
     for key in section:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+        if key not in fields:
             where = f" in config.{name}" if name else ""
-            raise ValueError(f"unknown config key {key!r}{where}{hint} (known: {sorted(known)})")
+            raise ValueError(
+                f"unknown config key {key!r}{where}{_near(key, fields)}; known: {sorted(fields)}"
+            )
     values = {}
     for key, field in fields.items():
         path = f"{name}.{key}" if name else key

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ from partitionsel_jax.training import spmd
 from partitionsel_jax.training.settings import Settings
 from partitionsel_jax.training.state import TrainState
 from partitionsel_jax.training.step import Step
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +109,12 @@ def load_corpus(settings: Settings) -> data.Corpus:
 def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
     """Reads the data and names the programs of a run; nothing is compiled yet."""
     corpus = load_corpus(settings)
+    for what, counts in (
+        ("left out: no room for the response", corpus.left_out),
+        ("with a prompt cut from the left", corpus.cut),
+    ):
+        if any(counts.values()):
+            _LOG.warning("rows %s in data.length=%d: %s", what, settings.data.length, dict(counts))
     step = Step.create(settings)
     pools = data.Pools(
         corpus,

@@ -11,26 +11,32 @@ AXIS = "data"
 
 
 class Program:
-    """A function of fixed shapes, compiled once, ahead of its first call.
+    """A mapped function, compiled once for each set of shapes, ahead of the call if one likes.
 
-    Keeps compile time apart from run time, and refuses other shapes instead of recompiling.
+    Keeps compile time apart from run time.
     """
 
     def __init__(self, function: Any):
         self._function = function
-        self._compiled: Callable | None = None
+        self._compiled: dict[Any, Callable] = {}
 
     def compile(self, *arguments: Any) -> float:
         """Compiles for the shapes of `arguments`; returns the seconds that took (0 if done)."""
-        if self._compiled is not None:
+        shapes = self._shapes(arguments)
+        if shapes in self._compiled:
             return 0.0
         started = time.perf_counter()
-        self._compiled = self._function.lower(*arguments).compile()
+        self._compiled[shapes] = self._function.lower(*arguments).compile()
         return time.perf_counter() - started
 
     def __call__(self, *arguments: Any) -> Any:
         self.compile(*arguments)
-        return self._compiled(*arguments)  # type: ignore[misc]
+        return self._compiled[self._shapes(arguments)](*arguments)
+
+    @staticmethod
+    def _shapes(arguments: Any) -> Any:
+        leaves, tree = jax.tree.flatten(arguments)
+        return tree, tuple((np.shape(leaf), leaf.dtype) for leaf in leaves)
 
 
 def data_parallel(
@@ -93,12 +99,20 @@ def gather(tree: Any) -> Any:
 
 
 def share(tree: Any) -> Any:
-    """This device's contiguous part of replicated rows: the inverse of `gather`."""
+    """This device's contiguous part of replicated rows: the inverse of `gather`.
+
+    Raises:
+      ValueError: the devices do not divide the rows.
+    """
     devices = jax.lax.axis_size(AXIS)
     index = jax.lax.axis_index(AXIS)
 
     def part(leaf):
-        size = leaf.shape[0] // devices
+        size, rest = divmod(leaf.shape[0], devices)
+        if rest:
+            raise ValueError(
+                f"{leaf.shape[0]} rows cannot be shared by {devices} devices: use a multiple"
+            )
         return jax.lax.dynamic_slice_in_dim(leaf, index * size, size)
 
     return jax.tree.map(part, tree)

@@ -15,29 +15,48 @@ from partitionsel_jax.training.records import read_json, write_json
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
+def folder_of(run: PlannedRun, root: epath.PathLike) -> epath.Path:
+    """Where a run lives below its plan's workdir."""
+    return epath.Path(root) / run.folder if run.folder else epath.Path(root)
+
+
+def check(run: PlannedRun, root: epath.PathLike) -> None:
+    """Makes sure that a run may write to its folder; touches nothing.
+
+    Raises:
+      ValueError: the folder holds a run of another config or seed (the differing fields are
+        named), or the workdir mixes a run of its own with runs in folders below it.
+    """
+    folder = folder_of(run, root)
+    if (folder / "config.json").exists():
+        _check_same(run, folder / "config.json")
+    elif (folder / "metrics.jsonl").exists():
+        raise ValueError(f"{folder} holds a run without config.json: choose another --workdir")
+    if run.folder and (epath.Path(root) / "config.json").exists():
+        raise ValueError(
+            f"{root} holds a single run, and this config has several: choose another --workdir"
+        )
+    if not run.folder and any(folder.glob("*/*/config.json")):
+        raise ValueError(
+            f"{root} holds several runs, and this config is a single one: choose another --workdir"
+        )
+
+
 def claim(run: PlannedRun, root: epath.PathLike, device: str) -> epath.Path:
-    """The folder of a run, with its config.json; made when missing.
+    """The folder of a run that `check` let pass, with its config.json; made when missing.
 
     Args:
       run: from `plan.expand`.
       root: the plan's workdir; `run.folder` lies below it.
       device: what the run executes on, in words.
-
-    Raises:
-      ValueError: the folder holds a run of another config or seed; the differing fields are named
-        and nothing is touched.
     """
-    folder = epath.Path(root) / run.folder if run.folder else epath.Path(root)
-    path = folder / "config.json"
-    if path.exists():
-        _check_same(run, path)
+    folder = folder_of(run, root)
+    if (folder / "config.json").exists():
         return folder
-    if (folder / "metrics.jsonl").exists():
-        raise ValueError(f"{folder} holds a run without config.json: choose another --workdir")
     folder.mkdir(parents=True, exist_ok=True)
     parsed = run_settings.parse(run.config)
     write_json(
-        path,
+        folder / "config.json",
         {
             "method": run.method,
             "seed": run.seed,

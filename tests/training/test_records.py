@@ -80,7 +80,8 @@ def test_flushed_rows_are_on_disk_before_the_file_is_closed(tmp_path):
 
 
 def test_the_progress_line_says_where_how_fast_and_when(project_log):
-    progress = records.Progress("run", total=10, pool=64, overhead=0.25, every=0)
+    progress = records.Progress("run", total=10, pool=64, every=0)
+    progress.overhead = 0.25
     progress.validated(2.5)
     progress.update(4, 3.0, 0.5)
     assert project_log.messages == [
@@ -90,7 +91,7 @@ def test_the_progress_line_says_where_how_fast_and_when(project_log):
 
 
 def test_the_progress_line_keeps_quiet_between_its_turns(project_log):
-    progress = records.Progress("run", total=10, pool=64, overhead=None, every=60)
+    progress = records.Progress("run", total=10, pool=64, every=60)
     for step in range(1, 11):
         progress.update(step, 3.0, 0.5)
     assert len(project_log.messages) == 2

@@ -19,8 +19,12 @@ def changed(config, dotted, value):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("selection.utilty", "random", "unknown config key 'utilty' in config.selection; did you "),
-        ("optimiser", {}, "unknown config key 'optimiser'; did you mean 'optimizer'"),
+        (
+            "selection.utilty",
+            "random",
+            r"unknown config key 'utilty' in config\.selection \(did you mean 'utility'",
+        ),
+        ("optimiser", {}, r"unknown config key 'optimiser' \(did you mean 'optimizer'"),
         ("selection.utility", "gradient_match", "did you mean 'gradient_matching'"),
         ("selection.coupling", "pairwise", "selection.coupling must be one of"),
         ("selection.rule", "lazy", "selection.rule must be one of"),
@@ -47,6 +51,9 @@ def changed(config, dotted, value):
         ("optimizer.learning_rate", 0.0, "learning_rate must be > 0"),
         ("optimizer.warmup", 1.0, "optimizer.warmup is a share"),
         ("optimizer.schedule", "cosine", "optimizer.schedule must be one of"),
+        ("selection.step_scale", 0.0, "step_scale must be > 0"),
+        ("seed", -1, "seed must lie in 0"),
+        ("model.param_dtype", "bfloat16", "cannot be trained itself"),
         ("training.updates", 0, "training.updates must be at least 1"),
     ],
 )

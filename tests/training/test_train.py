@@ -9,6 +9,7 @@ from etils import epath
 
 from partitionsel_jax import training
 from partitionsel_jax.training import loop
+from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
 
 
@@ -132,10 +133,12 @@ def test_a_run_whose_checkpoints_are_all_damaged_stops_and_keeps_them(finished, 
         if path.is_file():
             path.write_bytes(path.read_bytes()[:5])
     before = (tmp_path / "copy" / "metrics.jsonl").read_text()
-    with pytest.raises(ValueError, match=r"all checkpoints under .* are damaged"):
-        train(config, tmp_path / "copy")
-    assert (tmp_path / "copy" / "metrics.jsonl").read_text() == before
-    assert len(list((tmp_path / "copy" / "damaged").iterdir())) == 2
+    # Again and again: a second start must not take the folder for an empty one.
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"none of the checkpoints \[6, 8\] .* can be read"):
+            train(config, tmp_path / "copy")
+        assert (tmp_path / "copy" / "metrics.jsonl").read_text() == before
+        assert (tmp_path / "copy" / "checkpoints" / "8").exists()
 
 
 def test_another_configs_folder_is_refused_and_untouched(finished, train):
@@ -179,10 +182,38 @@ def test_rows_that_the_devices_do_not_divide_are_refused(tiny, train):
         train(tiny)
 
 
-def test_a_domain_without_rows_is_refused_before_compiling(tiny, train):
+def test_a_domain_without_rows_is_refused_and_leaves_no_folder(tiny, train, tmp_path):
     tiny.data.length = 12  # too short for the worked steps of any row of count_bits
     with pytest.raises(ValueError, match=r"expected rows of every domain .* count_bits"):
         train(tiny)
+    assert not (tmp_path / "run").exists()
+
+
+def test_prompts_that_are_cut_are_counted_aloud(tiny, project_log):
+    settings = run_settings.parse(tiny.to_dict())
+    run_setup.prepare(settings, run_setup.choose_devices(settings))
+    assert any("a prompt cut from the left in data.length=48" in m for m in project_log.messages)
+
+
+def test_every_run_of_a_plan_is_checked_before_the_first_one_starts(tiny, tmp_path):
+    tiny.methods.good = {}
+    tiny.methods.bad = {"selection": {"size": 7}}
+    tiny.training.devices = 2
+    with pytest.raises(ValueError, match=r"selection\.size=7 is not divisible"):
+        training.train_all(tiny.to_dict(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_single_runs_and_plans_do_not_mix_in_one_workdir(finished, tiny, tmp_path, train):
+    _, folder, _ = finished
+    tiny.methods.ours = {}
+    with pytest.raises(ValueError, match="holds a single run"):
+        training.train_all(tiny.to_dict(), folder)
+    (tmp_path / "ours" / "seed0").mkdir(parents=True)
+    (tmp_path / "ours" / "seed0" / "config.json").write_text("{}")
+    tiny.methods = {}
+    with pytest.raises(ValueError, match="holds several runs"):
+        train(tiny, tmp_path)
 
 
 def test_a_non_finite_update_stops_the_run_with_step_and_examples(tiny, train):

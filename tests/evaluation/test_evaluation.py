@@ -1,0 +1,89 @@
+"""Losses per domain against a loop, and the accuracy of answers whose score is known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from partitionsel_jax import data, evaluation
+from partitionsel_jax.evaluation.losses import batches
+
+
+def rows(domains):
+    count = len(domains)
+    return data.Rows(
+        tokens=np.arange(count, dtype=np.int32)[:, None],
+        response=np.ones((count, 1), bool),
+        domain=np.asarray(domains, np.int32),
+        id=np.arange(count, dtype=np.int32),
+        spoilt=np.zeros(count, bool),
+    )
+
+
+@pytest.mark.parametrize(("total", "batch"), [(1, 4), (4, 4), (7, 3), (3, 1)])
+def test_batches_hold_every_row_once_and_fill_the_last_one_up(total, batch):
+    pieces = list(batches(np.arange(total), batch))
+    assert all(len(piece) == batch for piece, _ in pieces)
+    assert np.concatenate([piece[:real] for piece, real in pieces]).tolist() == list(range(total))
+
+
+def test_losses_are_means_over_all_rows_and_over_each_domain():
+    values = np.array([1.0, 2.0, 4.0, 8.0, 16.0], np.float32)
+    found = evaluation.domain_losses(
+        lambda piece: values[piece.tokens[:, 0]], rows([0, 1, 0, 1, 1]), batch=2, domains=2
+    )
+    assert found.mean == pytest.approx(31 / 5)
+    assert found.per_domain == pytest.approx([5 / 2, 26 / 3])
+
+
+def test_a_domain_without_a_row_is_refused():
+    with pytest.raises(ValueError, match="domain 1 has no row to evaluate"):
+        evaluation.domain_losses(lambda piece: np.zeros(2), rows([0, 2]), batch=2, domains=3)
+
+
+TOKENIZER = data.ByteTokenizer()
+LENGTH = 40
+SUMS = [("1 + 2 =", "3"), ("4 + 5 =", "9"), ("7 + 7 =", "14")]
+
+
+def sums():
+    """Three sums as a source; the scorer is reasoning-gym's own."""
+    records = [
+        {
+            "id": number,
+            "domain": 0,
+            "question": question.encode(),
+            "response": answer.encode(),
+            "answer": answer.encode(),
+            "entry": json.dumps({"question": question, "answer": answer, "metadata": {}}).encode(),
+        }
+        for number, (question, answer) in enumerate(SUMS)
+    ]
+
+    class Records(list):
+        def __getitems__(self, positions):
+            return [self[position] for position in positions]
+
+    zeros = np.zeros(len(SUMS), np.int32)
+    return data.Source("test", Records(records), np.arange(len(SUMS)), zeros, TOKENIZER, LENGTH)
+
+
+def test_what_is_written_between_prompt_and_end_is_scored():
+    written = {"1 + 2 =": "3", "4 + 5 =": "8", "7 + 7 =": "steps\n#### 14"}
+    batch_sizes = []
+
+    def generate(tokens, lengths):
+        batch_sizes.append(len(tokens))
+        out = tokens.copy()
+        for row, length in enumerate(lengths):
+            prompt = TOKENIZER.decode(tokens[row, :length]).strip()
+            # What follows the end must not count.
+            ids = [*TOKENIZER.encode(written[prompt]), TOKENIZER.eos_id, *TOKENIZER.encode("junk")]
+            ids = ids[: LENGTH - length]
+            out[row, length : length + len(ids)] = ids
+        return out
+
+    found = evaluation.answer_accuracy(generate, sums(), [("chain_sum", {})], batch=2)
+    assert batch_sizes == [2, 2]
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["accuracy_per_domain"] == {"chain_sum": pytest.approx(2 / 3)}
