@@ -8,7 +8,7 @@ of a whole row, special tokens included.
 
 | task               | category    | typical row: prompt -> response                  | mean | max |
 |--------------------|-------------|--------------------------------------------------|------|-----|
-| basic_arithmetic   | arithmetic  | Calculate 5 - 3 - 6. -> -4                       |   23 |  28 |
+| basic_arithmetic   | arithmetic  | Calculate ( 6 + -4 ) - 3. -> -1                  |   28 |  47 |
 | complex_arithmetic | algebra     | Add the ...: (6.0 - 7.0i) + ... -> -5.00i        |   68 |  77 |
 | spell_backward     | algorithmic | Spell ... backward (...): heritor -> rotireh     |   64 |  67 |
 | letter_counting    | algorithmic | How many times does ... "r" appear in ... -> 1   |   73 |  96 |

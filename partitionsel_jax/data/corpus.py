@@ -161,7 +161,7 @@ def load(
       tokenizer: gives the ids.
       length: T, the tokens of a row; a row holds its whole response, and as much of the prompt's
         end as there is room for.
-      seed: the config's seed, for the spoilt rows and for which validation rows are anchors.
+      seed: the data seed, for the spoilt rows and for which validation rows are anchors.
       spoilt_kind: one of `spoilage.KINDS`.
       spoilt_share: part of every training domain that is spoilt, in [0, 1).
       anchor_share: part of every validation domain that become anchors, in (0, 1), rounded, and

@@ -25,7 +25,7 @@ def spoil(
         differs from the row's own, so that a swapped row is always wrong.
 
     Args:
-      seed: the config's seed.
+      seed: the data seed.
       domains: i32[n], the rows' domains.
       responses: the rows' n responses.
       kind: one of `KINDS`; "none" spoils nothing whatever the share.

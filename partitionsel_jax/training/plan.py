@@ -44,7 +44,9 @@ def expand(config: Mapping[str, Any]) -> list[PlannedRun]:
 
     `methods` maps a label to the fields it changes ({"random": {"selection": {"utility":
     "random"}}}); without methods there is one, named after utility and coupling. `repeats` runs
-    each with the seeds `seed`, `seed` + 1, ... The runs of one seed share data and initial weights.
+    each with the seeds `seed`, `seed` + 1, ... All runs
+    share the corpus and its spoilt rows (`data.seed`); those of one seed also share the initial
+    weights and the pools.
 
     Raises:
       ValueError: repeats < 1, a method that changes an unknown field, or any setting that
