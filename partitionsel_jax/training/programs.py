@@ -59,14 +59,9 @@ def training_step(step: Step, devices: Devices) -> spmd.Program:
     )
 
 
-def stage_shares(
-    step: Step, devices: Devices, state: TrainState, frozen: Any, pool: Any, anchors: Any
-) -> dict[str, float]:
-    """Shares of features, selection and update in the step's time.
-
-    The step is one program, which cannot be looked into: selection and update are timed as programs
-    of their own (on random unit features and the pool's first rows), and the features are the rest.
-    """
+@functools.lru_cache(maxsize=16)
+def _stages(step: Step, devices: Devices) -> tuple[spmd.Program, spmd.Program]:
+    """Selection and update as programs of their own, to be timed."""
 
     # The pool is not read where it is not used: `jax.pmap` wants one argument to map over.
     def choose(candidates, key, pool):
@@ -75,13 +70,26 @@ def stage_shares(
     def update(state, frozen, result, pool):
         return step.update(state, frozen, spmd.gather(pool), result)
 
+    return (
+        spmd.data_parallel(choose, (False, False, True), devices),
+        spmd.data_parallel(update, (False, False, False, True), devices),
+    )
+
+
+def stage_shares(
+    step: Step, devices: Devices, state: TrainState, frozen: Any, pool: Any, anchors: Any
+) -> dict[str, float]:
+    """Shares of features, selection and update in the step's time.
+
+    The step is one program, which cannot be looked into: selection and update are timed as programs
+    of their own (on random unit features and the pool's first rows), and the features are the rest.
+    """
+    run_choose, run_update = _stages(step, devices)
     rows = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), pool)
     candidates = _random_candidates(step, rows)
     picks = jnp.arange(step.selection.size, dtype=jnp.int32)
     nothing = jnp.zeros(())
     result = selection.Selection(picks, jnp.ones(picks.shape), nothing, nothing, nothing)
-    run_choose = spmd.data_parallel(choose, (False, False, True), devices)
-    run_update = spmd.data_parallel(update, (False, False, False, True), devices)
     run_step = training_step(step, devices)
     seed, key = np.int32(0), jax.random.key(0)
 
