@@ -72,9 +72,14 @@ def loop_of_grad(parameters, rows, scope):
     return np.stack(gradients_of)
 
 
-@pytest.mark.parametrize("family", sorted(gradients.FAMILIES))
 @pytest.mark.parametrize(
-    ("kind", "last_layers"), [("full", 0), ("full", 1), ("lora", 0), ("lora", 2)]
+    ("family", "kind", "last_layers"),
+    [
+        ("srht", "full", 0),
+        ("rademacher", "full", 1),
+        ("rademacher", "lora", 0),
+        ("srht", "lora", 2),
+    ],
 )
 def test_features_equal_sketches_of_a_loop_of_grad(parameters, rows, family, kind, last_layers):
     scope = gradients.Scope(kind, last_layers, CONFIG.layers)
@@ -94,7 +99,7 @@ def test_features_equal_sketches_of_a_loop_of_grad(parameters, rows, family, kin
     np.testing.assert_allclose(features.norms, np.linalg.norm(exact, axis=1), rtol=1e-4)
 
 
-@pytest.mark.parametrize("microbatch", [1, 3, 5, 64])
+@pytest.mark.parametrize("microbatch", [3, 64])
 def test_the_microbatch_changes_nothing(parameters, rows, microbatch):
     scope = gradients.Scope("lora", 1, CONFIG.layers)
     arguments = (row_loss(scope, parameters), scope.extract(parameters), rows)

@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 from partitionsel_jax import training
-from partitionsel_jax.training import loop
+from partitionsel_jax.training import loop, recorder, records
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
 
@@ -143,7 +143,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_stops_and_keeps_them(finished, 
 
 def test_another_configs_folder_is_refused_and_untouched(finished, train):
     _, folder, config = finished
-    before = {path: path.stat().st_mtime_ns for path in epath.Path(folder).rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     other = config.copy_and_resolve_references()
     other.selection.ridge = 0.5
     with pytest.raises(
@@ -154,23 +154,24 @@ def test_another_configs_folder_is_refused_and_untouched(finished, train):
     other.seed = 3
     with pytest.raises(ValueError, match=r"seed: 0 there, 3 now"):
         train(other, folder)
-    assert {path: path.stat().st_mtime_ns for path in epath.Path(folder).rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 @pytest.mark.parametrize("devices", [2, 4, 8])
-def test_picks_and_losses_do_not_depend_on_the_device_count(finished, train, devices):
+def test_picks_and_losses_do_not_depend_on_the_device_count(finished, devices):
     _, folder, config = finished
     several = config.copy_and_resolve_references()
     several.training.devices = devices
-    _, other = train(several)
-    one, many = rows(folder, "selections.jsonl"), rows(other, "selections.jsonl")
-    assert [row["ids"] for row in one] == [row["ids"] for row in many]
-    for key in ("loss", "pool_loss", "validation_loss", "utility", "gradient_norm"):
-        values = [
-            [row[key] for row in rows(place, "metrics.jsonl") if key in row]
-            for place in (folder, other)
-        ]
-        np.testing.assert_allclose(*values, rtol=1e-5)
+    settings = run_settings.parse(several.to_dict())
+    setup = run_setup.prepare(settings, run_setup.choose_devices(settings))
+    state, frozen = run_setup.initialise(setup)
+    metrics, selections = rows(folder, "metrics.jsonl")[1:], rows(folder, "selections.jsonl")
+    for update, (row, picked) in enumerate(zip(metrics, selections, strict=True)):
+        sharded = [setup.shard(part) for part in setup.pools[update]]
+        state, record = setup.training_step(state, frozen, *sharded, setup.seed)
+        assert record["ids"].tolist() == picked["ids"]
+        for key in ("loss", "pool_loss", "utility", "gradient_norm"):
+            np.testing.assert_allclose(record[key], row[key], rtol=1e-5, err_msg=key)
 
 
 def test_rows_that_the_devices_do_not_divide_are_refused(tiny, train):
@@ -216,10 +217,22 @@ def test_single_runs_and_plans_do_not_mix_in_one_workdir(finished, tiny, tmp_pat
         train(tiny, tmp_path)
 
 
-def test_a_non_finite_update_stops_the_run_with_step_and_examples(tiny, train):
-    tiny.optimizer.update({"learning_rate": 1e38, "schedule": "constant"})
-    with pytest.raises(training.NonFiniteUpdate, match=r"update \d+ .* picked examples \["):
-        train(tiny)
+@pytest.mark.parametrize(
+    "change",
+    [{"loss": np.nan}, {"gradient_norm": np.inf}, {"update_norm": np.nan}, {"picks": [0, 0]}],
+)
+def test_a_non_finite_update_stops_the_run_with_step_and_examples(tmp_path, change):
+    sound = {field: [0.0, 0.0] for field in recorder.SELECTION_FIELDS}
+    sound |= {"ids": [7, 9], "picks": [1, 1], "dropped": 3}
+    sound |= {"loss": 1.0, "gradient_norm": 1.0, "update_norm": 1.0}
+    progress = records.Progress("run", total=2, pool=4)
+    files = recorder.Recorder(epath.Path(tmp_path), -1, progress)
+    files.step(1, sound, 0.1, None)
+    with pytest.raises(training.NonFiniteUpdate, match=r"update 2 .* picked examples \[7, 9\]"):
+        files.step(2, sound | change, 0.1, None)
+    files.close()
+    assert [row["step"] for row in rows(tmp_path, "selections.jsonl")] == [1, 2]
+    assert [row["step"] for row in rows(tmp_path, "metrics.jsonl")] == [1]
 
 
 @pytest.mark.parametrize("utility", ["random", "full", "alignment"])

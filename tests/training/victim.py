@@ -7,8 +7,9 @@ from partitionsel_jax import training
 from tests.training.conftest import tiny_config
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    log = logging.getLogger("partitionsel_jax")
+    log.addHandler(logging.StreamHandler(sys.stdout))
+    log.setLevel(logging.INFO)
     config = tiny_config()
     config.data.directory = sys.argv[1]
     config.training.update({"updates": 400, "evaluate_every": 50, "checkpoint_every": 8})
