@@ -63,8 +63,14 @@ def choose_devices(settings: Settings) -> tuple[jax.Device, ...]:
     """The devices of a run.
 
     Raises:
-      ValueError: more devices asked for than there are, or rows that they do not divide.
+      ValueError: several processes, more devices asked for than there are, or rows that they do
+        not divide.
     """
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"training runs in one process, and this one is one of {jax.process_count()}: start it "
+            "once, on a machine with all the devices"
+        )
     available = jax.devices()
     count = settings.training.devices or len(available)
     if count > len(available):

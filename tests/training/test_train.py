@@ -183,6 +183,12 @@ def test_rows_that_the_devices_do_not_divide_are_refused(tiny, train):
         train(tiny)
 
 
+def test_several_processes_are_refused(tiny, train, monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 4)
+    with pytest.raises(ValueError, match="training runs in one process, and this one is one of 4"):
+        train(tiny)
+
+
 def test_a_domain_without_rows_is_refused_and_leaves_no_folder(tiny, train, tmp_path):
     tiny.data.length = 12  # too short for the worked steps of any row of count_bits
     with pytest.raises(ValueError, match=r"expected rows of every domain .* count_bits"):
