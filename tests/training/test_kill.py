@@ -64,18 +64,33 @@ def parameters(workdir):
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
+def await_training(process, workdir):
+    """Returns once the process has written its first row, or has ended."""
+    metrics = workdir / "metrics.jsonl"
+    began = time.time()
+    while process.poll() is None and time.time() < began + 120:
+        # Opening the file rewrites it; rows of this process come after that.
+        if metrics.exists() and metrics.stat().st_mtime > began and metrics.stat().st_size:
+            return
+        time.sleep(0.02)
+
+
 def test_killed_runs_end_like_undisturbed_ones(start, tmp_path):
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    finish(start(tmp_path / "compiles"))
     began = time.monotonic()
     finish(start(undisturbed))
-    whole = time.monotonic() - began
+    whole = min(10.0, time.monotonic() - began)
 
     moments = random.Random(0)
     outputs, landed = [], 0
-    for _ in range(KILLS):
+    for number in range(KILLS):
         process = start(killed)
-        time.sleep(moments.uniform(0.3, 0.9) * whole)
+        if number % 2:
+            # Any moment of start-up is as likely as one of training: make sure of the latter.
+            await_training(process, killed)
+            time.sleep(moments.uniform(0.0, 1.5))
+        else:
+            time.sleep(moments.uniform(0.1, 1.0) * whole)
         process.send_signal(signal.SIGKILL)
         outputs.append(process.communicate(timeout=60)[0])
         landed += process.returncode == -signal.SIGKILL
