@@ -33,7 +33,7 @@ def get_config(text=None):
     """
     arguments = common.arguments(text, smoke=False, seeds=1, spoilt="garbled", share=0.3)
     config = common.default()
-    config.seed = 1  # seed 0 was the pilot
+    config.seed = 4  # seeds 0 to 3 had been seen while the settings were chosen
     config.repeats = arguments.seeds
     config.methods.partitionsel = {}
     config.methods.random = {"selection": {"utility": "random", "rule": "greedy", "swaps": 0}}
