@@ -5,11 +5,13 @@ from partitionsel_jax.selection.couplings import COUPLINGS
 from partitionsel_jax.selection.problem import Problem, Selection
 from partitionsel_jax.selection.rules import RULES
 from partitionsel_jax.selection.selector import select
+from partitionsel_jax.selection.solvers import SOLVERS
 from partitionsel_jax.selection.utilities import UTILITIES
 
 __all__ = [
     "COUPLINGS",
     "RULES",
+    "SOLVERS",
     "UTILITIES",
     "Problem",
     "Selection",

@@ -65,11 +65,11 @@ def upper_bound(pool: Pool, weights: jax.Array, ridge: jax.Array) -> jax.Array:
     Returns:
       f32[].
     """
-    largest = jnp.max(jnp.diagonal(pool.gram)) + ridge
+    largest = jnp.max(pool.gram.diagonal()) + ridge
     first_step = 1.0 / jnp.where(largest > 0.0, largest, 1.0)
 
     def gradient(weights_N: jax.Array) -> jax.Array:
-        return pool.alignment - pool.gram @ weights_N - ridge * weights_N
+        return pool.alignment - pool.gram.product(weights_N) - ridge * weights_N
 
     def ascend(state: _Ascent) -> _Ascent:
         weights_N = jnp.maximum(state.weights + state.step * state.residual, 0.0)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from partitionsel_jax.selection.gram import DenseGram, FactoredGram, Gram
+
 # Largest |K_ij - K_ji| / max |K_ij| that a Gram matrix computed in float32 may show.
 SYMMETRY_TOLERANCE = 1e-4
 
@@ -18,19 +20,29 @@ class Problem:
 
     Attributes:
       alignment: f32[N]; s_i = <g_i, anchor gradient>.
-      gram: f32[N, N], symmetric; K_ij = <g_i, g_j>.
+      gram: f32[N, N], symmetric; K_ij = <g_i, g_j>. None where `features` are given.
       domains: i32[N] in [-1, P); -1 marks a padding row, which is never picked.
       budgets: i32[P], >= 0; most picks per domain. They sum to the selection's size.
-      losses: f32[N] or None; needed by loss-based utilities only.
-      anchor_similarity: f32[N, A] or None; needed by utilities that compare with anchors only.
+      losses: f32[N] or None; needed by `loss` and `reducible_loss` only.
+      anchor_similarity: f32[N, A] or None; inner product (or cosine) of every candidate with every
+        anchor, needed by `anchor_coverage` and `fair_transport` only.
+      features: f32[N, M] or None; instead of `gram` for pools so large that no [N, N] array should
+        exist: K_ij = <features_i, features_j>.
+      norms: f32[N], >= 0, or None; gradient norms before any scaling, for `grad_norm` only. None:
+        the square roots of the Gram matrix's diagonal, which say nothing if features are unit.
+      reference_losses: f32[N] or None; losses under a reference model, for `reducible_loss` only.
+        None: `losses` have them taken off already.
     """
 
     alignment: jax.Array
-    gram: jax.Array
+    gram: jax.Array | None
     domains: jax.Array
     budgets: jax.Array
     losses: jax.Array | None = None
     anchor_similarity: jax.Array | None = None
+    features: jax.Array | None = None
+    norms: jax.Array | None = None
+    reference_losses: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -64,6 +76,7 @@ class Options:
     key: jax.Array | None
     size: int = dataclasses.field(metadata={"static": True})
     rule: str = dataclasses.field(metadata={"static": True})
+    solver: str = dataclasses.field(metadata={"static": True})
     swaps: int = dataclasses.field(metadata={"static": True})
 
     def draw(self, shape: tuple[int, ...]) -> jax.Array:
@@ -82,38 +95,84 @@ class Pool:
     """A problem made safe to compute with: every entry finite, every domain in range.
 
     Attributes:
-      alignment: f32[N]; 0 where not a candidate.
-      gram: f32[N, N]; rows and columns 0 where not a candidate.
+      alignment: f32[N]; 0 where not a candidate, like every other entry below.
+      gram: K, whole or in factors.
       domains: i32[N] in [0, P).
       budgets: i32[P].
       candidates: bool[N]; False for padding and for rows with entries that are not finite.
+      groups: i32[N] in [0, G); candidates of different groups do not know of each other.
+      losses, norms, reference_losses: f32[N] or None; as in the problem.
+      anchor_similarity: f32[N, A] or None; 0 for an anchor that is finite for no candidate.
+      group_count: G. Static.
     """
 
     alignment: jax.Array
-    gram: jax.Array
+    gram: Gram
     domains: jax.Array
     budgets: jax.Array
     candidates: jax.Array
+    groups: jax.Array
+    losses: jax.Array | None = None
+    anchor_similarity: jax.Array | None = None
+    norms: jax.Array | None = None
+    reference_losses: jax.Array | None = None
+    group_count: int = dataclasses.field(default=1, metadata={"static": True})
 
 
 def make_pool(problem: Problem) -> tuple[Pool, jax.Array]:
     """Masks padding and non-finite candidates out; also counts the latter (i32[])."""
     present_N = problem.domains >= 0
-    gram = problem.gram.astype(jnp.float32)
-    alignment = problem.alignment.astype(jnp.float32)
-    # A candidate with a broken gradient spoils its column in everybody's row, but it alone has a
-    # broken diagonal: judge by the diagonal first, and the other entries only among the rest.
-    sound_N = present_N & jnp.isfinite(alignment) & jnp.isfinite(jnp.diagonal(gram))
-    pair_NxN = sound_N[:, None] & sound_N[None, :]
-    candidates = sound_N & jnp.all(jnp.isfinite(gram) | ~pair_NxN, axis=1)
+    sound_N = present_N & jnp.isfinite(problem.alignment)
+    for values_N in (problem.losses, problem.norms, problem.reference_losses):
+        if values_N is not None:
+            sound_N &= jnp.isfinite(values_N)
+    if problem.features is not None:
+        sound_N &= jnp.all(jnp.isfinite(problem.features), axis=1)
+    if problem.gram is not None:
+        sound_N = _sound_rows(problem.gram, sound_N)
+    similarity = problem.anchor_similarity
+    if similarity is not None:
+        # A broken anchor spoils a column; a broken candidate, a row.
+        finite_NxA = jnp.isfinite(similarity)
+        broken_A = ~jnp.any(finite_NxA & sound_N[:, None], axis=0)
+        sound_N &= jnp.all(finite_NxA | broken_A[None, :], axis=1)
+        similarity = jnp.where(broken_A[None, :], 0.0, similarity)
+
+    def clean(values: jax.Array) -> jax.Array:
+        mask = sound_N.reshape(-1, *(1,) * (values.ndim - 1))
+        return jnp.where(mask, values.astype(jnp.float32), 0.0)
+
+    def clean_or_none(values: jax.Array | None) -> jax.Array | None:
+        return None if values is None else clean(values)
+
+    gram: Gram
+    if problem.gram is not None:
+        gram = DenseGram(jnp.where(sound_N[None, :], clean(problem.gram), 0.0))
+    else:
+        assert problem.features is not None  # `check_shapes` has seen to it
+        gram = FactoredGram(clean(problem.features))
     pool = Pool(
-        alignment=jnp.where(candidates, alignment, 0.0),
-        gram=jnp.where(candidates[:, None] & candidates[None, :], gram, 0.0),
+        alignment=clean(problem.alignment),
+        gram=gram,
         domains=jnp.maximum(problem.domains.astype(jnp.int32), 0),
         budgets=problem.budgets.astype(jnp.int32),
-        candidates=candidates,
+        candidates=sound_N,
+        groups=jnp.zeros(sound_N.shape, jnp.int32),
+        losses=clean_or_none(problem.losses),
+        anchor_similarity=clean_or_none(similarity),
+        norms=clean_or_none(problem.norms),
+        reference_losses=clean_or_none(problem.reference_losses),
     )
-    return pool, jnp.sum(present_N & ~candidates, dtype=jnp.int32)
+    return pool, jnp.sum(present_N & ~sound_N, dtype=jnp.int32)
+
+
+def _sound_rows(gram: jax.Array, sound_N: jax.Array) -> jax.Array:
+    """The candidates among `sound_N` whose entries of K with the others are finite, bool[N]."""
+    # A candidate with a broken gradient spoils its column in everybody's row, but it alone has a
+    # broken diagonal: judge by the diagonal first, and the other entries only among the rest.
+    sound_N = sound_N & jnp.isfinite(jnp.diagonal(gram))
+    pair_NxN = sound_N[:, None] & sound_N[None, :]
+    return sound_N & jnp.all(jnp.isfinite(gram) | ~pair_NxN, axis=1)
 
 
 def check_shapes(problem: Problem, size: int) -> None:
@@ -124,13 +183,23 @@ def check_shapes(problem: Problem, size: int) -> None:
     """
     _check_array("alignment", problem.alignment, ("N",), jnp.floating)
     pool_size = problem.alignment.shape[0]
-    _check_array("gram", problem.gram, (pool_size, pool_size), jnp.floating)
+    if (problem.gram is None) == (problem.features is None):
+        raise ValueError(
+            f"exactly one of gram and features must be given, got "
+            f"{'neither' if problem.gram is None else 'both'}; "
+            "gram is f32[N, N], and features f32[N, M] stand in for it in large pools."
+        )
+    if problem.gram is not None:
+        _check_array("gram", problem.gram, (pool_size, pool_size), jnp.floating)
+    if problem.features is not None:
+        _check_array("features", problem.features, (pool_size, "M"), jnp.floating)
     _check_array("domains", problem.domains, (pool_size,), jnp.integer)
     _check_array("budgets", problem.budgets, ("P",), jnp.integer)
     if problem.budgets.shape[0] < 1:
         raise ValueError("budgets must name at least one domain, got shape (0,); pass i32[P].")
-    if problem.losses is not None:
-        _check_array("losses", problem.losses, (pool_size,), jnp.floating)
+    for name in ("losses", "norms", "reference_losses"):
+        if getattr(problem, name) is not None:
+            _check_array(name, getattr(problem, name), (pool_size,), jnp.floating)
     if problem.anchor_similarity is not None:
         _check_array("anchor_similarity", problem.anchor_similarity, (pool_size, "A"), jnp.floating)
     check_size(size)
@@ -171,7 +240,7 @@ def check_values(problem: Problem, size: int, *, budgeted: bool) -> None:
             )
     if is_concrete(problem.budgets):
         _check_budgets(np.asarray(problem.budgets), size, budgeted=budgeted)
-    if is_concrete(problem.gram):
+    if problem.gram is not None and is_concrete(problem.gram):
         _check_symmetric(np.asarray(problem.gram, np.float32))
 
 

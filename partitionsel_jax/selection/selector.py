@@ -2,7 +2,6 @@
 
 import functools
 import operator
-from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ from partitionsel_jax.selection.problem import (
     make_pool,
 )
 from partitionsel_jax.selection.rules import RANDOMISED, RULES
+from partitionsel_jax.selection.solvers import SOLVERS
 from partitionsel_jax.selection.utilities import UTILITIES
 
 
@@ -30,6 +30,7 @@ def select(
     utility: str = "gradient_matching",
     coupling: str = "joint",
     rule: str = "greedy",
+    solver: str = "exact",
     ridge: jax.Array | float = 0.0,
     swaps: int = 0,
     step_scale: jax.Array | float = 1.0,
@@ -43,7 +44,7 @@ def select(
     * budgets are filled even by candidates that add nothing (weight 0); a slot stays empty
       (index -1, weight 0) only when no feasible candidate is left;
     * padding rows (domain -1) are never picked; neither are candidates with a NaN or an infinity
-      in `alignment` or `gram`, which are counted in `dropped` and leave the others untouched;
+      in any of the problem's arrays, which are counted in `dropped` and leave the others untouched;
     * ties go to the lowest index; permuting the pool permutes the picks;
     * the same program runs eagerly and under jit, vmap, pmap and shard_map. Eager calls compile
       once per shape and choice of static arguments.
@@ -54,9 +55,10 @@ def select(
       utility: a key of `UTILITIES`. Static.
       coupling: a key of `COUPLINGS`. Static.
       rule: a key of `RULES`. Static.
-      ridge: f32[], >= 0; added to the Gram matrix's diagonal.
+      solver: a key of `SOLVERS`: how `gradient_matching` is maximised. Static.
+      ridge: f32[], >= 0; added to the Gram matrix's diagonal by `gradient_matching`.
       swaps: sweeps of improving exchanges after the last round, >= 0; each tries at most K. Static.
-      step_scale: f32[], > 0; step of utilities that model one update.
+      step_scale: f32[], > 0; eta, the step of `taylor`, which models one update.
       key: a `jax.random.key`; needed by random utilities and rules.
 
     Returns:
@@ -79,7 +81,8 @@ def select(
       [0, 2]
     """
     check_shapes(problem, size)
-    _check_choices(problem, size=size, utility=utility, coupling=coupling, rule=rule, swaps=swaps)
+    check_choices(utility=utility, coupling=coupling, rule=rule, solver=solver, swaps=swaps)
+    _check_needs(problem, size=size, utility=utility)
     check_values(problem, operator.index(size), budgeted=coupling in BUDGETED)
     draws = UTILITIES[utility].draws or rule in RANDOMISED
     options = Options(
@@ -89,6 +92,7 @@ def select(
         key=key if draws else None,
         size=operator.index(size),
         rule=rule,
+        solver=solver,
         swaps=operator.index(swaps),
     )
     return _select(problem, options, utility=utility, coupling=coupling)
@@ -112,34 +116,65 @@ def _select(problem: Problem, options: Options, *, utility: str, coupling: str) 
     )
 
 
-def _check_choices(
-    problem: Problem, *, size: int, utility: str, coupling: str, rule: str, swaps: int
-) -> None:
-    """Checks the names, and that what they name goes together."""
-    _check_name("utility", utility, UTILITIES)
-    _check_name("coupling", coupling, COUPLINGS)
-    _check_name("rule", rule, RULES)
+def check_choices(*, utility: str, coupling: str, rule: str, solver: str, swaps: int) -> None:
+    """Checks the names, and that what they name goes together.
+
+    Raises:
+      ValueError: an unknown name, or a pair that makes no sense.
+    """
+    for argument, name, known in (
+        ("utility", utility, UTILITIES),
+        ("coupling", coupling, COUPLINGS),
+        ("rule", rule, RULES),
+        ("solver", solver, SOLVERS),
+    ):
+        if name not in known:
+            raise ValueError(f"{argument} must be one of {sorted(known)}, got {name!r}.")
     if isinstance(swaps, bool) or not hasattr(swaps, "__index__") or operator.index(swaps) < 0:
         raise ValueError(f"swaps must be a Python integer >= 0 (it is static), got {swaps!r}.")
     entry = UTILITIES[utility]
+    if rule not in entry.rules:
+        able = [name for name, entry in UTILITIES.items() if rule in entry.rules]
+        raise ValueError(
+            f"rule={rule!r} needs a utility whose scores change with the picks, one of {able}, "
+            f"got utility={utility!r}; use rule='greedy' with it."
+        )
+    weighted = [name for name, entry in UTILITIES.items() if entry.refits]
+    for came, unusual in ((f"swaps={swaps}", swaps > 0), (f"solver={solver!r}", solver != "exact")):
+        if unusual and not entry.refits:
+            raise ValueError(
+                f"{came} needs a utility that refits weights, one of {weighted}, got "
+                f"utility={utility!r}; use swaps=0 and solver='exact' with it."
+            )
+    if swaps and solver != "exact":
+        raise ValueError(
+            f"swaps={swaps} needs solver='exact', whose weights are refitted exactly, got "
+            f"solver={solver!r}; use swaps=0 with it."
+        )
+
+
+def _check_needs(problem: Problem, *, size: int, utility: str) -> None:
+    """Checks that the problem holds what the utility reads."""
+    entry = UTILITIES[utility]
+    for field in entry.needs:
+        if getattr(problem, field) is None:
+            raise ValueError(
+                f"utility={utility!r} needs Problem.{field}, got None; "
+                f"pass {_SHAPES[field]}, or choose another utility."
+            )
     pool_size = problem.alignment.shape[0]
     if entry.takes_all and size != pool_size:
         raise ValueError(
             f"size must be the pool's {pool_size} with utility={utility!r}, got {size}; "
             "draw a pool of that size, or choose a utility that selects."
         )
-    refitting = [name for name, other in UTILITIES.items() if other.refits]
-    if not entry.refits and (rule in RANDOMISED or swaps):
-        came = f"rule={rule!r}" if rule in RANDOMISED else f"swaps={swaps}"
-        raise ValueError(
-            f"{came} needs a utility that refits weights, one of {refitting}, got "
-            f"utility={utility!r}; use rule='greedy' and swaps=0 with it."
-        )
 
 
-def _check_name(argument: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise ValueError(f"{argument} must be one of {sorted(known)}, got {name!r}.")
+_SHAPES = {
+    "gram": "the Gram matrix f32[N, N] (it compares all pairs, which features cannot spare it)",
+    "losses": "the candidates' losses f32[N]",
+    "anchor_similarity": "the candidates' similarities to the anchors f32[N, A]",
+}
 
 
 def _scalar(name: str, value: jax.Array | float, *, positive: bool = False) -> jax.Array:
