@@ -1,10 +1,17 @@
 """Certificate of optimality: how much a selection can at most have lost to the best one.
 
 f(S) / f(all N) <= f(S) / f(S*), because dropping the matroid can only raise the optimum. f(all N)
-is a convex problem; what is used is an upper bound on it, so that stopping early makes the
-certificate smaller and never wrong.
+is bounded from above by duality, so that stopping early makes the certificate smaller, never wrong:
+for every u, of whatever signs, with Ku >= s, and every v >= 0,
+
+    U(v) = <v, s> - v'Kv / 2  <=  <v, Ku> - v'Kv / 2  <=  u'Ku / 2 .
+
+Such a u is a multiple of a nearly optimal w >= 0. Where gradients positively span their space there
+is none with slack, but there the anchors can be matched as if weights had no sign: then u solves
+Ku = s.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,18 +20,33 @@ import jax.numpy as jnp
 from partitionsel_jax.selection.carries import tie
 from partitionsel_jax.selection.problem import Pool
 
-# One product with K each; some 60 settle a well-conditioned pool from a selection's weights.
-MAX_ITERATIONS = 200
-# Relative gap between the bound and the utility reached, below which the bound is sharp enough.
-GAP = 1e-5
+# Relative gap between the bound and a utility reached, below which the bound is sharp enough.
+GAP = 1e-3
+# Products with K at most: for weights >= 0, and for weights of any sign.
+MAX_ASCENT = 240
+MAX_CONJUGATE = 120
+# Steps between two looks at the bound, each of which costs about as much as a step.
+STRIDE = 4
+# Ku >= s is meant up to this share of the largest alignment: float32 knows s no better.
+ROUNDING = 1e-5
+
+Product = Callable[[jax.Array], jax.Array]
 
 
 class _Ascent(NamedTuple):
     weights: jax.Array
-    residual: jax.Array
+    product: jax.Array
     step: jax.Array
     value: jax.Array
     bound: jax.Array
+    iteration: jax.Array
+
+
+class _Conjugate(NamedTuple):
+    solution: jax.Array
+    residual: jax.Array
+    direction: jax.Array
+    square: jax.Array
     iteration: jax.Array
 
 
@@ -36,12 +58,12 @@ def certify(
     Args:
       pool: with N candidates, after the coupling.
       indices: i32[K]; the picks, -1 for none.
-      weights: f32[K]; theirs, from which the ascent starts.
+      weights: f32[K]; theirs, from which the search for a bound starts.
       utility: f32[]; f(S).
       ridge: f32[].
 
     Returns:
-      f32[] in [0, 1]; 1 where the optimum is 0.
+      f32[] in [0, 1]; 1 where the optimum is 0, and 0 where no bound was found.
     """
     size = pool.alignment.shape[0]
     start = jnp.zeros((size + 1,), jnp.float32).at[indices].add(weights)[:size]
@@ -53,58 +75,121 @@ def certify(
 def upper_bound(pool: Pool, weights: jax.Array, ridge: jax.Array) -> jax.Array:
     """Upper bound on max U(v) over v >= 0 supported anywhere in the pool.
 
-    Projected gradient ascent with Barzilai-Borwein steps. As U is concave,
-    U(v) <= U(w) + <r, v - w> at every w with gradient r; with sum(v) <= 2 sum(w) that is at most
-    U(w) - <r, w> + 2 max(r, 0) sum(w). The smallest such bound met on the way is kept.
-
     Args:
       pool: with N candidates.
-      weights: f32[N], >= 0; where the ascent starts.
+      weights: f32[N], >= 0; where the search starts.
       ridge: f32[].
 
     Returns:
-      f32[].
+      f32[]; infinite where none was found.
     """
-    largest = jnp.max(pool.gram.diagonal()) + ridge
+    diagonal_N = pool.gram.diagonal()
+    # A candidate without a gradient carries no weight, whatever its alignment.
+    alignment_N = jnp.where(diagonal_N > 0.0, pool.alignment, 0.0)
+    largest = jnp.max(diagonal_N) + ridge
     first_step = 1.0 / jnp.where(largest > 0.0, largest, 1.0)
 
-    def gradient(weights_N: jax.Array) -> jax.Array:
-        return pool.alignment - pool.gram.product(weights_N) - ridge * weights_N
+    def product(weights_N: jax.Array) -> jax.Array:
+        return pool.gram.product(weights_N) + ridge * weights_N
 
-    def ascend(state: _Ascent) -> _Ascent:
-        weights_N = jnp.maximum(state.weights + state.step * state.residual, 0.0)
-        residual = gradient(weights_N)
-        moved, turned = weights_N - state.weights, state.residual - residual
-        curvature = jnp.dot(moved, turned)
+    value, bound = _ascend(product, alignment_N, weights, first_step)
+    return _unsigned(product, alignment_N, value, bound)
+
+
+def _ascend(
+    product: Product, alignment_N: jax.Array, weights_N: jax.Array, first_step: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """A utility reached, and the best bound met on the way, by weights >= 0.
+
+    Projected gradient ascent with Barzilai-Borwein steps.
+    """
+
+    def advance(state: _Ascent, long: bool) -> _Ascent:
+        weights_N = jnp.maximum(state.weights + state.step * (alignment_N - state.product), 0.0)
+        product_N = product(weights_N)
+        moved_N, turned_N = weights_N - state.weights, product_N - state.product
+        curvature = jnp.dot(moved_N, turned_N)
         # Long and short steps by turns: the long one alone may cycle on a bounded problem.
-        even = state.iteration % 2 == 0
-        step = jnp.where(even, jnp.dot(moved, moved), curvature)
-        step = step / jnp.where(even, curvature, jnp.dot(turned, turned))
+        if long:
+            step = jnp.dot(moved_N, moved_N) / curvature
+        else:
+            step = curvature / jnp.dot(turned_N, turned_N)
         step = jnp.where(curvature > 0.0, step, first_step)
-        value, bound = _value_and_bound(pool, weights_N, residual)
-        bound = jnp.minimum(state.bound, bound)
-        return _Ascent(weights_N, residual, step, value, bound, state.iteration + 1)
+        return state._replace(weights=weights_N, product=product_N, step=step)
 
-    residual = gradient(weights)
-    value, bound = _value_and_bound(pool, weights, residual)
-    # At w = 0 the bound says nothing yet unless no gradient is positive.
-    bound = jnp.where(jnp.any(weights > 0.0) | (jnp.max(residual) <= 0.0), bound, jnp.inf)
-    start = _Ascent(weights, residual, first_step, value, bound, jnp.int32(0))
+    def stride(state: _Ascent) -> _Ascent:
+        for number in range(STRIDE):
+            state = advance(state, long=number % 2 == 0)
+        value, bound = _value_and_bound(alignment_N, state.weights, state.product)
+        return state._replace(
+            value=jnp.maximum(state.value, value),
+            bound=jnp.minimum(state.bound, bound),
+            iteration=state.iteration + STRIDE,
+        )
+
+    product_N = product(weights_N)
+    value, bound = _value_and_bound(alignment_N, weights_N, product_N)
+    start = _Ascent(weights_N, product_N, first_step, value, bound, jnp.int32(0))
     final = jax.lax.while_loop(
-        lambda state: (
-            (state.iteration < MAX_ITERATIONS) & (state.bound - state.value > GAP * state.value)
-        ),
-        ascend,
-        tie(start, pool),
+        lambda state: (state.iteration < MAX_ASCENT) & _loose(state.value, state.bound),
+        stride,
+        tie(start, product_N, alignment_N),
     )
-    return final.bound
+    return final.value, final.bound
+
+
+def _unsigned(
+    product: Product, alignment_N: jax.Array, value: jax.Array, bound: jax.Array
+) -> jax.Array:
+    """The bound by weights of any sign, where that is better: conjugate gradients on Ku = s."""
+    tolerance = ROUNDING * jnp.max(jnp.abs(alignment_N))
+
+    def unsolved(state: _Conjugate) -> jax.Array:
+        solved = jnp.max(jnp.abs(state.residual)) <= 0.5 * tolerance
+        return _loose(value, bound) & ~solved & (state.iteration < MAX_CONJUGATE)
+
+    def advance(state: _Conjugate) -> _Conjugate:
+        turned_N = product(state.direction)
+        curvature = jnp.dot(state.direction, turned_N)
+        length = state.square / jnp.where(curvature > 0.0, curvature, jnp.inf)
+        residual_N = state.residual - length * turned_N
+        square = jnp.dot(residual_N, residual_N)
+        return _Conjugate(
+            solution=state.solution + length * state.direction,
+            residual=residual_N,
+            direction=residual_N + square / state.square * state.direction,
+            square=square,
+            iteration=state.iteration + 1,
+        )
+
+    zeros_N = jnp.zeros_like(alignment_N)
+    square = jnp.dot(alignment_N, alignment_N)
+    start = _Conjugate(zeros_N, alignment_N, alignment_N, square, jnp.int32(0))
+    final = jax.lax.while_loop(unsolved, advance, tie(start, alignment_N, value, bound))
+    # The residual that is carried along is not quite s - Ku: the bound wants the true one.
+    reached_N = jax.lax.cond(
+        final.iteration > 0, lambda: product(final.solution), lambda: tie(zeros_N, alignment_N)
+    )
+    _, unsigned = _value_and_bound(alignment_N, final.solution, reached_N)
+    return jnp.where(final.iteration > 0, jnp.minimum(bound, unsigned), bound)
+
+
+def _loose(value: jax.Array, bound: jax.Array) -> jax.Array:
+    """Whether a utility reached leaves the bound much room to come down."""
+    return bound > (1.0 + GAP) * jnp.maximum(value, 0.0)
 
 
 def _value_and_bound(
-    pool: Pool, weights: jax.Array, residual: jax.Array
+    alignment_N: jax.Array, weights_N: jax.Array, product_N: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """U(w), and the bound on the optimum that its gradient gives."""
-    value = 0.5 * jnp.dot(weights, pool.alignment + residual)
-    heaviest = 2.0 * jnp.sum(weights)
-    slack = heaviest * jnp.maximum(jnp.max(residual), 0.0) - jnp.dot(residual, weights)
-    return value, value + slack
+    """U(w), and (c w)'K(c w) / 2 for the least c >= 0 with cKw >= s; infinite if there is none."""
+    energy = jnp.dot(weights_N, product_N)
+    value = jnp.dot(weights_N, alignment_N) - 0.5 * energy
+    wanted_N = alignment_N - ROUNDING * jnp.max(jnp.abs(alignment_N))
+    safe_N = jnp.where(product_N == 0.0, 1.0, product_N)
+    ratio_N = jnp.where(product_N == 0.0, jnp.inf, wanted_N / safe_N)
+    # Where s > 0, c must reach s / Kw, which takes Kw > 0; where both are below 0, not pass it.
+    least = jnp.max(jnp.where(wanted_N > 0.0, jnp.where(product_N > 0.0, ratio_N, jnp.inf), 0.0))
+    most = jnp.min(jnp.where((wanted_N <= 0.0) & (product_N < 0.0), ratio_N, jnp.inf))
+    bound = 0.5 * least**2 * jnp.maximum(energy, 0.0)
+    return value, jnp.where((least <= most) & jnp.isfinite(least), bound, jnp.inf)

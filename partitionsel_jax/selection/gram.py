@@ -11,6 +11,8 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from partitionsel_jax.selection.indexing import gather, take
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +36,16 @@ class DenseGram:
 
     def trace(self, pick: jax.Array) -> jax.Array:
         """What is kept of candidate `pick`, i32[]."""
-        return self.matrix[pick]
+        return take(self.matrix, pick)
 
     def row(self, pick: jax.Array) -> jax.Array:
         """Row `pick` of K, f32[N]."""
-        return self.matrix[pick]
+        return take(self.matrix, pick)
 
     def among(self, traces_KxX: jax.Array, indices_K: jax.Array, pick: jax.Array) -> jax.Array:
         """K between `pick` and the picks, f32[K]; arbitrary where the index is -1."""
         del traces_KxX
-        return self.matrix[pick][indices_K]
+        return gather(take(self.matrix, pick), indices_K)
 
     def combine(self, traces_KxX: jax.Array, weights_K: jax.Array) -> jax.Array:
         """The picks' rows of K summed by weight, f32[N]."""
@@ -87,8 +89,9 @@ class FactoredGram:
 
     def trace(self, pick: jax.Array) -> jax.Array:
         """What is kept of candidate `pick`, i32[]."""
-        blocks_G = jnp.arange(self.group_count) == (0 if self.groups is None else self.groups[pick])
-        return jnp.where(blocks_G[:, None], self.features[pick][None, :], 0.0)
+        group = 0 if self.groups is None else take(self.groups, pick)
+        blocks_G = jnp.arange(self.group_count) == group
+        return jnp.where(blocks_G[:, None], take(self.features, pick)[None, :], 0.0)
 
     def row(self, pick: jax.Array) -> jax.Array:
         """Row `pick` of K, f32[N]."""

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from partitionsel_jax.selection.indexing import take
 from partitionsel_jax.selection.problem import Pool
 
 
@@ -32,10 +33,10 @@ def from_pool(pool: Pool) -> Matroid:
 
 def add(matroid: Matroid, pick: jax.Array) -> Matroid:
     """Contracts by `pick`, i32[] in [-1, N); -1 changes nothing."""
-    domain = jnp.where(pick >= 0, matroid.domains[pick], -1)
+    domain = jnp.where(pick >= 0, take(matroid.domains, pick), -1)
     taken_P = jnp.arange(matroid.remaining.shape[0]) == domain
     remaining = matroid.remaining - taken_P
-    exhausted = (matroid.domains == domain) & (remaining[domain] <= 0)
+    exhausted = (matroid.domains == domain) & (take(remaining, domain) <= 0)
     chosen = jnp.arange(matroid.domains.shape[0]) == pick
     return dataclasses.replace(
         matroid, remaining=remaining, open=matroid.open & ~chosen & ~exhausted

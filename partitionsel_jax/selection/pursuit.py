@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.selection import refit
+from partitionsel_jax.selection.indexing import gather, put, take
 from partitionsel_jax.selection.problem import Options, Pool
 from partitionsel_jax.selection.refit import Support
 from partitionsel_jax.selection.rounds import Rounds, play
@@ -47,7 +48,8 @@ def pursue(pool: Pool, options: Options) -> Rounds[Pursuit]:
     scale = jnp.max(jnp.abs(pool.alignment))
 
     def add(pursuit: Pursuit, indices: jax.Array, slot: jax.Array, pick: jax.Array) -> Pursuit:
-        return solve(fill(pursuit, indices, pool, options.ridge, slot, pick), pool, scale)
+        pursuit = fill(pursuit, indices, pool, options.ridge, slot, pick)
+        return extend(pursuit, indices, pool, options.ridge, scale, slot)
 
     return play(start(pool, options.size), lambda pursuit: pursuit.residual, add, pool, options)
 
@@ -73,20 +75,52 @@ def fill(
     filled = pick >= 0
     here_K = jnp.arange(indices.shape[0]) == slot
     trace = jnp.where(filled, pool.gram.trace(pick), 0.0)
-    traces = pursuit.traces.at[slot].set(trace)
+    traces = put(pursuit.traces, slot, trace)
     row_K = pool.gram.among(traces, indices, pick) + jnp.where(here_K, ridge, 0.0)
     row_K = jnp.where(filled & (indices >= 0), row_K, 0.0)
     support = pursuit.support
     support = dataclasses.replace(
         support,
-        gram=support.gram.at[slot].set(row_K).at[:, slot].set(row_K),
-        target=support.target.at[slot].set(jnp.where(filled, pool.alignment[pick], 0.0)),
+        gram=put(put(support.gram, slot, row_K), slot, row_K, axis=1),
+        target=put(support.target, slot, jnp.where(filled, take(pool.alignment, pick), 0.0)),
     )
     return dataclasses.replace(pursuit, traces=traces, support=support)
+
+
+def extend(
+    pursuit: Pursuit,
+    indices: jax.Array,
+    pool: Pool,
+    ridge: jax.Array,
+    scale: jax.Array,
+    slot: jax.Array,
+) -> Pursuit:
+    """Refits after `slot` was filled, the others' weights being those of the last refit.
+
+    Nearly always one bordered Newton step is the whole refit, and the renewed residual, read at the
+    picks, is the proof. Only where it is not, the active set is worked out.
+    """
+    support = refit.enter(pursuit.support, slot, take(pursuit.residual, take(indices, slot)), scale)
+    residual_N = _residual(pursuit, support, pool)
+    residual_K = jnp.where(indices >= 0, gather(residual_N, indices) - ridge * support.weights, 0.0)
+    start = dataclasses.replace(pursuit, support=support, residual=residual_N)
+    # A loop of at most one turn: unlike a conditional it is skipped under `vmap` too, where no
+    # problem of the batch needs it.
+    _, pursuit = jax.lax.while_loop(
+        lambda carry: carry[0],
+        lambda carry: (jnp.zeros_like(carry[0]), solve(carry[1], pool, scale)),
+        (refit.unsettled(support, residual_K, scale), start),
+    )
+    return pursuit
 
 
 def solve(pursuit: Pursuit, pool: Pool, scale: jax.Array) -> Pursuit:
     """Refits the weights on the support and renews the residual over the pool."""
     support = refit.refit(pursuit.support, scale)
-    residual = pool.alignment - pool.gram.combine(pursuit.traces, support.weights)
-    return dataclasses.replace(pursuit, support=support, residual=residual)
+    return dataclasses.replace(
+        pursuit, support=support, residual=_residual(pursuit, support, pool)
+    )
+
+
+def _residual(pursuit: Pursuit, support: Support, pool: Pool) -> jax.Array:
+    return pool.alignment - pool.gram.combine(pursuit.traces, support.weights)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.selection.carries import tie
+from partitionsel_jax.selection.indexing import take
 
 # Residual, relative to the pool's largest alignment, below which a KKT condition counts as met.
 TOLERANCE = 1e-6
@@ -101,6 +102,45 @@ def refit(support: Support, scale: jax.Array) -> Support:
     return jax.lax.while_loop(unmet, solve, tie((support, residual, jnp.int32(0)), support, scale))[
         0
     ]
+
+
+def enter(support: Support, slot: jax.Array, ascent: jax.Array, scale: jax.Array) -> Support:
+    """Lets `slot` (i32[]), of weight 0, into the passive set by one bordered Newton step.
+
+    Args:
+      support: with K slots, whose other weights are optimal among themselves.
+      slot: the new one.
+      ascent: f32[]; its residual.
+      scale: f32[]; as for `refit`.
+
+    Returns:
+      The support after the step, or as it came where the residual is not positive or the step
+      would make a weight negative.
+    """
+    column = take(support.gram, slot)
+    solved = _solved(support, column)
+    here_K = jnp.arange(column.shape[0]) == slot
+    diagonal = take(column, slot)
+    schur = jnp.maximum(diagonal - jnp.dot(column, solved), PIVOT_FLOOR * diagonal)
+    length = ascent / jnp.where(schur > 0.0, schur, 1.0)
+    rising = solved - here_K
+    weights = support.weights - length * rising
+    sound = (ascent > TOLERANCE * scale) & (schur > 0.0) & (jnp.min(weights) >= 0.0)
+    factor = jnp.where(sound, 1.0 / jnp.where(schur > 0.0, schur, 1.0), 0.0)
+    return dataclasses.replace(
+        support,
+        weights=jnp.where(sound, weights, support.weights),
+        inverse=support.inverse + (factor * rising)[:, None] * rising[None, :],
+        passive=support.passive | (here_K & sound),
+    )
+
+
+def unsettled(support: Support, residual: jax.Array, scale: jax.Array) -> jax.Array:
+    """Whether `residual`, f32[K] = b - Aw, breaks a KKT condition by more than the tolerance."""
+    tolerance = TOLERANCE * scale
+    error = _stationarity_error(residual, support.passive)
+    ascending = (residual > tolerance) & ~support.passive & ~_zero_slots(support)
+    return jnp.any(ascending) | (error > tolerance)
 
 
 def release(support: Support, slot: jax.Array) -> Support:
@@ -196,9 +236,7 @@ def _pivot(
     inverse, passive = support.inverse, support.passive
     here_K = jnp.arange(passive.shape[0]) == slot
     column = support.gram[slot]
-    # One refinement keeps the errors of the inverse from feeding on themselves.
-    solved = _masked_product(inverse, column, passive)
-    solved += _masked_product(inverse, column - support.gram @ solved, passive)
+    solved = _solved(support, column)
     rising = solved - here_K
     schur = jnp.maximum(jnp.dot(rising, support.gram @ rising), PIVOT_FLOOR * column[slot])
     vector = jnp.where(enters, rising, inverse[slot])
@@ -209,6 +247,14 @@ def _pivot(
     passive = jnp.where(here_K, (passive | enters) & jnp.logical_not(leaves), passive)
     updated = inverse + (factor * vector)[:, None] * vector[None, :]
     return jnp.where(passive[:, None] & passive[None, :], updated, 0.0), passive
+
+
+def _solved(support: Support, column: jax.Array) -> jax.Array:
+    """A^-1 `column` on the passive set, f32[K]; 0 elsewhere."""
+    # One refinement keeps the errors of the inverse from feeding on themselves.
+    solved = _masked_product(support.inverse, column, support.passive)
+    left = column - support.gram @ solved
+    return solved + _masked_product(support.inverse, left, support.passive)
 
 
 def _renew_inverse(support: Support, count: jax.Array) -> Support:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from partitionsel_jax.selection import matroid as matroids
 from partitionsel_jax.selection.carries import tie
+from partitionsel_jax.selection.indexing import put, take
 from partitionsel_jax.selection.matroid import Matroid
 from partitionsel_jax.selection.problem import Options, Pool
 from partitionsel_jax.selection.rules import RANDOMISED, RULES
@@ -69,10 +70,10 @@ def play(
     def one_round(slot: jax.Array, rounds: Rounds[State]) -> Rounds[State]:
         score_N = score(rounds.state)
         pick = rule(score_N, rounds.matroid, uniform_K[slot])
-        indices = rounds.indices.at[slot].set(pick)
+        indices = put(rounds.indices, slot, pick)
         return Rounds(
             indices=indices,
-            gains=rounds.gains.at[slot].set(jnp.where(pick >= 0, score_N[pick], 0.0)),
+            gains=put(rounds.gains, slot, jnp.where(pick >= 0, take(score_N, pick), 0.0)),
             matroid=matroids.add(rounds.matroid, pick),
             state=add(rounds.state, indices, slot, pick),
         )

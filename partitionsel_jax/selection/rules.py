@@ -8,6 +8,7 @@ or -1 when no candidate is feasible.
 import jax
 import jax.numpy as jnp
 
+from partitionsel_jax.selection.indexing import take
 from partitionsel_jax.selection.matroid import Matroid
 
 
@@ -16,7 +17,7 @@ def greedy(residual: jax.Array, matroid: Matroid, uniform: jax.Array) -> jax.Arr
     del uniform
     score = jnp.where(matroid.open, residual, -jnp.inf)
     pick = jnp.argmax(score).astype(jnp.int32)
-    return jnp.where(matroid.open[pick], pick, -1)
+    return jnp.where(take(matroid.open, pick), pick, -1)
 
 
 def residual_random(residual: jax.Array, matroid: Matroid, uniform: jax.Array) -> jax.Array:
