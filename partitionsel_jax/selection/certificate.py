@@ -89,8 +89,10 @@ def upper_bound(pool: Pool, weights: jax.Array, ridge: jax.Array) -> jax.Array:
     largest = jnp.max(diagonal_N) + ridge
     first_step = 1.0 / jnp.where(largest > 0.0, largest, 1.0)
 
+    multiply = pool.gram.product()
+
     def product(weights_N: jax.Array) -> jax.Array:
-        return pool.gram.product(weights_N) + ridge * weights_N
+        return multiply(weights_N) + ridge * weights_N
 
     value, bound = _ascend(product, alignment_N, weights, first_step)
     return _unsigned(product, alignment_N, value, bound)

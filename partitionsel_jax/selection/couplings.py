@@ -8,7 +8,6 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from partitionsel_jax.selection.gram import DenseGram, Gram
 from partitionsel_jax.selection.problem import Pool
 
 
@@ -22,13 +21,9 @@ def independent(pool: Pool, size: int) -> Pool:
     """Each domain on its own, same budgets: cross-domain Gram entries become 0 (IWD, ID)."""
     del size
     count = pool.budgets.shape[0]
-    gram: Gram
-    if isinstance(pool.gram, DenseGram):
-        together_NxN = pool.domains[:, None] == pool.domains[None, :]
-        gram = DenseGram(jnp.where(together_NxN, pool.gram.matrix, 0.0))
-    else:
-        gram = dataclasses.replace(pool.gram, groups=pool.domains, group_count=count)
-    return dataclasses.replace(pool, gram=gram, groups=pool.domains, group_count=count)
+    return dataclasses.replace(
+        pool, gram=pool.gram.split(pool.domains, count), groups=pool.domains, group_count=count
+    )
 
 
 def agnostic(pool: Pool, size: int) -> Pool:

@@ -6,6 +6,7 @@ the feature vector, and no [N, N] array ever exists.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import TypeAlias
 
 import jax
@@ -17,13 +18,22 @@ from partitionsel_jax.selection.indexing import gather, take
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DenseGram:
-    """K as a matrix.
+    """K as a matrix, masked where it is read: a masked copy costs more than a whole pursuit.
 
     Attributes:
-      matrix: f32[N, N], symmetric; 0 between candidates of different groups.
+      matrix: f32[N, N], symmetric.
+      sound: bool[N]; rows and columns of other candidates may hold anything and count as 0.
+      groups: i32[N] in [0, G), or None; candidates of different groups have K_ij = 0.
     """
 
     matrix: jax.Array
+    sound: jax.Array
+    groups: jax.Array | None = None
+
+    def split(self, groups: jax.Array, group_count: int) -> "DenseGram":
+        """K without the entries between different groups."""
+        del group_count
+        return dataclasses.replace(self, groups=groups)
 
     @property
     def trace_shape(self) -> tuple[int, ...]:
@@ -32,20 +42,23 @@ class DenseGram:
 
     def diagonal(self) -> jax.Array:
         """K_ii, f32[N]."""
-        return jnp.diagonal(self.matrix)
+        return jnp.where(self.sound, jnp.diagonal(self.matrix), 0.0)
 
     def trace(self, pick: jax.Array) -> jax.Array:
         """What is kept of candidate `pick`, i32[]."""
-        return take(self.matrix, pick)
+        return self.row(pick)
 
     def row(self, pick: jax.Array) -> jax.Array:
         """Row `pick` of K, f32[N]."""
-        return take(self.matrix, pick)
+        known_N = self.sound
+        if self.groups is not None:
+            known_N = known_N & (self.groups == take(self.groups, pick))
+        return jnp.where(known_N, take(self.matrix, pick), 0.0)
 
     def among(self, traces_KxX: jax.Array, indices_K: jax.Array, pick: jax.Array) -> jax.Array:
         """K between `pick` and the picks, f32[K]; arbitrary where the index is -1."""
         del traces_KxX
-        return gather(take(self.matrix, pick), indices_K)
+        return gather(self.row(pick), indices_K)
 
     def combine(self, traces_KxX: jax.Array, weights_K: jax.Array) -> jax.Array:
         """The picks' rows of K summed by weight, f32[N]."""
@@ -55,9 +68,17 @@ class DenseGram:
         """The picks' rows of K, f32[K, N]."""
         return traces_KxX
 
-    def product(self, weights_N: jax.Array) -> jax.Array:
-        """K @ weights, f32[N]."""
-        return self.matrix @ weights_N
+    def masked(self) -> jax.Array:
+        """K, f32[N, N], with zeros where it counts as 0."""
+        known_NxN = self.sound[:, None] & self.sound[None, :]
+        if self.groups is not None:
+            known_NxN &= self.groups[:, None] == self.groups[None, :]
+        return jnp.where(known_NxN, self.matrix, 0.0)
+
+    def product(self) -> Callable[[jax.Array], jax.Array]:
+        """The function that multiplies f32[N] by K."""
+        matrix_NxN = self.masked()
+        return lambda weights_N: matrix_NxN @ weights_N
 
 
 @jax.tree_util.register_dataclass
@@ -77,6 +98,10 @@ class FactoredGram:
     features: jax.Array
     groups: jax.Array | None = None
     group_count: int = dataclasses.field(default=1, metadata={"static": True})
+
+    def split(self, groups: jax.Array, group_count: int) -> "FactoredGram":
+        """K without the entries between different groups."""
+        return dataclasses.replace(self, groups=groups, group_count=group_count)
 
     @property
     def trace_shape(self) -> tuple[int, ...]:
@@ -110,12 +135,13 @@ class FactoredGram:
         """The picks' rows of K, f32[K, N]."""
         return jax.vmap(self._against)(traces_KxX)
 
-    def product(self, weights_N: jax.Array) -> jax.Array:
-        """K @ weights, f32[N]."""
-        if self.groups is None:
-            return self.features @ (weights_N @ self.features)
-        member_GxN = self.groups[None, :] == jnp.arange(self.group_count)[:, None]
-        return self._against(jnp.where(member_GxN, weights_N[None, :], 0.0) @ self.features)
+    def product(self) -> Callable[[jax.Array], jax.Array]:
+        """The function that multiplies f32[N] by K."""
+        groups_1xN = jnp.zeros((1, 1), jnp.int32) if self.groups is None else self.groups[None, :]
+        member_GxN = groups_1xN == jnp.arange(self.group_count)[:, None]
+        return lambda weights_N: self._against(
+            jnp.where(member_GxN, weights_N[None, :], 0.0) @ self.features
+        )
 
     def _against(self, vector_GxM: jax.Array) -> jax.Array:
         """Every candidate's inner product with its own group's vector, f32[N]."""

@@ -1,8 +1,8 @@
 """Reading and writing at traced indices that are known to be in range, or -1.
 
-NumPy-style indexing wraps, clips and masks every traced index; in loops over small arrays that costs
-more than the arithmetic. Here -1, which stands for no pick, reads entry 0: callers mask what they
-read for it.
+NumPy-style indexing wraps, clips and masks every traced index; in loops over small arrays that
+costs more than the arithmetic. Here -1, which stands for no pick, reads entry 0: callers mask what
+they read for it.
 """
 
 import jax

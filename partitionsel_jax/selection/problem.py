@@ -147,7 +147,7 @@ def make_pool(problem: Problem) -> tuple[Pool, jax.Array]:
 
     gram: Gram
     if problem.gram is not None:
-        gram = DenseGram(jnp.where(sound_N[None, :], clean(problem.gram), 0.0))
+        gram = DenseGram(problem.gram.astype(jnp.float32), sound_N)
     else:
         assert problem.features is not None  # `check_shapes` has seen to it
         gram = FactoredGram(clean(problem.features))
@@ -170,9 +170,17 @@ def _sound_rows(gram: jax.Array, sound_N: jax.Array) -> jax.Array:
     """The candidates among `sound_N` whose entries of K with the others are finite, bool[N]."""
     # A candidate with a broken gradient spoils its column in everybody's row, but it alone has a
     # broken diagonal: judge by the diagonal first, and the other entries only among the rest.
-    sound_N = sound_N & jnp.isfinite(jnp.diagonal(gram))
-    pair_NxN = sound_N[:, None] & sound_N[None, :]
-    return sound_N & jnp.all(jnp.isfinite(gram) | ~pair_NxN, axis=1)
+    diagonal_N = jnp.diagonal(gram)
+    sound_N = sound_N & jnp.isfinite(diagonal_N)
+
+    def among_the_rest() -> jax.Array:
+        pair_NxN = sound_N[:, None] & sound_N[None, :]
+        return sound_N & jnp.all(jnp.isfinite(gram) | ~pair_NxN, axis=1)
+
+    # A product by zeros is NaN where an entry is not finite, and the fastest way to read them all.
+    zeros_N = 0.0 * jnp.where(sound_N, diagonal_N, 0.0)
+    spotless = jnp.all(jnp.isfinite(gram @ zeros_N))
+    return jax.lax.cond(spotless, lambda: sound_N, among_the_rest)
 
 
 def check_shapes(problem: Problem, size: int) -> None:

@@ -103,23 +103,26 @@ def extend(
     support = refit.enter(pursuit.support, slot, take(pursuit.residual, take(indices, slot)), scale)
     residual_N = _residual(pursuit, support, pool)
     residual_K = jnp.where(indices >= 0, gather(residual_N, indices) - ridge * support.weights, 0.0)
-    start = dataclasses.replace(pursuit, support=support, residual=residual_N)
+
+    def work_out(carry: tuple) -> tuple:
+        running, support, _ = carry
+        support = refit.refit(support, scale)
+        return jnp.zeros_like(running), support, _residual(pursuit, support, pool)
+
     # A loop of at most one turn: unlike a conditional it is skipped under `vmap` too, where no
     # problem of the batch needs it.
-    _, pursuit = jax.lax.while_loop(
+    _, support, residual_N = jax.lax.while_loop(
         lambda carry: carry[0],
-        lambda carry: (jnp.zeros_like(carry[0]), solve(carry[1], pool, scale)),
-        (refit.unsettled(support, residual_K, scale), start),
+        work_out,
+        (refit.unsettled(support, residual_K, scale), support, residual_N),
     )
-    return pursuit
+    return dataclasses.replace(pursuit, support=support, residual=residual_N)
 
 
 def solve(pursuit: Pursuit, pool: Pool, scale: jax.Array) -> Pursuit:
     """Refits the weights on the support and renews the residual over the pool."""
     support = refit.refit(pursuit.support, scale)
-    return dataclasses.replace(
-        pursuit, support=support, residual=_residual(pursuit, support, pool)
-    )
+    return dataclasses.replace(pursuit, support=support, residual=_residual(pursuit, support, pool))
 
 
 def _residual(pursuit: Pursuit, support: Support, pool: Pool) -> jax.Array:

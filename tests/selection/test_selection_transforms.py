@@ -111,3 +111,56 @@ def test_budgets_agree_under_vmap_and_shard_map():
         expected = np.stack([row[i] for row in eager])
         np.testing.assert_array_equal(mapped[i], expected)
         np.testing.assert_array_equal(sharded[i], expected)
+
+
+CALLS = [
+    {"utility": utility, "rule": rule}
+    for utility, entry in selection.UTILITIES.items()
+    for rule in entry.rules
+] + [{"solver": "published"}, {"swaps": 1}]
+
+
+@pytest.mark.parametrize("options", CALLS, ids=lambda call: "-".join(map(str, call.values())))
+@pytest.mark.parametrize("coupling", list(selection.COUPLINGS))
+def test_every_utility_traces_under_shard_map_with_its_checks(options, coupling):
+    """What varies over the mesh is checked when a program is traced; nothing is compiled here."""
+    size = 40 if selection.UTILITIES[options.get("utility", "random")].takes_all else 8
+
+    def run(problem, key):
+        similar = problem.gram[:, :5]
+        posed = dataclasses.replace(problem, losses=problem.alignment, anchor_similarity=similar)
+        return selection.select(posed, size=size, coupling=coupling, key=key, **options)
+
+    keys = jax.random.split(jax.random.key(0), DEVICES)
+    made = jax.eval_shape(shard_mapped(run, check_vma=True), problems(), keys)
+    assert made.indices.shape == (DEVICES, size)
+
+
+def test_best_of_is_the_best_of_its_draws_and_one_program():
+    problem = jax.tree.map(lambda leaf: leaf[0], problems())
+    key = jax.random.key(3)
+    best = selection.best_of(problem, size=8, restarts=6, key=key)
+    draws = [
+        selection.select(problem, size=8, rule="residual_random", key=own)
+        for own in jax.random.split(key, 6)
+    ]
+    values = [float(draw.utility) for draw in draws]
+    winner = draws[int(np.argmax(values))]
+    assert len(set(values)) > 1
+    assert best.indices.tolist() == winner.indices.tolist()
+    np.testing.assert_allclose(best.utility, winner.utility, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"restarts": 0}, "restarts"),
+        ({"restarts": 2.0}, "restarts"),
+        ({"restarts": 2, "rule": "greedy"}, "draws"),
+        ({"restarts": 2, "utility": "alignment"}, "rule='residual_random'"),
+    ],
+)
+def test_best_of_refuses(options, message):
+    problem = jax.tree.map(lambda leaf: leaf[0], problems())
+    with pytest.raises(ValueError, match=message):
+        selection.best_of(problem, size=8, key=jax.random.key(0), **options)

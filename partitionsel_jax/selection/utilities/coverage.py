@@ -15,7 +15,7 @@ from partitionsel_jax.selection.utilities.utility import Solution, additive
 def facility_location(pool: Pool, options: Options) -> Solution:
     """sum_j max(0, max_{i in S} K_ij) over the whole pool (CRAIG, CoLM)."""
     assert isinstance(pool.gram, DenseGram)  # `select` has seen to it
-    similarity_NxN = pool.gram.matrix
+    similarity_NxN = pool.gram.masked()
 
     def score(cover_N: jax.Array) -> jax.Array:
         return jnp.sum(jnp.maximum(similarity_NxN - cover_N[None, :], 0.0), axis=1)

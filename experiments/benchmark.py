@@ -1,0 +1,42 @@
+"""Measures the parts of a training step: python -m experiments.benchmark --suite=selection
+
+Prints a table, and writes it as SUITE.md and SUITE.json into --output if one is given.
+"""
+
+import jax
+from absl import app, flags
+
+from experiments import console
+
+_SUITE = flags.DEFINE_string("suite", None, "What to measure: selection.", required=True)
+_SIZES = flags.DEFINE_list(
+    "sizes", None, "Only these problems, e.g. 256x32x8,1024x128x8: pool x picks x domains."
+)
+_REPEATS = flags.DEFINE_integer(
+    "repeats", 30, "Timed runs of each method; slow ones get fewer.", lower_bound=1
+)
+_LARGE = flags.DEFINE_bool("large", False, "Also measure what takes minutes.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder to write the table and the numbers to.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; a subset is --sizes=NxKxP,...")
+    console.start()
+    # Compile times are part of what is measured.
+    jax.config.update("jax_enable_compilation_cache", False)
+    # Imported late, so that a mistyped flag answers at once.
+    from experiments import suites
+
+    with console.one_line_errors(ValueError, OSError, ImportError):
+        suites.run(
+            _SUITE.value,
+            sizes=_SIZES.value,
+            repeats=_REPEATS.value,
+            large=_LARGE.value,
+            output=_OUTPUT.value,
+        )
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,149 @@
+"""What every benchmark suite shares: timing, facts about the machine, and tables."""
+
+import dataclasses
+import importlib.metadata
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from partitionsel_jax import __version__
+
+# Seconds after which no method is repeated again; one that takes longer runs once.
+PATIENCE_S = 10.0
+PACKAGES = ("jax", "jaxlib", "numpy", "scipy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What a suite answers.
+
+    Attributes:
+      numbers: whatever JSON can hold; what was not measured is None.
+      markdown: the same as tables, with what has to be known in order to read them.
+    """
+
+    numbers: dict[str, Any]
+    markdown: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Time of one run in milliseconds: quartiles and fastest, and how many runs they come from."""
+
+    median: float
+    lower: float
+    upper: float
+    fastest: float
+    runs: int
+
+    def times(self, factor: float) -> "Timing":
+        """The timing of `factor` as much work."""
+        times = (self.median, self.lower, self.upper, self.fastest)
+        median, lower, upper, fastest = (factor * time for time in times)
+        return Timing(median, lower, upper, fastest, self.runs)
+
+
+def compiled(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], Any], float]:
+    """Compiles `function` for `arguments`, ahead of its first run.
+
+    Returns:
+      A run of it, which ends when its results are there, and the seconds that compiling took.
+    """
+    started = time.perf_counter()
+    program = jax.jit(function).lower(*arguments).compile()
+    seconds = time.perf_counter() - started
+    return lambda: jax.block_until_ready(program(*arguments)), seconds
+
+
+def interleave(
+    runs: Mapping[str, Callable[[], Any]], repeats: int
+) -> dict[str, tuple[Timing, Any]]:
+    """Times several methods by turns, so that a busy spell of the machine meets them all.
+
+    Args:
+      runs: name -> a run of the method, which returns when its result is there.
+      repeats: timed runs of each, >= 1; fewer where they would take more than `PATIENCE_S`. A first
+        run is not counted, unless it alone took longer than that.
+
+    Returns:
+      name -> timing, and what the first run returned.
+    """
+    outputs, seconds, planned = {}, {}, {}
+    for name, run in runs.items():
+        outputs[name], first = _timed(run)
+        planned[name] = min(repeats, int(PATIENCE_S / max(first, 1e-9)))
+        seconds[name] = [] if planned[name] else [first]
+    rounds = max(planned.values(), default=0)
+    for turn in range(rounds):
+        # Another method goes first every time: what runs after a large one finds a cold cache.
+        names = list(runs)[turn % len(runs) :] + list(runs)[: turn % len(runs)]
+        for name in names:
+            # Methods with fewer runs than others have them spread evenly.
+            if turn * planned[name] // rounds < (turn + 1) * planned[name] // rounds:
+                seconds[name].append(_timed(runs[name])[1])
+    return {name: (_timing(seconds[name]), outputs[name]) for name in runs}
+
+
+def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.perf_counter()
+    output = run()
+    return output, time.perf_counter() - started
+
+
+def _timing(seconds: Sequence[float]) -> Timing:
+    times = 1e3 * np.quantile(seconds, (0.5, 0.25, 0.75, 0.0))
+    median, lower, upper, fastest = times.tolist()
+    return Timing(median, lower, upper, fastest, len(seconds))
+
+
+def facts() -> dict[str, Any]:
+    """Device, host and versions."""
+    devices = jax.devices()
+    versions = {"partitionsel_jax": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+        "platform": devices[0].platform,
+        "host": f"{os.cpu_count()} cores, {platform.machine()}",
+        "versions": versions,
+    }
+
+
+def banner(facts: Mapping[str, Any]) -> str:
+    """One line of `facts`."""
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return f"{facts['suite']} on {facts['device']} ({facts['host']}); {versions}"
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns also line up as plain text."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = [headings, ["-" * width for width in widths], *rows]
+    return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
+
+
+def number(value: float | None, form: str | None = None) -> str:
+    """`value` in a table's cell, three digits if no form is given; a dash where there is none."""
+    if value is None:
+        return "–"
+    return format(value, form or (".0f" if abs(value) >= 100 else ".3g"))
+
+
+def finite(value: float) -> float | None:
+    """`value` for JSON, which knows no NaN."""
+    return float(value) if math.isfinite(value) else None
+
+
+def ratio(value: float | None, other: float | None) -> float | None:
+    """value / other; None where one is missing, or `other` 0."""
+    return None if value is None or not other else finite(value / other)
