@@ -44,7 +44,10 @@ def default() -> ConfigDict:
     config.selection = selection = ConfigDict()
     selection.pool, selection.size, selection.anchors = 64, 8, 32
     selection.utility, selection.coupling, selection.rule = "gradient_matching", "joint", "greedy"
+    selection.solver = "exact"
+    selection.reference = ""  # folder of a finished run, for reducible_loss
     selection.budgets, selection.shares, selection.temperature = "proportional", (), 1.0
+    selection.curriculum = ConfigDict({"decay": 0.9, "blend": 0.5, "floor": 0.05, "sharpness": 1.0})
     selection.anchor_mean = "plain"
     selection.ridge, selection.swaps, selection.step_scale = 0.0, 0, 1.0
     selection.weights, selection.weight_cap = "uniform", 3.0

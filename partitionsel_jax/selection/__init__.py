@@ -3,8 +3,9 @@
 from partitionsel_jax.selection import budgets, diagnostics
 from partitionsel_jax.selection.couplings import COUPLINGS
 from partitionsel_jax.selection.problem import Problem, Selection
+from partitionsel_jax.selection.restarts import best_of
 from partitionsel_jax.selection.rules import RULES
-from partitionsel_jax.selection.selector import select
+from partitionsel_jax.selection.selector import check_choices, select
 from partitionsel_jax.selection.solvers import SOLVERS
 from partitionsel_jax.selection.utilities import UTILITIES
 
@@ -15,7 +16,9 @@ __all__ = [
     "UTILITIES",
     "Problem",
     "Selection",
+    "best_of",
     "budgets",
+    "check_choices",
     "diagnostics",
     "select",
 ]

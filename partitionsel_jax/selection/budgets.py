@@ -18,7 +18,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from partitionsel_jax.selection import curriculum as curricula
+from partitionsel_jax.selection.curriculum import (
+    CurriculumState,
+    curriculum_start,
+    curriculum_update,
+)
 from partitionsel_jax.selection.problem import check_size, is_concrete
+
+__all__ = [
+    "CurriculumState",
+    "curriculum",
+    "curriculum_start",
+    "curriculum_update",
+    "fixed",
+    "proportional",
+    "temperature",
+    "uniform",
+]
+
+# How far below an integer floor * size may come out in float32 and still count as that integer.
+_ROUNDING = 1e-4
 
 
 def proportional(counts: jax.Array, size: int) -> jax.Array:
@@ -96,6 +116,65 @@ def temperature(counts: jax.Array, size: int, tau: jax.Array | float) -> jax.Arr
     return _temperature(counts, jnp.asarray(tau, jnp.float32), size=operator.index(size))
 
 
+def curriculum(
+    counts: jax.Array,
+    size: int,
+    state: CurriculumState,
+    *,
+    blend: jax.Array | float = 0.5,
+    floor: jax.Array | float = 0.05,
+    sharpness: jax.Array | float = 1.0,
+) -> jax.Array:
+    """Shares that move towards the domains whose anchors' loss falls least.
+
+    * Before any gain was seen they are `proportional`, the floor aside.
+    * From then on a domain has at least min(c_p, floor(floor * size)) picks.
+    * They do not depend on the losses' scale.
+    * Of domains that hold as many candidates, the one that improves least has no fewer picks than
+      `proportional` gives it.
+
+    Args:
+      counts: i32[P]; candidates per domain.
+      size: K >= 1. Static.
+      state: from `curriculum_start` and, every step, `curriculum_update`.
+      blend: f32[] in [0, 1]; weight of the tilted shares against the proportional ones.
+      floor: f32[] in [0, 1/P]; smallest share of a domain that has candidates.
+      sharpness: f32[], >= 0; how much the gains tilt the shares (see the module `curriculum`). The
+        shares per candidate of two domains differ by a factor of exp(2 sharpness) at most.
+
+    Returns:
+      i32[P] budgets; see the module's contract.
+
+    Example:
+      >>> state = curriculum_start(2)
+      >>> for losses in ([2.0, 2.0], [1.0, 1.9]):
+      ...     state = curriculum_update(state, jnp.array(losses))
+      >>> curriculum(jnp.array([40, 40]), 20, state).tolist()
+      [8, 12]
+    """
+    counts = _check(counts, size)
+    if state.gains.shape != counts.shape:
+        raise ValueError(
+            f"state must be of {counts.shape[0]} domains like counts, got {state.gains.shape[0]}; "
+            f"begin with curriculum_start({counts.shape[0]})."
+        )
+    curricula.check_share("blend", blend)
+    curricula.check_share("floor", floor)
+    if is_concrete(floor) and float(np.asarray(floor)) * counts.shape[0] > 1.0 + 1e-6:
+        raise ValueError(
+            f"floor must be at most 1/P = {1 / counts.shape[0]:g}, got {floor}; "
+            f"{counts.shape[0]} domains cannot each have a larger share."
+        )
+    if np.shape(sharpness) != () or (
+        is_concrete(sharpness) and not 0.0 <= float(np.asarray(sharpness)) < np.inf
+    ):
+        raise ValueError(
+            f"sharpness must be a finite scalar >= 0, got {sharpness}; 0 is proportional."
+        )
+    options = (jnp.asarray(value, jnp.float32) for value in (blend, floor, sharpness))
+    return _curriculum(counts, state, *options, size=operator.index(size))
+
+
 @functools.partial(jax.jit, static_argnames="size")
 def _proportional(counts: jax.Array, *, size: int) -> jax.Array:
     total = jnp.maximum(jnp.sum(counts), 1)
@@ -117,15 +196,36 @@ def _temperature(counts: jax.Array, tau: jax.Array, *, size: int) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="size")
-def _apportion(counts: jax.Array, shares: jax.Array, *, size: int) -> jax.Array:
-    """Budgets near min(c_p, level * share_p), the level such that they sum to `size`."""
+def _curriculum(
+    counts: jax.Array,
+    state: CurriculumState,
+    blend: jax.Array,
+    floor: jax.Array,
+    sharpness: jax.Array,
+    *,
+    size: int,
+) -> jax.Array:
+    lowest = jnp.minimum(counts, jnp.floor(floor * size + _ROUNDING).astype(jnp.int32))
+    shares = curricula.shares(counts, state, blend, floor, sharpness)
+    seats = _apportion(counts, shares, lowest, size=size)
+    return jnp.where(jnp.any(state.weights > 0.0), seats, _proportional(counts, size=size))
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _apportion(
+    counts: jax.Array, shares: jax.Array, lowest: jax.Array | int = 0, *, size: int
+) -> jax.Array:
+    """Budgets near min(c_p, level * share_p), the level such that they sum to `size`.
+
+    None is below `lowest`, i32[P] <= counts, which must not sum to more than `size`.
+    """
     favoured = shares > 0.0
     held = jnp.sum(jnp.where(favoured, counts, 0))
     slack = jnp.maximum(size - held, 0)
     quota = _fill(jnp.where(favoured, counts, 0), shares, size - slack)
     quota += _fill(jnp.where(favoured, 0, counts), jnp.ones_like(shares), slack)
-    seats = jnp.minimum(jnp.floor(quota).astype(jnp.int32), counts)
-    return _settle(seats, quota, counts, size)
+    seats = jnp.clip(jnp.floor(quota).astype(jnp.int32), lowest, counts)
+    return _settle(seats, quota, counts, lowest, size)
 
 
 def _fill(counts: jax.Array, shares: jax.Array, amount: jax.Array) -> jax.Array:
@@ -143,13 +243,15 @@ def _fill(counts: jax.Array, shares: jax.Array, amount: jax.Array) -> jax.Array:
     return jnp.where(wanted > 0.0, jnp.minimum(held, level * wanted), 0.0)
 
 
-def _settle(seats: jax.Array, quota: jax.Array, counts: jax.Array, size: int) -> jax.Array:
+def _settle(
+    seats: jax.Array, quota: jax.Array, counts: jax.Array, lowest: jax.Array | int, size: int
+) -> jax.Array:
     """Gives the seats that flooring left, one at a time, to the largest remainder."""
     goal = jnp.minimum(size, jnp.sum(counts))
 
     def move_one(seats: jax.Array) -> jax.Array:
         short = jnp.sum(seats) < goal
-        able = jnp.where(short, seats < counts, seats > 0)
+        able = jnp.where(short, seats < counts, seats > lowest)
         need = jnp.where(short, quota - seats, seats - quota)
         chosen = jnp.argmax(jnp.where(able, need, -jnp.inf))
         return seats.at[chosen].add(jnp.where(short, 1, -1))

@@ -158,10 +158,12 @@ def _compile(
 ) -> dict[str, float]:
     """Compiles the step; returns its stages' shares, where it has more than the update."""
     pool, anchors = (setup.shard(rows) for rows in setup.pools[start])
-    spent.compile += setup.training_step.compile(state, frozen, pool, anchors, setup.seed)
-    if not setup.settings.selection.needs_features:
+    inputs = (state, frozen, pool, anchors)
+    spent.compile += setup.training_step.compile(*inputs, setup.seed, setup.reference)
+    chosen = setup.settings.selection
+    if not (chosen.needs_features or chosen.needs_losses):
         return {}
-    return run_programs.stage_shares(setup.step, setup.devices, state, frozen, pool, anchors)
+    return run_programs.stage_shares(setup.step, setup.devices, *inputs, setup.reference)
 
 
 def _fit(
@@ -192,7 +194,9 @@ def _fit(
 
     for step, rows in enumerate(data.prefetch(setup.pools, start, last), start + 1):
         pool, anchors = (setup.shard(part) for part in rows)
-        state, record = setup.training_step(state, frozen, pool, anchors, setup.seed)
+        state, record = setup.training_step(
+            state, frozen, pool, anchors, setup.seed, setup.reference
+        )
         if running is not None:
             write(*running)
         running = (step, record)

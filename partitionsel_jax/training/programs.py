@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax import models, selection
+from partitionsel_jax.gradients.features import Features, unit
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.training import spmd
+from partitionsel_jax.training.candidates import Candidates, compare
 from partitionsel_jax.training.state import TrainState
-from partitionsel_jax.training.step import Candidates, Step
+from partitionsel_jax.training.step import Step
 
 Devices = tuple[jax.Device, ...]
 
@@ -52,10 +54,10 @@ def evaluators(model: models.Model, devices: Devices) -> Evaluators:
 
 @functools.lru_cache(maxsize=16)
 def training_step(step: Step, devices: Devices) -> spmd.Program:
-    """(state, frozen, pool, anchors, seed) -> (state, record), as one program."""
+    """(state, frozen, pool, anchors, seed, reference) -> (state, record), as one program."""
     # The state is replaced by its successor, so its buffers are given away.
     return spmd.data_parallel(
-        step.__call__, (False, False, True, True, False), devices, donate=(0,)
+        step.__call__, (False, False, True, True, False, False), devices, donate=(0,)
     )
 
 
@@ -64,22 +66,28 @@ def _stages(step: Step, devices: Devices) -> tuple[spmd.Program, spmd.Program]:
     """Selection and update as programs of their own, to be timed."""
 
     # The pool is not read where it is not used: `jax.pmap` wants one argument to map over.
-    def choose(candidates, key, pool):
-        return step.choose(candidates, key)[0]
+    def choose(candidates, key, curriculum, pool):
+        return step.choose(candidates, key, curriculum)[0]
 
     def update(state, frozen, result, pool):
-        return step.update(state, frozen, spmd.gather(pool), result)
+        return step.update(state, frozen, spmd.gather(pool), result, state.curriculum)
 
     return (
-        spmd.data_parallel(choose, (False, False, True), devices),
+        spmd.data_parallel(choose, (False, False, False, True), devices),
         spmd.data_parallel(update, (False, False, False, True), devices),
     )
 
 
 def stage_shares(
-    step: Step, devices: Devices, state: TrainState, frozen: Any, pool: Any, anchors: Any
+    step: Step,
+    devices: Devices,
+    state: TrainState,
+    frozen: Any,
+    pool: Any,
+    anchors: Any,
+    reference: Any = None,
 ) -> dict[str, float]:
-    """Shares of features, selection and update in the step's time.
+    """Shares of features (or losses), selection and update in the step's time.
 
     The step is one program, which cannot be looked into: selection and update are timed as programs
     of their own (on random unit features and the pool's first rows), and the features are the rest.
@@ -95,26 +103,29 @@ def stage_shares(
 
     def whole():
         # A copy, since the step takes its state's buffers.
-        return run_step(jax.tree.map(jnp.copy, state), frozen, pool, anchors, seed)
+        copied = jax.tree.map(jnp.copy, state)
+        return run_step(copied, frozen, pool, anchors, seed, reference)
 
     total = _seconds(whole)
-    chosen = _seconds(lambda: run_choose(candidates, key, pool)) / total
+    chosen = _seconds(lambda: run_choose(candidates, key, state.curriculum, pool)) / total
     updated = _seconds(lambda: run_update(state, frozen, result, pool)) / total
     return {"features": max(0.0, 1 - chosen - updated), "selection": chosen, "update": updated}
 
 
 def _random_candidates(step: Step, rows: Any) -> Candidates:
     random = np.random.default_rng(0)
-    vectors_NxM = random.normal(size=(step.selection.pool, step.features.dim))
-    vectors_NxM /= np.linalg.norm(vectors_NxM, axis=1, keepdims=True)
-    anchor_M = vectors_NxM.mean(axis=0)
-    return Candidates(
-        rows=rows,
-        losses=jnp.ones(step.selection.pool),
-        gram=jnp.asarray(vectors_NxM @ vectors_NxM.T, jnp.float32),
-        alignment=jnp.asarray(vectors_NxM @ anchor_M, jnp.float32),
-        anchor_norm=jnp.asarray(np.linalg.norm(anchor_M), jnp.float32),
-    )
+
+    def features(count: int) -> Features:
+        vectors_BxM = random.normal(size=(count, step.features.dim)).astype(np.float32)
+        return Features(unit(jnp.asarray(vectors_BxM)), jnp.ones(count), jnp.ones(count))
+
+    chosen = step.selection
+    domains_A = jnp.arange(chosen.anchors, dtype=jnp.int32) % step.domains
+    pool, anchors = features(chosen.pool), features(chosen.anchors)
+    made = compare(rows, domains_A, pool, anchors, settings=chosen, domains=step.domains)
+    if "reference_losses" in chosen.reads:
+        made = dataclasses.replace(made, reference_losses=jnp.zeros(chosen.pool))
+    return made
 
 
 def _seconds(function: Callable[[], Any], repeats: int = 5) -> float:

@@ -12,8 +12,14 @@ from partitionsel_jax import data, gradients, models, selection
 
 WEIGHTS = ("uniform", "learned", "clipped")
 ANCHOR_MEANS = ("plain", "balanced")
-BUDGETS = ("proportional", "uniform", "fixed", "temperature")
+BUDGETS = ("proportional", "uniform", "fixed", "temperature", "curriculum")
 SCHEDULES = ("linear", "constant")
+
+# Utilities that read losses and no gradients, and those that read neither.
+FORWARD_ONLY = ("loss", "reducible_loss")
+BLIND = ("random", "full")
+# Fields of `selection.Problem` that a utility can do without, and here need not.
+ALSO_READ = {"grad_norm": ("norms",), "reducible_loss": ("reference_losses",)}
 
 # Fields that change where or how often a run works, but not what it computes.
 INCIDENTAL = (
@@ -105,8 +111,34 @@ class FeatureSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class CurriculumSettings:
+    """How budgets="curriculum" follows the anchors' losses (see selection/curriculum.py)."""
+
+    decay: float = 0.9
+    blend: float = 0.5
+    floor: float = 0.05
+    sharpness: float = 1.0
+
+    def __post_init__(self):
+        section = "selection.curriculum"
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"{section}.decay must lie in [0, 1), not {self.decay}")
+        for name in ("blend", "floor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{section}.{name} is a share in [0, 1], not {getattr(self, name)}"
+                )
+        if not 0 <= self.sharpness < float("inf"):
+            raise ValueError(f"{section}.sharpness must be finite and >= 0, not {self.sharpness}")
+
+
+@dataclasses.dataclass(frozen=True)
 class SelectionSettings:
-    """What is picked from every pool, and how the picks enter the update."""
+    """What is picked from every pool, and how the picks enter the update.
+
+    `reference` is the folder of a finished run whose last parameters are the reference model of
+    `reducible_loss`: one of the same model, trained on data that this run does not see.
+    """
 
     pool: int
     size: int
@@ -114,9 +146,12 @@ class SelectionSettings:
     utility: str
     coupling: str = "joint"
     rule: str = "greedy"
+    solver: str = "exact"
+    reference: str = ""
     budgets: str = "proportional"
     shares: tuple[float, ...] = ()
     temperature: float = 1.0
+    curriculum: CurriculumSettings = CurriculumSettings()
     anchor_mean: str = "plain"
     ridge: float = 0.0
     swaps: int = 0
@@ -128,6 +163,7 @@ class SelectionSettings:
         _choice("selection.utility", self.utility, selection.UTILITIES)
         _choice("selection.coupling", self.coupling, selection.COUPLINGS)
         _choice("selection.rule", self.rule, selection.RULES)
+        _choice("selection.solver", self.solver, selection.SOLVERS)
         _choice("selection.budgets", self.budgets, BUDGETS)
         _choice("selection.anchor_mean", self.anchor_mean, ANCHOR_MEANS)
         _choice("selection.weights", self.weights, WEIGHTS)
@@ -149,11 +185,26 @@ class SelectionSettings:
                 f"selection.utility='full' trains on the whole pool: set selection.size="
                 f"{self.pool} (it is {self.size}), or a pool of {self.size}"
             )
-        if not selection.UTILITIES[self.utility].refits and (self.rule != "greedy" or self.swaps):
+        try:
+            selection.check_choices(
+                utility=self.utility,
+                coupling=self.coupling,
+                rule=self.rule,
+                solver=self.solver,
+                swaps=self.swaps,
+            )
+        except ValueError as error:
+            raise ValueError(f"config.selection: {error}") from None
+        if "reference_losses" in self.reads and not self.reference:
             raise ValueError(
-                f"selection.utility={self.utility!r} refits no weights, which "
-                f"selection.rule={self.rule!r} and selection.swaps={self.swaps} need: set "
-                "selection.rule='greedy' and selection.swaps=0 with it"
+                f"selection.utility={self.utility!r} needs selection.reference: set it to the "
+                "folder of a finished run of the same model"
+            )
+        if self.budgets == "curriculum" and self.utility in BLIND:
+            raise ValueError(
+                f"selection.budgets='curriculum' follows the anchors' losses, which "
+                f"selection.utility={self.utility!r} never computes: choose other budgets, or a "
+                "utility that looks at the rows"
             )
         if self.budgets == "fixed":
             if not self.shares:
@@ -167,7 +218,19 @@ class SelectionSettings:
     @property
     def needs_features(self) -> bool:
         """Whether the utility reads gradients at all; the baselines that do not, skip them."""
-        return self.utility not in ("random", "full")
+        return self.utility not in FORWARD_ONLY + BLIND
+
+    @property
+    def needs_losses(self) -> bool:
+        """Whether the utility reads losses alone, for which a forward pass is enough."""
+        return self.utility in FORWARD_ONLY
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The fields of `selection.Problem` that may be None and that the utility reads."""
+        return frozenset(
+            (*selection.UTILITIES[self.utility].needs, *ALSO_READ.get(self.utility, ()))
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,6 +309,12 @@ class Settings:
             raise ValueError(
                 f"selection.shares has {len(shares)} entries for {domains} domains; "
                 f"give one share for each of {list(self.data.tasks)}"
+            )
+        floor = self.selection.curriculum.floor
+        if self.selection.budgets == "curriculum" and floor * domains > 1:
+            raise ValueError(
+                f"selection.curriculum.floor={floor} for each of {domains} domains exceeds the "
+                f"whole: set it to {1 / domains:g} at most"
             )
         if self.selection.pool > self.data.train * domains:
             raise ValueError(

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from partitionsel_jax import data, evaluation, models
-from partitionsel_jax.models import parameters as trees
+from partitionsel_jax import data, evaluation
 from partitionsel_jax.training import programs as run_programs
+from partitionsel_jax.training import reference as references
 from partitionsel_jax.training import spmd
 from partitionsel_jax.training.settings import Settings
 from partitionsel_jax.training.state import TrainState
@@ -30,6 +30,7 @@ class Setup:
       corpus, pools: the data, and which rows of it each step sees.
       devices: what the programs run on.
       step: the update's stages.
+      reference: all parameters of the reference model, on all devices; None without one.
     """
 
     settings: Settings
@@ -37,6 +38,7 @@ class Setup:
     pools: data.Pools
     devices: tuple[jax.Device, ...]
     step: Step
+    reference: Any = None
 
     @functools.cached_property
     def training_step(self) -> spmd.Program:
@@ -113,7 +115,11 @@ def load_corpus(settings: Settings) -> data.Corpus:
 
 
 def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
-    """Reads the data and names the programs of a run; nothing is compiled yet."""
+    """Reads the data and names the programs of a run; nothing is compiled yet.
+
+    Raises:
+      ValueError: data or a reference model that do not fit.
+    """
     corpus = load_corpus(settings)
     for what, counts in (
         ("left out: no room for the response", corpus.left_out),
@@ -122,23 +128,21 @@ def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
         if any(counts.values()):
             _LOG.warning("rows %s in data.length=%d: %s", what, settings.data.length, dict(counts))
     step = Step.create(settings)
+    reference = None
+    if "reference_losses" in settings.selection.reads:
+        reference = spmd.replicate(references.load(settings), devices)
     pools = data.Pools(
         corpus,
         pool_size=settings.selection.pool,
         anchor_size=settings.selection.anchors,
         seed=settings.seed,
     )
-    return Setup(settings, corpus, pools, devices, step)
+    return Setup(settings, corpus, pools, devices, step, reference)
 
 
 def initialise(setup: Setup) -> tuple[TrainState, Any]:
     """The state at step 0 and the frozen parameters, on all devices."""
-    step = setup.step
-    parameters = step.model.init(step.key(setup.seed, "parameters"))
-    adapted = step.model.lora.rank > 0
-    trained, frozen = trees.split(parameters, lambda path: not adapted or models.is_adapter(path))
-    state = TrainState.create(trained, step.transformation)
-    return spmd.replicate(state, setup.devices), spmd.replicate(frozen, setup.devices)
+    return spmd.replicate(setup.step.initial(setup.seed), setup.devices)
 
 
 def validate(setup: Setup, trained: Any, frozen: Any) -> evaluation.DomainLosses:

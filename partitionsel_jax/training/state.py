@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from partitionsel_jax.selection.budgets import CurriculumState
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -17,15 +19,22 @@ class TrainState:
       step: i32[], updates done.
       parameters: the trained parameters (all of them, or the adapters), a nested dict.
       optimizer: optax state.
+      curriculum: what curriculum budgets remember of the anchors' losses; None for other budgets.
     """
 
     step: jax.Array
     parameters: Any
     optimizer: Any
+    curriculum: CurriculumState | None = None
 
     @classmethod
-    def create(cls, parameters: Any, optimizer: optax.GradientTransformation) -> "TrainState":
-        return cls(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters))
+    def create(
+        cls,
+        parameters: Any,
+        optimizer: optax.GradientTransformation,
+        curriculum: CurriculumState | None = None,
+    ) -> "TrainState":
+        return cls(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters), curriculum)
 
 
 @jax.jit

@@ -1,4 +1,4 @@
-"""One PartitionSel update as a per-device function: features, selection, weighted step.
+"""One update as a per-device function: features, selection, weighted step.
 
 Letters of the shape comments: N pool, A anchors, K selected, M feature dimension, P domains,
 T tokens. Rows arrive sharded over the devices and everything else is replicated.
@@ -23,9 +23,13 @@ from partitionsel_jax.selection import (
     diagnostics,
     select,
 )
+from partitionsel_jax.selection.budgets import CurriculumState
+from partitionsel_jax.selection.problem import make_pool
 from partitionsel_jax.training import optimizer as optimizers
 from partitionsel_jax.training import spmd
+from partitionsel_jax.training.candidates import Candidates, compare, mean_losses
 from partitionsel_jax.training.settings import (
+    FORWARD_ONLY,
     FeatureSettings,
     OptimizerSettings,
     SelectionSettings,
@@ -34,48 +38,6 @@ from partitionsel_jax.training.settings import (
 from partitionsel_jax.training.state import TrainState
 
 PURPOSES = ("parameters", "selection")
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Candidates:
-    """The pool as the selector sees it, on every device.
-
-    Attributes:
-      rows: the N rows themselves.
-      losses: f32[N].
-      gram: f32[N, N], alignment: f32[N]; see `selection.Problem`.
-      anchor_norm: f32[], norm of the anchor direction.
-    """
-
-    rows: Rows
-    losses: jax.Array
-    gram: jax.Array
-    alignment: jax.Array
-    anchor_norm: jax.Array
-
-
-def anchor_direction(
-    vectors_AxM: jax.Array, domains_A: jax.Array, domains: int, mean: str
-) -> jax.Array:
-    """Mean of the anchors' features, f32[M]; anchors with a non-finite feature are left out.
-
-    With no anchor left it is NaN, so that nothing is selected by it.
-
-    Args:
-      vectors_AxM: f32[A, M].
-      domains_A: i32[A].
-      domains: P.
-      mean: "plain", or "balanced" to give every domain with an anchor the same weight.
-    """
-    finite_A = jnp.all(jnp.isfinite(vectors_AxM), axis=1)
-    weights_A = finite_A.astype(jnp.float32)
-    if mean == "balanced":
-        counts_P = jax.ops.segment_sum(weights_A, domains_A, domains)
-        weights_A = weights_A / jnp.maximum(counts_P, 1.0)[domains_A]
-    weights_A = weights_A / weights_A.sum()
-    clean_AxM = jnp.where(finite_A[:, None], vectors_AxM, 0.0)
-    return jnp.dot(weights_A, clean_AxM, precision="highest")
 
 
 def update_weights(picked_K: jax.Array, learned_K: jax.Array, scheme: str, cap: float) -> jax.Array:
@@ -95,18 +57,41 @@ def update_weights(picked_K: jax.Array, learned_K: jax.Array, scheme: str, cap: 
     return jnp.minimum(scaled_K, cap) if scheme == "clipped" else scaled_K
 
 
-def pick_gains(result: Selection, alignment_N: jax.Array, utility: str) -> jax.Array:
+def pick_gains(result: Selection, candidates: Candidates, utility: str) -> jax.Array:
     """What each pick brings, f32[K]; 0 at padding.
 
     Half of w_i s_i where weights are refitted, which sums to the utility reached (at the refit's
-    optimum U = <w, s> / 2); the alignment s_i where they are not.
+    optimum U = <w, s> / 2); the pick's score where the utility is a sum of scores; its alignment
+    s_i, the first-order gain of the anchors, where picks have no worth of their own.
     """
+    score_N = candidates.losses if utility in FORWARD_ONLY else candidates.alignment
+    if candidates.reference_losses is not None:
+        score_N = score_N - candidates.reference_losses
+    if candidates.norms is not None:
+        score_N = candidates.norms
     share = 0.5 * result.weights if UTILITIES[utility].refits else 1.0
-    return jnp.where(result.indices >= 0, share * alignment_N[result.indices], 0.0)
+    return jnp.where(result.indices >= 0, share * score_N[result.indices], 0.0)
 
 
-def domain_budgets(counts_P: jax.Array, settings: SelectionSettings) -> jax.Array:
-    """This pool's budgets i32[P] under the configured scheme."""
+def domain_budgets(
+    counts_P: jax.Array, settings: SelectionSettings, curriculum: CurriculumState | None = None
+) -> jax.Array:
+    """This pool's budgets i32[P] under the configured scheme; `curriculum` is its state."""
+    if settings.budgets == "curriculum":
+        if curriculum is None:
+            raise ValueError(
+                "budgets='curriculum' need the state of a curriculum, got None; make the training "
+                "state with Step.initial"
+            )
+        chosen = settings.curriculum
+        return budgets.curriculum(
+            counts_P,
+            settings.size,
+            curriculum,
+            blend=chosen.blend,
+            floor=chosen.floor,
+            sharpness=chosen.sharpness,
+        )
     if settings.budgets == "fixed":
         return budgets.fixed(counts_P, settings.size, jnp.asarray(settings.shares))
     if settings.budgets == "temperature":
@@ -178,6 +163,17 @@ class Step:
         """One of the independent streams of a seed: "parameters" or "selection"."""
         return jax.random.fold_in(jax.random.key(seed), PURPOSES.index(purpose))
 
+    def initial(self, seed: jax.Array | int) -> tuple[TrainState, Any]:
+        """The state at step 0 and the frozen parameters of a seed."""
+        parameters = self.model.init(self.key(seed, "parameters"))
+        adapted = self.model.lora.rank > 0
+        trained, frozen = trees.split(
+            parameters, lambda path: not adapted or models.is_adapter(path)
+        )
+        follows = self.selection.budgets == "curriculum"
+        curriculum = budgets.curriculum_start(self.domains) if follows else None
+        return TrainState.create(trained, self.transformation, curriculum), frozen
+
     def losses(self, parameters: Any, rows: Rows, stop_below: int = 0) -> jax.Array:
         """f32[B], each row's mean cross-entropy over its response."""
         logits = self.model.apply(parameters, rows.tokens, stop_below)
@@ -201,24 +197,47 @@ class Step:
             normalize=chosen.normalize,
         )
         count = pool.tokens.shape[0]
-        vectors_NxM, losses_N, rows = spmd.gather(
-            (local.vectors[:count], local.losses[:count], pool)
+        mine = jax.tree.map(lambda leaf: leaf[:count], local)
+        held_out = jax.tree.map(lambda leaf: leaf[count:], local)
+        rows, domains_A, mine, held_out = spmd.gather((pool, anchors.domain, mine, held_out))
+        return compare(
+            rows, domains_A, mine, held_out, settings=self.selection, domains=self.domains
         )
-        anchors_AxM, domains_A = spmd.gather((local.vectors[count:], anchors.domain))
-        anchor_M = anchor_direction(
-            anchors_AxM, domains_A, self.domains, self.selection.anchor_mean
-        )
-        product = functools.partial(jnp.dot, precision="highest")
-        return Candidates(
-            rows=rows,
-            losses=losses_N,
-            gram=product(vectors_NxM, vectors_NxM.T),
-            alignment=product(vectors_NxM, anchor_M),
-            anchor_norm=jnp.linalg.norm(anchor_M),
+
+    def forward(
+        self, trained: Any, frozen: Any, reference: Any, pool: Rows, anchors: Rows
+    ) -> Candidates:
+        """What a utility that reads losses alone is given: no gradient is taken."""
+        everything = trees.join(frozen, trained)
+
+        def losses(parameters: Any, rows: Rows) -> jax.Array:
+            def one(row):
+                return self.losses(parameters, jax.tree.map(lambda leaf: leaf[None], row))[0]
+
+            local = jax.lax.map(one, rows, batch_size=self.features.microbatch)
+            return spmd.gather(local)
+
+        reference_losses_N = anchor_losses_P = None
+        if "reference_losses" in self.selection.reads:
+            if reference is None:
+                raise ValueError(
+                    f"utility={self.selection.utility!r} needs the parameters of a reference "
+                    "model, got None; pass them to the step as `reference`."
+                )
+            reference_losses_N = losses(reference, pool)
+        if self.selection.budgets == "curriculum":
+            anchor_losses_P = mean_losses(
+                losses(everything, anchors), spmd.gather(anchors.domain), self.domains
+            )
+        return dataclasses.replace(
+            self.without_features(pool),
+            losses=losses(everything, pool),
+            reference_losses=reference_losses_N,
+            anchor_losses=anchor_losses_P,
         )
 
     def without_features(self, pool: Rows) -> Candidates:
-        """What a baseline that never looks at gradients is given: the rows alone."""
+        """What a baseline that never looks at the rows is given: the rows alone."""
         count = self.selection.pool
         return Candidates(
             rows=spmd.gather(pool),
@@ -229,27 +248,38 @@ class Step:
         )
 
     def choose(
-        self, candidates: Candidates, key: jax.Array
+        self, candidates: Candidates, key: jax.Array, curriculum: CurriculumState | None = None
     ) -> tuple[Selection, dict[str, jax.Array]]:
-        """Budgets, picks and what is worth logging about them; replicated."""
+        """Budgets, picks and what is worth logging about them; replicated.
+
+        Args:
+          candidates: the pool.
+          key: for utilities and rules that draw.
+          curriculum: state of curriculum budgets, this step's anchor losses in it.
+        """
         chosen = self.selection
         domains_N = candidates.rows.domain
-        # A candidate that cannot be picked must not earn its domain a budget.
-        usable_N = jnp.isfinite(candidates.alignment) & jnp.isfinite(jnp.diag(candidates.gram))
-        usable_P = jnp.bincount(jnp.where(usable_N, domains_N, self.domains), length=self.domains)
-        budgets_P = domain_budgets(usable_P, chosen)
         problem = Problem(
             alignment=candidates.alignment,
             gram=candidates.gram,
             domains=domains_N,
-            budgets=budgets_P,
+            budgets=jnp.zeros(self.domains, jnp.int32),
+            losses=candidates.losses if "losses" in chosen.reads else None,
+            anchor_similarity=candidates.anchor_similarity,
+            norms=candidates.norms,
+            reference_losses=candidates.reference_losses,
         )
+        # A candidate that cannot be picked must not earn its domain a budget.
+        usable_N = make_pool(problem)[0].candidates
+        usable_P = jnp.bincount(jnp.where(usable_N, domains_N, self.domains), length=self.domains)
+        budgets_P = domain_budgets(usable_P, chosen, curriculum)
         result = select(
-            problem,
+            dataclasses.replace(problem, budgets=budgets_P),
             size=chosen.size,
             utility=chosen.utility,
             coupling=chosen.coupling,
             rule=chosen.rule,
+            solver=chosen.solver,
             ridge=chosen.ridge,
             swaps=chosen.swaps,
             step_scale=chosen.step_scale,
@@ -258,7 +288,7 @@ class Step:
         record = {
             "indices": result.indices,
             "weights": result.weights,
-            "gains": pick_gains(result, candidates.alignment, chosen.utility),
+            "gains": pick_gains(result, candidates, chosen.utility),
             "utility": result.utility,
             "certificate": result.certificate,
             "dropped": result.dropped,
@@ -267,6 +297,9 @@ class Step:
             "picks": diagnostics.domain_mix(domains_N, result.indices, self.domains),
             "pool_loss": candidates.losses.mean(where=jnp.isfinite(candidates.losses)),
         }
+        if curriculum is not None and candidates.anchor_losses is not None:
+            record["anchor_losses"] = candidates.anchor_losses
+            record["anchor_gains"] = curriculum.gains
         if chosen.needs_features:
             _, record["conflicting_pairs"] = diagnostics.conflicting_pairs(
                 candidates.gram, result.indices
@@ -281,9 +314,17 @@ class Step:
         return result, record
 
     def update(
-        self, state: TrainState, frozen: Any, rows: Rows, result: Selection
+        self,
+        state: TrainState,
+        frozen: Any,
+        rows: Rows,
+        result: Selection,
+        curriculum: CurriculumState | None = None,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """The weighted gradient step on this device's share of the picks, summed over devices."""
+        """The weighted gradient step on this device's share of the picks, summed over devices.
+
+        `curriculum` is what the next state remembers.
+        """
         chosen = self.selection
         picked_K = result.indices >= 0
         # Padding repeats the first pick, which is sound: its weight of 0 then leaves no trace.
@@ -302,7 +343,7 @@ class Step:
         norm = optax.tree.norm(gradient)
         changes, optimizer = self.transformation.update(gradient, state.optimizer, state.parameters)
         proposed = TrainState(
-            state.step + 1, optax.apply_updates(state.parameters, changes), optimizer
+            state.step + 1, optax.apply_updates(state.parameters, changes), optimizer, curriculum
         )
         update_norm = optax.tree.norm(changes)
         # A non-finite update is not applied, so that the state that stops the run is sound.
@@ -324,14 +365,37 @@ class Step:
         return kept, record
 
     def __call__(
-        self, state: TrainState, frozen: Any, pool: Rows, anchors: Rows, seed: jax.Array
+        self,
+        state: TrainState,
+        frozen: Any,
+        pool: Rows,
+        anchors: Rows,
+        seed: jax.Array,
+        reference: Any = None,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """One whole update: (state, frozen, this device's rows, seed) -> (state, record)."""
+        """One whole update.
+
+        Args:
+          state, frozen: what `initial` makes, or an update before this one.
+          pool, anchors: this device's rows.
+          seed: i32[], the run's.
+          reference: all parameters of the reference model; None for utilities without one.
+
+        Returns:
+          The next state, and what is logged; the same on every device.
+        """
         key = jax.random.fold_in(self.key(seed, "selection"), state.step)
         if self.selection.needs_features:
             candidates = self.featurize(state.parameters, frozen, pool, anchors)
+        elif self.selection.needs_losses:
+            candidates = self.forward(state.parameters, frozen, reference, pool, anchors)
         else:
             candidates = self.without_features(pool)
-        result, chosen = self.choose(candidates, key)
-        state, updated = self.update(state, frozen, candidates.rows, result)
+        curriculum = state.curriculum
+        if curriculum is not None and candidates.anchor_losses is not None:
+            curriculum = budgets.curriculum_update(
+                curriculum, candidates.anchor_losses, decay=self.selection.curriculum.decay
+            )
+        result, chosen = self.choose(candidates, key, curriculum)
+        state, updated = self.update(state, frozen, candidates.rows, result, curriculum)
         return state, chosen | updated

@@ -2,6 +2,7 @@
 
 import pytest
 
+from partitionsel_jax import selection
 from partitionsel_jax.training import plan
 from partitionsel_jax.training import settings as run_settings
 
@@ -28,6 +29,17 @@ def changed(config, dotted, value):
         ("selection.utility", "gradient_match", "did you mean 'gradient_matching'"),
         ("selection.coupling", "pairwise", "selection.coupling must be one of"),
         ("selection.rule", "lazy", "selection.rule must be one of"),
+        ("selection.solver", "fast", "selection.solver must be one of"),
+        ("selection.curriculum.decay", 1.0, r"selection\.curriculum\.decay must lie in \[0, 1\)"),
+        ("selection.curriculum.blend", 1.5, r"selection\.curriculum\.blend is a share"),
+        ("selection.curriculum.floor", -0.1, r"selection\.curriculum\.floor is a share"),
+        ("selection.curriculum.sharpness", -1.0, "sharpness must be finite and >= 0"),
+        (
+            "selection.curriculum.speed",
+            1.0,
+            r"unknown config key 'speed' in config\.selection\.cur",
+        ),
+        ("selection.utility", "reducible_loss", "needs selection.reference: set it to the folder"),
         ("selection.budgets", "even", "selection.budgets must be one of"),
         ("selection.size", 17, "selection.size=17 picks cannot come from selection.pool=16"),
         ("selection.size", 0, "selection.size must be at least 1"),
@@ -75,11 +87,43 @@ def test_fixed_budgets_need_one_share_per_domain_that_sum_to_one(tiny):
             run_settings.parse(tiny.to_dict())
 
 
-@pytest.mark.parametrize("change", [{"rule": "residual_random"}, {"swaps": 1}])
-def test_rules_that_need_weights_are_refused_for_utilities_without(tiny, change):
-    tiny.selection.update({"utility": "alignment"} | change)
-    with pytest.raises(ValueError, match=r"selection\.utility='alignment' refits no weights"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"utility": "alignment", "rule": "residual_random"}, "rule='residual_random' needs"),
+        ({"utility": "taylor", "swaps": 1}, "swaps=1 needs a utility that refits weights"),
+        ({"utility": "taylor", "solver": "published"}, "solver='published' needs a utility"),
+        ({"solver": "published", "swaps": 1}, "swaps=1 needs solver='exact'"),
+    ],
+)
+def test_choices_that_make_no_sense_together_are_refused(tiny, change, message):
+    tiny.selection.update(change)
+    with pytest.raises(ValueError, match=rf"config\.selection: {message}"):
         run_settings.parse(tiny.to_dict())
+
+
+@pytest.mark.parametrize("utility", ["random", "full"])
+def test_curriculum_budgets_are_refused_where_no_loss_is_computed(tiny, utility):
+    tiny.selection.update({"utility": utility, "pool": 8, "budgets": "curriculum"})
+    with pytest.raises(ValueError, match=f"selection.utility='{utility}' never computes"):
+        run_settings.parse(tiny.to_dict())
+
+
+def test_a_floor_that_the_domains_cannot_all_have_is_refused(tiny):
+    tiny.selection.curriculum.floor = 0.6
+    run_settings.parse(tiny.to_dict())
+    tiny.selection.budgets = "curriculum"
+    with pytest.raises(ValueError, match=r"floor=0\.6 for each of 2 domains .* set it to 0\.5"):
+        run_settings.parse(tiny.to_dict())
+
+
+def test_every_utility_has_what_it_reads(tiny):
+    tiny.selection.update({"pool": 8, "reference": "somewhere"})
+    for utility, entry in selection.UTILITIES.items():
+        tiny.selection.utility = utility
+        chosen = run_settings.parse(tiny.to_dict()).selection
+        assert set(entry.needs) <= chosen.reads
+        assert not (chosen.needs_features and chosen.needs_losses)
 
 
 def test_a_missing_field_is_named(tiny):

@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from partitionsel_jax import data, models, selection
+from partitionsel_jax import data, gradients, models, selection
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import spmd
+from partitionsel_jax.training.candidates import anchor_direction, compare, mean_losses
 from partitionsel_jax.training.state import TrainState
-from partitionsel_jax.training.step import Step, anchor_direction, domain_budgets, update_weights
+from partitionsel_jax.training.step import Step, domain_budgets, update_weights
 
 LENGTH = 10
 
@@ -191,3 +192,129 @@ def test_budgets_follow_the_configured_scheme(step, budgets, expected):
         step.selection, budgets=budgets, shares=(0.125, 0.875), temperature=0.0
     )
     assert domain_budgets(jnp.array([4, 12]), chosen).tolist() == expected
+
+
+def random_features(count, seed):
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(count, 6)) + 0.5
+    return gradients.Features(
+        vectors=jnp.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), jnp.float32),
+        losses=jnp.asarray(rng.gamma(2.0, 1.0, count), jnp.float32),
+        norms=jnp.asarray(rng.gamma(2.0, 1.0, count), jnp.float32),
+    )
+
+
+def with_selection(step, **changes):
+    return dataclasses.replace(step, selection=dataclasses.replace(step.selection, **changes))
+
+
+def chosen_from(step, pool, anchors, reference_losses=None):
+    """What the step picks from features, and the problem that it should have posed."""
+    rows = jax.tree.map(jnp.asarray, random_rows(16, 1))
+    domains = jnp.arange(8, dtype=jnp.int32) % 2
+    made = compare(rows, domains, pool, anchors, settings=step.selection, domains=2)
+    if "reference_losses" in step.selection.reads:
+        made = dataclasses.replace(made, reference_losses=reference_losses)
+    result, record = jax.jit(step.choose)(made, jax.random.key(3))
+    finite = jnp.isfinite(anchors.vectors).all(axis=1)
+    direction = jnp.mean(anchors.vectors, axis=0, where=finite[:, None])
+    problem = selection.Problem(
+        alignment=pool.vectors @ direction,
+        gram=pool.vectors @ pool.vectors.T,
+        domains=rows.domain,
+        budgets=record["budgets"],
+        losses=pool.losses,
+        anchor_similarity=pool.vectors @ anchors.vectors.T,
+        norms=pool.norms,
+        reference_losses=reference_losses,
+    )
+    return result, record, problem
+
+
+@pytest.mark.parametrize("utility", sorted(selection.UTILITIES))
+def test_every_utility_picks_in_the_step_what_it_picks_alone(step, utility):
+    size = 16 if utility == "full" else 8
+    step = with_selection(step, utility=utility, size=size, step_scale=0.3, reference="somewhere")
+    pool, anchors = random_features(16, 1), random_features(8, 2)
+    reference_losses = random_features(16, 3).losses
+    result, record, problem = chosen_from(step, pool, anchors, reference_losses)
+    if utility == "loss":
+        problem = dataclasses.replace(problem, reference_losses=None)
+    expected = selection.select(
+        problem, size=size, utility=utility, step_scale=0.3, key=jax.random.key(3)
+    )
+    assert result.indices.tolist() == expected.indices.tolist()
+    np.testing.assert_allclose(result.weights, expected.weights, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(result.utility, expected.utility, rtol=1e-4)
+    assert record["picks"].tolist() == record["budgets"].tolist() == [size // 2, size // 2]
+    if utility in ("gradient_matching", "alignment", "grad_norm", "loss", "reducible_loss"):
+        np.testing.assert_allclose(record["gains"].sum(), result.utility, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("utility", "broken"),
+    [("loss", "losses"), ("grad_norm", "norms"), ("fair_transport", "vectors")],
+)
+def test_candidates_that_cannot_be_picked_earn_their_domain_no_budget(step, utility, broken):
+    step = with_selection(step, utility=utility)
+    pool, anchors = random_features(16, 1), random_features(8, 2)
+    values = np.array(getattr(pool, broken))
+    values[[0, 2, 4, 6, 8, 10]] = np.nan  # six of the eight of domain 0
+    pool = dataclasses.replace(pool, **{broken: jnp.asarray(values)})
+    # An anchor without a finite feature says nothing of any candidate.
+    anchors = dataclasses.replace(anchors, vectors=anchors.vectors.at[5].set(jnp.nan))
+    result, record, _ = chosen_from(step, pool, anchors)
+    assert int(record["dropped"]) == 6
+    assert record["budgets"].tolist() == record["picks"].tolist() == [2, 6]
+    assert not set(result.indices.tolist()) & {0, 2, 4, 6, 8, 10, -1}
+
+
+def test_the_published_solver_runs_in_the_step(step):
+    pool, anchors = random_features(16, 1), random_features(8, 2)
+    exact, _, _ = chosen_from(step, pool, anchors)
+    published, record, _ = chosen_from(with_selection(step, solver="published"), pool, anchors)
+    assert published.weights.tolist() != exact.weights.tolist()
+    assert record["picks"].tolist() == [4, 4]
+
+
+def test_anchor_losses_are_means_per_domain_of_the_sound_anchors(step):
+    losses = jnp.array([1.0, 5.0, 3.0, jnp.nan, jnp.inf, 7.0])
+    domains = jnp.array([0, 1, 0, 1, 2, 1])
+    np.testing.assert_array_equal(mean_losses(losses, domains, 4), [2.0, 6.0, np.nan, np.nan])
+    # An anchor whose feature is broken is no sound one, whatever its loss.
+    anchors = random_features(8, 2)
+    anchors = dataclasses.replace(anchors, vectors=anchors.vectors.at[1].set(jnp.inf))
+    chosen = dataclasses.replace(step.selection, budgets="curriculum")
+    rows, domains = random_rows(16, 1), jnp.arange(8) % 2
+    pool = random_features(16, 1)
+    made = compare(rows, domains, pool, anchors, settings=chosen, domains=2)
+    expected = [anchors.losses[0::2].mean(), anchors.losses[3::2].mean()]
+    np.testing.assert_allclose(made.anchor_losses, expected, rtol=1e-6)
+
+
+def test_curriculum_budgets_without_their_state_are_refused(step):
+    chosen = dataclasses.replace(step.selection, budgets="curriculum")
+    with pytest.raises(ValueError, match=r"make the training state with Step\.initial"):
+        domain_budgets(jnp.array([8, 8]), chosen)
+
+
+def test_losses_are_those_of_the_features_without_a_gradient(step):
+    """`loss` and `reducible_loss` take a forward pass; so do the anchors, for a curriculum."""
+    step = with_selection(
+        step, utility="reducible_loss", reference="somewhere", budgets="curriculum"
+    )
+    (state, frozen), other = step.initial(1), step.model.init(jax.random.key(9))
+    pool, anchors = random_rows(16, 1), random_rows(8, 2)
+    program = spmd.data_parallel(step.forward, (False, False, False, True, True), jax.devices()[:2])
+    made = program(state.parameters, frozen, other, spmd.shard(pool, 2), spmd.shard(anchors, 2))
+
+    @jax.jit
+    def losses(parameters, rows):
+        logits = step.model.apply(parameters, rows.tokens)
+        return models.response_loss(logits, rows.tokens, rows.response)
+
+    np.testing.assert_allclose(made.losses, losses(state.parameters, pool), rtol=1e-4)
+    np.testing.assert_allclose(made.reference_losses, losses(other, pool), rtol=1e-4)
+    held_out = losses(state.parameters, anchors)
+    expected = [held_out[0::2].mean(), held_out[1::2].mean()]
+    np.testing.assert_allclose(made.anchor_losses, expected, rtol=1e-4)

@@ -23,8 +23,8 @@ from partitionsel_jax.selection.utilities.utility import Solution, additive
 
 # epsilon, relative to the largest similarity (in size): picks do not depend on the scale.
 ENTROPY = 0.1
-# Scalings stop when no y changes by more than this, relatively, or after so many. The value is least
-# at the right y, and so errs by the square of it.
+# Scalings stop when no y changes by more than this, relatively, or after so many. The value is
+# least at the right y, and so errs by the square of what is missing.
 TOLERANCE = 1e-3
 MAX_SCALINGS = 200
 
