@@ -24,6 +24,9 @@ _DIAGNOSTICS = (
     ("effective_sample_size", "Effective sample size", "examples"),
     ("conflicting_pairs", "Conflicting pairs", "share of pairs"),
     ("matching_cosine", "Match with the anchor direction", "cosine"),
+    ("conflicting_weight", "Conflicting pairs by weight", "share of pair weight"),
+    ("redundancy", "Redundancy of the picks", "mean pairwise cosine"),
+    ("top_k_overlap", "Overlap with alignment top-k", "share of picks"),
 )
 
 

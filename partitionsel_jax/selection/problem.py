@@ -56,6 +56,8 @@ class Selection:
       utility: f32[]; the objective reached; nan where the utility has none.
       certificate: f32[] in [0, 1]; lower bound on utility / optimum; nan except for
         `gradient_matching`.
+      gains: f32[K]; what each pick adds to the utility, 0 at padding: its score when it was picked,
+        or w_i s_i / 2 where weights are refitted. They sum to the utility, where there is one.
       dropped: i32[]; candidates left out because an entry of theirs was not finite.
     """
 
@@ -63,6 +65,7 @@ class Selection:
     weights: jax.Array
     utility: jax.Array
     certificate: jax.Array
+    gains: jax.Array
     dropped: jax.Array
 
 

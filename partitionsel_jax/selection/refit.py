@@ -151,10 +151,15 @@ def release(support: Support, slot: jax.Array) -> Support:
     return dataclasses.replace(support, weights=weights, inverse=inverse, passive=passive)
 
 
+def contributions(support: Support) -> jax.Array:
+    """w_i (b_i + r_i) / 2, f32[K]: what each slot adds to the utility; r is 0 where w is exact."""
+    residual = support.target - support.gram @ support.weights
+    return 0.5 * support.weights * (support.target + residual)
+
+
 def utility(support: Support) -> jax.Array:
     """U(w) = <w, b> - w'Aw / 2, f32[]."""
-    residual = support.target - support.gram @ support.weights
-    return 0.5 * jnp.dot(support.weights, support.target + residual)
+    return jnp.sum(contributions(support))
 
 
 def _active_set(support: Support, residual: jax.Array, tolerance: jax.Array) -> Support:

@@ -112,6 +112,7 @@ def _select(problem: Problem, options: Options, *, utility: str, coupling: str) 
         weights=solution.weights,
         utility=solution.utility,
         certificate=solution.certificate,
+        gains=solution.gains,
         dropped=dropped,
     )
 

@@ -97,7 +97,14 @@ def stage_shares(
     candidates = _random_candidates(step, rows)
     picks = jnp.arange(step.selection.size, dtype=jnp.int32)
     nothing = jnp.zeros(())
-    result = selection.Selection(picks, jnp.ones(picks.shape), nothing, nothing, nothing)
+    result = selection.Selection(
+        indices=picks,
+        weights=jnp.ones(picks.shape),
+        utility=nothing,
+        certificate=nothing,
+        gains=jnp.zeros(picks.shape),
+        dropped=nothing,
+    )
     run_step = training_step(step, devices)
     seed, key = np.int32(0), jax.random.key(0)
 

@@ -16,7 +16,6 @@ from partitionsel_jax import gradients, models
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.selection import (
-    UTILITIES,
     Problem,
     Selection,
     budgets,
@@ -29,7 +28,6 @@ from partitionsel_jax.training import optimizer as optimizers
 from partitionsel_jax.training import spmd
 from partitionsel_jax.training.candidates import Candidates, compare, mean_losses
 from partitionsel_jax.training.settings import (
-    FORWARD_ONLY,
     FeatureSettings,
     OptimizerSettings,
     SelectionSettings,
@@ -55,22 +53,6 @@ def update_weights(picked_K: jax.Array, learned_K: jax.Array, scheme: str, cap: 
     count, total = ones_K.sum(), (learned_K * ones_K).sum()
     scaled_K = jnp.where(total > 0, learned_K * ones_K * count / jnp.maximum(total, 1e-30), ones_K)
     return jnp.minimum(scaled_K, cap) if scheme == "clipped" else scaled_K
-
-
-def pick_gains(result: Selection, candidates: Candidates, utility: str) -> jax.Array:
-    """What each pick brings, f32[K]; 0 at padding.
-
-    Half of w_i s_i where weights are refitted, which sums to the utility reached (at the refit's
-    optimum U = <w, s> / 2); the pick's score where the utility is a sum of scores; its alignment
-    s_i, the first-order gain of the anchors, where picks have no worth of their own.
-    """
-    score_N = candidates.losses if utility in FORWARD_ONLY else candidates.alignment
-    if candidates.reference_losses is not None:
-        score_N = score_N - candidates.reference_losses
-    if candidates.norms is not None:
-        score_N = candidates.norms
-    share = 0.5 * result.weights if UTILITIES[utility].refits else 1.0
-    return jnp.where(result.indices >= 0, share * score_N[result.indices], 0.0)
 
 
 def domain_budgets(
@@ -100,6 +82,15 @@ def domain_budgets(
         "proportional": budgets.proportional,
         "uniform": budgets.uniform,
     }[settings.budgets](counts_P, settings.size)
+
+
+def _matroid(
+    domains_N: jax.Array, budgets_P: jax.Array, settings: SelectionSettings
+) -> tuple[jax.Array, jax.Array]:
+    """Domains and budgets as the coupling lets them limit the picks."""
+    if settings.coupling == "agnostic":
+        return jnp.zeros_like(domains_N), jnp.full((1,), settings.size, jnp.int32)
+    return domains_N, budgets_P
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,7 +279,7 @@ class Step:
         record = {
             "indices": result.indices,
             "weights": result.weights,
-            "gains": pick_gains(result, candidates, chosen.utility),
+            "gains": result.gains,
             "utility": result.utility,
             "certificate": result.certificate,
             "dropped": result.dropped,
@@ -310,6 +301,13 @@ class Step:
                 result.indices,
                 result.weights,
                 candidates.anchor_norm,
+            )
+            record["conflicting_weight"] = diagnostics.conflicting_weight(
+                candidates.gram, result.indices, result.weights
+            )
+            record["redundancy"] = diagnostics.redundancy(candidates.gram, result.indices)
+            record["top_k_overlap"] = diagnostics.top_k_overlap(
+                candidates.alignment, *_matroid(domains_N, budgets_P, chosen), result.indices
             )
         return result, record
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from partitionsel_jax.selection.gram import DenseGram
 from partitionsel_jax.selection.problem import Options, Pool
 from partitionsel_jax.selection.rounds import play
-from partitionsel_jax.selection.utilities.utility import Solution, additive
+from partitionsel_jax.selection.utilities.utility import Solution, unweighted
 
 
 def facility_location(pool: Pool, options: Options) -> Solution:
@@ -24,7 +24,8 @@ def facility_location(pool: Pool, options: Options) -> Solution:
         del indices, slot
         return jnp.maximum(cover_N, jnp.where(pick >= 0, similarity_NxN[pick], 0.0))
 
-    return additive(play(jnp.zeros_like(pool.alignment), score, add, pool, options))
+    rounds = play(jnp.zeros_like(pool.alignment), score, add, pool, options)
+    return unweighted(rounds.indices, rounds.gains)
 
 
 def anchor_coverage(pool: Pool, options: Options) -> Solution:
@@ -46,4 +47,5 @@ def anchor_coverage(pool: Pool, options: Options) -> Solution:
         return cover_GxA.at[pool.groups[pick]].max(row_A)
 
     start = jnp.zeros((pool.group_count, similarity_NxA.shape[1]), jnp.float32)
-    return additive(play(start, score, add, pool, options))
+    rounds = play(start, score, add, pool, options)
+    return unweighted(rounds.indices, rounds.gains)

@@ -1,5 +1,7 @@
 """Matching the validation gradient: the utility of PartitionSel."""
 
+import jax.numpy as jnp
+
 from partitionsel_jax.selection import certificate, refit
 from partitionsel_jax.selection.problem import Options, Pool
 from partitionsel_jax.selection.solvers import SOLVERS
@@ -13,6 +15,7 @@ def gradient_matching(pool: Pool, options: Options) -> Solution:
     if options.swaps:
         rounds = improve(rounds, pool, options)
     support = rounds.state.support
-    utility = refit.utility(support)
+    gains = refit.contributions(support)
+    utility = jnp.sum(gains)
     bound = certificate.certify(pool, rounds.indices, support.weights, utility, options.ridge)
-    return Solution(rounds.indices, support.weights, utility, bound)
+    return Solution(rounds.indices, support.weights, utility, bound, gains)

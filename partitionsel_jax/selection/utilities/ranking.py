@@ -39,18 +39,23 @@ def reducible_loss(pool: Pool, options: Options) -> Solution:
 
 def random(pool: Pool, options: Options) -> Solution:
     """A base of the matroid drawn uniformly from `key`."""
-    return unweighted(_ranked(pool, options, options.draw(pool.alignment.shape)), jnp.nan)
+    return _worthless(_ranked(pool, options, options.draw(pool.alignment.shape)))
 
 
 def full(pool: Pool, options: Options) -> Solution:
     """Every candidate that the budgets admit, in index order; `size` must be the pool's."""
-    return unweighted(_ranked(pool, options, jnp.zeros_like(pool.alignment)), jnp.nan)
+    return _worthless(_ranked(pool, options, jnp.zeros_like(pool.alignment)))
 
 
 def _top(pool: Pool, options: Options, score: jax.Array) -> Solution:
     """The base of greatest total score, and that total."""
     indices = _ranked(pool, options, score)
-    return unweighted(indices, jnp.sum(jnp.where(indices >= 0, score[indices], 0.0)))
+    return unweighted(indices, jnp.where(indices >= 0, score[indices], 0.0))
+
+
+def _worthless(indices: jax.Array) -> Solution:
+    """Picks of a utility that prefers none to another."""
+    return unweighted(indices, jnp.zeros(indices.shape, jnp.float32), jnp.nan)
 
 
 def _ranked(pool: Pool, options: Options, score: jax.Array) -> jax.Array:

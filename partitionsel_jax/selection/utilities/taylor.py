@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from partitionsel_jax.selection.problem import Options, Pool
 from partitionsel_jax.selection.rounds import play
-from partitionsel_jax.selection.utilities.utility import Solution, additive
+from partitionsel_jax.selection.utilities.utility import Solution, unweighted
 
 
 def taylor(pool: Pool, options: Options) -> Solution:
@@ -25,4 +25,5 @@ def taylor(pool: Pool, options: Options) -> Solution:
         del indices, slot
         return redundancy_N + jnp.where(pick >= 0, pool.gram.row(pick), 0.0)
 
-    return additive(play(jnp.zeros_like(pool.alignment), score, add, pool, options))
+    rounds = play(jnp.zeros_like(pool.alignment), score, add, pool, options)
+    return unweighted(rounds.indices, rounds.gains)

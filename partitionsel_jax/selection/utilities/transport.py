@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from partitionsel_jax.selection.carries import tie
 from partitionsel_jax.selection.problem import Options, Pool
 from partitionsel_jax.selection.rounds import play
-from partitionsel_jax.selection.utilities.utility import Solution, additive
+from partitionsel_jax.selection.utilities.utility import Solution, unweighted
 
 # epsilon, relative to the largest similarity (in size): picks do not depend on the scale.
 ENTROPY = 0.1
@@ -85,7 +85,8 @@ def fair_transport(pool: Pool, options: Options) -> Solution:
         columns=jnp.ones((pool.group_count, similarity_NxA.shape[1]), jnp.float32),
         value=jnp.zeros((pool.group_count,), jnp.float32),
     )
-    return additive(play(start, score, add, pool, options))
+    rounds = play(start, score, add, pool, options)
+    return unweighted(rounds.indices, rounds.gains)
 
 
 def _transport(

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.selection.problem import Options, Pool
-from partitionsel_jax.selection.rounds import Rounds
 
 
 @jax.tree_util.register_dataclass
@@ -19,6 +18,7 @@ class Solution:
     weights: jax.Array
     utility: jax.Array
     certificate: jax.Array
+    gains: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +43,21 @@ class Utility:
     needs: tuple[str, ...] = ()
 
 
-def unweighted(indices: jax.Array, utility: jax.Array | float) -> Solution:
-    """A solution with weight 1 at every pick, and no certificate."""
-    weights = (indices >= 0).astype(jnp.float32)
+def unweighted(
+    indices: jax.Array, gains: jax.Array, utility: jax.Array | float | None = None
+) -> Solution:
+    """A solution with weight 1 at every pick and no certificate; its utility is that of its gains.
+
+    Args:
+      indices: i32[K]; the picks.
+      gains: f32[K]; what each of them adds.
+      utility: f32[], where that is not the sum of the gains.
+    """
+    nan = jnp.asarray(jnp.nan, jnp.float32)
     return Solution(
-        indices, weights, jnp.asarray(utility, jnp.float32), jnp.asarray(jnp.nan, jnp.float32)
+        indices=indices,
+        weights=(indices >= 0).astype(jnp.float32),
+        utility=jnp.sum(gains) if utility is None else jnp.asarray(utility, jnp.float32),
+        certificate=nan,
+        gains=gains,
     )
-
-
-def additive(rounds: Rounds) -> Solution:
-    """The solution of a set function that is the sum of its gains."""
-    return unweighted(rounds.indices, jnp.sum(rounds.gains))
