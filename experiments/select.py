@@ -1,0 +1,76 @@
+"""Selects from features that were computed elsewhere, however many there are.
+
+python -m experiments.select --features=F.npy --domains=D.npy --anchors=A.npy --size=1000
+"""
+
+from absl import app, flags
+
+from experiments import console
+
+_FEATURES = flags.DEFINE_string(
+    "features",
+    None,
+    "A .npy file, float[N, M]: gradient features of the candidates.",
+    required=True,
+)
+_ANCHORS = flags.DEFINE_string(
+    "anchors", None, "A .npy file, float[A, M]: those of the validation examples to match."
+)
+_DOMAINS = flags.DEFINE_string(
+    "domains", None, "A .npy file, integers [N] from 0: the candidates' domains. One if not given."
+)
+_SIZE = flags.DEFINE_integer("size", None, "How many to pick.", required=True)
+_BUDGETS = flags.DEFINE_string(
+    "budgets",
+    "proportional",
+    "Picks per domain: proportional, uniform, temperature:0.5, fixed:0.7,0.3 (shares) or "
+    "counts:10,6 (exactly).",
+)
+_UTILITY = flags.DEFINE_string(
+    "utility", "gradient_matching", "gradient_matching, taylor, alignment, grad_norm or random."
+)
+_COUPLING = flags.DEFINE_string("coupling", "joint", "joint, independent or agnostic.")
+_SCALING = flags.DEFINE_string(
+    "scaling", "unit", "unit scales features and anchors to unit norm; none leaves them alone."
+)
+_RIDGE = flags.DEFINE_float("ridge", 0.0, "Ridge of gradient_matching.")
+_STEP_SCALE = flags.DEFINE_float("step_scale", 1.0, "Step of taylor.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of random.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Directory to write; NAME.selection beside NAME.npy if not given."
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier selection there.")
+_CHUNK_ROWS = flags.DEFINE_integer("chunk_rows", None, "Rows read at a time; 16 MiB of them.")
+_SHORTLIST_ROWS = flags.DEFINE_integer(
+    "shortlist_rows", None, "Rows kept in memory between passes; 32 MiB of them."
+)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+    console.start()
+    # Imported late, so that a mistyped flag answers at once.
+    from partitionsel_jax.selection import offline
+
+    with console.one_line_errors(ValueError, OSError):
+        offline.select_files(
+            _FEATURES.value,
+            anchors=_ANCHORS.value,
+            domains=_DOMAINS.value,
+            size=_SIZE.value,
+            budgets=_BUDGETS.value,
+            output=_OUTPUT.value,
+            overwrite=_OVERWRITE.value,
+            reading=offline.Reading(_CHUNK_ROWS.value, _SHORTLIST_ROWS.value),
+            utility=_UTILITY.value,
+            coupling=_COUPLING.value,
+            scaling=_SCALING.value,
+            ridge=_RIDGE.value,
+            step_scale=_STEP_SCALE.value,
+            seed=_SEED.value,
+        )
+
+
+if __name__ == "__main__":
+    console.run(main)
