@@ -84,17 +84,19 @@ def upper_bound(pool: Pool, weights: jax.Array, ridge: jax.Array) -> jax.Array:
       f32[]; infinite where none was found.
     """
     diagonal_N = pool.gram.diagonal()
+    # In units of every candidate's norm: `ROUNDING` is what float32 knows of unit gradients.
     # A candidate without a gradient carries no weight, whatever its alignment.
-    alignment_N = jnp.where(diagonal_N > 0.0, pool.alignment, 0.0)
-    largest = jnp.max(diagonal_N) + ridge
-    first_step = 1.0 / jnp.where(largest > 0.0, largest, 1.0)
+    norm_N = jnp.sqrt(jnp.maximum(diagonal_N, 0.0))
+    scale_N = jnp.where(norm_N > 0.0, 1.0 / jnp.where(norm_N > 0.0, norm_N, 1.0), 0.0)
+    alignment_N = scale_N * pool.alignment
+    first_step = 1.0 / (1.0 + ridge * jnp.max(scale_N) ** 2)
 
     multiply = pool.gram.product()
 
     def product(weights_N: jax.Array) -> jax.Array:
-        return multiply(weights_N) + ridge * weights_N
+        return scale_N * (multiply(scale_N * weights_N) + ridge * scale_N * weights_N)
 
-    value, bound = _ascend(product, alignment_N, weights, first_step)
+    value, bound = _ascend(product, alignment_N, norm_N * weights, first_step)
     return _unsigned(product, alignment_N, value, bound)
 
 

@@ -106,6 +106,7 @@ class Pool:
       groups: i32[N] in [0, G); candidates of different groups do not know of each other.
       losses, norms, reference_losses: f32[N] or None; as in the problem.
       anchor_similarity: f32[N, A] or None; 0 for an anchor that is finite for no candidate.
+      anchors: bool[A] or None; False for such an anchor.
       group_count: G. Static.
     """
 
@@ -117,6 +118,7 @@ class Pool:
     groups: jax.Array
     losses: jax.Array | None = None
     anchor_similarity: jax.Array | None = None
+    anchors: jax.Array | None = None
     norms: jax.Array | None = None
     reference_losses: jax.Array | None = None
     group_count: int = dataclasses.field(default=1, metadata={"static": True})
@@ -133,13 +135,13 @@ def make_pool(problem: Problem) -> tuple[Pool, jax.Array]:
         sound_N &= jnp.all(jnp.isfinite(problem.features), axis=1)
     if problem.gram is not None:
         sound_N = _sound_rows(problem.gram, sound_N)
-    similarity = problem.anchor_similarity
+    similarity, anchors_A = problem.anchor_similarity, None
     if similarity is not None:
         # A broken anchor spoils a column; a broken candidate, a row.
         finite_NxA = jnp.isfinite(similarity)
-        broken_A = ~jnp.any(finite_NxA & sound_N[:, None], axis=0)
-        sound_N &= jnp.all(finite_NxA | broken_A[None, :], axis=1)
-        similarity = jnp.where(broken_A[None, :], 0.0, similarity)
+        anchors_A = jnp.any(finite_NxA & sound_N[:, None], axis=0)
+        sound_N &= jnp.all(finite_NxA | ~anchors_A[None, :], axis=1)
+        similarity = jnp.where(anchors_A[None, :], similarity, 0.0)
 
     def clean(values: jax.Array) -> jax.Array:
         mask = sound_N.reshape(-1, *(1,) * (values.ndim - 1))
@@ -163,6 +165,7 @@ def make_pool(problem: Problem) -> tuple[Pool, jax.Array]:
         groups=jnp.zeros(sound_N.shape, jnp.int32),
         losses=clean_or_none(problem.losses),
         anchor_similarity=clean_or_none(similarity),
+        anchors=anchors_A,
         norms=clean_or_none(problem.norms),
         reference_losses=clean_or_none(problem.reference_losses),
     )
@@ -272,6 +275,10 @@ def _check_array(name: str, array: jax.Array, shape: tuple, kind: type) -> None:
         raise ValueError(
             f"{name} must be an array of shape {expected}, got {came}; "
             "N is the length of alignment, and batches go through jax.vmap."
+        )
+    if 0 in array.shape[1:]:
+        raise ValueError(
+            f"{name} must not be empty, got shape {got}; leave it None where there is nothing."
         )
     if not jnp.issubdtype(array.dtype, kind):
         wanted = "float32" if kind is jnp.floating else "int32"

@@ -85,6 +85,8 @@ def select(
     _check_needs(problem, size=size, utility=utility)
     check_values(problem, operator.index(size), budgeted=coupling in BUDGETED)
     draws = UTILITIES[utility].draws or rule in RANDOMISED
+    if draws and key is not None and not isinstance(key, jax.Array):
+        raise ValueError(f"key must be a jax.random.key, got {type(key).__name__} {key!r}.")
     options = Options(
         ridge=_scalar("ridge", ridge),
         step_scale=_scalar("step_scale", step_scale, positive=True),
@@ -131,7 +133,11 @@ def check_choices(*, utility: str, coupling: str, rule: str, solver: str, swaps:
     ):
         if name not in known:
             raise ValueError(f"{argument} must be one of {sorted(known)}, got {name!r}.")
-    if isinstance(swaps, bool) or not hasattr(swaps, "__index__") or operator.index(swaps) < 0:
+    try:
+        counted = not isinstance(swaps, bool) and operator.index(swaps) >= 0
+    except Exception:  # traced swaps fail in their own way
+        counted = False
+    if not counted:
         raise ValueError(f"swaps must be a Python integer >= 0 (it is static), got {swaps!r}.")
     entry = UTILITIES[utility]
     if rule not in entry.rules:

@@ -40,7 +40,23 @@ LOPSIDED[0, 1] = 0.5
         ({"budgets": np.array([5, -1, 0])}, r"budgets must be >= 0, got \[5, -1, 0\]"),
         ({"budgets": np.array([1, 1, 1])}, "budgets must sum to size=4, got .* with sum 3; make"),
         ({"losses": np.zeros(11, np.float32)}, r"losses must .* shape \[12\], got"),
+        ({"losses": np.zeros(12, np.int32)}, "losses must be float32, got int32; convert"),
+        ({"norms": np.zeros((12, 1), np.float32)}, r"norms must .* shape \[12\], got .*12, 1"),
+        ({"norms": [1.0] * 12}, "norms must be an array of shape .* got list"),
+        ({"reference_losses": np.zeros(3, np.float32)}, r"reference_losses must .* \[12\], got"),
         ({"anchor_similarity": np.zeros(12, np.float32)}, r"anchor_similarity .* \[12, A\], got"),
+        ({"anchor_similarity": np.zeros((11, 2), np.float32)}, r"anchor_similarity .* \[12, A\]"),
+        ({"anchor_similarity": np.zeros((12, 2), int)}, "anchor_similarity must be float32, got"),
+        ({"anchor_similarity": np.zeros((12, 0), np.float32)}, r"anchor_similarity .* \(12, 0\)"),
+        ({"gram": None}, "exactly one of gram and features must be given, got neither"),
+        ({"features": np.zeros((12, 4), np.float32)}, "exactly one of gram and .* got both"),
+        (
+            {"gram": None, "features": np.zeros((11, 4), np.float32)},
+            r"features must .* shape \[12, M\], got .*11, 4",
+        ),
+        ({"gram": None, "features": np.zeros(12, np.float32)}, r"features .* \[12, M\], got"),
+        ({"gram": None, "features": np.zeros((12, 4), int)}, "features must be float32, got int"),
+        ({"gram": None, "features": np.zeros((12, 0), np.float32)}, r"features .* \(12, 0\)"),
     ],
 )
 def test_a_malformed_problem_is_refused(changes, message):
@@ -61,6 +77,9 @@ def test_a_malformed_problem_is_refused(changes, message):
         ),
         ({"coupling": "both"}, "coupling must be one of .*'joint'.* got 'both'"),
         ({"rule": "best"}, "rule must be one of .*'greedy'.* got 'best'"),
+        ({"solver": "fast"}, "solver must be one of .*'exact'.* got 'fast'"),
+        ({"solver": None}, "solver must be one of .*'published'.* got None"),
+        ({"swaps": True}, "swaps must be a Python integer >= 0 .* got True"),
         ({"swaps": -1}, "swaps must be a Python integer >= 0 .* got -1"),
         ({"swaps": 0.5}, "swaps must be a Python integer >= 0 .* got 0.5"),
         ({"utility": "full"}, "size must be the pool's 12 with utility='full', got 4"),
@@ -71,6 +90,11 @@ def test_a_malformed_problem_is_refused(changes, message):
         ),
         ({"utility": "random"}, "key must be given .* got None; pass a jax.random.key"),
         ({"rule": "residual_random"}, "key must be given .* got None"),
+        ({"utility": "random", "key": 0}, "key must be a jax.random.key, got int"),
+        (
+            {"swaps": 2, "solver": "published"},
+            "swaps=2 needs solver='exact'.* got solver='published'; use swaps=0",
+        ),
         ({"ridge": -0.1}, "ridge must be finite and >= 0, got -0.1"),
         ({"ridge": np.nan}, "ridge must be finite and >= 0, got nan"),
         ({"ridge": np.zeros(2)}, r"ridge must be a scalar, got shape \(2,\)"),
@@ -80,6 +104,64 @@ def test_a_malformed_problem_is_refused(changes, message):
 def test_a_choice_that_makes_no_sense_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         selection.select(problem_with(), **({"size": 4} | options))
+
+
+TOP_K = ["alignment", "grad_norm", "loss", "reducible_loss", "random", "full"]
+UNWEIGHTED = [name for name in selection.UTILITIES if name != "gradient_matching"]
+
+
+def problem_with_everything():
+    ones = np.ones(12, np.float32)
+    return problem_with(losses=ones, anchor_similarity=np.ones((12, 2), np.float32))
+
+
+@pytest.mark.parametrize("utility", TOP_K)
+def test_rules_are_refused_for_scores_that_no_pick_changes(utility):
+    size = 12 if utility == "full" else 4
+    with pytest.raises(ValueError, match=f"rule='residual_random' needs .* utility='{utility}'"):
+        selection.select(
+            problem_with_everything(), size=size, utility=utility, rule="residual_random"
+        )
+
+
+def test_rules_are_refused_for_no_other_utility():
+    assert [name for name in selection.UTILITIES if name not in TOP_K] == [
+        name for name, entry in selection.UTILITIES.items() if "residual_random" in entry.rules
+    ]
+
+
+@pytest.mark.parametrize("options", [{"swaps": 1}, {"solver": "published"}], ids=str)
+@pytest.mark.parametrize("utility", UNWEIGHTED)
+def test_swaps_and_solvers_are_refused_without_weights(utility, options):
+    (name, value), *_ = options.items()
+    message = f"{name}={value!r} needs .*'gradient_matching'.* got utility='{utility}'; use"
+    with pytest.raises(ValueError, match=message):
+        selection.select(problem_with_everything(), size=4, utility=utility, **options)
+
+
+@pytest.mark.parametrize(
+    "utility, field",
+    [
+        ("loss", "losses"),
+        ("reducible_loss", "losses"),
+        ("anchor_coverage", "anchor_similarity"),
+        ("fair_transport", "anchor_similarity"),
+    ],
+)
+def test_a_field_that_the_utility_needs_is_asked_for_by_name(utility, field):
+    with pytest.raises(ValueError, match=f"utility='{utility}' needs Problem.{field}, got None"):
+        selection.select(problem_with(), size=4, utility=utility)
+
+
+def test_facility_location_asks_for_the_gram_matrix_by_name():
+    problem = problem_with(gram=None, features=np.ones((12, 3), np.float32))
+    with pytest.raises(ValueError, match=r"utility='facility_location' needs Problem\.gram, got"):
+        selection.select(problem, size=4, utility="facility_location")
+
+
+def test_traced_swaps_are_refused():
+    with pytest.raises(ValueError, match="swaps must be a Python integer"):
+        jax.jit(lambda swaps: selection.select(problem_with(), size=4, swaps=swaps))(1)
 
 
 def test_a_traced_size_is_refused():

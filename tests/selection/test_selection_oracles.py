@@ -1,13 +1,16 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from selection_problems import (
+    SIZE,
     best_value,
     brute_force,
     from_features,
+    full_problem,
     hamilton,
     kkt_residual,
     make_problem,
@@ -25,10 +28,10 @@ SKETCH, SMALL = 256, 16
 
 @functools.cache
 def small_instances(dim):
-    """100 problems of 6 to 12 candidates, as one batch, and their optima by brute force."""
+    """300 problems of 6 to 12 candidates, as one batch, and their optima by brute force."""
     rng = np.random.default_rng(0)
     problems, optima = [], []
-    while len(optima) < 100:
+    while len(optima) < 300:
         pool_size, domain_count = int(rng.integers(6, 13)), int(rng.integers(1, 4))
         problem, features, anchor = make_problem(rng, pool_size, domain_count, size=4, dim=dim)
         optimum = brute_force(features, anchor, problem.domains, problem.budgets)
@@ -53,14 +56,14 @@ def solved(dim, swaps):
 
 def test_greedy_is_close_to_brute_force():
     ratio, _ = solved(SKETCH, 0)
-    assert ratio.min() >= 0.93
-    assert ratio.mean() >= 0.97
+    assert ratio.min() >= 0.9
+    assert ratio.mean() >= 0.975
     assert ratio.max() <= 1.0 + 1e-5
 
 
 def test_greedy_is_close_to_brute_force_on_average_when_gradients_are_coherent():
     ratio, _ = solved(SMALL, 0)
-    assert ratio.mean() >= 0.97
+    assert ratio.mean() >= 0.975
     assert ratio.max() <= 1.0 + 1e-5
 
 
@@ -93,6 +96,94 @@ def test_certificate_never_exceeds_the_true_ratio(dim, swaps):
     ratio, certificate = solved(dim, swaps)
     assert np.all(certificate <= ratio + 1e-6)
     assert np.all((certificate >= 0.0) & (certificate <= 1.0))
+
+
+def test_certificate_never_exceeds_the_true_ratio_where_norms_differ_or_gradients_oppose():
+    """There, the best weights may be many times larger than those of a poor selection."""
+    rng = np.random.default_rng(5)
+    problems, optima = [], []
+    for number in range(300):
+        features = unit(rng.normal(size=(12, 4)))
+        anchor = rng.normal(size=4)
+        if number % 3 == 0:
+            features = features * 10.0 ** rng.uniform(-2, 2, (12, 1))
+        elif number % 3 == 1:
+            # Candidates i and i + 6 nearly cancel; what is left of them is the anchor.
+            features[6:] = -features[:6]
+            features = unit(features + 0.03 * anchor * rng.random((12, 1)))
+        domains = rng.integers(0, 3, 12)
+        budgets = hamilton(np.bincount(domains, minlength=3), 4)
+        problems.append(from_features(features, anchor, domains, budgets))
+        optima.append(brute_force(features, anchor, domains, budgets))
+    batch = jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
+    for swaps in (0, 2):
+        result = solver(swaps)(batch)
+        ratio = np.asarray(result.utility, np.float64) / optima
+        # Float32 knows each alignment to about 1e-5 of its gradient's norm.
+        assert np.all(result.certificate <= ratio * (1.0 + 3e-4))
+        assert ratio.min() < 0.9
+
+
+@functools.cache
+def submodularity_bound(dim):
+    """gamma of every instance: the least ratio of eigenvalues of 2k x 2k principal submatrices."""
+    batch, _ = small_instances(dim)
+    gammas = []
+    for gram, domains in zip(np.float64(batch.gram), batch.domains, strict=True):
+        inside = np.flatnonzero(domains >= 0)
+        # By interlacing, smaller submatrices have no more extreme eigenvalues.
+        subsets = np.array(list(itertools.combinations(inside, min(8, len(inside)))))
+        values = np.linalg.eigvalsh(gram[subsets[:, :, None], subsets[:, None, :]])
+        gammas.append(values.min() / values.max())
+    return np.array(gammas)
+
+
+@pytest.mark.parametrize("dim", [SKETCH, SMALL])
+def test_residual_random_meets_the_bound_of_algorithm_2_in_expectation(dim):
+    """E f(S) >= (1 + 1/gamma)^-2 f(S*), over 64 keys."""
+    batch, optima = small_instances(dim)
+    keys = jax.random.split(jax.random.key(0), 64)
+    draw = functools.partial(selection.select, size=4, rule="residual_random")
+    draw_all = jax.jit(jax.vmap(jax.vmap(lambda p, k: draw(p, key=k), (None, 0)), (0, None)))
+    utility = np.asarray(draw_all(batch, keys).utility, np.float64)
+    gamma = submodularity_bound(dim)
+    assert np.all((gamma > 0.0) & (gamma <= 1.0))
+    assert np.all(utility.mean(axis=1) >= (1.0 + 1.0 / gamma) ** -2 * optima)
+    assert utility.max() > utility.min()
+    assert np.all(utility <= optima[:, None] * (1.0 + 1e-5))
+
+
+def near_duplicates(rng):
+    """Four copies of four gradients, with cosines of about 0.9999 between copies."""
+    base = np.repeat(unit(rng.normal(size=(4, 32))), 4, axis=0)
+    return unit(base + 0.01 * unit(rng.normal(size=(16, 32))))
+
+
+def rank_three(rng):
+    return rng.normal(size=(16, 3))
+
+
+def exact_duplicates(rng):
+    return np.repeat(rng.normal(size=(4, 8)), 4, axis=0)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("features_of", [near_duplicates, rank_three, exact_duplicates])
+def test_selections_meet_kkt_on_their_support(features_of, scale):
+    """To 1e-5 of the largest alignment, by a check in float64 of what float32 posed."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        features, anchor = features_of(rng), scale * rng.normal(size=())
+        problem = full_problem(rng, features)
+        problem.alignment[:] = np.float32(problem.alignment * np.float32(anchor))
+        for swaps in (0, 2):
+            result = selection.select(problem, size=SIZE, swaps=swaps)
+            picks = np.asarray(result.indices)
+            gram = np.float64(problem.gram[np.ix_(picks, picks)])
+            residual = np.float64(problem.alignment[picks]) - gram @ np.float64(result.weights)
+            largest = np.abs(problem.alignment).max()
+            assert residual.max() <= 1e-5 * largest
+            assert np.abs(residual[result.weights > 0.0]).max(initial=0.0) <= 1e-5 * largest
 
 
 def test_certificate_is_sharp_against_scipy_over_the_whole_pool():

@@ -52,10 +52,13 @@ def fair_transport(pool: Pool, options: Options) -> Solution:
     """
     similarity_NxA = pool.anchor_similarity
     assert similarity_NxA is not None  # `select` has seen to it
-    size, anchors = options.size, max(similarity_NxA.shape[1], 1)
+    assert pool.anchors is not None
+    size, anchors = options.size, jnp.maximum(jnp.sum(pool.anchors), 1)
     largest = jnp.max(jnp.abs(similarity_NxA), initial=0.0)
     epsilon = ENTROPY * jnp.where(largest > 0.0, largest, 1.0)
     kernel_NxA = jnp.exp(similarity_NxA / epsilon) / (size * anchors)
+    # Nothing goes to a broken anchor.
+    kernel_NxA = jnp.where(pool.anchors[None, :], kernel_NxA, 0.0)
     supply, demand = 1.0 / size, 1.0 / anchors
 
     def score(picks: _Picks) -> jax.Array:
@@ -95,7 +98,7 @@ def _transport(
     groups_B: jax.Array,
     columns_BxA: jax.Array,
     supply: float,
-    demand: float,
+    demand: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """B transport problems, each of the picks of one group and one row more.
 
@@ -141,7 +144,7 @@ def _transport(
     return columns_BxA, value_B + moved_B
 
 
-def _bounded(sums: jax.Array, bound: float) -> jax.Array:
+def _bounded(sums: jax.Array, bound: jax.Array | float) -> jax.Array:
     """The scaling in (0, 1] that brings `sums` >= 0 down to `bound` where they exceed it."""
     return bound / jnp.maximum(sums, bound)
 
