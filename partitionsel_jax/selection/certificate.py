@@ -89,13 +89,13 @@ def upper_bound(pool: Pool, weights: jax.Array, ridge: jax.Array) -> jax.Array:
     norm_N = jnp.sqrt(jnp.maximum(diagonal_N, 0.0))
     scale_N = jnp.where(norm_N > 0.0, 1.0 / jnp.where(norm_N > 0.0, norm_N, 1.0), 0.0)
     alignment_N = scale_N * pool.alignment
-    first_step = 1.0 / (1.0 + ridge * jnp.max(scale_N) ** 2)
-
-    multiply = pool.gram.product()
+    multiply = pool.gram.product(scale_N)
+    ridge_N = ridge * scale_N**2
 
     def product(weights_N: jax.Array) -> jax.Array:
-        return scale_N * (multiply(scale_N * weights_N) + ridge * scale_N * weights_N)
+        return multiply(weights_N) + ridge_N * weights_N
 
+    first_step = 1.0 / (1.0 + jnp.max(ridge_N))
     value, bound = _ascend(product, alignment_N, norm_N * weights, first_step)
     return _unsigned(product, alignment_N, value, bound)
 

@@ -75,9 +75,11 @@ class DenseGram:
             known_NxN &= self.groups[:, None] == self.groups[None, :]
         return jnp.where(known_NxN, self.matrix, 0.0)
 
-    def product(self) -> Callable[[jax.Array], jax.Array]:
-        """The function that multiplies f32[N] by K."""
+    def product(self, scale_N: jax.Array | None = None) -> Callable[[jax.Array], jax.Array]:
+        """The function that multiplies f32[N] by K, or by DKD with D the diagonal `scale_N`."""
         matrix_NxN = self.masked()
+        if scale_N is not None:
+            matrix_NxN = scale_N[:, None] * matrix_NxN * scale_N[None, :]
         return lambda weights_N: matrix_NxN @ weights_N
 
 
@@ -135,8 +137,11 @@ class FactoredGram:
         """The picks' rows of K, f32[K, N]."""
         return jax.vmap(self._against)(traces_KxX)
 
-    def product(self) -> Callable[[jax.Array], jax.Array]:
-        """The function that multiplies f32[N] by K."""
+    def product(self, scale_N: jax.Array | None = None) -> Callable[[jax.Array], jax.Array]:
+        """The function that multiplies f32[N] by K, or by DKD with D the diagonal `scale_N`."""
+        if scale_N is not None:
+            scaled = dataclasses.replace(self, features=scale_N[:, None] * self.features)
+            return scaled.product()
         groups_1xN = jnp.zeros((1, 1), jnp.int32) if self.groups is None else self.groups[None, :]
         member_GxN = groups_1xN == jnp.arange(self.group_count)[:, None]
         return lambda weights_N: self._against(

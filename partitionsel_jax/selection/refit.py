@@ -138,9 +138,8 @@ def enter(support: Support, slot: jax.Array, ascent: jax.Array, scale: jax.Array
 def unsettled(support: Support, residual: jax.Array, scale: jax.Array) -> jax.Array:
     """Whether `residual`, f32[K] = b - Aw, breaks a KKT condition by more than the tolerance."""
     tolerance = TOLERANCE * scale
-    error = _stationarity_error(residual, support.passive)
-    ascending = (residual > tolerance) & ~support.passive & ~_zero_slots(support)
-    return jnp.any(ascending) | (error > tolerance)
+    ascent = jnp.where(_zero_slots(support), 0.0, residual)
+    return jnp.max(jnp.where(support.passive, jnp.abs(residual), ascent)) > tolerance
 
 
 def release(support: Support, slot: jax.Array) -> Support:
