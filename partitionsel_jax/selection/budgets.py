@@ -100,7 +100,7 @@ def fixed(counts: jax.Array, size: int, shares: jax.Array) -> jax.Array:
 
 
 def temperature(counts: jax.Array, size: int, tau: jax.Array | float) -> jax.Array:
-    """Shares proportional to counts^tau: tau = 1 is proportional, tau = 0 uniform.
+    """Shares proportional to counts^tau: tau = 1 is proportional but for ties, tau = 0 uniform.
 
     Args:
       counts: i32[P]; candidates per domain.
@@ -130,7 +130,7 @@ def curriculum(
     * Before any gain was seen they are `proportional`, the floor aside.
     * From then on a domain has at least min(c_p, floor(floor * size)) picks.
     * They do not depend on the losses' scale.
-    * Of domains that hold as many candidates, the one that improves least has no fewer picks than
+    * If all domains hold as many candidates, the one that improves least has no fewer picks than
       `proportional` gives it.
 
     Args:

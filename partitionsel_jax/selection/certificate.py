@@ -1,7 +1,8 @@
 """Certificate of optimality: how much a selection can at most have lost to the best one.
 
 f(S) / f(all N) <= f(S) / f(S*), because dropping the matroid can only raise the optimum. f(all N)
-is bounded from above by duality, so that stopping early makes the certificate smaller, never wrong:
+is bounded from above by duality, so that stopping early makes the certificate smaller, never wrong
+(beyond `ROUNDING`: strictly, the bound is that of alignments lowered by so much of the largest):
 for every u, of whatever signs, with Ku >= s, and every v >= 0,
 
     U(v) = <v, s> - v'Kv / 2  <=  <v, Ku> - v'Kv / 2  <=  u'Ku / 2 .
@@ -27,7 +28,7 @@ MAX_ASCENT = 240
 MAX_CONJUGATE = 120
 # Steps between two looks at the bound, each of which costs about as much as a step.
 STRIDE = 4
-# Ku >= s is meant up to this share of the largest alignment: float32 knows s no better.
+# Ku >= s is meant up to this share of the largest alignment: what products in float32 leave of it.
 ROUNDING = 1e-5
 
 Product = Callable[[jax.Array], jax.Array]
@@ -196,4 +197,6 @@ def _value_and_bound(
     least = jnp.max(jnp.where(wanted_N > 0.0, jnp.where(product_N > 0.0, ratio_N, jnp.inf), 0.0))
     most = jnp.min(jnp.where((wanted_N <= 0.0) & (product_N < 0.0), ratio_N, jnp.inf))
     bound = 0.5 * least**2 * jnp.maximum(energy, 0.0)
-    return value, jnp.where((least <= most) & jnp.isfinite(least), bound, jnp.inf)
+    # With alignments so small that none is wanted, nothing is known unless none is above 0.
+    found = (least <= most) & jnp.isfinite(least) & ((least > 0.0) | jnp.all(alignment_N <= 0.0))
+    return value, jnp.where(found, bound, jnp.inf)

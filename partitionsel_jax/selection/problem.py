@@ -25,7 +25,8 @@ class Problem:
       budgets: i32[P], >= 0; most picks per domain. They sum to the selection's size.
       losses: f32[N] or None; needed by `loss` and `reducible_loss` only.
       anchor_similarity: f32[N, A] or None; inner product (or cosine) of every candidate with every
-        anchor, needed by `anchor_coverage` and `fair_transport` only.
+        anchor, needed by `anchor_coverage` and `fair_transport` only. An anchor that is finite for
+        no candidate is left out, not the candidates.
       features: f32[N, M] or None; instead of `gram` for pools so large that no [N, N] array should
         exist: K_ij = <features_i, features_j>.
       norms: f32[N], >= 0, or None; gradient norms before any scaling, for `grad_norm` only. None:
@@ -126,13 +127,16 @@ class Pool:
 
 def make_pool(problem: Problem) -> tuple[Pool, jax.Array]:
     """Masks padding and non-finite candidates out; also counts the latter (i32[])."""
+    # First the cast: what overflows float32 is not finite either.
+    problem = jax.tree.map(_as_float32, problem)
     present_N = problem.domains >= 0
     sound_N = present_N & jnp.isfinite(problem.alignment)
     for values_N in (problem.losses, problem.norms, problem.reference_losses):
         if values_N is not None:
             sound_N &= jnp.isfinite(values_N)
     if problem.features is not None:
-        sound_N &= jnp.all(jnp.isfinite(problem.features), axis=1)
+        # By Cauchy-Schwarz, inner products of rows with finite squares are finite.
+        sound_N &= jnp.isfinite(jnp.sum(problem.features**2, axis=1))
     if problem.gram is not None:
         sound_N = _sound_rows(problem.gram, sound_N)
     similarity, anchors_A = problem.anchor_similarity, None
@@ -145,14 +149,14 @@ def make_pool(problem: Problem) -> tuple[Pool, jax.Array]:
 
     def clean(values: jax.Array) -> jax.Array:
         mask = sound_N.reshape(-1, *(1,) * (values.ndim - 1))
-        return jnp.where(mask, values.astype(jnp.float32), 0.0)
+        return jnp.where(mask, values, 0.0)
 
     def clean_or_none(values: jax.Array | None) -> jax.Array | None:
         return None if values is None else clean(values)
 
     gram: Gram
     if problem.gram is not None:
-        gram = DenseGram(problem.gram.astype(jnp.float32), sound_N)
+        gram = DenseGram(problem.gram, sound_N)
     else:
         assert problem.features is not None  # `check_shapes` has seen to it
         gram = FactoredGram(clean(problem.features))
@@ -170,6 +174,11 @@ def make_pool(problem: Problem) -> tuple[Pool, jax.Array]:
         reference_losses=clean_or_none(problem.reference_losses),
     )
     return pool, jnp.sum(present_N & ~sound_N, dtype=jnp.int32)
+
+
+def _as_float32(values: jax.Array) -> jax.Array:
+    floating = jnp.issubdtype(values.dtype, jnp.floating)
+    return jnp.asarray(values, jnp.float32) if floating else values
 
 
 def _sound_rows(gram: jax.Array, sound_N: jax.Array) -> jax.Array:

@@ -79,7 +79,7 @@ def _accelerated(
         return moved_N, moved_N + (momentum - 1.0) / grown * (moved_N - weights_N), grown
 
     zeros_N = jnp.zeros_like(alignment_N)
-    start = tie((zeros_N, zeros_N, jnp.ones(())), alignment_N, support_N, step)
+    start = tie((zeros_N, zeros_N, jnp.ones((), jnp.float32)), alignment_N, support_N, step)
     return jax.lax.fori_loop(0, STEPS, ascend, start)[0]
 
 
@@ -105,7 +105,7 @@ def _as_pursuit(rounds: Rounds[_Weights], pool: Pool, options: Options) -> Pursu
     traces = jax.vmap(pool.gram.trace)(rounds.indices)
     traces = jnp.where(filled_K.reshape(-1, *(1,) * (traces.ndim - 1)), traces, 0.0)
     block_KxK = jax.vmap(lambda pick: pool.gram.among(traces, rounds.indices, pick))(rounds.indices)
-    block_KxK += options.ridge * jnp.eye(options.size)
+    block_KxK += options.ridge * jnp.eye(options.size, dtype=jnp.float32)
     support = empty_support(options.size)
     return Pursuit(
         traces=traces,

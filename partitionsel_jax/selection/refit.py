@@ -3,8 +3,12 @@
 Maximises U(w) = <w, b> - w'Aw / 2 over w >= 0 for the k x k Gram block A and the alignments b of
 the picks (Lawson & Hanson's NNLS in normal-equation form). The inverse M of A on the passive set
 (the slots whose weights are free to move) is kept between calls and updated in O(k^2) per change,
-so that a warm start usually needs one Newton step. M only steers: residuals come from A, and every
-step is an exact line search, so rounding in M slows convergence instead of spoiling the answer.
+so that a warm start usually needs one Newton step. M only steers: what it led to is judged by a
+residual from A, and given up for a cold start where rounding in M has spoilt it.
+
+A column that depends on the passive set, as far as float32 can tell, is kept out of it while its
+residual is about 0 like theirs: its Newton step would be noise of any length. Beyond, it enters
+with the least curvature that can be told from none, and the ratio test trades it for another.
 """
 
 import dataclasses
@@ -18,12 +22,14 @@ from partitionsel_jax.selection.indexing import take
 
 # Residual, relative to the pool's largest alignment, below which a KKT condition counts as met.
 TOLERANCE = 1e-6
-# Smallest Schur pivot relative to the diagonal. A column that depends on the passive set gets this
-# pivot instead: its Newton step is then long but finite, and the ratio test trades it for another.
-PIVOT_FLOOR = 3e-5
-# A fresh residual beyond this many tolerances starts another attempt, with a new inverse.
+# Error of d'Ad from the rounding of A, relative to (sum_i |d_i| sqrt(A_ii))^2: a curvature no
+# larger than that says nothing.
+ROUNDING = 2.5e-7
+# A fresh residual beyond this many tolerances starts another attempt, from no weights.
 ACCEPTED = 4.0
-ATTEMPTS = 3
+ATTEMPTS = 2
+# Tolerances by which the residual of a dependent column must exceed 0 for it to enter.
+WORTHWHILE = 5.0
 
 
 @jax.tree_util.register_dataclass
@@ -82,26 +88,38 @@ def refit(support: Support, scale: jax.Array) -> Support:
     """
     tolerance = TOLERANCE * scale
 
-    def unmet(state: tuple[Support, jax.Array, jax.Array]) -> jax.Array:
-        support, residual, attempt = state
-        error = _stationarity_error(residual, support.passive)
-        _, violated = _entering(residual, support.passive | _zero_slots(support), tolerance)
-        retry = error > ACCEPTED * tolerance
-        return jnp.where(attempt == 0, violated | (error > tolerance), retry) & (attempt < ATTEMPTS)
+    def unmet(state: tuple[Support, jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        _, _, error, attempt = state
+        # Negated, so that an error that is not a number is one.
+        met = error <= jnp.where(attempt == 0, tolerance, ACCEPTED * tolerance)
+        return ~met & (attempt < ATTEMPTS)
 
     def solve(
-        state: tuple[Support, jax.Array, jax.Array],
-    ) -> tuple[Support, jax.Array, jax.Array]:
-        support, residual, attempt = state
-        # Only an inverse that failed once is worth the k updates of a new one.
-        support = _renew_inverse(support, jnp.where(attempt > 0, support.weights.shape[0], 0))
-        support = _active_set(support, residual, tolerance)
-        return support, support.target - support.gram @ support.weights, attempt + 1
+        state: tuple[Support, jax.Array, jax.Array, jax.Array],
+    ) -> tuple[Support, jax.Array, jax.Array, jax.Array]:
+        kept, residual, error, attempt = state
+        warm = attempt == 0
+        start = dataclasses.replace(
+            kept,
+            weights=jnp.where(warm, kept.weights, 0.0),
+            inverse=jnp.where(warm, kept.inverse, 0.0),
+            passive=kept.passive & warm,
+        )
+        tried = _active_set(start, jnp.where(warm, residual, kept.target), tolerance)
+        residual_tried = _residual(tried)
+        error_tried = _error(tried, residual_tried)
+        better = ~(error <= error_tried)
+        chosen = jax.tree.map(lambda new, old: jnp.where(better, new, old), tried, kept)
+        return (
+            chosen,
+            jnp.where(better, residual_tried, residual),
+            jnp.where(better, error_tried, error),
+            attempt + 1,
+        )
 
-    residual = support.target - support.gram @ support.weights
-    return jax.lax.while_loop(unmet, solve, tie((support, residual, jnp.int32(0)), support, scale))[
-        0
-    ]
+    residual = _residual(support)
+    start = (support, residual, _error(support, residual), jnp.int32(0))
+    return jax.lax.while_loop(unmet, solve, tie(start, support, scale))[0]
 
 
 def enter(support: Support, slot: jax.Array, ascent: jax.Array, scale: jax.Array) -> Support:
@@ -114,19 +132,20 @@ def enter(support: Support, slot: jax.Array, ascent: jax.Array, scale: jax.Array
       scale: f32[]; as for `refit`.
 
     Returns:
-      The support after the step, or as it came where the residual is not positive or the step
-      would make a weight negative.
+      The support after the step, or as it came where the residual is not positive, the slot
+      depends on the others, or the step would make a weight negative.
     """
     column = take(support.gram, slot)
     solved = _solved(support, column)
     here_K = jnp.arange(column.shape[0]) == slot
     diagonal = take(column, slot)
-    schur = jnp.maximum(diagonal - jnp.dot(column, solved), PIVOT_FLOOR * diagonal)
-    length = ascent / jnp.where(schur > 0.0, schur, 1.0)
+    schur = diagonal - jnp.dot(column, solved)
     rising = solved - here_K
-    weights = support.weights - length * rising
-    sound = (ascent > TOLERANCE * scale) & (schur > 0.0) & (jnp.min(weights) >= 0.0)
-    factor = jnp.where(sound, 1.0 / jnp.where(schur > 0.0, schur, 1.0), 0.0)
+    independent = schur > _rounding(support, rising)
+    factor = jnp.where(independent, 1.0 / jnp.where(independent, schur, 1.0), 0.0)
+    weights = support.weights - ascent * factor * rising
+    sound = (ascent > TOLERANCE * scale) & independent & (jnp.min(weights) >= 0.0)
+    factor = jnp.where(sound, factor, 0.0)
     return dataclasses.replace(
         support,
         weights=jnp.where(sound, weights, support.weights),
@@ -137,14 +156,12 @@ def enter(support: Support, slot: jax.Array, ascent: jax.Array, scale: jax.Array
 
 def unsettled(support: Support, residual: jax.Array, scale: jax.Array) -> jax.Array:
     """Whether `residual`, f32[K] = b - Aw, breaks a KKT condition by more than the tolerance."""
-    tolerance = TOLERANCE * scale
-    ascent = jnp.where(_zero_slots(support), 0.0, residual)
-    return jnp.max(jnp.where(support.passive, jnp.abs(residual), ascent)) > tolerance
+    return ~(_error(support, residual) <= TOLERANCE * scale)
 
 
 def release(support: Support, slot: jax.Array) -> Support:
     """Takes `slot` (i32[]) out of the passive set and sets its weight to 0."""
-    inverse, passive = _pivot(support, slot, False, support.passive[slot])
+    inverse, passive, _ = _pivot(support, slot, False, support.passive[slot], False)
     here_K = jnp.arange(support.weights.shape[0]) == slot
     weights = jnp.where(here_K, 0.0, support.weights)
     return dataclasses.replace(support, weights=weights, inverse=inverse, passive=passive)
@@ -152,13 +169,18 @@ def release(support: Support, slot: jax.Array) -> Support:
 
 def contributions(support: Support) -> jax.Array:
     """w_i (b_i + r_i) / 2, f32[K]: what each slot adds to the utility; r is 0 where w is exact."""
-    residual = support.target - support.gram @ support.weights
-    return 0.5 * support.weights * (support.target + residual)
+    return 0.5 * support.weights * (support.target + _residual(support))
 
 
 def utility(support: Support) -> jax.Array:
     """U(w) = <w, b> - w'Aw / 2, f32[]."""
     return jnp.sum(contributions(support))
+
+
+def is_stationary(support: Support, scale: jax.Array) -> jax.Array:
+    """Whether the weights that are free to move have residuals of about 0: else U means nothing."""
+    error = _stationarity_error(_residual(support), support.passive)
+    return error <= 10.0 * TOLERANCE * scale
 
 
 def _active_set(support: Support, residual: jax.Array, tolerance: jax.Array) -> Support:
@@ -194,11 +216,15 @@ def _active_set(support: Support, residual: jax.Array, tolerance: jax.Array) -> 
 def _iterate(step: _Step, support: Support, tolerance: jax.Array) -> _Step:
     """Carries out the decided change, takes one Newton step, and decides the next change."""
     support = dataclasses.replace(support, inverse=step.inverse, passive=step.passive)
-    inverse, passive = _pivot(support, step.slot, step.enters, step.leaves)
+    needed = step.residual[step.slot] > WORTHWHILE * tolerance
+    inverse, passive, admitted = _pivot(support, step.slot, step.enters, step.leaves, needed)
+    refused = step.enters & ~admitted
+    barred = step.barred | (refused & (jnp.arange(passive.shape[0]) == step.slot))
     direction = _masked_product(inverse, step.residual, passive)
     # An exact line search: the step ascends even where rounding has spoilt the inverse.
     turned = support.gram @ direction
     slope, curvature = jnp.dot(step.residual, direction), jnp.dot(direction, turned)
+    curvature = jnp.maximum(curvature, _rounding(support, direction))
     length = jnp.maximum(slope, 0.0) / jnp.where(curvature > 0.0, curvature, jnp.inf)
     ratio = jnp.where(direction < 0.0, step.weights / -direction, jnp.inf)
     blocking = jnp.argmin(ratio).astype(jnp.int32)
@@ -215,7 +241,7 @@ def _iterate(step: _Step, support: Support, tolerance: jax.Array) -> _Step:
     settled = (error <= tolerance) | (refined & (error > 0.5 * step.error))
     # A slot that leaves in the step it entered would enter again, for ever.
     bounced = blocked & step.enters & (blocking == step.slot)
-    barred = step.barred | (here_K & bounced)
+    barred = barred | (here_K & bounced)
     slot, violated = _entering(residual, passive | barred, tolerance)
     enters = ~blocked & settled & violated
     return _Step(
@@ -234,23 +260,40 @@ def _iterate(step: _Step, support: Support, tolerance: jax.Array) -> _Step:
 
 
 def _pivot(
-    support: Support, slot: jax.Array, enters: jax.Array | bool, leaves: jax.Array | bool
-) -> tuple[jax.Array, jax.Array]:
-    """The inverse and the passive set after `slot` enters, leaves, or neither."""
+    support: Support,
+    slot: jax.Array,
+    enters: jax.Array | bool,
+    leaves: jax.Array | bool,
+    needed: jax.Array | bool,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The inverse and the passive set after `slot` enters, leaves, or neither.
+
+    Also whether the slot may enter: if its column is independent of the passive set's, or `needed`.
+    """
     inverse, passive = support.inverse, support.passive
     here_K = jnp.arange(passive.shape[0]) == slot
-    column = support.gram[slot]
-    solved = _solved(support, column)
+    solved = _solved(support, support.gram[slot])
     rising = solved - here_K
-    schur = jnp.maximum(jnp.dot(rising, support.gram @ rising), PIVOT_FLOOR * column[slot])
+    schur = jnp.dot(rising, support.gram @ rising)
+    rounding = _rounding(support, rising)
+    admitted = (schur > rounding) | needed
+    schur = jnp.maximum(schur, rounding)
+    enters = enters & admitted
     vector = jnp.where(enters, rising, inverse[slot])
     divisor = jnp.where(enters, schur, -inverse[slot, slot])
-    # A diagonal with the wrong sign is rounding: leave such an inverse to be renewed.
+    # A diagonal with the wrong sign is rounding: what comes of it will be found wrong.
     sound = jnp.where(enters, divisor > 0.0, leaves & (divisor < 0.0))
-    factor = jnp.where(sound, 1.0 / divisor, 0.0)
+    factor = jnp.where(sound, 1.0 / jnp.where(sound, divisor, 1.0), 0.0)
     passive = jnp.where(here_K, (passive | enters) & jnp.logical_not(leaves), passive)
     updated = inverse + (factor * vector)[:, None] * vector[None, :]
-    return jnp.where(passive[:, None] & passive[None, :], updated, 0.0), passive
+    inverse = jnp.where(passive[:, None] & passive[None, :], updated, 0.0)
+    return inverse, passive, admitted
+
+
+def _rounding(support: Support, direction: jax.Array) -> jax.Array:
+    """What direction'A direction may be off by in float32, f32[]."""
+    length_K = jnp.sqrt(jnp.maximum(jnp.diagonal(support.gram), 0.0))
+    return ROUNDING * jnp.dot(jnp.abs(direction), length_K) ** 2
 
 
 def _solved(support: Support, column: jax.Array) -> jax.Array:
@@ -261,26 +304,20 @@ def _solved(support: Support, column: jax.Array) -> jax.Array:
     return solved + _masked_product(support.inverse, left, support.passive)
 
 
-def _renew_inverse(support: Support, count: jax.Array) -> Support:
-    """Builds the inverse anew from the first `count` slots, which is all of them or none."""
-    positive = support.weights > 0.0
-    renew = count > 0
-    start = dataclasses.replace(
-        support,
-        inverse=jnp.where(renew, 0.0, support.inverse),
-        passive=jnp.where(renew, False, support.passive),
-    )
-
-    def enter(slot: jax.Array, current: Support) -> Support:
-        inverse, passive = _pivot(current, slot, positive[slot], False)
-        return dataclasses.replace(current, inverse=inverse, passive=passive)
-
-    return jax.lax.fori_loop(0, count, enter, tie(start, support))
-
-
 def _masked_product(matrix: jax.Array, vector: jax.Array, mask: jax.Array) -> jax.Array:
     """`matrix @ vector` restricted to the rows and columns of `mask`."""
     return jnp.where(mask, matrix @ jnp.where(mask, vector, 0.0), 0.0)
+
+
+def _residual(support: Support) -> jax.Array:
+    """b - Aw, f32[K]."""
+    return support.target - support.gram @ support.weights
+
+
+def _error(support: Support, residual: jax.Array) -> jax.Array:
+    """Largest violation of the KKT conditions, f32[], given `residual` = b - Aw."""
+    ascent = jnp.where(_zero_slots(support), 0.0, residual)
+    return jnp.max(jnp.where(support.passive, jnp.abs(residual), jnp.maximum(ascent, 0.0)))
 
 
 def _stationarity_error(residual: jax.Array, passive: jax.Array) -> jax.Array:

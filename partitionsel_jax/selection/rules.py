@@ -20,7 +20,7 @@ def greedy(residual: jax.Array, matroid: Matroid, uniform: jax.Array) -> jax.Arr
     size = score.shape[0]
     first = jnp.where(score == jnp.max(score), jnp.arange(size, dtype=jnp.int32), size)
     pick = jnp.min(first)
-    return jnp.where(take(matroid.open, pick), pick, -1)
+    return jnp.where((pick < size) & take(matroid.open, pick), pick, -1)
 
 
 def residual_random(residual: jax.Array, matroid: Matroid, uniform: jax.Array) -> jax.Array:

@@ -24,6 +24,8 @@ from partitionsel_jax.selection.rounds import Rounds
 # Smallest growth of the utility, relative to it, that is worth an exchange. It is well above what
 # rounding in float32 can fake.
 GROWTH = 1e-5
+# Smallest Schur complement, relative to the diagonal, that a prediction divides by.
+PIVOT_FLOOR = 3e-5
 
 
 class _Search(NamedTuple):
@@ -59,7 +61,8 @@ def improve(rounds: Rounds[Pursuit], pool: Pool, options: Options) -> Rounds[Pur
         promising = (gain > GROWTH * search.utility) | (idle & (gain > -jnp.inf))
         proposal = _exchange(current, pool, options.ridge, slot, pick, scale)
         utility = refit.utility(proposal.state.support)
-        better = promising & (utility > search.utility + GROWTH * jnp.abs(search.utility))
+        better = promising & refit.is_stationary(proposal.state.support, scale)
+        better &= utility > search.utility + GROWTH * jnp.abs(search.utility)
         kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), proposal, current)
         rows = search.rows.at[slot].set(jnp.where(better, pool.gram.row(pick), search.rows[slot]))
         # After a change every prediction is a new one; until then, try no slot twice.
@@ -105,7 +108,7 @@ def predicted_gains(
     factor_K = jnp.where(support.passive, support.weights, 0.0) / scale_K
     residual_KxN = rounds.state.residual[None, :] + factor_K[:, None] * solved_KxN
     schur_KxN = schur_N[None, :] + solved_KxN**2 / scale_K[:, None]
-    floor_N = refit.PIVOT_FLOOR * diagonal
+    floor_N = PIVOT_FLOOR * diagonal
     gain = jnp.maximum(residual_KxN, 0.0) ** 2 / jnp.maximum(schur_KxN, floor_N[None, :])
     loss_K = factor_K * support.weights
     allowed = _allowed(rounds, pool) & (diagonal > 0.0)[None, :]

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -171,7 +172,7 @@ class SelectionSettings:
         _at_least("selection", self, 0, "swaps", "ridge")
         if not self.step_scale > 0:
             raise ValueError(f"selection.step_scale must be > 0, not {self.step_scale}")
-        if self.weight_cap < 1:
+        if not 1 <= self.weight_cap < math.inf:
             raise ValueError(
                 f"selection.weight_cap must be at least 1, the mean weight; got {self.weight_cap}"
             )
@@ -209,7 +210,7 @@ class SelectionSettings:
         if self.budgets == "fixed":
             if not self.shares:
                 raise ValueError("selection.budgets='fixed' needs selection.shares, one per domain")
-            if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
+            if not (min(self.shares) >= 0 and abs(sum(self.shares) - 1) <= 1e-6):
                 raise ValueError(
                     "selection.shares must be non-negative and sum to 1; "
                     f"{self.shares} sums to {sum(self.shares):g}"

@@ -91,8 +91,8 @@ def select(
     """Selects `size` rows of features that may be far larger than memory.
 
     The picks are those of `selection.select` with the greedy rule on the same features: every one
-    is the best of *all* feasible rows, ties to the lowest index, up to rounding in float32. They
-    depend on neither the chunks nor the shortlist nor the number of devices.
+    is the best of *all* feasible rows, ties to the lowest index, up to rounding in float32. Up
+    to that, they depend on neither the chunks nor the shortlist nor the number of devices.
 
     Once no row can raise the utility any more, `gradient_matching` fills the budgets by the
     gradient that is left, with weight 0. With more picks than feature dimensions that is usual.
