@@ -56,6 +56,7 @@ def solved(dim, swaps):
 
 def test_greedy_is_close_to_brute_force():
     ratio, _ = solved(SKETCH, 0)
+    assert ratio[:100].min() >= 0.93  # one of the other 200 is below
     assert ratio.min() >= 0.9
     assert ratio.mean() >= 0.975
     assert ratio.max() <= 1.0 + 1e-5
