@@ -24,8 +24,8 @@ from partitionsel_jax.selection.problem import Pool
 # Relative gap between the bound and a utility reached, below which the bound is sharp enough.
 GAP = 1e-3
 # Products with K at most: for weights >= 0, and for weights of any sign.
-MAX_ASCENT = 240
-MAX_CONJUGATE = 120
+MAX_ASCENT = 960
+MAX_CONJUGATE = 240
 # Steps between two looks at the bound, each of which costs about as much as a step.
 STRIDE = 4
 # Ku >= s is meant up to this share of the largest alignment: what products in float32 leave of it.
