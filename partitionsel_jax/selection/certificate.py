@@ -12,13 +12,13 @@ is none with slack, but there the anchors can be matched as if weights had no si
 Ku = s.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.selection.carries import tie
+from partitionsel_jax.selection.gram import Product
 from partitionsel_jax.selection.problem import Pool
 
 # Relative gap between the bound and a utility reached, below which the bound is sharp enough.
@@ -30,8 +30,6 @@ MAX_CONJUGATE = 240
 STRIDE = 4
 # Ku >= s is meant up to this share of the largest alignment: what products in float32 leave of it.
 ROUNDING = 1e-5
-
-Product = Callable[[jax.Array], jax.Array]
 
 
 class _Ascent(NamedTuple):

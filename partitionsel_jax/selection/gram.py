@@ -14,6 +14,9 @@ import jax.numpy as jnp
 
 from partitionsel_jax.selection.indexing import gather, take
 
+# A product with K: f32[N] -> f32[N].
+Product: TypeAlias = Callable[[jax.Array], jax.Array]
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +78,7 @@ class DenseGram:
             known_NxN &= self.groups[:, None] == self.groups[None, :]
         return jnp.where(known_NxN, self.matrix, 0.0)
 
-    def product(self, scale_N: jax.Array | None = None) -> Callable[[jax.Array], jax.Array]:
+    def product(self, scale_N: jax.Array | None = None) -> Product:
         """The function that multiplies f32[N] by K, or by DKD with D the diagonal `scale_N`."""
         matrix_NxN = self.masked()
         if scale_N is not None:
@@ -137,7 +140,7 @@ class FactoredGram:
         """The picks' rows of K, f32[K, N]."""
         return jax.vmap(self._against)(traces_KxX)
 
-    def product(self, scale_N: jax.Array | None = None) -> Callable[[jax.Array], jax.Array]:
+    def product(self, scale_N: jax.Array | None = None) -> Product:
         """The function that multiplies f32[N] by K, or by DKD with D the diagonal `scale_N`."""
         if scale_N is not None:
             scaled = dataclasses.replace(self, features=scale_N[:, None] * self.features)

@@ -6,13 +6,13 @@ on the support. It is written with care for speed: one product with K per step, 
 way. The step's length, on which the paper is silent, is the inverse of K's largest eigenvalue.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.selection.carries import tie
+from partitionsel_jax.selection.gram import Product
 from partitionsel_jax.selection.problem import Options, Pool
 from partitionsel_jax.selection.pursuit import Pursuit
 from partitionsel_jax.selection.refit import Support, empty_support
@@ -23,8 +23,6 @@ STEPS = 128
 # Products with K that estimate its largest eigenvalue, and the margin on what they find.
 POWER_ITERATIONS = 30
 MARGIN = 1.05
-
-Product = Callable[[jax.Array], jax.Array]
 
 
 class _Weights(NamedTuple):

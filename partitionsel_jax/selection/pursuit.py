@@ -78,12 +78,8 @@ def fill(
     traces = put(pursuit.traces, slot, trace)
     row_K = pool.gram.among(traces, indices, pick) + jnp.where(here_K, ridge, 0.0)
     row_K = jnp.where(filled & (indices >= 0), row_K, 0.0)
-    support = pursuit.support
-    support = dataclasses.replace(
-        support,
-        gram=put(put(support.gram, slot, row_K), slot, row_K, axis=1),
-        target=put(support.target, slot, jnp.where(filled, take(pool.alignment, pick), 0.0)),
-    )
+    target = jnp.where(filled, take(pool.alignment, pick), 0.0)
+    support = refit.fill(pursuit.support, slot, row_K, target)
     return dataclasses.replace(pursuit, traces=traces, support=support)
 
 

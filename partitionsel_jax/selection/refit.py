@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.selection.carries import tie
-from partitionsel_jax.selection.indexing import take
+from partitionsel_jax.selection.indexing import put, take
 
 # Residual, relative to the pool's largest alignment, below which a KKT condition counts as met.
 TOLERANCE = 1e-6
@@ -73,6 +73,18 @@ def empty_support(size: int) -> Support:
     zeros_KxK = jnp.zeros((size, size), jnp.float32)
     zeros_K = jnp.zeros((size,), jnp.float32)
     return Support(zeros_KxK, zeros_K, zeros_K, zeros_KxK, jnp.zeros((size,), bool))
+
+
+def fill(support: Support, slot: jax.Array, row: jax.Array, target: jax.Array) -> Support:
+    """Puts a pick into `slot` (i32[]), whose weight must be 0.
+
+    `row` f32[K] is the pick's row of A, `target` f32[] its alignment.
+    """
+    return dataclasses.replace(
+        support,
+        gram=put(put(support.gram, slot, row), slot, row, axis=1),
+        target=put(support.target, slot, target),
+    )
 
 
 def refit(support: Support, scale: jax.Array) -> Support:

@@ -16,12 +16,6 @@ ANCHOR_MEANS = ("plain", "balanced")
 BUDGETS = ("proportional", "uniform", "fixed", "temperature", "curriculum")
 SCHEDULES = ("linear", "constant")
 
-# Utilities that read losses and no gradients, and those that read neither.
-FORWARD_ONLY = ("loss", "reducible_loss")
-BLIND = ("random", "full")
-# Fields of `selection.Problem` that a utility can do without, and here need not.
-ALSO_READ = {"grad_norm": ("norms",), "reducible_loss": ("reference_losses",)}
-
 # Fields that change where or how often a run works, but not what it computes.
 INCIDENTAL = (
     "methods",
@@ -201,7 +195,7 @@ class SelectionSettings:
                 f"selection.utility={self.utility!r} needs selection.reference: set it to the "
                 "folder of a finished run of the same model"
             )
-        if self.budgets == "curriculum" and self.utility in BLIND:
+        if self.budgets == "curriculum" and not (self.needs_features or self.needs_losses):
             raise ValueError(
                 f"selection.budgets='curriculum' follows the anchors' losses, which "
                 f"selection.utility={self.utility!r} never computes: choose other budgets, or a "
@@ -219,19 +213,18 @@ class SelectionSettings:
     @property
     def needs_features(self) -> bool:
         """Whether the utility reads gradients at all; the baselines that do not, skip them."""
-        return self.utility not in FORWARD_ONLY + BLIND
+        return selection.UTILITIES[self.utility].gradients
 
     @property
     def needs_losses(self) -> bool:
         """Whether the utility reads losses alone, for which a forward pass is enough."""
-        return self.utility in FORWARD_ONLY
+        return not self.needs_features and "losses" in self.reads
 
     @property
     def reads(self) -> frozenset[str]:
         """The fields of `selection.Problem` that may be None and that the utility reads."""
-        return frozenset(
-            (*selection.UTILITIES[self.utility].needs, *ALSO_READ.get(self.utility, ()))
-        )
+        utility = selection.UTILITIES[self.utility]
+        return frozenset((*utility.needs, *utility.also_reads))
 
 
 @dataclasses.dataclass(frozen=True)

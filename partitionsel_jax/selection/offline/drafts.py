@@ -202,11 +202,7 @@ def _add(state: State, task: Task, row: jax.Array, domain: jax.Array) -> State:
     here_S = jnp.arange(state.traces.shape[0]) == slot
     traces = state.traces.at[slot].set(row)
     among_S = traces @ row + jnp.where(here_S, task.ridge, 0.0)
-    support = dataclasses.replace(
-        state.support,
-        gram=state.support.gram.at[slot].set(among_S).at[:, slot].set(among_S),
-        target=state.support.target.at[slot].set(jnp.dot(row, task.anchor)),
-    )
+    support = refit.fill(state.support, slot, among_S, jnp.dot(row, task.anchor))
     support = refit.refit(support, task.scale)
     return State(remaining, support.weights @ traces, slot + 1, traces, support)
 

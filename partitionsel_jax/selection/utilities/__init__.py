@@ -19,9 +19,14 @@ UTILITIES = {
         transport.fair_transport, rules=_BOTH_RULES, needs=("anchor_similarity",)
     ),
     "alignment": Utility(ranking.alignment),
-    "grad_norm": Utility(ranking.grad_norm),
-    "loss": Utility(ranking.loss, needs=("losses",)),
-    "reducible_loss": Utility(ranking.reducible_loss, needs=("losses",)),
-    "random": Utility(ranking.random, draws=True),
-    "full": Utility(ranking.full, takes_all=True),
+    "grad_norm": Utility(ranking.grad_norm, also_reads=("norms",)),
+    "loss": Utility(ranking.loss, needs=("losses",), gradients=False),
+    "reducible_loss": Utility(
+        ranking.reducible_loss,
+        needs=("losses",),
+        also_reads=("reference_losses",),
+        gradients=False,
+    ),
+    "random": Utility(ranking.random, draws=True, gradients=False),
+    "full": Utility(ranking.full, takes_all=True, gradients=False),
 }

@@ -33,6 +33,8 @@ class Utility:
       draws: whether it draws from `key`, whatever the rule.
       takes_all: whether it only makes sense when `size` is the pool's.
       needs: the fields of `Problem` that may be None and that it reads.
+      also_reads: those that it reads where they are given.
+      gradients: whether it reads alignment or Gram matrix.
     """
 
     solve: Callable[[Pool, Options], Solution]
@@ -41,6 +43,8 @@ class Utility:
     draws: bool = False
     takes_all: bool = False
     needs: tuple[str, ...] = ()
+    also_reads: tuple[str, ...] = ()
+    gradients: bool = True
 
 
 def unweighted(
