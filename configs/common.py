@@ -36,10 +36,14 @@ def default() -> ConfigDict:
 
     config.features = features = ConfigDict()
     features.parameters, features.last_layers = "full", 2
-    features.family, features.dim = "srht", 512
-    features.normalize = True
+    features.path = "factored"
+    features.family, features.dim = "two_sided", 1024
+    features.normalize, features.preconditioner = True, "none"
     features.microbatch = 16
-    features.seed = 0
+    features.tokens = 0  # 0: whole rows
+    features.anchors_every = 1
+    features.seed, features.sketch_every = 0, 0  # 0: one sketch for all steps
+    features.fidelity_every, features.fidelity_rows = 0, 32  # 0: never compared
 
     config.selection = selection = ConfigDict()
     selection.pool, selection.size, selection.anchors = 64, 8, 32
@@ -51,6 +55,7 @@ def default() -> ConfigDict:
     selection.anchor_mean = "plain"
     selection.ridge, selection.swaps, selection.step_scale = 0.0, 0, 1.0
     selection.weights, selection.weight_cap = "uniform", 3.0
+    selection.updates_per_pool = 1
 
     config.optimizer = optimizer = ConfigDict()
     optimizer.learning_rate, optimizer.schedule, optimizer.warmup = 2e-3, "linear", 0.03
@@ -59,6 +64,7 @@ def default() -> ConfigDict:
 
     config.training = training = ConfigDict()
     training.updates, training.evaluate_every, training.checkpoint_every = 240, 20, 40
+    training.microbatch = 0  # picks in one backward pass of the update; 0: all of a device's
     training.keep_checkpoints = 2
     training.devices = 0  # 0: all of them
     config.evaluation = ConfigDict({"batch": 64})

@@ -1,6 +1,7 @@
 """Measures the parts of a training step: python -m experiments.benchmark --suite=selection
 
-Prints a table, and writes it as SUITE.md and SUITE.json into --output if one is given.
+Prints tables, and writes them as SUITE.md and SUITE.json into --output if one is given; the
+gradients suite also a chart, SUITE.png.
 """
 
 import jax
@@ -8,9 +9,14 @@ from absl import app, flags
 
 from experiments import console
 
-_SUITE = flags.DEFINE_string("suite", None, "What to measure: selection.", required=True)
+_SUITE = flags.DEFINE_string(
+    "suite", None, "What to measure: selection or gradients.", required=True
+)
 _SIZES = flags.DEFINE_list(
-    "sizes", None, "Only these problems, e.g. 256x32x8,1024x128x8: pool x picks x domains."
+    "sizes",
+    None,
+    "Only these: of selection, problems as pool x picks x domains, e.g. 256x32x8,1024x128x8; of "
+    "gradients, parts out of cost, step, fidelity.",
 )
 _REPEATS = flags.DEFINE_integer(
     "repeats", 30, "Timed runs of each method; slow ones get fewer.", lower_bound=1
@@ -21,7 +27,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder to write the table and the
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; a subset is --sizes=NxKxP,...")
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; a subset is --sizes=A,B,...")
     console.start()
     # Compile times are part of what is measured.
     jax.config.update("jax_enable_compilation_cache", False)

@@ -6,9 +6,11 @@ import os
 
 from etils import epath
 
-from experiments.suites import measuring, selection
+from experiments.suites import gradient_chart, gradients, measuring, selection
 
-SUITES = {"selection": selection.run}
+SUITES = {"selection": selection.run, "gradients": gradients.run}
+# Suites with a chart: numbers -> PNG, or None where the numbers hold nothing to draw.
+CHARTS = {"gradients": gradient_chart.draw}
 
 _log = logging.getLogger("partitionsel_jax.benchmark")
 
@@ -28,7 +30,7 @@ def run(
       sizes: the problems to measure, in the suite's own notation; None for all of them.
       repeats: timed runs of each method, >= 1.
       large: whether to measure what takes minutes, too.
-      output: folder for SUITE.md and SUITE.json, or None.
+      output: folder for SUITE.md, SUITE.json and, if the suite has a chart, SUITE.png; or None.
 
     Raises:
       ValueError: a suite or sizes that do not exist.
@@ -50,4 +52,7 @@ def run(
         numbers = json.dumps({"facts": facts} | results.numbers, indent=1, allow_nan=False)
         (folder / f"{suite}.json").write_text(numbers + "\n")
         (folder / f"{suite}.md").write_text(f"{banner}\n\n{results.markdown}\n")
+        drawn = CHARTS[suite](results.numbers) if suite in CHARTS else None
+        if drawn is not None:
+            (folder / f"{suite}.png").write_bytes(drawn)
         _log.info("written: %s", os.fspath(folder / f"{suite}.json"))

@@ -34,10 +34,11 @@ class Pools:
       anchor_size: A, anchors of a step.
       seed: the config's seed.
       anchor_balance: whether every domain gives A / P anchors.
+      pool_every, anchor_every: so many steps in a row see the same pool, the same anchors.
 
     Raises:
-      ValueError: a size below 1 or above what the source holds, or A that P does not divide when
-        anchors are balanced.
+      ValueError: a size below 1 or above what the source holds, A that P does not divide when
+        anchors are balanced, or a number of steps below 1.
     """
 
     corpus: Corpus
@@ -45,9 +46,14 @@ class Pools:
     anchor_size: int
     seed: int
     anchor_balance: bool = True
+    pool_every: int = 1
+    anchor_every: int = 1
 
     def __post_init__(self) -> None:
         """Checks the sizes against the corpus."""
+        for name in ("pool_every", "anchor_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} >= 1 steps, got {getattr(self, name)}")
         _check_size("pool", self.pool_size, len(self.corpus.train), "training rows")
         _check_size("anchor", self.anchor_size, len(self.corpus.anchors), "anchor rows")
         if not self.anchor_balance:
@@ -67,7 +73,7 @@ class Pools:
     @property
     def steps_per_epoch(self) -> int:
         """Steps after which every training row, but for a dropped tail, was in a pool once."""
-        return len(self.corpus.train) // self.pool_size
+        return len(self.corpus.train) // self.pool_size * self.pool_every
 
     def __getitem__(self, step: int) -> tuple[Rows, Rows]:
         """The pool (N rows) and the anchors (A rows) of a step, which counts from 0.
@@ -87,10 +93,10 @@ class Pools:
         if step < 0:
             raise ValueError(f"expected a step >= 0, got {step}; steps count from the first one")
         train = np.arange(len(self.corpus.train))
-        pool = _batch(train, self.pool_size, step, self.seed, "pool order")
+        pool = _batch(train, self.pool_size, step // self.pool_every, self.seed, "pool order")
         each = self.anchor_size // len(self._anchor_groups)
         anchors = [
-            _batch(rows, each, step, self.seed, "anchor order", group)
+            _batch(rows, each, step // self.anchor_every, self.seed, "anchor order", group)
             for group, rows in enumerate(self._anchor_groups)
         ]
         return pool, np.concatenate(anchors)

@@ -1,15 +1,20 @@
-"""Gradient features of examples: what is differentiated, how it is sketched."""
+"""Gradient features of examples: what is differentiated, how, and how it is sketched."""
 
+from partitionsel_jax.gradients import preconditioning
+from partitionsel_jax.gradients.factored import factored_features
 from partitionsel_jax.gradients.features import Features, per_example_features, unit
 from partitionsel_jax.gradients.scope import Scope
-from partitionsel_jax.gradients.sketches import FAMILIES, Sketch, make_sketch
+from partitionsel_jax.gradients.sketches import FACTORED, FAMILIES, Sketch, make_sketch
 
 __all__ = [
+    "FACTORED",
     "FAMILIES",
     "Features",
     "Scope",
     "Sketch",
+    "factored_features",
     "make_sketch",
     "per_example_features",
+    "preconditioning",
     "unit",
 ]

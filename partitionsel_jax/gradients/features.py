@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from partitionsel_jax.gradients.microbatches import map_microbatches, varying_like
 from partitionsel_jax.gradients.sketches import Sketch
 
 
@@ -18,7 +19,7 @@ class Features:
     Attributes:
       vectors: f32[B, m], sketched gradients, of unit norm when `normalize` was asked for.
       losses: f32[B], each example's loss.
-      norms: f32[B], each example's gradient norm before sketching and scaling.
+      norms: f32[B], each example's gradient norm before scaling.
     """
 
     vectors: jax.Array
@@ -34,15 +35,17 @@ def per_example_features(
     *,
     microbatch: int,
     normalize: bool,
+    stacked: Any = None,
+    scales: Any = None,
+    span: tuple[jax.Array | int, jax.Array | int] | None = None,
 ) -> Features:
     """Sketches the gradient of every example's loss, one microbatch at a time.
 
     Each microbatch is sketched before the next one starts, so that the gradients in memory are
     [microbatch, D] and never [B, D].
 
-    Under `jax.pmap` this is local to the device. Under `jax.shard_map` call it with
-    `check_vma=False`: otherwise differentiating with respect to replicated parameters sums over
-    the devices.
+    Works under `jax.pmap` and under `jax.shard_map`, as long as parameters that the loss reads and
+    that are not in `parameters` are not differentiated.
 
     Args:
       loss: (parameters, row) -> f32[], for a row without its batch axis.
@@ -51,42 +54,40 @@ def per_example_features(
       sketch: from `make_sketch`.
       microbatch: rows differentiated at once, at least 1; B need not be a multiple.
       normalize: scale each feature to unit norm (a zero gradient stays zero).
+      stacked: pytree of bools like `parameters`, True where the first axis runs over layers; see
+        `Sketch.__call__`. None: nowhere.
+      scales: pytree like `parameters` by which the gradients are multiplied before they are
+        sketched; None for nothing.
+      span: the rows that are needed, if not all; see `map_microbatches`.
 
     Returns:
-      `Features` of the B rows, in their order.
+      `Features` of the B rows, in their order; `norms` are exact.
 
     Raises:
       ValueError: microbatch < 1.
     """
-    if microbatch < 1:
-        raise ValueError(f"features.microbatch must be at least 1, not {microbatch}")
-    batch = jax.tree.leaves(rows)[0].shape[0]
-    size = min(microbatch, max(batch, 1))
-    count = -(-batch // size)
 
-    def pad(leaf):
-        # Repeats the last row: a copy is finite wherever the rows are.
-        filled = jnp.pad(leaf, [(0, count * size - batch)] + [(0, 0)] * (leaf.ndim - 1), "edge")
-        return filled.reshape(count, size, *leaf.shape[1:])
-
-    def one_microbatch(part):
-        losses, gradients = jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0))(parameters, part)
+    def one_microbatch(part: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+        # Differentiating what is replicated would sum over the devices of a shard_map.
+        local = varying_like(parameters, part)
+        losses_B, gradients = jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0))(local, part)
+        if scales is not None:
+            gradients = jax.tree.map(lambda leaf, scale: leaf * scale[None], gradients, scales)
         squares = [
-            jnp.sum(jnp.square(leaf.astype(jnp.float32)).reshape(size, -1), axis=-1)
+            jnp.sum(jnp.square(leaf.astype(jnp.float32)).reshape(losses_B.size, -1), axis=-1)
             for leaf in jax.tree.leaves(gradients)
         ]
-        return Features(sketch(gradients), losses, jnp.sqrt(sum(squares)))
+        return sketch(gradients, stacked), losses_B, jnp.sqrt(sum(squares))
 
-    if not batch:
-        empty = jnp.zeros((0,), jnp.float32)
-        return Features(jnp.zeros((0, sketch.dim), jnp.float32), empty, empty)
-    stacked = jax.lax.map(one_microbatch, jax.tree.map(pad, rows))
-    features = jax.tree.map(
-        lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[:batch], stacked
-    )
-    if not normalize:
-        return features
-    return dataclasses.replace(features, vectors=unit(features.vectors))
+    vectors, losses_B, norms_B = map_microbatches(one_microbatch, rows, microbatch, span)
+    return finish(vectors, losses_B, norms_B, normalize)
+
+
+def finish(
+    vectors: jax.Array, losses_B: jax.Array, norms_B: jax.Array, normalize: bool
+) -> Features:
+    """The features, scaled to unit norm if asked."""
+    return Features(unit(vectors) if normalize else vectors, losses_B, norms_B)
 
 
 def unit(vectors: jax.Array) -> jax.Array:

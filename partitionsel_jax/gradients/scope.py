@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-PARAMETERS = ("full", "lora")
+PARAMETERS = ("full", "lora", "lora_b")
+
+Path = tuple[str, ...]
+
+
+def is_stacked(path: Path) -> bool:
+    """Whether the parameter at a path is stacked over layers, along its first axis."""
+    return path[0] == "layers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +22,8 @@ class Scope:
     """The part of a parameter tree whose gradients become features.
 
     Args:
-      parameters: "full" (every parameter, base and adapters) or "lora" (the adapters' factors).
+      parameters: "full" (every parameter, base and adapters), "lora" (the adapters' factors) or
+        "lora_b" (of an adapter x A B the second factor alone).
       last_layers: 0 for the whole model; n > 0 for the last n layers only, in which case the
         embedding, the final norm and the head are out of scope and the backward pass ends below
         those layers.
@@ -45,12 +53,13 @@ class Scope:
         """How many leading layers receive no gradient at all."""
         return self.layers - self.last_layers if self.last_layers else 0
 
-    def _contains(self, path: tuple[str, ...]) -> bool:
-        if self.last_layers and path[0] != "layers":
+    def _contains(self, path: Path) -> bool:
+        if self.last_layers and not is_stacked(path):
             return False
-        return self.parameters == "full" or path[-1] in ("lora_a", "lora_b")
+        factors = {"lora": ("lora_a", "lora_b"), "lora_b": ("lora_b",)}
+        return self.parameters == "full" or path[-1] in factors[self.parameters]
 
-    def extract(self, parameters: dict[str, Any]) -> dict[tuple[str, ...], jax.Array]:
+    def extract(self, parameters: dict[str, Any]) -> dict[Path, jax.Array]:
         """The parameters in scope, by path; stacked leaves cut to the layers in scope.
 
         Raises:
@@ -64,17 +73,15 @@ class Scope:
                 "no parameter; for 'lora' give the model adapters with lora.rank > 0"
             )
         return {
-            path: leaf[self.stop_below :] if path[0] == "layers" else leaf
+            path: leaf[self.stop_below :] if is_stacked(path) else leaf
             for path, leaf in scoped.items()
         }
 
-    def insert(
-        self, parameters: dict[str, Any], scoped: dict[tuple[str, ...], jax.Array]
-    ) -> dict[str, Any]:
+    def insert(self, parameters: dict[str, Any], scoped: dict[Path, jax.Array]) -> dict[str, Any]:
         """`parameters` with the scoped leaves put back: the inverse of `extract`."""
         flat = dict(traverse_util.flatten_dict(parameters))
         for path, leaf in scoped.items():
-            if path[0] == "layers" and self.stop_below:
+            if is_stacked(path) and self.stop_below:
                 leaf = jnp.concatenate([flat[path][: self.stop_below], leaf])
             flat[path] = leaf
         return traverse_util.unflatten_dict(flat)

@@ -1,12 +1,25 @@
 """Random sketches of gradients: linear maps R^D -> R^m that keep inner products in expectation.
 
-Every family promises, over its seeds, for fixed x and y:
+Every family promises, over its seeds and for fixed x and y, E<sketch(x), sketch(y)> = <x, y>, and
+that the variance of <sketch(x), sketch(y)> stays within a bound. With Q = |x|^2 |y|^2:
 
-* E<sketch(x), sketch(y)> = <x, y>;
-* Var<sketch(x), sketch(y)> <= (|x|^2 |y|^2 + <x, y>^2) / m.
+| family     | map                                | operations a row  | variance at most          |
+|------------|------------------------------------|-------------------|---------------------------|
+| gaussian   | dense normal entries               | D m               | (Q + <x, y>^2) / m        |
+| rademacher | dense signs                        | D m               | (Q + <x, y>^2) / m        |
+| sparse     | s <= 8 signs a coordinate          | D s               | (Q + <x, y>^2) / m        |
+| srht       | signs, Walsh-Hadamard, drawn rows  | 128 D + m D / C   | (Q + <x, y>^2) / m        |
+| fft        | signs, Fourier, drawn frequencies  | D log C + m D / C | (Q + <x, y>^2) / m        |
+| two_sided  | two-sided: signs on both sides of  | D sqrt(m)         | Q (2 k_in + 2 k_out + 4)  |
+|            | every matrix (Kronecker)           |                   | / m, about 4 Q / sqrt(m)  |
+| identity   | every coordinate as it is, m = D   | none              | 0                         |
 
-Matrices are regenerated from (seed, block) whenever they are used and never stored. None is
-larger than `BLOCK` x m entries, whatever the number of parameters D.
+C is `BLOCK`, D the number of parameters and k_in x k_out the grid of `two_sided`. The families
+that `FACTORED` names can also be computed without the gradients themselves.
+
+Matrices are regenerated from (seed, block) whenever they are used and never stored. Whatever D is,
+no array is larger than the gradients, filled up to whole blocks, the result, or `BLOCK` x m entries
+(m rounded up to a multiple of 32).
 """
 
 import dataclasses
@@ -17,69 +30,79 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-BLOCK = 4096  # coordinates sketched at a time; a power of two, and of Walsh-Hadamard's radix
-_RADIX = 64
+from partitionsel_jax.gradients import blocks, two_sided
+from partitionsel_jax.gradients.blocks import BLOCK
+
 # Keeps the sketch's stream apart from others that fold small numbers into a key of the same seed.
 _STREAM = 0x5E7C4
 
-
-def _signs(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Independent +-1 as f32; one random word serves 32 of them."""
-    *leading, last = shape
-    words = jax.random.bits(key, (*leading, -(-last // 32)), jnp.uint32)
-    shifts = jnp.arange(32, dtype=jnp.uint32).reshape((1,) * len(shape) + (32,))
-    bits = (words[..., None] >> shifts) & 1
-    bits = bits.reshape(*leading, -1)[..., :last]
-    return 2.0 * bits.astype(jnp.float32) - 1.0
+# (sketch, leaves [B, ...], whether each is stacked over layers) -> f32[B, dim]
+_Family = Callable[["Sketch", list[jax.Array], tuple[bool, ...]], jax.Array]
 
 
-def _walsh(size: int) -> jax.Array:
-    """The Walsh-Hadamard matrix of a power of two, entries +-1, f32[size, size]."""
-    index = jnp.arange(size, dtype=jnp.uint32)
-    parity = jax.lax.population_count(index[:, None] & index[None, :]) & 1
-    return 1.0 - 2.0 * parity.astype(jnp.float32)
+def _flat(leaves: list[jax.Array]) -> list[jax.Array]:
+    """The leaves as f32[B, size] each."""
+    return [
+        leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:])).astype(jnp.float32)
+        for leaf in leaves
+    ]
 
 
-def walsh_hadamard(x: jax.Array) -> jax.Array:
-    """Unnormalised Walsh-Hadamard transform along the last axis (a power of two <= BLOCK).
+def _blockwise(sketch_block: Callable[[jax.Array, jax.Array, int], jax.Array]) -> _Family:
+    """A family that maps the leaves, as one long vector, block by block."""
 
-    H_n = H_a (x) H_b with a b = n: two small matrix products, which suit matrix units better
-    than log2(n) passes of butterflies.
-    """
-    size = x.shape[-1]
-    inner = min(size, _RADIX)
-    outer = size // inner
-    x = x.reshape(*x.shape[:-1], outer, inner)
-    x = jnp.einsum("...oi,ij->...oj", x, _walsh(inner), precision="highest")
-    x = jnp.einsum("...oi,op->...pi", x, _walsh(outer), precision="highest")
-    return x.reshape(*x.shape[:-2], size)
+    def family(sketch, leaves, stacked):
+        # One long vector instead of one loop per leaf: the program stays small, and quick to
+        # compile.
+        flat = _flat(leaves)
+        batch, size = flat[0].shape[0], sum(leaf.shape[1] for leaf in flat)
+        total = jnp.zeros((batch, sketch.dim), jnp.float32)
+        if not size:
+            return total
+        block = min(BLOCK, 1 << (size - 1).bit_length())
+        count = -(-size // block)
+        flat.append(jnp.zeros((batch, count * block - size), jnp.float32))
+        x_BxKxC = jnp.concatenate(flat, axis=1).reshape(batch, count, block)
 
+        def add(number, total):
+            x_BxC = jax.lax.dynamic_index_in_dim(x_BxKxC, number, axis=1, keepdims=False)
+            return total + sketch_block(jax.random.fold_in(sketch.key, number), x_BxC, sketch.dim)
 
-def _srht_block(key: jax.Array, x_BxC: jax.Array, dim: int) -> jax.Array:
-    """Subsampled randomised Hadamard transform of one block of coordinates.
+        return jax.lax.fori_loop(0, count, add, total) / jnp.sqrt(jnp.float32(sketch.dim))
 
-    Signs before the transform spread every coordinate; rows are drawn with replacement, so that m
-    may exceed the block; signs after it decorrelate the blocks, whose sketches are added up. With
-    them the variance is that of independent signs, (|x|^2 |y|^2 + <x, y>^2 - 2 sum x_i^2 y_i^2) / m
-    (Ailon & Chazelle 2009 for the transform; the sum over blocks is derived in the tests).
-    """
-    before, rows, after = jax.random.split(key, 3)
-    size = x_BxC.shape[-1]
-    spread = walsh_hadamard(x_BxC * _signs(before, (size,))[None, :])
-    drawn = jax.random.randint(rows, (dim,), 0, size)
-    return spread[:, drawn] * _signs(after, (dim,))[None, :]
+    return family
 
 
-def _rademacher_block(key: jax.Array, x_BxC: jax.Array, dim: int) -> jax.Array:
-    """A dense matrix of independent signs (Achlioptas 2003), for one block of coordinates."""
-    return jnp.dot(x_BxC, _signs(key, (x_BxC.shape[-1], dim)), precision="highest")
+def _two_sided(sketch: "Sketch", leaves: list[jax.Array], stacked: tuple[bool, ...]) -> jax.Array:
+    total = jnp.zeros((leaves[0].shape[0], sketch.dim), jnp.float32)
+    for number, (leaf, layered) in enumerate(zip(leaves, stacked, strict=True)):
+        total += two_sided.leaf(sketch.leaf_key(number), leaf, layered, sketch.dim)
+    return total
 
 
-FAMILIES: dict[str, Callable[[jax.Array, jax.Array, int], jax.Array]] = {
-    "rademacher": _rademacher_block,
-    "srht": _srht_block,
+def _identity(sketch: "Sketch", leaves: list[jax.Array], stacked: tuple[bool, ...]) -> jax.Array:
+    x_BxD = jnp.concatenate(_flat(leaves), axis=1)
+    if x_BxD.shape[1] != sketch.dim:
+        raise ValueError(
+            "the identity sketch keeps every coordinate, so dim must equal their number, "
+            f"{x_BxD.shape[1]}; got dim={sketch.dim}. Make it with dim={x_BxD.shape[1]}, or "
+            "choose a family that reduces the dimension"
+        )
+    return x_BxD
+
+
+FAMILIES: dict[str, _Family] = {
+    "gaussian": _blockwise(blocks.gaussian),
+    "rademacher": _blockwise(blocks.rademacher),
+    "sparse": _blockwise(blocks.sparse),
+    "srht": _blockwise(blocks.srht),
+    "fft": _blockwise(blocks.fft),
+    "two_sided": _two_sided,
+    "identity": _identity,
 }
+FACTORED = ("identity", "two_sided")  # the families that can serve the factored path
 
 
 @functools.partial(
@@ -93,17 +116,30 @@ class Sketch:
     dim: int
     seed: int | jax.Array
 
-    def __call__(self, per_example: Any) -> jax.Array:
+    @property
+    def key(self) -> jax.Array:
+        """The key that all of this sketch's randomness comes from."""
+        return jax.random.fold_in(jax.random.key(self.seed), _STREAM)
+
+    def leaf_key(self, number: int) -> jax.Array:
+        """The key of a leaf, by its place in `jax.tree.leaves` order; used by two_sided."""
+        return jax.random.fold_in(self.key, number)
+
+    def __call__(self, per_example: Any, stacked: Any = None) -> jax.Array:
         """Sketches a pytree of per-example gradients.
 
         Args:
           per_example: a pytree, or one array, whose leaves have a leading axis B.
+          stacked: pytree of bools of the same structure; True says that axis 1 of that leaf runs
+            over layers that are parameters of their own. None: no leaf is stacked. Only two_sided
+            makes a difference of it.
 
         Returns:
           f32[B, dim]; linear in `per_example`. Leaves without any coordinate add nothing.
 
         Raises:
-          ValueError: no leaves, or leaves that disagree about B.
+          ValueError: no leaves, leaves that disagree about B, a `stacked` that does not fit
+            them, or an identity whose `dim` is not the number of coordinates.
         """
         leaves = jax.tree.leaves(per_example)
         batches = {leaf.shape[0] if leaf.ndim else None for leaf in leaves}
@@ -112,40 +148,43 @@ class Sketch:
                 "a sketch takes a pytree of gradients with one leading axis B in common; "
                 f"got leaves of shapes {[leaf.shape for leaf in leaves]}"
             )
-        return _sketch_leaves(self, leaves)
+        return _sketch_leaves(self, leaves, _stacked_flags(per_example, leaves, stacked))
 
 
-@jax.jit
-def _sketch_leaves(sketch: Sketch, leaves: list[jax.Array]) -> jax.Array:
-    batch, sizes = leaves[0].shape[0], [math.prod(leaf.shape[1:]) for leaf in leaves]
-    total = jnp.zeros((batch, sketch.dim), jnp.float32)
-    if not any(sizes):
-        return total
-    # One long vector instead of one loop per leaf: the program stays small, and quick to compile.
-    flat = [
-        leaf.reshape(batch, n).astype(jnp.float32) for leaf, n in zip(leaves, sizes, strict=True)
-    ]
-    block = min(BLOCK, 1 << (sum(sizes) - 1).bit_length())
-    blocks = -(-sum(sizes) // block)
-    flat.append(jnp.zeros((batch, blocks * block - sum(sizes)), jnp.float32))
-    x_BxKxC = jnp.concatenate(flat, axis=1).reshape(batch, blocks, block)
-    key = jax.random.fold_in(jax.random.key(sketch.seed), _STREAM)
-    sketch_block = FAMILIES[sketch.family]
+def _stacked_flags(per_example: Any, leaves: list[jax.Array], stacked: Any) -> tuple[bool, ...]:
+    if stacked is None:
+        return (False,) * len(leaves)
+    structure: Any
+    flags, structure = jax.tree.flatten(stacked)
+    expected: Any = jax.tree.structure(per_example)
+    if structure != expected:
+        raise ValueError(
+            "stacked must be a pytree of bools of the structure of the gradients, "
+            f"{expected}; got {structure}. Pass None if no leaf is stacked over layers"
+        )
+    for flag, leaf in zip(flags, leaves, strict=True):
+        if not isinstance(flag, bool | np.bool_):
+            raise ValueError(f"the leaves of stacked must be True or False; got {flag!r}")
+        if flag and leaf.ndim < 2:
+            raise ValueError(
+                "stacked is True for a leaf without an axis of layers: expected shape "
+                f"[B, layers, ...], got {leaf.shape}; pass False for it"
+            )
+    return tuple(bool(flag) for flag in flags)
 
-    def add(number, total):
-        x_BxC = jax.lax.dynamic_index_in_dim(x_BxKxC, number, axis=1, keepdims=False)
-        return total + sketch_block(jax.random.fold_in(key, number), x_BxC, sketch.dim)
 
-    return jax.lax.fori_loop(0, blocks, add, total) / jnp.sqrt(jnp.float32(sketch.dim))
+@functools.partial(jax.jit, static_argnames="stacked")
+def _sketch_leaves(sketch: Sketch, leaves: list[jax.Array], stacked: tuple[bool, ...]) -> jax.Array:
+    return FAMILIES[sketch.family](sketch, leaves, stacked)
 
 
 def make_sketch(family: str, dim: int, seed: int | jax.Array = 0) -> Sketch:
     """A sketch R^D -> R^dim for any D, with the guarantees of this module's docstring.
 
     Args:
-      family: a name in `FAMILIES`. "srht" costs O(D log D) and suits large D; "rademacher" costs
-        O(D dim) and has the plainest distribution.
-      dim: m, at least 1; it may exceed D and need not be a power of two.
+      family: a name in `FAMILIES`; the module's table compares them.
+      dim: m, at least 1; it may exceed D and need not be a power of two. For "identity" it is
+        the number of coordinates D.
       seed: int or i32[] (may be traced); the same seed gives the same linear map everywhere.
 
     Example:

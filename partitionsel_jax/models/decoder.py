@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from partitionsel_jax.models import losses
 from partitionsel_jax.models.lora import LoRAConfig
+from partitionsel_jax.models.watch import UNWATCHED, Watch
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 REMAT = ("none", "layer")
@@ -94,13 +96,11 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(config.width, DTYPES[config.param_dtype]))
         self.eps = config.norm_eps
 
-    def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
+    def __call__(self, x_BxTxD: jax.Array, watch: Watch) -> jax.Array:
         x = x_BxTxD.astype(jnp.float32)
-        variance = jnp.mean(x * x, axis=-1, keepdims=True)
+        x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)
         scale_D = self.scale[...].astype(jnp.float32)
-        return (x * jax.lax.rsqrt(variance + self.eps) * scale_D[None, None, :]).astype(
-            x_BxTxD.dtype
-        )
+        return watch.scale("scale", x, x * scale_D[None, None, :]).astype(x_BxTxD.dtype)
 
 
 class Projection(nnx.Module):
@@ -128,13 +128,16 @@ class Projection(nnx.Module):
             self.lora_a = nnx.Param(normal(rngs.params(), (size_in, lora.rank), jnp.float32))
             self.lora_b = nnx.Param(jnp.zeros((lora.rank, size_out), jnp.float32))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y = x @ self.kernel[...].astype(x.dtype)
+    def __call__(self, x: jax.Array, watch: Watch) -> jax.Array:
+        def multiply(name: str, x: jax.Array, matrix: nnx.Param) -> jax.Array:
+            return watch.linear(name, x, x @ matrix[...].astype(x.dtype))
+
+        y = multiply("kernel", x, self.kernel)
         if self.bias is not None:
-            y = y + self.bias[...].astype(x.dtype)[None, None, :]
+            y = watch.shift("bias", y + self.bias[...].astype(x.dtype)[None, None, :])
         if self.adapted:
-            low_rank = x @ self.lora_a[...].astype(x.dtype)
-            y = y + self.lora_scale * (low_rank @ self.lora_b[...].astype(x.dtype))
+            low_rank = multiply("lora_a", x, self.lora_a)
+            y = y + self.lora_scale * multiply("lora_b", low_rank, self.lora_b)
         return y
 
 
@@ -150,16 +153,16 @@ class Attention(nnx.Module):
         self.o = project("o", (queries, config.width))
         self.head_dim, self.theta = config.head_dim, config.rope_theta
 
-    def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
+    def __call__(self, x_BxTxD: jax.Array, watch: Watch) -> jax.Array:
         batch, tokens, _ = x_BxTxD.shape
         q, k, v = (
-            projection(x_BxTxD).reshape(batch, tokens, -1, self.head_dim)
-            for projection in (self.q, self.k, self.v)
+            getattr(self, name)(x_BxTxD, watch.at(name)).reshape(batch, tokens, -1, self.head_dim)
+            for name in ("q", "k", "v")
         )
         mixed_BxTxHxE = jax.nn.dot_product_attention(
             rotary(q, self.theta), rotary(k, self.theta), v, is_causal=True
         )
-        return self.o(mixed_BxTxHxE.reshape(batch, tokens, -1))
+        return self.o(mixed_BxTxHxE.reshape(batch, tokens, -1), watch.at("o"))
 
 
 class MLP(nnx.Module):
@@ -171,8 +174,9 @@ class MLP(nnx.Module):
         self.up = project("up", (config.width, config.mlp_width))
         self.down = project("down", (config.mlp_width, config.width))
 
-    def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
-        return self.down(jax.nn.silu(self.gate(x_BxTxD)) * self.up(x_BxTxD))
+    def __call__(self, x_BxTxD: jax.Array, watch: Watch) -> jax.Array:
+        gate = jax.nn.silu(self.gate(x_BxTxD, watch.at("gate")))
+        return self.down(gate * self.up(x_BxTxD, watch.at("up")), watch.at("down"))
 
 
 class Layer(nnx.Module):
@@ -184,9 +188,12 @@ class Layer(nnx.Module):
         self.mlp_norm = RMSNorm(config)
         self.mlp = MLP(config, lora, rngs=rngs)
 
-    def __call__(self, x_BxTxD: jax.Array) -> jax.Array:
-        x = x_BxTxD + self.attention(self.attention_norm(x_BxTxD))
-        return x + self.mlp(self.mlp_norm(x))
+    def __call__(self, x_BxTxD: jax.Array, watch: Watch) -> jax.Array:
+        def block(name: str, x: jax.Array) -> jax.Array:
+            normed = getattr(self, f"{name}_norm")(x, watch.at(f"{name}_norm"))
+            return x + getattr(self, name)(normed, watch.at(name))
+
+        return block("mlp", block("attention", x_BxTxD))
 
 
 class Decoder(nnx.Module):
@@ -209,36 +216,90 @@ class Decoder(nnx.Module):
         self.head = None if config.tied else nnx.Param(normal(rngs.params(), table[::-1], dtype))
         self.config = config
 
-    def __call__(self, tokens_BxT: jax.Array, *, stop_below: int = 0) -> jax.Array:
-        """Next-token logits.
+    def __call__(self, tokens_BxT: jax.Array) -> jax.Array:
+        """Next-token logits f32[B, T, V]; right padding needs no mask, as attention is causal."""
+        x_BxTxD = self.hidden(tokens_BxT)
+        head, vocab_axis, _ = self._head()
+        return jax.lax.dot_general(
+            x_BxTxD,
+            head.astype(x_BxTxD.dtype),
+            (((2,), (1 - vocab_axis,)), ((), ())),
+            preferred_element_type=jnp.float32,
+        )
+
+    def _head(self) -> tuple[jax.Array, int, str]:
+        """The output head's matrix, the axis of it that the vocabulary lies on, and its name."""
+        if self.head is None:
+            return self.embedding[...], 0, "embedding"
+        return self.head[...], 1, "head"
+
+    def hidden(
+        self, tokens_BxT: jax.Array, stop_below: int = 0, watch: Watch = UNWATCHED
+    ) -> jax.Array:
+        """What the head reads: the last layer's output, normalised; [B, T, D].
 
         Args:
-          tokens_BxT: i32[B, T]; right padding needs no mask, since attention is causal.
+          tokens_BxT: i32[B, T].
           stop_below: static; no gradient flows into the first `stop_below` layers or the
             embedding lookup, and the backward pass ends there.
-
-        Returns:
-          f32[B, T, V].
+          watch: sees the layers above `stop_below`, the final norm and, if nothing is stopped, the
+            lookup.
         """
         config = self.config
         x_BxTxD = self.embedding[...].astype(DTYPES[config.dtype])[tokens_BxT]
         graph, stacked = nnx.split(self.layers)
 
-        def layer(x, parameters):
-            return nnx.merge(graph, parameters)(x), None
+        def apply(x: jax.Array, parameters: Any, watch: Watch) -> jax.Array:
+            return nnx.merge(graph, parameters)(x, watch)
+
+        if stop_below:
+            # By index, so that the lower layers' parameters are not copied; and without tangents,
+            # so that this scan is never transposed.
+            fixed = jax.lax.stop_gradient(stacked)
+
+            def below(x: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
+                return apply(x, jax.tree.map(lambda leaf: leaf[number], fixed), UNWATCHED), None
+
+            x_BxTxD, _ = jax.lax.scan(below, x_BxTxD, jnp.arange(stop_below))
+            x_BxTxD = jax.lax.stop_gradient(x_BxTxD)
+            stacked = jax.tree.map(lambda leaf: leaf[stop_below:], stacked)
+        else:
+            x_BxTxD = watch.lookup("embedding", tokens_BxT, x_BxTxD)
+
+        def layer(x: jax.Array, piece: Any) -> tuple[jax.Array, None]:
+            return apply(x, piece[0], watch.layer(piece[1])), None
 
         if config.remat == "layer":
             layer = jax.checkpoint(layer, prevent_cse=False)
-        if stop_below:
-            # Two scans, so that the first is free of tangents and is never transposed.
-            below = jax.tree.map(lambda leaf: leaf[:stop_below], stacked)
-            x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, jax.lax.stop_gradient(below))
-            x_BxTxD = jax.lax.stop_gradient(x_BxTxD)
-            stacked = jax.tree.map(lambda leaf: leaf[stop_below:], stacked)
-        x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, stacked)
-        x_BxTxD = self.norm(x_BxTxD)
-        head_DxV = self.embedding[...].T if self.head is None else self.head[...]
-        return jnp.dot(x_BxTxD, head_DxV.astype(x_BxTxD.dtype), preferred_element_type=jnp.float32)
+        x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, (stacked, watch.layers))
+        return self.norm(x_BxTxD, watch.at("norm"))
+
+    def losses(
+        self,
+        tokens_BxT: jax.Array,
+        response_BxT: jax.Array,
+        stop_below: int = 0,
+        watch: Watch = UNWATCHED,
+    ) -> jax.Array:
+        """Mean cross-entropy of every example over its response tokens, f32[B].
+
+        Only response tokens reach the head, and no [B, T, V] array is made. `response_BxT` is
+        True at response tokens; see `hidden` for the other arguments.
+        """
+        x_BxTxD = self.hidden(tokens_BxT, stop_below, watch)
+        head, vocab_axis, name = self._head()
+        probe = watch.probe(name, vocab_axis)
+        if probe is None:
+            return losses.response_losses(
+                x_BxTxD, head, tokens_BxT, response_BxT, vocab_axis=vocab_axis
+            )
+        x_BxTxD = x_BxTxD[:, :-1]
+        targets, counted = losses.shift(tokens_BxT, response_BxT)
+        nll, residual = losses.head_losses(
+            x_BxTxD, head, targets, counted, vocab_axis=vocab_axis, probe=probe
+        )
+        nll = watch.head(name, vocab_axis, x_BxTxD, residual, nll)
+        return losses.mean_over_response(nll, counted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,6 +329,20 @@ class Model:
         """
         return nnx.to_pure_dict(nnx.split(self._build(key))[1])
 
-    def apply(self, parameters: dict[str, Any], tokens_BxT: jax.Array, stop_below: int = 0):
+    def _merge(self, parameters: dict[str, Any]) -> Decoder:
+        return nnx.merge(self._graph, nnx.State(parameters))
+
+    def apply(self, parameters: dict[str, Any], tokens_BxT: jax.Array) -> jax.Array:
         """Logits f32[B, T, V] of tokens i32[B, T]; see `Decoder.__call__`."""
-        return nnx.merge(self._graph, nnx.State(parameters))(tokens_BxT, stop_below=stop_below)
+        return self._merge(parameters)(tokens_BxT)
+
+    def losses(
+        self,
+        parameters: dict[str, Any],
+        tokens_BxT: jax.Array,
+        response_BxT: jax.Array,
+        stop_below: int = 0,
+        watch: Watch = UNWATCHED,
+    ) -> jax.Array:
+        """Losses f32[B] of tokens i32[B, T] over their response tokens; see `Decoder.losses`."""
+        return self._merge(parameters).losses(tokens_BxT, response_BxT, stop_below, watch)

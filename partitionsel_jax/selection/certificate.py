@@ -26,19 +26,23 @@ GAP = 1e-3
 # Products with K at most: for weights >= 0, and for weights of any sign.
 MAX_ASCENT = 960
 MAX_CONJUGATE = 240
-# Steps between two looks at the bound, each of which costs about as much as a step.
-STRIDE = 4
+# Conjugate gradient steps on a face, that is with the same candidates free to move. More are wasted
+# on faces that are not the last one; fewer do not tell which candidates to let go.
+FACE_STEPS = 4
 # Ku >= s is meant up to this share of the largest alignment: what products in float32 leave of it.
 ROUNDING = 1e-5
+# Rounding of a float32 number, relative to it.
+ROUNDOFF = 6e-8
 
 
 class _Ascent(NamedTuple):
     weights: jax.Array
     product: jax.Array
+    free: jax.Array
     step: jax.Array
     value: jax.Array
     bound: jax.Array
-    iteration: jax.Array
+    products: jax.Array
 
 
 class _Conjugate(NamedTuple):
@@ -46,7 +50,6 @@ class _Conjugate(NamedTuple):
     residual: jax.Array
     direction: jax.Array
     square: jax.Array
-    iteration: jax.Array
 
 
 def certify(
@@ -104,38 +107,54 @@ def _ascend(
 ) -> tuple[jax.Array, jax.Array]:
     """A utility reached, and the best bound met on the way, by weights >= 0.
 
-    Projected gradient ascent with Barzilai-Borwein steps.
+    Every turn takes a few conjugate gradient steps on the face of the candidates that have a weight
+    or should have one, and cuts off what became negative. A turn that was for nothing, as a cut may
+    undo more than the steps gained, is given up for a projected gradient step.
     """
 
-    def advance(state: _Ascent, long: bool) -> _Ascent:
-        weights_N = jnp.maximum(state.weights + state.step * (alignment_N - state.product), 0.0)
+    def turn(state: _Ascent) -> _Ascent:
+        residual_N = jnp.where(state.free, alignment_N - state.product, 0.0)
+        conjugate = _conjugate(state.weights, residual_N)
+        for _ in range(FACE_STEPS):
+            conjugate = _advance(conjugate, product, state.free)
+        weights_N = jnp.maximum(conjugate.solution, 0.0)
         product_N = product(weights_N)
-        moved_N, turned_N = weights_N - state.weights, product_N - state.product
-        curvature = jnp.dot(moved_N, turned_N)
-        # Long and short steps by turns: the long one alone may cycle on a bounded problem.
-        if long:
-            step = jnp.dot(moved_N, moved_N) / curvature
-        else:
-            step = curvature / jnp.dot(turned_N, turned_N)
-        step = jnp.where(curvature > 0.0, step, first_step)
-        return state._replace(weights=weights_N, product=product_N, step=step)
-
-    def stride(state: _Ascent) -> _Ascent:
-        for number in range(STRIDE):
-            state = advance(state, long=number % 2 == 0)
-        value, bound = _value_and_bound(alignment_N, state.weights, state.product)
-        return state._replace(
+        value, bound = _value_and_bound(alignment_N, weights_N, product_N)
+        helped = (value > state.value) | (bound < state.bound)
+        best = state._replace(
             value=jnp.maximum(state.value, value),
             bound=jnp.minimum(state.bound, bound),
-            iteration=state.iteration + STRIDE,
+            products=state.products + FACE_STEPS + 1,
+        )
+        free_N = (weights_N > 0.0) | (alignment_N > product_N)
+        moved = best._replace(weights=weights_N, product=product_N, free=free_N)
+        return jax.lax.cond(helped, lambda: moved, lambda: gradient_step(best))
+
+    def gradient_step(state: _Ascent) -> _Ascent:
+        weights_N = jnp.maximum(state.weights + state.step * (alignment_N - state.product), 0.0)
+        product_N = product(weights_N)
+        value, bound = _value_and_bound(alignment_N, weights_N, product_N)
+        # The next step's length is Barzilai and Borwein's.
+        moved_N = weights_N - state.weights
+        curvature = jnp.dot(moved_N, product_N - state.product)
+        step = jnp.dot(moved_N, moved_N) / jnp.where(curvature > 0.0, curvature, 1.0)
+        return _Ascent(
+            weights=weights_N,
+            product=product_N,
+            free=weights_N > 0.0,
+            step=jnp.where(curvature > 0.0, step, first_step),
+            value=jnp.maximum(state.value, value),
+            bound=jnp.minimum(state.bound, bound),
+            products=state.products + 1,
         )
 
     product_N = product(weights_N)
     value, bound = _value_and_bound(alignment_N, weights_N, product_N)
-    start = _Ascent(weights_N, product_N, first_step, value, bound, jnp.int32(0))
+    free_N = (weights_N > 0.0) | (alignment_N > product_N)
+    start = _Ascent(weights_N, product_N, free_N, first_step, value, bound, jnp.int32(0))
     final = jax.lax.while_loop(
-        lambda state: (state.iteration < MAX_ASCENT) & _loose(state.value, state.bound),
-        stride,
+        lambda state: (state.products < MAX_ASCENT) & _loose(state.value, state.bound),
+        turn,
         tie(start, product_N, alignment_N),
     )
     return final.value, final.bound
@@ -146,35 +165,47 @@ def _unsigned(
 ) -> jax.Array:
     """The bound by weights of any sign, where that is better: conjugate gradients on Ku = s."""
     tolerance = ROUNDING * jnp.max(jnp.abs(alignment_N))
+    everywhere_N = jnp.ones_like(alignment_N, bool)
 
-    def unsolved(state: _Conjugate) -> jax.Array:
-        solved = jnp.max(jnp.abs(state.residual)) <= 0.5 * tolerance
-        return _loose(value, bound) & ~solved & (state.iteration < MAX_CONJUGATE)
-
-    def advance(state: _Conjugate) -> _Conjugate:
-        turned_N = product(state.direction)
-        curvature = jnp.dot(state.direction, turned_N)
-        length = state.square / jnp.where(curvature > 0.0, curvature, jnp.inf)
-        residual_N = state.residual - length * turned_N
-        square = jnp.dot(residual_N, residual_N)
-        return _Conjugate(
-            solution=state.solution + length * state.direction,
-            residual=residual_N,
-            direction=residual_N + square / state.square * state.direction,
-            square=square,
-            iteration=state.iteration + 1,
-        )
+    def unsolved(state: tuple[_Conjugate, jax.Array]) -> jax.Array:
+        conjugate, products = state
+        solved = jnp.max(jnp.abs(conjugate.residual)) <= 0.5 * tolerance
+        return _loose(value, bound) & ~solved & (products < MAX_CONJUGATE)
 
     zeros_N = jnp.zeros_like(alignment_N)
-    square = jnp.dot(alignment_N, alignment_N)
-    start = _Conjugate(zeros_N, alignment_N, alignment_N, square, jnp.int32(0))
-    final = jax.lax.while_loop(unsolved, advance, tie(start, alignment_N, value, bound))
+    start = (_conjugate(zeros_N, alignment_N), jnp.int32(0))
+    final, products = jax.lax.while_loop(
+        unsolved,
+        lambda state: (_advance(state[0], product, everywhere_N), state[1] + 1),
+        tie(start, alignment_N, value, bound),
+    )
     # The residual that is carried along is not quite s - Ku: the bound wants the true one.
     reached_N = jax.lax.cond(
-        final.iteration > 0, lambda: product(final.solution), lambda: tie(zeros_N, alignment_N)
+        products > 0, lambda: product(final.solution), lambda: tie(zeros_N, alignment_N)
     )
     _, unsigned = _value_and_bound(alignment_N, final.solution, reached_N)
-    return jnp.where(final.iteration > 0, jnp.minimum(bound, unsigned), bound)
+    return jnp.where(products > 0, jnp.minimum(bound, unsigned), bound)
+
+
+def _conjugate(solution_N: jax.Array, residual_N: jax.Array) -> _Conjugate:
+    """Conjugate gradients before the first step."""
+    return _Conjugate(solution_N, residual_N, residual_N, jnp.dot(residual_N, residual_N))
+
+
+def _advance(state: _Conjugate, product: Product, free_N: jax.Array) -> _Conjugate:
+    """One step of conjugate gradients on the rows and columns of K that are free."""
+    turned_N = jnp.where(free_N, product(state.direction), 0.0)
+    curvature = jnp.dot(state.direction, turned_N)
+    length = state.square / jnp.where(curvature > 0.0, curvature, jnp.inf)
+    residual_N = state.residual - length * turned_N
+    square = jnp.dot(residual_N, residual_N)
+    ratio = square / jnp.where(state.square > 0.0, state.square, 1.0)
+    return _Conjugate(
+        solution=state.solution + length * state.direction,
+        residual=residual_N,
+        direction=residual_N + ratio * state.direction,
+        square=square,
+    )
 
 
 def _loose(value: jax.Array, bound: jax.Array) -> jax.Array:
@@ -186,7 +217,8 @@ def _value_and_bound(
     alignment_N: jax.Array, weights_N: jax.Array, product_N: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """U(w), and (c w)'K(c w) / 2 for the least c >= 0 with cKw >= s; infinite if there is none."""
-    energy = jnp.dot(weights_N, product_N)
+    # Weights that nearly cancel may be so large that rounding hides part of the energy.
+    energy = jnp.dot(weights_N, product_N + ROUNDOFF * weights_N)
     value = jnp.dot(weights_N, alignment_N) - 0.5 * energy
     wanted_N = alignment_N - ROUNDING * jnp.max(jnp.abs(alignment_N))
     safe_N = jnp.where(product_N == 0.0, 1.0, product_N)

@@ -167,6 +167,49 @@ def top_k_overlap(
     return jnp.sum(shared_K) / jnp.maximum(jnp.sum(filled_K), 1)
 
 
+def relative_error(estimate: jax.Array, exact: jax.Array) -> jax.Array:
+    """|estimate - exact| / |exact| in the Frobenius norm, f32[]: fidelity of sketched features.
+
+    Args:
+      estimate, exact: f32 of one shape, e.g. two Gram matrices [N, N] or two alignments [N].
+        Entries that are not finite in both are left out.
+
+    Returns:
+      0 where both vanish, inf where only `exact` does; nan where no entry is left.
+
+    Raises:
+      ValueError: different shapes.
+    """
+    estimate, exact = jnp.asarray(estimate), jnp.asarray(exact)
+    if estimate.shape != exact.shape:
+        raise ValueError(
+            f"estimate and exact must have one shape, got {estimate.shape} and {exact.shape}; "
+            "compare features of the same rows."
+        )
+    sound = jnp.isfinite(estimate) & jnp.isfinite(exact)
+    estimate, exact = (jnp.where(sound, values, 0.0) for values in (estimate, exact))
+    # The largest entry first, so that squares neither overflow nor vanish.
+    unit = _reciprocal(jnp.maximum(jnp.max(jnp.abs(exact)), jnp.max(jnp.abs(estimate))))
+    error = jnp.linalg.norm((estimate - exact) * unit)
+    norm = jnp.linalg.norm(exact * unit)
+    ratio = jnp.where(error > 0.0, error / norm, 0.0)
+    return jnp.where(jnp.any(sound), ratio, jnp.nan)
+
+
+def pick_overlap(indices: jax.Array, reference: jax.Array) -> jax.Array:
+    """Share of the picks `reference` that are among `indices` as well, f32[] in [0, 1].
+
+    Args:
+      indices, reference: i32[K]; two selections from one pool, in any order, -1 at padding.
+
+    Returns:
+      1 where `reference` holds no pick.
+    """
+    picked_K = reference >= 0
+    common_K = picked_K & jnp.any(reference[:, None] == indices[None, :], axis=1)
+    return jnp.where(jnp.any(picked_K), common_K.sum() / jnp.maximum(picked_K.sum(), 1), 1.0)
+
+
 def submodularity_ratio(
     gram: jax.Array,
     alignment: jax.Array,

@@ -11,7 +11,10 @@ import jax.numpy as jnp
 
 def take(array: jax.Array, index: jax.Array) -> jax.Array:
     """`array[index]` along axis 0, for i32[] index."""
-    return jax.lax.dynamic_index_in_dim(array, jnp.maximum(index, 0), 0, keepdims=False)
+    index = jnp.maximum(index, 0)
+    return jax.lax.dynamic_index_in_dim(
+        array, index, 0, keepdims=False, allow_negative_indices=False
+    )
 
 
 def gather(array: jax.Array, indices: jax.Array) -> jax.Array:
@@ -21,4 +24,6 @@ def gather(array: jax.Array, indices: jax.Array) -> jax.Array:
 
 def put(array: jax.Array, index: jax.Array, value: jax.Array, axis: int = 0) -> jax.Array:
     """`array` with `value` at `index` (i32[], not -1) along `axis`."""
-    return jax.lax.dynamic_update_index_in_dim(array, value, index, axis)
+    return jax.lax.dynamic_update_index_in_dim(
+        array, value, index, axis, allow_negative_indices=False
+    )

@@ -101,8 +101,7 @@ def extend(
     residual_K = jnp.where(indices >= 0, gather(residual_N, indices) - ridge * support.weights, 0.0)
 
     def work_out(carry: tuple) -> tuple:
-        # Not from the step that failed, whose inverse may be spoilt.
-        support = refit.refit(pursuit.support, scale)
+        support = refit.refit(carry[1], scale)
         return jnp.zeros_like(carry[0]), support, _residual(pursuit, support, pool)
 
     # A loop of at most one turn: unlike a conditional it is skipped under `vmap` too, where no

@@ -232,7 +232,7 @@ def _iterate(step: _Step, support: Support, tolerance: jax.Array) -> _Step:
     inverse, passive, admitted = _pivot(support, step.slot, step.enters, step.leaves, needed)
     refused = step.enters & ~admitted
     barred = step.barred | (refused & (jnp.arange(passive.shape[0]) == step.slot))
-    direction = _masked_product(inverse, step.residual, passive)
+    direction = inverse @ step.residual
     # An exact line search: the step ascends even where rounding has spoilt the inverse.
     turned = support.gram @ direction
     slope, curvature = jnp.dot(step.residual, direction), jnp.dot(direction, turned)
@@ -311,14 +311,8 @@ def _rounding(support: Support, direction: jax.Array) -> jax.Array:
 def _solved(support: Support, column: jax.Array) -> jax.Array:
     """A^-1 `column` on the passive set, f32[K]; 0 elsewhere."""
     # One refinement keeps the errors of the inverse from feeding on themselves.
-    solved = _masked_product(support.inverse, column, support.passive)
-    left = column - support.gram @ solved
-    return solved + _masked_product(support.inverse, left, support.passive)
-
-
-def _masked_product(matrix: jax.Array, vector: jax.Array, mask: jax.Array) -> jax.Array:
-    """`matrix @ vector` restricted to the rows and columns of `mask`."""
-    return jnp.where(mask, matrix @ jnp.where(mask, vector, 0.0), 0.0)
+    solved = support.inverse @ column
+    return solved + support.inverse @ (column - support.gram @ solved)
 
 
 def _residual(support: Support) -> jax.Array:

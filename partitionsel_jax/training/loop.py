@@ -181,6 +181,8 @@ def _fit(
     disk, so that a restart always finds them.
     """
     chosen = setup.settings.training
+    needed = setup.settings.selection.needs_features
+    every = setup.settings.features.fidelity_every if needed else 0
     start, last = int(state.step), chosen.updates
     losses: DomainLosses | None = None
     running: tuple[int, Any] | None = None
@@ -194,9 +196,15 @@ def _fit(
 
     for step, rows in enumerate(data.prefetch(setup.pools, start, last), start + 1):
         pool, anchors = (setup.shard(part) for part in rows)
+        compared = {}
+        if every and (step - 1) % every == 0:
+            with clock.pause(), spent.evaluating():
+                inputs = (state, frozen, pool, anchors, setup.seed)
+                compared = jax.block_until_ready(setup.fidelity(*inputs))
         state, record = setup.training_step(
             state, frozen, pool, anchors, setup.seed, setup.reference
         )
+        record |= compared
         if running is not None:
             write(*running)
         running = (step, record)

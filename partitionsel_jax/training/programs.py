@@ -13,12 +13,14 @@ import numpy as np
 from partitionsel_jax import models, selection
 from partitionsel_jax.gradients.features import Features, unit
 from partitionsel_jax.models import parameters as trees
-from partitionsel_jax.training import spmd
+from partitionsel_jax.training import fidelity, spmd
 from partitionsel_jax.training.candidates import Candidates, compare
 from partitionsel_jax.training.state import TrainState
 from partitionsel_jax.training.step import Step
 
 Devices = tuple[jax.Device, ...]
+# Feature dimension for timing selection where none is set; the time hardly depends on it.
+IDENTITY_STAND_IN = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +41,8 @@ def evaluators(model: models.Model, devices: Devices) -> Evaluators:
     """The evaluations of a model over `devices`; equal models get the very same programs."""
 
     def losses(trained, frozen, rows):
-        logits = model.apply(trees.join(frozen, trained), rows.tokens)
-        return spmd.gather(models.response_loss(logits, rows.tokens, rows.response))
+        everything = trees.join(frozen, trained)
+        return spmd.gather(model.losses(everything, rows.tokens, rows.response))
 
     def generate(trained, frozen, tokens, lengths, stop):
         apply = functools.partial(model.apply, trees.join(frozen, trained))
@@ -62,6 +64,13 @@ def training_step(step: Step, devices: Devices) -> spmd.Program:
 
 
 @functools.lru_cache(maxsize=16)
+def fidelity_check(step: Step, devices: Devices) -> spmd.Program:
+    """(state, frozen, pool, anchors, seed) -> what `fidelity.compare` measures."""
+    compare = functools.partial(fidelity.compare, step)
+    return spmd.data_parallel(compare, (False, False, True, True, False), devices)
+
+
+@functools.lru_cache(maxsize=16)
 def _stages(step: Step, devices: Devices) -> tuple[spmd.Program, spmd.Program]:
     """Selection and update as programs of their own, to be timed."""
 
@@ -70,7 +79,7 @@ def _stages(step: Step, devices: Devices) -> tuple[spmd.Program, spmd.Program]:
         return step.choose(candidates, key, curriculum)[0]
 
     def update(state, frozen, result, pool):
-        return step.update(state, frozen, spmd.gather(pool), result, state.curriculum)
+        return step.update(state, frozen, spmd.gather(pool), result, state.curriculum, state.kept)
 
     return (
         spmd.data_parallel(choose, (False, False, False, True), devices),
@@ -125,7 +134,8 @@ def _random_candidates(step: Step, rows: Any) -> Candidates:
     random = np.random.default_rng(0)
 
     def features(count: int) -> Features:
-        vectors_BxM = random.normal(size=(count, step.features.dim)).astype(np.float32)
+        dim = step.features.dim or IDENTITY_STAND_IN
+        vectors_BxM = random.normal(size=(count, dim)).astype(np.float32)
         return Features(unit(jnp.asarray(vectors_BxM)), jnp.ones(count), jnp.ones(count))
 
     chosen = step.selection

@@ -15,6 +15,8 @@ WEIGHTS = ("uniform", "learned", "clipped")
 ANCHOR_MEANS = ("plain", "balanced")
 BUDGETS = ("proportional", "uniform", "fixed", "temperature", "curriculum")
 SCHEDULES = ("linear", "constant")
+FEATURE_PATHS = ("factored", "reference")
+PRECONDITIONERS = ("none", "adam", "adam_factored")
 
 # Fields that change where or how often a run works, but not what it computes.
 INCIDENTAL = (
@@ -88,7 +90,21 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSettings:
-    """How an example's gradient becomes a feature vector (see gradients/)."""
+    """How an example's gradient becomes a feature vector (see gradients/).
+
+    `parameters` and `last_layers` say what is differentiated; `path` how: "factored", out of one
+    batched backward pass, or "reference", by vmap(grad). `family`, `dim` and `seed` make the
+    sketch; `dim` is 0 for "identity", which keeps every coordinate. `preconditioner` puts the
+    features into the geometry of Adam's steps: "adam" by its second moments, "adam_factored" by
+    their rank-one approximation, which is all that the factored path can use.
+
+    What makes features cheaper, at a price in fidelity: `tokens` (the window of a row that is
+    looked at, 0 for all of it), `anchors_every` (steps that share their anchors' features); also
+    `selection.updates_per_pool`. `sketch_every` is how many steps share a sketch, 0 for all.
+
+    Every `fidelity_every` steps, 0 for never, the features of `fidelity_rows` candidates are
+    compared with exact gradients, where the utility reads features at all.
+    """
 
     parameters: str
     last_layers: int
@@ -97,12 +113,48 @@ class FeatureSettings:
     normalize: bool
     microbatch: int
     seed: int = 0
+    path: str = "factored"
+    preconditioner: str = "none"
+    tokens: int = 0
+    anchors_every: int = 1
+    sketch_every: int = 0
+    fidelity_every: int = 0
+    fidelity_rows: int = 32
 
     def __post_init__(self):
         _choice("features.parameters", self.parameters, gradients.scope.PARAMETERS)
         _choice("features.family", self.family, gradients.FAMILIES)
-        _at_least("features", self, 1, "dim", "microbatch")
-        _at_least("features", self, 0, "last_layers")
+        _choice("features.path", self.path, FEATURE_PATHS)
+        _choice("features.preconditioner", self.preconditioner, PRECONDITIONERS)
+        _at_least("features", self, 1, "microbatch", "anchors_every")
+        _at_least("features", self, 0, "last_layers", "tokens", "sketch_every", "fidelity_every")
+        _at_least("features", self, 2, "fidelity_rows")
+        if self.family == "identity":
+            if self.dim:
+                raise ValueError(
+                    f"features.dim={self.dim}, but features.family='identity' keeps every "
+                    "coordinate in scope: set features.dim=0"
+                )
+        else:
+            _at_least("features", self, 1, "dim")
+        if self.path == "factored" and self.family not in gradients.FACTORED:
+            raise ValueError(
+                f"features.path='factored' cannot serve features.family={self.family!r}: choose "
+                f"from {list(gradients.FACTORED)}, or features.path='reference'"
+            )
+        if self.path == "factored" and self.preconditioner == "adam":
+            raise ValueError(
+                "features.preconditioner='adam' needs whole gradients: use 'adam_factored', or "
+                "features.path='reference'"
+            )
+        if self.tokens == 1:
+            raise ValueError("features.tokens=1 leaves nothing to predict: use at least 2, or 0")
+        if self.sketch_every % self.anchors_every:
+            raise ValueError(
+                f"features.sketch_every={self.sketch_every} must be a multiple of "
+                f"features.anchors_every={self.anchors_every}, so that candidates and anchors "
+                "always share a sketch"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +185,8 @@ class SelectionSettings:
 
     `reference` is the folder of a finished run whose last parameters are the reference model of
     `reducible_loss`: one of the same model, trained on data that this run does not see.
+    `updates_per_pool` updates in a row pick from the same pool, none of its rows twice, by features
+    that are computed once.
     """
 
     pool: int
@@ -153,6 +207,7 @@ class SelectionSettings:
     step_scale: float = 1.0
     weights: str = "uniform"
     weight_cap: float = 3.0
+    updates_per_pool: int = 1
 
     def __post_init__(self):
         _choice("selection.utility", self.utility, selection.UTILITIES)
@@ -162,7 +217,7 @@ class SelectionSettings:
         _choice("selection.budgets", self.budgets, BUDGETS)
         _choice("selection.anchor_mean", self.anchor_mean, ANCHOR_MEANS)
         _choice("selection.weights", self.weights, WEIGHTS)
-        _at_least("selection", self, 1, "pool", "size", "anchors")
+        _at_least("selection", self, 1, "pool", "size", "anchors", "updates_per_pool")
         _at_least("selection", self, 0, "swaps", "ridge")
         if not self.step_scale > 0:
             raise ValueError(f"selection.step_scale must be > 0, not {self.step_scale}")
@@ -174,6 +229,12 @@ class SelectionSettings:
             raise ValueError(
                 f"selection.size={self.size} picks cannot come from selection.pool={self.pool} "
                 "candidates: enlarge the pool or select fewer"
+            )
+        if self.size * self.updates_per_pool > self.pool:
+            raise ValueError(
+                f"selection.updates_per_pool={self.updates_per_pool} updates of {self.size} picks "
+                f"need more than the {self.pool} candidates of selection.pool: enlarge the pool, "
+                "or share it between fewer updates"
             )
         if self.utility == "full" and self.size != self.pool:
             raise ValueError(
@@ -251,18 +312,22 @@ class OptimizerSettings:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
-    """How long, on how many devices (0: all), and what is kept."""
+    """How long, on how many devices (0: all), and what is kept.
+
+    `microbatch` picks go through a backward pass of the update at once; 0: all that a device has.
+    """
 
     updates: int
     evaluate_every: int
     checkpoint_every: int
     keep_checkpoints: int = 2
     devices: int = 0
+    microbatch: int = 0
 
     def __post_init__(self):
         _at_least("training", self, 1, "updates", "evaluate_every", "checkpoint_every")
         _at_least("training", self, 1, "keep_checkpoints")
-        _at_least("training", self, 0, "devices")
+        _at_least("training", self, 0, "devices", "microbatch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,11 +390,36 @@ class Settings:
                 f"model.vocab_size={self.model.vocab_size} is smaller than the tokenizer's "
                 f"{data.ByteTokenizer().vocab_size} ids: enlarge it"
             )
+        self._check_features()
+
+    def _check_features(self) -> None:
+        features, adapted = self.features, self.lora.rank > 0
         self.scope  # noqa: B018  (its own checks)
-        if self.features.parameters == "lora" and not self.lora.rank:
+        if features.parameters != "full" and not adapted:
             raise ValueError(
-                "features.parameters='lora' matches no parameter: this model has no adapters; "
-                "set lora.rank > 0 or features.parameters='full'"
+                f"features.parameters={features.parameters!r} matches no parameter: this model has "
+                "no adapters; set lora.rank > 0 or features.parameters='full'"
+            )
+        if features.preconditioner != "none" and features.parameters == "full" and adapted:
+            raise ValueError(
+                f"features.preconditioner={features.preconditioner!r} follows the optimizer, which "
+                "knows the adapters alone: set features.parameters='lora'"
+            )
+        if features.sketch_every % self.selection.updates_per_pool:
+            raise ValueError(
+                f"features.sketch_every={features.sketch_every} must be a multiple of "
+                f"selection.updates_per_pool={self.selection.updates_per_pool}, so that candidates "
+                "and anchors always share a sketch"
+            )
+        if features.tokens > self.data.length:
+            raise ValueError(
+                f"features.tokens={features.tokens} exceeds data.length={self.data.length}: "
+                "use 0 for whole rows"
+            )
+        if features.fidelity_every and features.fidelity_rows > self.selection.pool:
+            raise ValueError(
+                f"features.fidelity_rows={features.fidelity_rows} exceeds the "
+                f"{self.selection.pool} candidates of selection.pool: compare fewer"
             )
 
     @property

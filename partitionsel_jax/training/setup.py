@@ -11,9 +11,9 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax import data, evaluation
+from partitionsel_jax.training import fidelity, spmd
 from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import reference as references
-from partitionsel_jax.training import spmd
 from partitionsel_jax.training.settings import Settings
 from partitionsel_jax.training.state import TrainState
 from partitionsel_jax.training.step import Step
@@ -43,6 +43,10 @@ class Setup:
     @functools.cached_property
     def training_step(self) -> spmd.Program:
         return run_programs.training_step(self.step, self.devices)
+
+    @functools.cached_property
+    def fidelity(self) -> spmd.Program:
+        return run_programs.fidelity_check(self.step, self.devices)
 
     @functools.cached_property
     def evaluators(self) -> run_programs.Evaluators:
@@ -128,6 +132,7 @@ def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
         if any(counts.values()):
             _LOG.warning("rows %s in data.length=%d: %s", what, settings.data.length, dict(counts))
     step = Step.create(settings)
+    fidelity.check(step, len(devices))
     reference = None
     if "reference_losses" in settings.selection.reads:
         reference = spmd.replicate(references.load(settings), devices)
@@ -136,6 +141,8 @@ def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
         pool_size=settings.selection.pool,
         anchor_size=settings.selection.anchors,
         seed=settings.seed,
+        pool_every=settings.selection.updates_per_pool,
+        anchor_every=settings.features.anchors_every,
     )
     return Setup(settings, corpus, pools, devices, step, reference)
 

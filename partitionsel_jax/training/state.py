@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from partitionsel_jax.selection.budgets import CurriculumState
+from partitionsel_jax.training.features import Kept
 
 
 @jax.tree_util.register_dataclass
@@ -20,12 +21,14 @@ class TrainState:
       parameters: the trained parameters (all of them, or the adapters), a nested dict.
       optimizer: optax state.
       curriculum: what curriculum budgets remember of the anchors' losses; None for other budgets.
+      kept: what steps share of their pools and anchors; None where every step has its own.
     """
 
     step: jax.Array
     parameters: Any
     optimizer: Any
     curriculum: CurriculumState | None = None
+    kept: Kept | None = None
 
     @classmethod
     def create(
@@ -33,8 +36,10 @@ class TrainState:
         parameters: Any,
         optimizer: optax.GradientTransformation,
         curriculum: CurriculumState | None = None,
+        kept: Kept | None = None,
     ) -> "TrainState":
-        return cls(jnp.zeros((), jnp.int32), parameters, optimizer.init(parameters), curriculum)
+        start = jnp.zeros((), jnp.int32)
+        return cls(start, parameters, optimizer.init(parameters), curriculum, kept)
 
 
 @jax.jit

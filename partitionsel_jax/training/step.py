@@ -6,6 +6,7 @@ T tokens. Rows arrive sharded over the devices and everything else is replicated
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +15,8 @@ import optax
 
 from partitionsel_jax import gradients, models
 from partitionsel_jax.data.rows import Rows
+from partitionsel_jax.gradients import Features
+from partitionsel_jax.gradients.microbatches import map_microbatches
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.selection import (
     Problem,
@@ -24,9 +27,11 @@ from partitionsel_jax.selection import (
 )
 from partitionsel_jax.selection.budgets import CurriculumState
 from partitionsel_jax.selection.problem import make_pool
+from partitionsel_jax.training import features as row_features
 from partitionsel_jax.training import optimizer as optimizers
 from partitionsel_jax.training import spmd
 from partitionsel_jax.training.candidates import Candidates, compare, mean_losses
+from partitionsel_jax.training.features import Kept
 from partitionsel_jax.training.settings import (
     FeatureSettings,
     OptimizerSettings,
@@ -106,6 +111,7 @@ class Step:
       features, selection, optimizer: the settings of each stage.
       updates: length of the run, for the learning rate's schedule.
       domains: P.
+      microbatch: picks in one backward pass of the update; 0 for all that a device has.
     """
 
     model: models.Model
@@ -115,6 +121,7 @@ class Step:
     optimizer: OptimizerSettings
     updates: int
     domains: int
+    microbatch: int = 0
 
     @classmethod
     def create(cls, settings: Settings) -> "Step":
@@ -126,6 +133,7 @@ class Step:
             optimizer=settings.optimizer,
             updates=settings.training.updates,
             domains=len(settings.data.tasks),
+            microbatch=settings.training.microbatch,
         )
 
     @functools.cached_property
@@ -149,6 +157,13 @@ class Step:
             b2=chosen.b2,
         )
 
+    @functools.cached_property
+    def coordinates(self) -> int:
+        """How many coordinates a gradient in scope has."""
+        parameters = jax.eval_shape(self.model.init, jax.random.key(0))
+        scoped = jax.eval_shape(self.scope.extract, parameters)
+        return sum(leaf.size for leaf in scoped.values())
+
     @staticmethod
     def key(seed: jax.Array | int, purpose: str) -> jax.Array:
         """One of the independent streams of a seed: "parameters" or "selection"."""
@@ -163,37 +178,78 @@ class Step:
         )
         follows = self.selection.budgets == "curriculum"
         curriculum = budgets.curriculum_start(self.domains) if follows else None
-        return TrainState.create(trained, self.transformation, curriculum), frozen
+        kept = self._nothing_kept()
+        return TrainState.create(trained, self.transformation, curriculum, kept), frozen
 
-    def losses(self, parameters: Any, rows: Rows, stop_below: int = 0) -> jax.Array:
-        """f32[B], each row's mean cross-entropy over its response."""
-        logits = self.model.apply(parameters, rows.tokens, stop_below)
-        return models.response_loss(logits, rows.tokens, rows.response)
+    def _nothing_kept(self) -> Kept | None:
+        """What steps share, before the first of them."""
+        chosen, featured = self.selection, self.selection.needs_features
+        shares_pool = chosen.updates_per_pool > 1
+        shares_anchors = featured and self.features.anchors_every > 1
+        if not (shares_pool or shares_anchors):
+            return None
+        dim = self.features.dim or self.coordinates
 
-    def featurize(self, trained: Any, frozen: Any, pool: Rows, anchors: Rows) -> Candidates:
-        """Features of this device's candidates and anchors in one pass, gathered from all."""
-        chosen, scope = self.features, self.scope
-        everything = trees.join(frozen, trained)
+        def empty(count: int) -> Features:
+            return Features(jnp.zeros((count, dim)), jnp.zeros(count), jnp.zeros(count))
 
-        def loss(scoped, row):
-            rows = jax.tree.map(lambda leaf: leaf[None], row)
-            return self.losses(scope.insert(everything, scoped), rows, scope.stop_below)[0]
-
-        local = gradients.per_example_features(
-            loss,
-            scope.extract(everything),
-            jax.tree.map(lambda *parts: jnp.concatenate(parts), pool, anchors),
-            gradients.make_sketch(chosen.family, chosen.dim, chosen.seed),
-            microbatch=chosen.microbatch,
-            normalize=chosen.normalize,
+        return Kept(
+            pool=empty(chosen.pool) if shares_pool and featured else None,
+            anchors=empty(chosen.anchors) if shares_anchors else None,
+            used=jnp.zeros(chosen.pool, bool) if shares_pool else None,
         )
-        count = pool.tokens.shape[0]
+
+    def losses(self, parameters: Any, rows: Rows) -> jax.Array:
+        """f32[B], each row's mean cross-entropy over its response."""
+        return self.model.losses(parameters, rows.tokens, rows.response)
+
+    def _fresh(self, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Whether a step has a pool, and anchors, that no step before it had."""
+        return (
+            step % self.selection.updates_per_pool == 0,
+            step % self.features.anchors_every == 0,
+        )
+
+    def featurize(
+        self, state: TrainState, frozen: Any, pool: Rows, anchors: Rows
+    ) -> tuple[Candidates, Kept | None]:
+        """Features of this device's candidates and anchors in one pass, gathered from all.
+
+        Those that an earlier step computed are taken from what it kept. Also returns what later
+        steps may take.
+        """
+        count, total = pool.tokens.shape[0], pool.tokens.shape[0] + anchors.tokens.shape[0]
+        kept = state.kept
+        fresh_pool, fresh_anchors = self._fresh(state.step)
+        span = None
+        if kept is not None:
+            span = jnp.where(fresh_pool, 0, count), jnp.where(fresh_anchors, total, count)
+        follows = self.features.preconditioner != "none"
+        local = row_features.compute(
+            self.model,
+            self.scope,
+            self.features,
+            trees.join(frozen, state.parameters),
+            jax.tree.map(lambda *parts: jnp.concatenate(parts), pool, anchors),
+            step=state.step,
+            second_moments=row_features.second_moments_of(state.optimizer) if follows else None,
+            decay=self.optimizer.b2,
+            span=span,
+        )
         mine = jax.tree.map(lambda leaf: leaf[:count], local)
         held_out = jax.tree.map(lambda leaf: leaf[count:], local)
         rows, domains_A, mine, held_out = spmd.gather((pool, anchors.domain, mine, held_out))
-        return compare(
+        if kept is not None:
+            if kept.pool is not None:
+                mine = _either(fresh_pool, mine, kept.pool)
+                kept = dataclasses.replace(kept, pool=mine)
+            if kept.anchors is not None:
+                held_out = _either(fresh_anchors, held_out, kept.anchors)
+                kept = dataclasses.replace(kept, anchors=held_out)
+        candidates = compare(
             rows, domains_A, mine, held_out, settings=self.selection, domains=self.domains
         )
+        return candidates, kept
 
     def forward(
         self, trained: Any, frozen: Any, reference: Any, pool: Rows, anchors: Rows
@@ -202,11 +258,10 @@ class Step:
         everything = trees.join(frozen, trained)
 
         def losses(parameters: Any, rows: Rows) -> jax.Array:
-            def one(row):
-                return self.losses(parameters, jax.tree.map(lambda leaf: leaf[None], row))[0]
-
-            local = jax.lax.map(one, rows, batch_size=self.features.microbatch)
-            return spmd.gather(local)
+            found = map_microbatches(
+                functools.partial(self.losses, parameters), rows, self.features.microbatch
+            )
+            return spmd.gather(jnp.where(row_features.has_response(rows), found, jnp.nan))
 
         reference_losses_N = anchor_losses_P = None
         if "reference_losses" in self.selection.reads:
@@ -228,18 +283,22 @@ class Step:
         )
 
     def without_features(self, pool: Rows) -> Candidates:
-        """What a baseline that never looks at the rows is given: the rows alone."""
-        count = self.selection.pool
+        """What a baseline that never looks at gradients is given: the rows, and which to leave."""
+        count, rows = self.selection.pool, spmd.gather(pool)
         return Candidates(
-            rows=spmd.gather(pool),
+            rows=rows,
             losses=jnp.full(count, jnp.nan),
             gram=jnp.zeros((count, count)),
-            alignment=jnp.zeros(count),
+            alignment=jnp.where(row_features.has_response(rows), 0.0, jnp.nan),
             anchor_norm=jnp.zeros(()),
         )
 
     def choose(
-        self, candidates: Candidates, key: jax.Array, curriculum: CurriculumState | None = None
+        self,
+        candidates: Candidates,
+        key: jax.Array,
+        curriculum: CurriculumState | None = None,
+        used_N: jax.Array | None = None,
     ) -> tuple[Selection, dict[str, jax.Array]]:
         """Budgets, picks and what is worth logging about them; replicated.
 
@@ -247,9 +306,12 @@ class Step:
           candidates: the pool.
           key: for utilities and rules that draw.
           curriculum: state of curriculum budgets, this step's anchor losses in it.
+          used_N: bool[N], candidates that an earlier update has picked, or None.
         """
         chosen = self.selection
         domains_N = candidates.rows.domain
+        if used_N is not None:
+            domains_N = jnp.where(used_N, -1, domains_N)
         problem = Problem(
             alignment=candidates.alignment,
             gram=candidates.gram,
@@ -284,7 +346,7 @@ class Step:
             "certificate": result.certificate,
             "dropped": result.dropped,
             "budgets": budgets_P,
-            "pool": jnp.bincount(domains_N, length=self.domains),
+            "pool": jnp.bincount(candidates.rows.domain, length=self.domains),
             "picks": diagnostics.domain_mix(domains_N, result.indices, self.domains),
             "pool_loss": candidates.losses.mean(where=jnp.isfinite(candidates.losses)),
         }
@@ -318,10 +380,11 @@ class Step:
         rows: Rows,
         result: Selection,
         curriculum: CurriculumState | None = None,
+        kept: Kept | None = None,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """The weighted gradient step on this device's share of the picks, summed over devices.
 
-        `curriculum` is what the next state remembers.
+        `curriculum` and `kept` are what the next state remembers.
         """
         chosen = self.selection
         picked_K = result.indices >= 0
@@ -329,24 +392,24 @@ class Step:
         index_K = jnp.where(picked_K, result.indices, jnp.maximum(result.indices[0], 0))
         picks = jax.tree.map(lambda leaf: leaf[index_K], rows)
         weights_K = update_weights(picked_K, result.weights, chosen.weights, chosen.weight_cap)
-        local, local_weights, local_picked = spmd.share((picks, weights_K, picked_K))
         count = jnp.maximum(picked_K.sum(), 1).astype(jnp.float32)
 
-        def objective(trained):
-            losses = self.losses(trees.join(frozen, trained), local)
-            return (local_weights * losses).sum() / count, (local_picked * losses).sum() / count
+        def objective(trained, part):
+            rows, weights, counted = part
+            losses = self.losses(trees.join(frozen, trained), rows)
+            return (weights * losses).sum() / count, (counted * losses).sum() / count
 
-        (_, loss), gradient = jax.value_and_grad(objective, has_aux=True)(state.parameters)
+        local = spmd.share((picks, weights_K, picked_K.astype(jnp.float32)))
+        loss, gradient = _accumulated(objective, state.parameters, local, self.microbatch)
         loss, gradient = jax.lax.psum((loss, gradient), spmd.AXIS)
         norm = optax.tree.norm(gradient)
         changes, optimizer = self.transformation.update(gradient, state.optimizer, state.parameters)
-        proposed = TrainState(
-            state.step + 1, optax.apply_updates(state.parameters, changes), optimizer, curriculum
-        )
+        parameters = optax.apply_updates(state.parameters, changes)
+        proposed = TrainState(state.step + 1, parameters, optimizer, curriculum, kept)
         update_norm = optax.tree.norm(changes)
         # A non-finite update is not applied, so that the state that stops the run is sound.
         finite = jnp.isfinite(norm) & jnp.isfinite(loss) & jnp.isfinite(update_norm)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposed, state)
+        after = _either(finite, proposed, state)
         record = {
             "loss": loss,
             "gradient_norm": norm,
@@ -360,7 +423,7 @@ class Step:
             "spoilt_pool": jnp.sum(rows.spoilt),
             "update_weights": weights_K,
         }
-        return kept, record
+        return after, record
 
     def __call__(
         self,
@@ -383,17 +446,66 @@ class Step:
           The next state, and what is logged; the same on every device.
         """
         key = jax.random.fold_in(self.key(seed, "selection"), state.step)
+        fresh_pool, fresh_anchors = self._fresh(state.step)
+        kept = state.kept
         if self.selection.needs_features:
-            candidates = self.featurize(state.parameters, frozen, pool, anchors)
+            candidates, kept = self.featurize(state, frozen, pool, anchors)
         elif self.selection.needs_losses:
             candidates = self.forward(state.parameters, frozen, reference, pool, anchors)
         else:
             candidates = self.without_features(pool)
         curriculum = state.curriculum
         if curriculum is not None and candidates.anchor_losses is not None:
-            curriculum = budgets.curriculum_update(
+            moved = budgets.curriculum_update(
                 curriculum, candidates.anchor_losses, decay=self.selection.curriculum.decay
             )
-        result, chosen = self.choose(candidates, key, curriculum)
-        state, updated = self.update(state, frozen, candidates.rows, result, curriculum)
+            # The same anchor losses again say nothing of what was learnt since.
+            curriculum = _either(fresh_anchors, moved, curriculum)
+        used_N = None
+        if kept is not None and kept.used is not None:
+            used_N = kept.used & ~fresh_pool
+        result, chosen = self.choose(candidates, key, curriculum, used_N)
+        if kept is not None and used_N is not None:
+            # Out of bounds, hence nowhere, for padding.
+            place_K = jnp.where(result.indices >= 0, result.indices, used_N.size)
+            kept = dataclasses.replace(kept, used=used_N.at[place_K].set(True, mode="drop"))
+        state, updated = self.update(state, frozen, candidates.rows, result, curriculum, kept)
         return state, chosen | updated
+
+
+def _either(condition: jax.Array, this: Any, that: Any) -> Any:
+    """One of two pytrees of the same structure."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), this, that)
+
+
+def _accumulated(
+    objective: Callable[[Any, Any], tuple[jax.Array, jax.Array]],
+    parameters: Any,
+    rows: Any,
+    microbatch: int,
+) -> tuple[jax.Array, Any]:
+    """The second value of `objective`, and the gradient of the first, summed over microbatches.
+
+    Args:
+      objective: (parameters, rows) -> two sums over the rows; all-zero rows add nothing.
+      parameters: what is differentiated.
+      rows: a pytree whose leaves have a leading axis.
+      microbatch: rows at once; 0 for all.
+    """
+    differentiated = jax.value_and_grad(objective, has_aux=True)
+    count = jax.tree.leaves(rows)[0].shape[0]
+    if not microbatch or microbatch >= count:
+        (_, value), gradient = differentiated(parameters, rows)
+        return value, gradient
+    pieces = -(-count // microbatch)
+
+    def split(leaf: jax.Array) -> jax.Array:
+        filled = jnp.pad(leaf, [(0, pieces * microbatch - count)] + [(0, 0)] * (leaf.ndim - 1))
+        return filled.reshape(pieces, microbatch, *leaf.shape[1:])
+
+    def add(total: tuple[jax.Array, Any], part: Any) -> tuple[tuple[jax.Array, Any], None]:
+        (_, value), gradient = differentiated(parameters, part)
+        return jax.tree.map(jnp.add, total, (value, gradient)), None
+
+    nothing = jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters)
+    return jax.lax.scan(add, nothing, jax.tree.map(split, rows))[0]

@@ -97,6 +97,21 @@ def test_unbalanced_anchors_are_one_shuffle(corpus):
     assert pools[0][1].tokens.shape == (5, 16)
 
 
+def test_steps_in_a_row_share_their_pool_and_anchors(corpus, pools):
+    """Each on its own clock; what they share are the pools and anchors of fewer steps."""
+    shared = data.Pools(corpus, 10, 4, seed=0, pool_every=3, anchor_every=2)
+    for t in range(40):
+        pool, anchors = shared.members(t)
+        np.testing.assert_array_equal(pool, pools.members(t // 3)[0])
+        np.testing.assert_array_equal(anchors, pools.members(t // 2)[1])
+    assert shared.steps_per_epoch == 3 * pools.steps_per_epoch
+    last, first = shared.members(14)[0], shared.members(15)[0]
+    assert set(first.tolist()) != set(last.tolist())
+    assert list(data.prefetch(shared, 4, 4)) == []
+    read = list(data.prefetch(shared, 4, 8))
+    assert all(equal(pair, shared[4 + i]) for i, pair in enumerate(read))
+
+
 def test_orders_are_uniform(corpus):
     first = [data.Pools(corpus, 1, 2, seed=0).members(53 * epoch)[0][0] for epoch in range(2000)]
     counts = np.bincount(first, minlength=53)
@@ -153,6 +168,8 @@ def reader_threads():
         ({"anchor_size": 5}, "multiple of the 2 domains, got 5; use 4 or 6"),
         ({"anchor_size": 1}, "use 2, or"),
         ({"anchor_size": 18}, "anchor size in 1 .. 16"),
+        ({"pool_every": 0}, "pool_every >= 1 steps, got 0"),
+        ({"anchor_every": -2}, "anchor_every >= 1 steps, got -2"),
     ],
 )
 def test_sizes_that_cannot_be_had_are_refused(corpus, sizes, message):

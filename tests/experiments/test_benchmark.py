@@ -1,18 +1,37 @@
 """The benchmark command: what it measures is comparable, and what it writes can be read back."""
 
+import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
 import types
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.interpreters import partial_eval
 from scipy.optimize import nnls
 
-from experiments.suites import measuring, problems
+from experiments import suites
+from experiments.suites import (
+    fidelity,
+    gradient_chart,
+    gradient_cost,
+    gradient_step,
+    gradients,
+    measuring,
+    operations,
+    passes,
+    problems,
+    trained,
+)
 from experiments.suites import selection as suite
+from partitionsel_jax import models
+from partitionsel_jax.gradients import Scope, make_sketch
+from tests.training.conftest import tiny_config
 
 ROOT = Path(__file__).parents[2]
 METHODS = {*suite.OURS, *suite.THEIRS, suite.SCIPY}
@@ -244,8 +263,12 @@ def test_another_method_goes_first_in_every_round():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--suite=select",), "error: suite must be one of ['selection'], got 'select'"),
+        (
+            ("--suite=select",),
+            "error: suite must be one of ['gradients', 'selection'], got 'select'",
+        ),
         (("--suite=selection", "--sizes=16x4x2,256x32"), "error: sizes must be NxKxP"),
+        (("--suite=gradients", "--sizes=256x32x8"), "error: sizes of the gradients suite must be"),
         (("--suite=selection", "--repeats=0"), "repeats"),
         (("--suite=selection", "--output=/dev/null/here"), "error: "),
     ],
@@ -272,3 +295,283 @@ def test_without_scipy_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     with pytest.raises(ImportError, match=r"partitionsel_jax\[dev\]"):
         suite.run(sizes=["16x4x2"], repeats=1, large=False)
+
+
+# The gradients suite.
+
+DECODER = models.DecoderConfig(
+    vocab_size=50, layers=3, width=16, mlp_width=24, heads=4, kv_heads=2, head_dim=6
+)
+LORA = models.LoRAConfig(3, 6.0, ("q", "v", "down"))
+COST = passes.CostShape(DECODER, LORA, rows=2, tokens=9, last_layers=2, dim=20, product=8)
+STEP = passes.StepShape(
+    dataclasses.replace(DECODER, layers=1),
+    LORA,
+    tokens=9,
+    microbatch=4,
+    pool=8,
+    size=2,
+    anchors=4,
+    domains=2,
+    anchors_every=2,
+    last_layers=1,
+    dim=16,
+    shallow=1,
+)
+
+
+def products(program):
+    """Floating-point operations of a jaxpr's matrix products; a loop of unknown length runs once."""
+    total = 0
+    for equation in program.eqns:
+        if equation.primitive.name == "dot_general":
+            ((summed, _), _) = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in summed)
+            continue
+        rounds = equation.params["length"] if equation.primitive.name == "scan" else 1
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
+        ):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                total += rounds * products(inner)
+    return total
+
+
+def traced_products(function, *arguments):
+    program = jax.make_jaxpr(function)(*arguments).jaxpr
+    return products(partial_eval.dce_jaxpr(program, [True] * len(program.outvars))[0])
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Programs are traced, not compiled: `bytes` is the operations that tracing finds."""
+
+    def compile_pass(function, *arguments):
+        return passes.Pass(lambda: None, 0.5, traced_products(function, *arguments))
+
+    def time_by_turns(runs, repeats):
+        return {
+            name: measuring.Timing(*(4 * [number]), repeats) for number, name in enumerate(runs, 1)
+        }
+
+    monkeypatch.setattr(passes, "compile_pass", compile_pass)
+    monkeypatch.setattr(passes, "time_by_turns", time_by_turns)
+    monkeypatch.setattr(passes, "device_peak", lambda: None)
+
+
+# All tokens in the one block that the head meets at once: then every one of them is computed.
+@pytest.mark.parametrize(
+    "decoder", [DECODER, dataclasses.replace(DECODER, tied=False, qkv_bias=True)]
+)
+def test_the_operations_by_arithmetic_are_those_of_the_programs(monkeypatch, traced, decoder):
+    def all_response(*arguments, **named):
+        rows = random_rows(*arguments, **named)
+        return rows._replace(response=np.ones_like(rows.response))
+
+    random_rows = passes.random_rows
+    monkeypatch.setattr(passes, "random_rows", all_response)
+    monkeypatch.setattr(passes, "counted", lambda tokens: tokens - 1)
+    numbers, _ = gradient_cost.run(
+        dataclasses.replace(COST, decoder=decoder, rows=1), repeats=1, large=True
+    )
+    assert len(numbers["rows"]) == 16
+    for row in numbers["rows"]:
+        assert row["operations"] == row["bytes"], row["method"]
+
+
+def test_costs_are_relative_to_the_faster_of_two_equal_passes(monkeypatch, traced):
+    milliseconds = {
+        "forward, lora": 2.0,
+        "forward, lora, by logits": 1.0,
+        "ordinary, lora": 5.0,
+        "ordinary, lora, by logits": 4.0,
+    }
+
+    def time_by_turns(runs, repeats):
+        return {
+            name: measuring.Timing(*(4 * [milliseconds.get(name, 10.0)]), repeats) for name in runs
+        }
+
+    monkeypatch.setattr(passes, "time_by_turns", time_by_turns)
+    numbers, markdown = gradient_cost.run(COST, repeats=3, large=False)
+    json.dumps(numbers, allow_nan=False)
+    rows = {row["method"]: row for row in numbers["rows"]}
+    assert {name.split(":")[0] for name in rows if ":" in name} == {"factored", "reference"}
+    for name, (ratio, target) in {
+        "factored: lora, last 2 of 3": (10.0, 1.4),
+        "factored: lora, all layers": (2.5, 1.1),
+        "factored: full, all layers": (1.0, 0.9),
+        "reference: lora, all layers": (2.5, None),
+    }.items():
+        assert (rows[name]["ratio"], rows[name]["target"]) == (ratio, target), name
+        assert rows[name]["tokens_per_second"] == pytest.approx(1800.0)
+    fastest = rows["ordinary, lora, by logits"]
+    memory = rows["factored: lora, last 2 of 3"]["bytes"] / fastest["bytes"]
+    assert rows["factored: lora, last 2 of 3"]["memory_ratio"] == pytest.approx(memory)
+    # 2 x 8^3 operations in 10 ms are the ceiling.
+    rate = fastest["operations"] / 4.0 / (2 * 8**3 / 10.0)
+    assert fastest["share_of_ceiling"] == pytest.approx(rate)
+    assert numbers["left_out"] == ["reference: full, all layers"]
+    assert "Left out: reference: full, all layers" in markdown
+    drawn = cells(markdown)
+    assert [row["pass"] for row in drawn] == list(rows)
+    assert drawn[1]["ms (median)"] == "1"
+
+
+def test_a_row_of_the_published_shape_costs_what_its_parameters_say():
+    shape = passes.cost_shape()
+    cost = operations.Row(shape.decoder, models.LoRAConfig(), shape.tokens, 64)
+    layers, scores = 30 * 3_538_944, 30 * 4 * 128**2 * 576
+    head = 2 * 64 * 576 * 49_152
+    assert cost.forward == 2 * 128 * layers + scores + head
+    whole = Scope("full", 0, 30)
+    assert cost.ordinary(whole) == 3 * (2 * 128 * layers + scores + head) - scores + scores + head
+    # No gradient of a matrix is formed: about two thirds.
+    assert 0.6 < cost.factored(whole, 1024) / cost.ordinary(whole) < 0.75
+
+
+def test_the_limit_of_a_step_is_its_features_and_its_update():
+    # A backward pass as dear as the forward pass, all of it in the head, would give this.
+    assert gradient_step.limit_of(passes.step_shape()) == pytest.approx(0.73, abs=0.02)
+    every = dataclasses.replace(STEP, anchors_every=1)
+    assert gradient_step.limit_of(every) > gradient_step.limit_of(STEP)
+    # With all rows picked, the update alone costs as much as the whole pool.
+    assert gradient_step.limit_of(dataclasses.replace(STEP, size=STEP.pool)) > 1.0
+
+
+def test_a_step_is_judged_by_the_mean_over_steps_that_share_anchors(monkeypatch, traced):
+    made = []
+    monkeypatch.setattr(gradient_step, "_runner", lambda shape, step: made.append)
+    monkeypatch.setattr(gradient_step, "_compile_seconds", lambda shape: {"1": 2.6, "4": 2.0})
+    times = {"PartitionSel": 12.0, "whole pool": 8.0, "selection": 0.03}
+
+    def time_by_turns(runs, repeats):
+        for run in runs.values():
+            run()
+        return {name: measuring.Timing(*(4 * [times[name]]), repeats) for name in runs}
+
+    monkeypatch.setattr(passes, "time_by_turns", time_by_turns)
+    shape = dataclasses.replace(STEP, shallow=4)
+    numbers, markdown = gradient_step.run(shape, repeats=1)
+    json.dumps(numbers, allow_nan=False)
+    assert made == [2, 1]
+    assert numbers["ratio"] == pytest.approx(6.0 / 8.0)
+    assert numbers["ratio_over_limit"] == pytest.approx(0.75 / numbers["limit"])
+    assert numbers["selection_share"] == pytest.approx(0.005)
+    assert numbers["compile_ratio"] == pytest.approx(1.3)
+    assert "0.50%" in markdown
+
+
+def test_both_steps_run_from_the_first_update_on():
+    for step in gradient_step.make_steps(STEP).values():
+        gradient_step._runner(STEP, step)(2)
+
+
+def test_slow_passes_are_repeated_less_often(monkeypatch):
+    now, calls = [0.0], []
+    monkeypatch.setattr(passes, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def method(name, seconds):
+        def run():
+            calls.append(name)
+            now[0] += seconds
+
+        return run
+
+    methods = {"quick": 0.5, "slow": 4.0, "long": 11.0}
+    runs = {name: method(name, seconds) for name, seconds in methods.items()}
+    timed = passes.time_by_turns(runs, 7)
+    counts = {"quick": 7, "slow": passes.SLOW_RUNS, "long": passes.LONG_RUNS}
+    assert {name: timing.runs for name, timing in timed.items()} == counts
+    assert {name: calls.count(name) for name in calls} == {"quick": 8, "slow": 6, "long": 2}
+    assert timed["slow"].median == pytest.approx(4000.0)
+    assert calls[3:7] == ["quick", "slow", "long", "slow"]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    config = tiny_config()
+    config.data.directory = str(tmp_path_factory.mktemp("corpora"))
+    shape = trained.FidelityShape(
+        config.to_dict(),
+        updates=2,
+        pools=2,
+        families=("gaussian", "two_sided"),
+        dims=(16, 256),
+        seeds=2,
+        last_layers=(1,),
+        tokens=(24,),
+        ages=(2,),
+    )
+    return shape, *fidelity.run(shape)
+
+
+def test_fidelity_measures_every_sketch_and_every_cheaper_feature(measured):
+    shape, numbers, markdown = measured
+    json.dumps(numbers, allow_nan=False)
+    assert [(row["family"], row["dim"]) for row in numbers["sketches"]] == [
+        (family, dim) for family in shape.families for dim in shape.dims
+    ]
+    for coarse, fine in zip(numbers["sketches"][::2], numbers["sketches"][1::2], strict=True):
+        for error in ("gram_error", "alignment_error"):
+            assert 0.0 < fine[error]["mean"] < 0.5 * coarse[error]["mean"]
+        assert fine["pick_overlap"]["mean"] <= 1.0
+    cheaper = {(row["features"], row["against"]): row for row in numbers["cheaper"]}
+    assert len(cheaper) == 7
+    # The pool's own features are exact where only the anchors are old.
+    old = cheaper["the anchors', 2 updates old", "all parameters"]
+    assert old["gram_error"]["mean"] == 0.0 < old["alignment_error"]["mean"]
+    assert all(row["gram_error"]["mean"] > 0.0 for row in cheaper.values() if row is not old)
+    for row in numbers["cheaper"]:
+        assert f"| {row['features']} " in markdown
+
+
+def test_a_sketch_of_whole_gradients_is_that_of_the_reference_path(measured):
+    shape, *_ = measured
+    model = trained.train(dataclasses.replace(shape, pools=1))
+    exact = fidelity._vectors(model, model.parameters)
+    direct = make_sketch("gaussian", 16, 1)(jax.numpy.concatenate(exact))
+    found = fidelity._vectors(model, model.parameters, family="gaussian", dim=16, seed=1)
+    np.testing.assert_allclose(jax.numpy.concatenate(found), direct, rtol=2e-4, atol=1e-5)
+    judge = fidelity.Judge(model, 1)
+    assert {name: float(value[0]) for name, value in judge(exact, exact).items()} == {
+        "gram_error": 0.0,
+        "alignment_error": 0.0,
+        "pick_overlap": 1.0,
+    }
+
+
+def test_fidelity_is_not_measured_on_a_model_with_adapters():
+    config = tiny_config()
+    config.lora.rank = 2
+    with pytest.raises(ValueError, match="lora.rank must be 0"):
+        trained.train(trained.FidelityShape(config.to_dict()))
+    with pytest.raises(ValueError, match="ages must be at most updates=3"):
+        trained.train(trained.FidelityShape(tiny_config().to_dict(), updates=3))
+
+
+def test_the_suite_writes_its_chart_where_there_is_one_to_draw(measured, monkeypatch, tmp_path):
+    _, numbers, markdown = measured
+    monkeypatch.setattr(fidelity, "run", lambda shape: (numbers, markdown))
+    monkeypatch.setattr(gradient_cost, "run", lambda shape, **_: ({"rows": []}, "costs"))
+    suites.run("gradients", sizes=["cost"], output=str(tmp_path / "cost"))
+    assert not (tmp_path / "cost" / "gradients.png").exists()
+    suites.run("gradients", output=str(tmp_path / "both"))
+    assert (tmp_path / "both" / "gradients.png").read_bytes().startswith(b"\x89PNG")
+    written = json.loads((tmp_path / "both" / "gradients.json").read_text())
+    assert written.keys() == {"facts", "cost", "fidelity"}
+    curves = gradient_chart._curves(numbers["sketches"])
+    assert curves["gaussian"].x.tolist() == [16, 256]
+    means = [row["pick_overlap"]["mean"] for row in numbers["sketches"][2:]]
+    assert curves["two_sided"].mean.tolist() == means
+
+
+def test_parts_of_the_gradients_suite_are_chosen_by_name():
+    assert gradients.parse(None, large=False) == ("cost", "fidelity")
+    assert gradients.parse(None, large=True) == ("cost", "step", "fidelity")
+    assert gradients.parse(["fidelity", " step"], large=False) == ("step", "fidelity")
+    for wrong in ([], ["costs"], ["cost", "256x32x8"]):
+        with pytest.raises(ValueError, match=r"must be some of \['cost', 'step', 'fidelity'\]"):
+            gradients.parse(wrong, large=False)

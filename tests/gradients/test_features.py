@@ -39,8 +39,8 @@ def rows():
 def row_loss(scope, parameters):
     def loss(scoped, row):
         everything = scope.insert(parameters, scoped)
-        logits = MODEL.apply(everything, row["tokens"][None], scope.stop_below)
-        return models.response_loss(logits, row["tokens"][None], row["response"][None])[0]
+        tokens, response = row["tokens"][None], row["response"][None]
+        return MODEL.losses(everything, tokens, response, scope.stop_below)[0]
 
     return loss
 
@@ -63,6 +63,8 @@ def loop_of_grad(parameters, rows, scope):
             stacked = path[0] == "layers"
             if scope.parameters == "lora" and not path[-1].startswith("lora_"):
                 continue
+            if scope.parameters == "lora_b" and path[-1] != "lora_b":
+                continue
             if scope.last_layers and not stacked:
                 continue
             if scope.last_layers and stacked:
@@ -79,21 +81,34 @@ def loop_of_grad(parameters, rows, scope):
         ("rademacher", "full", 1),
         ("rademacher", "lora", 0),
         ("srht", "lora", 2),
+        ("two_sided", "full", 2),
+        ("two_sided", "lora_b", 1),
     ],
 )
 def test_features_equal_sketches_of_a_loop_of_grad(parameters, rows, family, kind, last_layers):
     scope = gradients.Scope(kind, last_layers, CONFIG.layers)
     scoped = scope.extract(parameters)
     sketch = gradients.make_sketch(family, 33, seed=1)
+    stacked = {path: gradients.scope.is_stacked(path) for path in scoped}
     features = jax.jit(
         lambda p: gradients.per_example_features(
-            row_loss(scope, parameters), p, rows, sketch, microbatch=2, normalize=False
+            row_loss(scope, parameters),
+            p,
+            rows,
+            sketch,
+            microbatch=2,
+            normalize=False,
+            stacked=stacked,
         )
     )(scoped)
     exact = loop_of_grad(parameters, rows, scope)
     sizes = [leaf.size for leaf in jax.tree.leaves(scoped)]
     pieces = np.split(exact, np.cumsum(sizes)[:-1], axis=1)
-    expected = sketch([jnp.asarray(piece) for piece in pieces])
+    whole = {
+        path: jnp.asarray(piece.reshape(BATCH, *scoped[path].shape))
+        for path, piece in zip(sorted(scoped), pieces, strict=True)
+    }
+    expected = sketch(whole, stacked)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(features.vectors, expected, rtol=1e-4, atol=1e-5 * scale)
     np.testing.assert_allclose(features.norms, np.linalg.norm(exact, axis=1), rtol=1e-4)
@@ -104,8 +119,13 @@ def test_the_microbatch_changes_nothing(parameters, rows, microbatch):
     scope = gradients.Scope("lora", 1, CONFIG.layers)
     arguments = (row_loss(scope, parameters), scope.extract(parameters), rows)
     sketch = gradients.make_sketch("rademacher", 8)
-    one = gradients.per_example_features(*arguments, sketch, microbatch=2, normalize=True)
-    two = gradients.per_example_features(*arguments, sketch, microbatch=microbatch, normalize=True)
+
+    def features(microbatch):
+        return gradients.per_example_features(
+            *arguments, sketch, microbatch=microbatch, normalize=True
+        )
+
+    one, two = features(2), features(microbatch)
     np.testing.assert_allclose(one.vectors, two.vectors, atol=1e-5)
     np.testing.assert_allclose(one.losses, two.losses, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(two.vectors, axis=1), 1.0, rtol=1e-5)
@@ -116,6 +136,35 @@ def test_zero_gradients_stay_zero_and_non_finite_ones_stay_visible():
     scaled = np.asarray(gradients.unit(vectors))
     np.testing.assert_allclose(scaled[:3], [[0, 0], [0.6, 0.8], [0.6, 0.8]], rtol=1e-6)
     assert not np.isfinite(scaled[3:]).all(axis=1).any()
+
+
+def test_scales_multiply_the_gradients_before_they_are_sketched():
+    scales = jnp.array([2.0, 0.5])
+    features = gradients.per_example_features(
+        lambda w, row: jnp.sum(w * row),
+        jnp.ones(2),
+        jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]),
+        gradients.make_sketch("identity", 2),
+        microbatch=2,
+        normalize=False,
+        scales=scales,
+    )
+    np.testing.assert_allclose(features.vectors, [[2, 1], [6, 2], [10, 3]])
+    np.testing.assert_allclose(features.norms, np.linalg.norm(features.vectors, axis=1), rtol=1e-6)
+
+
+def test_rows_outside_the_span_are_left_at_zero():
+    features = gradients.per_example_features(
+        lambda w, row: jnp.sum(w * row),
+        jnp.ones(2),
+        jnp.ones((5, 2)),
+        gradients.make_sketch("identity", 2),
+        microbatch=2,
+        normalize=True,
+        span=(2, 3),
+    )
+    assert features.losses.tolist() == [0, 0, 2, 2, 0]
+    assert np.any(features.vectors, axis=1).tolist() == [False, False, True, True, False]
 
 
 def test_one_bad_example_leaves_the_others_alone():
@@ -150,10 +199,10 @@ def test_extract_and_insert_are_inverse(parameters):
 
 def test_layers_below_the_scope_receive_no_gradient(parameters, rows):
     def loss(everything):
-        logits = MODEL.apply(everything, rows["tokens"], 2)
-        return models.response_loss(logits, rows["tokens"], rows["response"]).sum()
+        return MODEL.losses(everything, rows["tokens"], rows["response"], 2).sum()
 
     gradient = jax.jit(jax.grad(loss))(parameters)
+    assert np.any(gradient["norm"]["scale"])
     for leaf in jax.tree.leaves(gradient["layers"]):
         assert not np.any(leaf[:2])
         assert np.any(leaf[2])

@@ -1,11 +1,13 @@
 """The decoder against a NumPy forward pass written from the papers, and its options."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from partitionsel_jax import models
 from partitionsel_jax.models import parameters as trees
@@ -134,6 +136,90 @@ def test_rematerialised_layers_give_the_same_gradient():
         loss = lambda p, model=model: jnp.sum(model.apply(p, tokens) ** 2)  # noqa: E731
         gradients.append(jax.jit(jax.grad(loss))(parameters))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), *gradients)
+
+
+def rows_of(config, batch=3, length=6):
+    """Tokens, and masks of different lengths: one token, the whole row, none."""
+    tokens = np.random.default_rng(4).integers(0, config.vocab_size, (batch, length))
+    response = np.arange(length)[None, :] >= np.array([length - 1, 0, length])[:, None]
+    return jnp.asarray(tokens, jnp.int32), jnp.asarray(response)
+
+
+@pytest.mark.parametrize(
+    ("tied", "remat", "rank", "stop_below"),
+    [(True, "none", 0, 0), (False, "none", 3, 1), (True, "layer", 3, 2), (False, "layer", 0, 0)],
+)
+def test_losses_are_those_of_the_logits(tied, remat, rank, stop_below):
+    """Values, and the gradient of every parameter above `stop_below`; none below it."""
+    config = dataclasses.replace(CONFIG, tied=tied, remat=remat)
+    model = models.Model(config, models.LoRAConfig(rank=rank))
+    parameters = noisy(model)
+    tokens, response = rows_of(config)
+    weights = jnp.array([1.0, -2.0, 5.0])
+
+    def by_logits(parameters):
+        losses = models.response_loss(model.apply(parameters, tokens), tokens, response)
+        return losses @ weights, losses
+
+    def by_losses(parameters):
+        losses = model.losses(parameters, tokens, response, stop_below)
+        return losses @ weights, losses
+
+    found, expected = (
+        jax.jit(jax.grad(function, has_aux=True))(parameters) for function in (by_losses, by_logits)
+    )
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=1e-6)
+    assert found[1][2] == 0
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
+    for name in ("norm", "head"):
+        jax.tree.map(close, found[0].get(name), expected[0].get(name))
+
+    def layer_by_layer(leaf, exact):
+        assert not np.any(leaf[:stop_below])
+        close(leaf[stop_below:], exact[stop_below:])
+
+    jax.tree.map(layer_by_layer, found[0]["layers"], expected[0]["layers"])
+    if not stop_below:
+        close(found[0]["embedding"], expected[0]["embedding"])
+
+
+class Named(models.watch.Unwatched):
+    """Notes the name of everything that it is shown."""
+
+    def __init__(self, seen, path=()):
+        self.seen, self.path = seen, path
+
+    def layer(self, piece):
+        return Named(self.seen, ("layers",))
+
+    def at(self, name):
+        return Named(self.seen, (*self.path, name))
+
+    def linear(self, name, x, y):
+        self.seen.add((*self.path, name))
+        return y
+
+    shift = scale = lookup = lambda self, name, *rest: self.linear(name, None, rest[-1])
+
+    def probe(self, name, vocab_axis):
+        self.seen.add((*self.path, name))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_watch_is_shown_every_parameter_by_its_name(tied):
+    config = dataclasses.replace(CONFIG, tied=tied)
+    model = models.Model(config, models.LoRAConfig(rank=2))
+    parameters = jax.eval_shape(model.init, jax.random.key(0))
+    for stop_below in (0, 1):
+        seen = set()
+        jax.eval_shape(
+            functools.partial(model.losses, stop_below=stop_below, watch=Named(seen)),
+            parameters,
+            *rows_of(config),
+        )
+        # Nobody looks the embedding up above a layer that is stopped; a tied one is the head too.
+        unseen = {("embedding",)} if stop_below and not tied else set()
+        assert seen == set(traverse_util.flatten_dict(parameters)) - unseen
 
 
 def test_bfloat16_follows_float32_and_keeps_float32_logits():

@@ -1,0 +1,51 @@
+"""Gradient features: what they cost, what a whole step costs, and how faithful they are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.suites import fidelity, gradient_cost, gradient_step, passes, trained
+from experiments.suites.measuring import Results
+
+PARTS = ("cost", "step", "fidelity")
+
+
+def run(*, sizes: Sequence[str] | None, repeats: int, large: bool) -> Results:
+    """Measures the parts of the suite.
+
+    Args:
+      sizes: some of `PARTS`; None for all, `step` only if `large`.
+      repeats: timed runs of each pass, >= 1; slow ones get fewer.
+      large: also the step, and passes that hold a whole gradient per row.
+
+    Returns:
+      Tables, and the numbers of every part under its name.
+
+    Raises:
+      ValueError: sizes that are no parts.
+    """
+    chosen = parse(sizes, large)
+    numbers: dict[str, Any] = {}
+    drawn = []
+    for part in chosen:
+        if part == "cost":
+            found = gradient_cost.run(passes.cost_shape(), repeats=repeats, large=large)
+        elif part == "step":
+            found = gradient_step.run(passes.step_shape(), repeats=repeats)
+        else:
+            found = fidelity.run(trained.fidelity_shape())
+        numbers[part], text = found
+        drawn.append(text)
+    return Results(numbers, "\n\n".join(drawn))
+
+
+def parse(sizes: Sequence[str] | None, large: bool) -> tuple[str, ...]:
+    """The parts to measure, each once, in the order of `PARTS`; ValueError for anything else."""
+    if sizes is None:
+        return tuple(part for part in PARTS if large or part != "step")
+    named = {size.strip() for size in sizes}
+    if not named or not named <= set(PARTS):
+        raise ValueError(
+            f"sizes of the gradients suite must be some of {list(PARTS)}, got {list(sizes)}; write "
+            "e.g. --sizes=cost,fidelity, or leave --sizes out."
+        )
+    return tuple(part for part in PARTS if part in named)

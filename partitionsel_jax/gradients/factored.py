@@ -1,0 +1,301 @@
+"""Per-example gradient features out of one batched backward pass: the factored path.
+
+Where y = x W, the gradient of example i's loss is X_i^T D_i, with X_i [T, in] what the map read and
+D_i [T, out] the loss's gradient at its output. Both pass by in one ordinary backward pass over the
+batch, so the sketch (X_i S_in)^T (D_i S_out) costs two thin products, and no gradient of W, of one
+example or of all, is ever formed. How it leaves the pass: each map has a *side input*, zero-valued,
+one for every example, that it does not use; a custom rule says that its cotangent is that product.
+Differentiating the losses with respect to the side inputs alone then gives the features, and the
+backward pass ends below the first map that has one.
+
+LoRA factors are two such maps. Biases and the scales of norms have per-example gradients as small
+as themselves, which are sketched as they are. The embedding is looked up (X_i one-hot) and, when
+tied, is also the head, whose D_i [T, V] is met in pieces only, while the loss passes over the
+vocabulary: there `models.losses` hands over its product with S.
+
+The features are those of `per_example_features` with the same sketch (up to rounding).
+
+Letters of the shape comments: B rows, T tokens, L layers in scope, M feature dimension, K and J
+columns of the two sides' matrices.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from partitionsel_jax.gradients import two_sided
+from partitionsel_jax.gradients.features import Features, finish
+from partitionsel_jax.gradients.microbatches import map_microbatches, varying_like
+from partitionsel_jax.gradients.scope import Path, is_stacked
+from partitionsel_jax.gradients.sketches import FACTORED, Sketch
+from partitionsel_jax.gradients.two_sided import Side, Whole
+
+# What multiplies the gradient of a matrix from the left and right, or that of a vector.
+Scale = tuple[jax.Array, jax.Array] | jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaf:
+    """A parameter in scope: its number in the sketch, and its shape without the layer axis."""
+
+    number: int
+    shape: tuple[int, ...]
+
+
+# The rules. Each maps what a map's forward pass kept, and the cotangent of its output, to the
+# gradient's sketch; all in float32.
+
+
+def _outer(rule: "_Rule", left_BxTxK: jax.Array, right_BxTxJ: jax.Array) -> jax.Array:
+    products_BxKxJ = jnp.einsum(
+        "btk,btj->bkj",
+        left_BxTxK,
+        right_BxTxJ,
+        precision="highest",
+        preferred_element_type=jnp.float32,
+    )
+    if not rule.dim:
+        return products_BxKxJ
+    return two_sided.flatten(products_BxKxJ, (rule.shape[0], rule.shape[1]), rule.dim)
+
+
+def _linear(rule: "_Rule", kept: Any, delta: jax.Array) -> jax.Array:
+    left_BxTxK, right = kept
+    return _outer(rule, left_BxTxK, right.apply(delta))
+
+
+def _lookup(rule: "_Rule", kept: Any, delta: jax.Array) -> jax.Array:
+    tokens, left, right = kept
+    return _outer(rule, left.at(tokens), right.apply(delta))
+
+
+def _head(rule: "_Rule", kept: Any, delta: jax.Array) -> jax.Array:
+    x, other, residual_BxTxK = kept
+    vocabulary = residual_BxTxK * delta[..., None]
+    if rule.vocab_axis == 0:
+        return _outer(rule, vocabulary, other.apply(x))
+    return _outer(rule, other.apply(x), vocabulary)
+
+
+def _vector(rule: "_Rule", kept: Any, delta: jax.Array) -> jax.Array:
+    x, key, scale = kept
+    delta = delta.astype(jnp.float32)
+    gradient_BxD = jnp.sum(delta if x is None else x * delta, axis=1)
+    if scale is not None:
+        gradient_BxD = gradient_BxD * scale[None, :]
+    return two_sided.vector(key, gradient_BxD, rule.dim) if rule.dim else gradient_BxD
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rule:
+    """A rule, and what it has to know of its parameter; `dim` is 0 where nothing is sketched."""
+
+    sketch: Callable[["_Rule", Any, jax.Array], jax.Array]
+    dim: int
+    shape: tuple[int, ...]
+    vocab_axis: int = 0
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attach(rule: _Rule, y: jax.Array, kept: Any, side_input: jax.Array) -> jax.Array:
+    """y, with the sketch of the map's gradient as the cotangent of `side_input`."""
+    del rule, kept, side_input
+    return y
+
+
+def _attach_forward(rule, y, kept, side_input):
+    del rule, side_input
+    return y, kept
+
+
+def _attach_backward(rule, kept, delta):
+    return delta, None, rule.sketch(rule, kept, delta)
+
+
+_attach.defvjp(_attach_forward, _attach_backward)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Watch:
+    """Attaches the rules of the parameters in scope to the decoder; see `models.watch`.
+
+    Attributes:
+      sketch: of one of the families in `FACTORED`.
+      leaves: what is in scope.
+      side_inputs: f32 zeros by path; inside a layer, that layer's.
+      scales: by path, as `side_inputs`; empty without preconditioning.
+      number: i32[], the layer's number from the lowest in scope; 0 outside the layers.
+      path: of the submodule being watched.
+    """
+
+    sketch: Sketch
+    leaves: Mapping[Path, _Leaf]
+    side_inputs: Mapping[Path, jax.Array]
+    scales: Mapping[Path, Scale]
+    number: jax.Array | int = 0
+    path: Path = ()
+
+    @property
+    def layers(self) -> Any:
+        inputs, scales = (
+            {path: leaf for path, leaf in tree.items() if is_stacked(path)}
+            for tree in (self.side_inputs, self.scales)
+        )
+        numbers_L = jnp.arange(len(next(iter(inputs.values()))) if inputs else 0)
+        return (numbers_L, inputs, scales) if inputs else None
+
+    def layer(self, piece: Any) -> "_Watch":
+        if piece is None:
+            return dataclasses.replace(self, path=("layers",))
+        number, inputs, scales = piece
+        return dataclasses.replace(
+            self, path=("layers",), number=number, side_inputs=inputs, scales=scales
+        )
+
+    def at(self, name: str) -> "_Watch":
+        return dataclasses.replace(self, path=(*self.path, name))
+
+    def _key(self, path: Path) -> jax.Array:
+        return jax.random.fold_in(self.sketch.leaf_key(self.leaves[path].number), self.number)
+
+    def _sides(self, path: Path) -> tuple[Side, Side]:
+        rows, columns = self.leaves[path].shape
+        row_scale, column_scale = self.scales.get(path, (None, None))
+        if not self._dim:
+            return Whole(rows, row_scale), Whole(columns, column_scale)
+        left, right = two_sided.sides(self._key(path), (rows, columns), self._dim)
+        return (
+            dataclasses.replace(left, scale=row_scale),
+            dataclasses.replace(right, scale=column_scale),
+        )
+
+    @property
+    def _dim(self) -> int:
+        return 0 if self.sketch.family == "identity" else self.sketch.dim
+
+    def _attach(self, rule: Callable, name: str, y: jax.Array, kept: Any, **static) -> jax.Array:
+        path = (*self.path, name)
+        known = _Rule(rule, self._dim, self.leaves[path].shape, **static)
+        return _attach(known, y, kept, self.side_inputs[path])
+
+    def linear(self, name: str, x: jax.Array, y: jax.Array) -> jax.Array:
+        path = (*self.path, name)
+        if path not in self.leaves:
+            return y
+        left, right = self._sides(path)
+        return self._attach(_linear, name, y, (left.apply(x), right))
+
+    def shift(self, name: str, y: jax.Array) -> jax.Array:
+        return self._vector(name, None, y)
+
+    def scale(self, name: str, x: jax.Array, y: jax.Array) -> jax.Array:
+        return self._vector(name, x, y)
+
+    def _vector(self, name: str, x: jax.Array | None, y: jax.Array) -> jax.Array:
+        path = (*self.path, name)
+        if path not in self.leaves:
+            return y
+        return self._attach(_vector, name, y, (x, self._key(path), self.scales.get(path)))
+
+    def lookup(self, name: str, tokens: jax.Array, y: jax.Array) -> jax.Array:
+        path = (*self.path, name)
+        if path not in self.leaves:
+            return y
+        return self._attach(_lookup, name, y, (tokens, *self._sides(path)))
+
+    def probe(self, name: str, vocab_axis: int) -> Side | None:
+        path = (*self.path, name)
+        return self._sides(path)[vocab_axis] if path in self.leaves else None
+
+    def head(
+        self, name: str, vocab_axis: int, x: jax.Array, residual: jax.Array, nll: jax.Array
+    ) -> jax.Array:
+        other = self._sides((*self.path, name))[1 - vocab_axis]
+        return self._attach(_head, name, nll, (x, other, residual), vocab_axis=vocab_axis)
+
+
+def factored_features(
+    losses: Callable[[Any, Any], jax.Array],
+    scoped: Mapping[Path, Any],
+    rows: Any,
+    sketch: Sketch,
+    *,
+    microbatch: int,
+    normalize: bool,
+    scales: Mapping[Path, Scale] | None = None,
+    span: tuple[jax.Array | int, jax.Array | int] | None = None,
+) -> Features:
+    """Sketches the gradient of every row's loss, at the price of one backward pass over them.
+
+    Works under `jax.pmap` and under `jax.shard_map`, with replicated parameters and without
+    `check_vma=False`: nothing replicated is differentiated.
+
+    Args:
+      losses: (rows, watch) -> f32[b]; `models.Model.losses` with its parameters bound. Row i's
+        loss may depend on row i alone.
+      scoped: arrays or shapes of the parameters in scope, by path, as `Scope.extract` gives them.
+      rows: pytree whose leaves have a leading axis B.
+      sketch: from `make_sketch`, of a family in `FACTORED`.
+      microbatch: rows in a backward pass, at least 1; B need not be a multiple.
+      normalize: scale each feature to unit norm (a zero gradient stays zero).
+      scales: what multiplies the gradients before they are sketched (see
+        `preconditioning.factored`): by path, (f32[in], f32[out]) for a matrix, f32[D] for a vector,
+        with a leading layer axis where `scoped` has one. None for nothing.
+      span: the rows that are needed, if not all; see `map_microbatches`.
+
+    Returns:
+      `Features` of the B rows, in their order. `norms` are the sketches' norms: exact for
+      "identity"; for "two_sided", of which the squares are right in expectation.
+
+    Raises:
+      ValueError: a family that the path cannot serve, or microbatch < 1.
+    """
+    if sketch.family not in FACTORED:
+        raise ValueError(
+            f"the factored path cannot serve the sketch family {sketch.family!r}: choose from "
+            f"{list(FACTORED)}, or take the reference path (features.path='reference')"
+        )
+    paths = sorted(scoped)
+    leaves, depths = {}, {}
+    for number, path in enumerate(paths):
+        shape = tuple(scoped[path].shape)
+        depths[path] = shape[:1] if is_stacked(path) else ()
+        leaves[path] = _Leaf(number, shape[len(depths[path]) :])
+    whole = sketch.family == "identity"
+
+    def zeros(path: Path, batch: int) -> jax.Array:
+        shape = leaves[path].shape if whole else (sketch.dim,)
+        return jnp.zeros((*depths[path], batch, *shape), jnp.float32)
+
+    def flat(path: Path, found: jax.Array) -> jax.Array:
+        """[L, B, ...] or [B, ...] -> [B, D] if whole, else [B, M]."""
+        if not depths[path]:
+            return found.reshape(found.shape[0], -1)
+        if not whole:
+            return found.sum(axis=0)
+        return jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)
+
+    def one_microbatch(part: Any) -> tuple[jax.Array, jax.Array]:
+        batch = jax.tree.leaves(part)[0].shape[0]
+
+        def watched(side_inputs: dict[Path, jax.Array]) -> jax.Array:
+            return losses(part, _Watch(sketch, leaves, side_inputs, scales or {}))
+
+        inputs = varying_like({path: zeros(path, batch) for path in paths}, part)
+        losses_B, pullback = jax.vjp(watched, inputs)
+        (found,) = pullback(jnp.ones_like(losses_B))
+        parts = [flat(path, found[path]) for path in paths]
+        vectors = jnp.concatenate(parts, axis=1) if whole else sum(parts, jnp.float32(0))
+        return vectors, losses_B
+
+    vectors, losses_B = map_microbatches(one_microbatch, rows, microbatch, span)
+    if whole and vectors.shape[1] != sketch.dim:
+        raise ValueError(
+            f"the identity keeps all {vectors.shape[1]} coordinates in scope, but the sketch was "
+            f"made with dim={sketch.dim}: set it to that number"
+        )
+    return finish(vectors, losses_B, jnp.linalg.norm(vectors, axis=1), normalize)

@@ -1,0 +1,77 @@
+"""A function of a few rows, applied to many: in microbatches, so that memory stays that of one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def varying_like(tree: Any, reference: Any) -> Any:
+    """`tree`, varying over the mesh axes that `reference`'s first leaf varies over.
+
+    Only matters inside `jax.shard_map`, where differentiating with respect to a value that is
+    replicated sums over the devices, and a loop's carry may not begin to vary.
+    """
+    wanted = _axes(jax.tree.leaves(reference)[0])
+
+    def cast(leaf: jax.Array) -> jax.Array:
+        missing = tuple(wanted - _axes(leaf))
+        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(cast, tree)
+
+
+def _axes(leaf: jax.Array) -> frozenset[str]:
+    return getattr(jax.typeof(leaf), "vma", frozenset())
+
+
+def map_microbatches(
+    function: Callable[[Any], Any],
+    rows: Any,
+    microbatch: int,
+    span: tuple[jax.Array | int, jax.Array | int] | None = None,
+) -> Any:
+    """Applies `function` to rows, `microbatch` at a time, and puts the results together.
+
+    Args:
+      function: rows with a leading axis b -> a pytree of arrays with that leading axis.
+      rows: a pytree whose leaves have a leading axis B.
+      microbatch: b, at least 1; B need not be a multiple of it.
+      span: (start, stop), the rows that are needed, may be traced: microbatches without any of
+        them are skipped, at no cost. None: all.
+
+    Returns:
+      A pytree of arrays with a leading axis B, in the rows' order; 0 where skipped.
+
+    Raises:
+      ValueError: microbatch < 1.
+    """
+    if microbatch < 1:
+        raise ValueError(f"features.microbatch must be at least 1, not {microbatch}")
+    batch = jax.tree.leaves(rows)[0].shape[0]
+    size = max(1, min(microbatch, batch))
+    count = -(-batch // size)
+
+    def pad(leaf: jax.Array) -> jax.Array:
+        # Repeats the last row: a copy is finite wherever the rows are.
+        filled = jnp.pad(leaf, [(0, count * size - batch)] + [(0, 0)] * (leaf.ndim - 1), "edge")
+        return filled.reshape(count, size, *leaf.shape[1:])
+
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), rows)
+    shapes = jax.eval_shape(function, one)
+    if not batch:
+        return jax.tree.map(lambda x: jnp.zeros((0, *x.shape[1:]), x.dtype), shapes)
+    parts = jax.tree.map(pad, rows)
+    results = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), shapes)
+
+    def body(number: jax.Array, results: Any) -> Any:
+        part = jax.tree.map(lambda leaf: leaf[number], parts)
+        return jax.tree.map(lambda all_, new: all_.at[number].set(new), results, function(part))
+
+    first, last = 0, count
+    if span is not None:
+        first = span[0] // size
+        last = jnp.where(span[1] > span[0], -(-span[1] // size), first)
+    results = jax.lax.fori_loop(first, last, body, varying_like(results, rows))
+    return jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[:batch], results)

@@ -1,0 +1,130 @@
+"""How well a step's features stand in for exact gradients, measured on the run itself.
+
+"Exact" is the same scope in the same geometry: whole gradients of whole rows by the reference path,
+at the current parameters. What a sketch, a window of the rows, features kept from earlier steps or
+a factored preconditioner lose, is the difference.
+
+Letters of the shape comments: N pool, F rows compared, A anchors, M feature dimension.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from partitionsel_jax.data.rows import Rows
+from partitionsel_jax.selection import diagnostics
+from partitionsel_jax.training import spmd
+from partitionsel_jax.training.candidates import Candidates
+from partitionsel_jax.training.state import TrainState
+from partitionsel_jax.training.step import Step
+
+# Exact gradients of all compared rows and anchors are held at once.
+MAX_BYTES = 4 << 30
+
+
+def check(step: Step, devices: int) -> None:
+    """Whether the comparison that the settings ask for can be made.
+
+    Raises:
+      ValueError: rows that the devices do not divide, or gradients that would not fit.
+    """
+    chosen = step.features
+    if not (chosen.fidelity_every and step.selection.needs_features):
+        return
+    if chosen.fidelity_rows % devices:
+        raise ValueError(
+            f"features.fidelity_rows={chosen.fidelity_rows} is not divisible by the {devices} "
+            f"devices: use {chosen.fidelity_rows + -chosen.fidelity_rows % devices}"
+        )
+    rows = chosen.fidelity_rows + step.selection.anchors
+    coordinates = step.coordinates
+    if 4 * rows * coordinates > MAX_BYTES:
+        raise ValueError(
+            f"features.fidelity_every={chosen.fidelity_every} would hold {rows} gradients of "
+            f"{coordinates:,} coordinates, {4 * rows * coordinates / 2**30:.1f} GiB (at most "
+            f"{MAX_BYTES / 2**30:.0f}): lower features.fidelity_rows, choose a smaller scope, or "
+            "set features.fidelity_every=0"
+        )
+
+
+def compare(
+    step: Step, state: TrainState, frozen: Any, pool: Rows, anchors: Rows, seed: jax.Array
+) -> dict[str, jax.Array]:
+    """Features as configured against exact ones, on the first rows of the pool; per device.
+
+    Args:
+      step: the update that is about to be made.
+      state, frozen, pool, anchors, seed: its arguments.
+
+    Returns:
+      f32[] each: "fidelity_gram_error" and "fidelity_alignment_error", relative errors in the
+      Frobenius norm; "fidelity_pick_overlap", the share of the picks from exact features that the
+      features as configured pick too, from a pool cut to these rows and a size cut in proportion.
+    """
+    chosen, devices = step.features, jax.lax.axis_size(spmd.AXIS)
+    local = chosen.fidelity_rows // devices
+    some = jax.tree.map(lambda leaf: leaf[:local], pool)
+    # Gathered rows lie device by device.
+    place_F = (
+        jnp.arange(devices)[:, None] * pool.tokens.shape[0] + jnp.arange(local)[None, :]
+    ).reshape(-1)
+    configured, _ = step.featurize(state, frozen, pool, anchors)
+    exact_step = _restricted(step, exact=True)
+    exact, _ = exact_step.featurize(dataclasses.replace(state, kept=None), frozen, some, anchors)
+    configured = _subset(configured, place_F)
+    key = jax.random.fold_in(step.key(seed, "selection"), state.step)
+    picks, exact_picks = (
+        _restricted(step).choose(candidates, key, state.curriculum)[0].indices
+        for candidates in (configured, exact)
+    )
+    return {
+        "fidelity_gram_error": diagnostics.relative_error(configured.gram, exact.gram),
+        "fidelity_alignment_error": diagnostics.relative_error(
+            configured.alignment, exact.alignment
+        ),
+        "fidelity_pick_overlap": diagnostics.pick_overlap(picks, exact_picks),
+    }
+
+
+def _restricted(step: Step, exact: bool = False) -> Step:
+    """The step on the compared rows alone; with exact features if asked."""
+    features, selection = step.features, step.selection
+    rows = features.fidelity_rows
+    size = max(1, selection.size * rows // selection.pool)
+    if selection.utility == "full":
+        size = rows
+    if exact:
+        adam = features.preconditioner != "none"
+        features = dataclasses.replace(
+            features,
+            path="reference",
+            family="identity",
+            dim=0,
+            tokens=0,
+            anchors_every=1,
+            preconditioner="adam" if adam else "none",
+        )
+    return dataclasses.replace(
+        step,
+        features=features,
+        selection=dataclasses.replace(selection, pool=rows, size=size, updates_per_pool=1),
+    )
+
+
+def _subset(candidates: Candidates, place_F: jax.Array) -> Candidates:
+    """The candidates at some places of the pool."""
+
+    def take(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[place_F], tree)
+
+    return dataclasses.replace(
+        candidates,
+        rows=take(candidates.rows),
+        losses=take(candidates.losses),
+        gram=candidates.gram[place_F[:, None], place_F[None, :]],
+        alignment=take(candidates.alignment),
+        norms=take(candidates.norms),
+        anchor_similarity=take(candidates.anchor_similarity),
+    )
