@@ -38,8 +38,8 @@ NOTES = f"""\
   over pools. `two_sided` came out of the factored path; the other families sketched the very
   gradients that are exact.
 * Cheaper features are not sketched, so that what each leaves out is seen on its own: mean over
-  pools ± the standard deviation over them. Adapters are random: the first factor as initialised, the
-  second of standard deviation {ADAPTER_SIZE}. Features of an age were computed so many updates ago."""
+  pools ± the standard deviation over them. Old features were computed so many updates ago. Adapters
+  are random: the first factor as initialised, the second of standard deviation {ADAPTER_SIZE}."""
 
 
 class Judge:
@@ -257,7 +257,9 @@ def _draw(shape: FidelityShape, numbers: dict[str, Any]) -> str:
     )
     said = (
         f"Fidelity: the quickstart's model after {numbers['updates']} updates of random picks, "
-        f"{numbers['coordinates']:,} parameters; {numbers['pools']} pools of {numbers['pool']} "
-        f"rows, {numbers['size']} picks, {numbers['anchors']} anchors; {shape.seeds} seeds."
+        f"{numbers['coordinates']:,} parameters; pools {numbers['pools']}, each of "
+        f"{numbers['pool']} rows, {numbers['size']} picks and {numbers['anchors']} anchors; sketch "
+        f"seeds {shape.seeds}. Random picks would overlap by "
+        f"{numbers['size'] / numbers['pool']:.3f}."
     )
     return f"{said}\n\n{sketches}\n\n{cheaper}\n\n{NOTES}"

@@ -9,8 +9,7 @@ are scanned over, so that the lowest layer in scope pays for the gradient of wha
 import dataclasses
 import math
 
-from partitionsel_jax.gradients import Scope
-from partitionsel_jax.gradients.two_sided import grid
+from partitionsel_jax.gradients import Scope, two_sided
 from partitionsel_jax.models import DecoderConfig, LoRAConfig
 
 Matrix = tuple[int, int]
@@ -103,19 +102,17 @@ class Row:
 
     def factored(self, scope: Scope, dim: int) -> int:
         """Features out of one backward pass, with the two-sided sketch."""
-        d, tokens = self.decoder, self.tokens
-        k_in, k_out = grid(dim)
-        sketches = _layers(scope) * sum(
-            2 * tokens * (rows * k_in + columns * k_out + k_in * k_out)
-            for rows, columns in self._matrices(scope)
-        )
+        d = self.decoder
+        maps = [_pair(shape, dim, self.tokens) for shape in self._matrices(scope)]
+        sketches = _layers(scope) * sum(maps)
         if _has_head(scope):
-            # The embedding as it is looked up, then the head: the error at the logits is met block
-            # by block, and multiplied with what the head read.
-            sketches += 2 * tokens * k_out * (d.width + k_in)
-            near, far = (k_in, k_out) if d.tied else (k_out, k_in)
-            sketches += 2 * self.response * d.vocab_size * near
-            sketches += 2 * (tokens - 1) * far * (d.width + near)
+            # The embedding as it is looked up, where the tokens pick rows of signs, then the head:
+            # the error at the logits is met block by block, and multiplied with what the head read.
+            table = _widths((d.vocab_size, d.width), dim)
+            sketches += 2 * self.tokens * table[1] * (d.width + table[0])
+            head = table if d.tied else _widths((d.width, d.vocab_size), dim)[::-1]
+            sketches += 2 * self.response * d.vocab_size * head[0]
+            sketches += 2 * (self.tokens - 1) * head[1] * (d.width + head[0])
         return self.forward + self.backward(scope) + sketches + self._vectors(scope, dim)
 
     def _matrices(self, scope: Scope) -> list[Matrix]:
@@ -145,7 +142,28 @@ def _size(shapes: list[Matrix]) -> int:
     return sum(math.prod(shape) for shape in shapes)
 
 
+def _widths(shape: Matrix, dim: int) -> Matrix:
+    """Columns of the two sides' matrices, a side's own size where it is kept whole."""
+    left, right = two_sided.columns(shape, dim)
+    return left or shape[0], right or shape[1]
+
+
+def _pair(shape: Matrix, dim: int, tokens: int) -> int:
+    """The sketch of X^T D from the X and D of so many tokens."""
+    widths = _widths(shape, dim)
+    signs = (
+        2 * tokens * size * (columns or 0)
+        for size, columns in zip(shape, two_sided.columns(shape, dim), strict=True)
+    )
+    return sum(signs) + 2 * tokens * math.prod(widths)
+
+
 def _sketch(shape: Matrix, dim: int) -> int:
-    """Of a gradient that is there, in the cheaper order."""
-    (rows, columns), (k_in, k_out) = shape, grid(dim)
-    return 2 * min(columns * k_in * (rows + k_out), rows * k_out * (columns + k_in))
+    """The sketch of a gradient that is there, in the order that the sketch chooses."""
+    (rows, columns), (k_in, k_out) = shape, _widths(shape, dim)
+    signs_in, signs_out = two_sided.columns(shape, dim)
+    if columns * k_in * (rows + k_out) <= rows * k_out * (columns + k_in):
+        parts = ((signs_in, rows * columns * k_in), (signs_out, k_in * columns * k_out))
+    else:
+        parts = ((signs_out, rows * columns * k_out), (signs_in, k_out * rows * k_in))
+    return 2 * sum(product for signs, product in parts if signs)

@@ -29,10 +29,11 @@ import jax.numpy as jnp
 
 from partitionsel_jax.gradients import two_sided
 from partitionsel_jax.gradients.features import Features, finish
-from partitionsel_jax.gradients.microbatches import map_microbatches, varying_like
+from partitionsel_jax.gradients.microbatches import map_microbatches
 from partitionsel_jax.gradients.scope import Path, is_stacked
 from partitionsel_jax.gradients.sketches import FACTORED, Sketch
 from partitionsel_jax.gradients.two_sided import Side, Whole
+from partitionsel_jax.varying import varying_like
 
 # What multiplies the gradient of a matrix from the left and right, or that of a vector.
 Scale = tuple[jax.Array, jax.Array] | jax.Array

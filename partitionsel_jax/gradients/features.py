@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from partitionsel_jax.gradients.microbatches import map_microbatches, varying_like
+from partitionsel_jax.gradients.microbatches import map_microbatches
 from partitionsel_jax.gradients.sketches import Sketch
+from partitionsel_jax.varying import varying_like
 
 
 @jax.tree_util.register_dataclass

@@ -6,24 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-
-def varying_like(tree: Any, reference: Any) -> Any:
-    """`tree`, varying over the mesh axes that `reference`'s first leaf varies over.
-
-    Only matters inside `jax.shard_map`, where differentiating with respect to a value that is
-    replicated sums over the devices, and a loop's carry may not begin to vary.
-    """
-    wanted = _axes(jax.tree.leaves(reference)[0])
-
-    def cast(leaf: jax.Array) -> jax.Array:
-        missing = tuple(wanted - _axes(leaf))
-        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
-
-    return jax.tree.map(cast, tree)
-
-
-def _axes(leaf: jax.Array) -> frozenset[str]:
-    return getattr(jax.typeof(leaf), "vma", frozenset())
+from partitionsel_jax.varying import varying_like
 
 
 def map_microbatches(

@@ -34,6 +34,7 @@ import numpy as np
 
 from partitionsel_jax.gradients import blocks, two_sided
 from partitionsel_jax.gradients.blocks import BLOCK
+from partitionsel_jax.varying import varying_like
 
 # Keeps the sketch's stream apart from others that fold small numbers into a key of the same seed.
 _STREAM = 0x5E7C4
@@ -70,6 +71,7 @@ def _blockwise(sketch_block: Callable[[jax.Array, jax.Array, int], jax.Array]) -
             x_BxC = jax.lax.dynamic_index_in_dim(x_BxKxC, number, axis=1, keepdims=False)
             return total + sketch_block(jax.random.fold_in(sketch.key, number), x_BxC, sketch.dim)
 
+        total = varying_like(total, x_BxKxC)
         return jax.lax.fori_loop(0, count, add, total) / jnp.sqrt(jnp.float32(sketch.dim))
 
     return family

@@ -18,6 +18,8 @@ from jax import lax
 from jax.custom_batching import custom_vmap, sequential_vmap
 from jax.custom_derivatives import SymbolicZero
 
+from partitionsel_jax.varying import varying_like
+
 _LANES = 128  # blocks of the vocabulary are multiples of it, as matrix units like them
 
 
@@ -136,7 +138,7 @@ def head_losses(
       head's gradient, unless its cotangent is 0).
     * `jax.vmap` over examples joins them to one list of tokens, as if they had been one batch; a
       head or probe that differs per example, and a head gradient per example, are taken one
-      example after the other. Under shard_map use `check_vma=False`.
+      example after the other.
 
     Args:
       x_BxTxD: f[B, T, D], the activations before the head.
@@ -164,6 +166,8 @@ def head_losses(
             f"x must be [B, T, D] and head {'[V, D]' if vocab_axis == 0 else '[D, V]'} with the "
             f"same D; got {x_BxTxD.shape} and {head.shape}: check vocab_axis={vocab_axis}"
         )
+    # Before the custom rule, so that a replicated head's gradient is summed over the devices.
+    x_BxTxD, head = varying_like((x_BxTxD, head), (x_BxTxD, head, targets_BxT, counted_BxT))
     batch, tokens, width = x_BxTxD.shape
     for name, array, kind in (
         ("targets", targets_BxT, jnp.integer),
@@ -297,6 +301,7 @@ def _sweep(cut: _Cut, gradient: bool, x_NxD, head, targets_N, counted_N, probe):
         state["values"] = jnp.zeros((rows, x_NxD.shape[1]), jnp.float32)
     if probe is not None:
         state["probed"] = jnp.zeros((rows, probe.width), jnp.float32)
+    state = varying_like(state, (x_NxD, head, targets_N, counted_N))
 
     def over_vocab(part, first, fresh, state):
         columns = part.shape[cut.axis]
@@ -353,6 +358,7 @@ def _sweep(cut: _Cut, gradient: bool, x_NxD, head, targets_N, counted_N, probe):
 def _head_sweep(cut: _Cut, x_NxD, head, targets_N, counted_N, logsumexp_N, cotangent_N):
     """The head's gradient, in its shape and dtype: the logits again, block by block."""
     tokens = _Counted.of(counted_N, cut.chunks)
+    inputs = (x_NxD, head, targets_N, counted_N, cotangent_N)
 
     def over_vocab(part, first, fresh, gradient):
         del fresh  # columns that a block repeats come out the same again
@@ -371,11 +377,13 @@ def _head_sweep(cut: _Cut, x_NxD, head, targets_N, counted_N, logsumexp_N, cotan
             error_TxC = jnp.exp(logits_TxC - normaliser[:, None]) - hit_TxC
             return total + cut.outer(error_TxC * cotangent[:, None], x_TxD)
 
-        total = tokens.over_blocks(over_tokens, jnp.zeros(part.shape, jnp.float32))
+        total = varying_like(jnp.zeros(part.shape, jnp.float32), inputs)
+        total = tokens.over_blocks(over_tokens, total)
         total = total.astype(head.dtype)
         return lax.dynamic_update_slice_in_dim(gradient, total, first, cut.axis)
 
-    return cut.over_vocab(over_vocab, jnp.zeros_like(head), head, x_NxD.dtype)
+    gradient = varying_like(jnp.zeros_like(head), inputs)
+    return cut.over_vocab(over_vocab, gradient, head, x_NxD.dtype)
 
 
 @functools.cache

@@ -99,8 +99,9 @@ class FeatureSettings:
     their rank-one approximation, which is all that the factored path can use.
 
     What makes features cheaper, at a price in fidelity: `tokens` (the window of a row that is
-    looked at, 0 for all of it), `anchors_every` (steps that share their anchors' features); also
-    `selection.updates_per_pool`. `sketch_every` is how many steps share a sketch, 0 for all.
+    looked at, 0 for all of it), `anchors_every` (steps that share their anchors' features, taken at
+    the parameters and moments of the first of them); also `selection.updates_per_pool`.
+    `sketch_every` is how many steps share a sketch, 0 for all.
 
     Every `fidelity_every` steps, 0 for never, the features of `fidelity_rows` candidates are
     compared with exact gradients, where the utility reads features at all.

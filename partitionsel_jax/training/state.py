@@ -52,6 +52,8 @@ def fingerprint(tree: Any) -> jax.Array:
     total = jnp.uint32(0)
     for number, leaf in enumerate(jax.tree.leaves(tree)):
         leaf = jnp.asarray(leaf).reshape(-1)
+        if leaf.dtype == jnp.bool_:
+            leaf = leaf.astype(jnp.uint8)
         width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}[leaf.dtype.itemsize]
         words = jax.lax.bitcast_convert_type(leaf, width).astype(jnp.uint32)
         # Odd multipliers are invertible modulo 2**32: no change of one word can cancel itself.

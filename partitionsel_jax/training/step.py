@@ -445,6 +445,11 @@ class Step:
         Returns:
           The next state, and what is logged; the same on every device.
         """
+        if state.kept is None and self._nothing_kept() is not None:
+            raise ValueError(
+                "features.anchors_every and selection.updates_per_pool need a state that keeps "
+                "what steps share, got None; make the training state with Step.initial"
+            )
         key = jax.random.fold_in(self.key(seed, "selection"), state.step)
         fresh_pool, fresh_anchors = self._fresh(state.step)
         kept = state.kept

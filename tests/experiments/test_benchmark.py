@@ -321,7 +321,7 @@ STEP = passes.StepShape(
 
 
 def products(program):
-    """Floating-point operations of a jaxpr's matrix products; a loop of unknown length runs once."""
+    """Operations of a jaxpr's matrix products; a loop of unknown length counts once."""
     total = 0
     for equation in program.eqns:
         if equation.primitive.name == "dot_general":
@@ -433,7 +433,6 @@ def test_a_row_of_the_published_shape_costs_what_its_parameters_say():
 
 
 def test_the_limit_of_a_step_is_its_features_and_its_update():
-    # A backward pass as dear as the forward pass, all of it in the head, would give this.
     assert gradient_step.limit_of(passes.step_shape()) == pytest.approx(0.73, abs=0.02)
     every = dataclasses.replace(STEP, anchors_every=1)
     assert gradient_step.limit_of(every) > gradient_step.limit_of(STEP)
@@ -546,7 +545,7 @@ def test_a_sketch_of_whole_gradients_is_that_of_the_reference_path(measured):
 def test_fidelity_is_not_measured_on_a_model_with_adapters():
     config = tiny_config()
     config.lora.rank = 2
-    with pytest.raises(ValueError, match="lora.rank must be 0"):
+    with pytest.raises(ValueError, match=r"lora\.rank must be 0"):
         trained.train(trained.FidelityShape(config.to_dict()))
     with pytest.raises(ValueError, match="ages must be at most updates=3"):
         trained.train(trained.FidelityShape(tiny_config().to_dict(), updates=3))

@@ -149,7 +149,7 @@ def test_scales_multiply_the_gradients_before_they_are_sketched():
         normalize=False,
         scales=scales,
     )
-    np.testing.assert_allclose(features.vectors, [[2, 1], [6, 2], [10, 3]])
+    np.testing.assert_allclose(features.vectors, np.array([[2, 1], [6, 2], [10, 3]]))
     np.testing.assert_allclose(features.norms, np.linalg.norm(features.vectors, axis=1), rtol=1e-6)
 
 
@@ -218,7 +218,7 @@ def test_bad_scopes_are_refused_by_name(parameters):
         gradients.Scope("lora", 0, CONFIG.layers).extract(plain)
     with pytest.raises(ValueError, match="microbatch must be at least 1"):
         gradients.per_example_features(
-            lambda p, r: 0.0,
+            lambda p, r: jnp.zeros(()),
             {},
             jnp.ones((1, 1)),
             gradients.make_sketch("srht", 1),

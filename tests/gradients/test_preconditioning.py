@@ -1,6 +1,6 @@
 """The scales that put gradients into the geometry of Adam's steps, against NumPy."""
 
-import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,13 @@ import pytest
 
 from partitionsel_jax import gradients, models
 from partitionsel_jax.gradients import preconditioning
+from partitionsel_jax.gradients.scope import Path
 
 DECAY = 0.99
-STACKED, MATRIX = ("layers", "mlp", "up", "kernel"), ("head",)
-STACKED_VECTOR, VECTOR = ("layers", "mlp_norm", "scale"), ("norm", "scale")
+STACKED: Path = ("layers", "mlp", "up", "kernel")
+MATRIX: Path = ("head",)
+STACKED_VECTOR: Path = ("layers", "mlp_norm", "scale")
+VECTOR: Path = ("norm", "scale")
 
 
 def second_moments(seed=0):
@@ -91,7 +94,8 @@ def test_coordinates_without_a_gradient_yet_keep_a_finite_scale(make):
 
 
 def test_expand_multiplies_the_two_sides_out_and_leaves_the_rest():
-    left, right, vector = np.arange(6.0).reshape(2, 3), np.arange(8.0).reshape(2, 4), np.ones(3)
+    left, right = jnp.arange(6.0).reshape(2, 3), jnp.arange(8.0).reshape(2, 4)
+    vector = jnp.ones(3)
     whole = preconditioning.expand({STACKED: (left, right), VECTOR: vector})
     np.testing.assert_array_equal(whole[STACKED], np.einsum("li,lo->lio", left, right))
     assert whole[VECTOR] is vector
@@ -113,9 +117,11 @@ MODEL = models.Model(
 )
 
 
-@pytest.mark.parametrize("family", ["identity", "two_sided"])
-def test_both_paths_scale_alike_by_factored_moments(family):
-    scope = gradients.Scope("full", 0, 2)
+@pytest.mark.parametrize(
+    ("family", "kind", "last"), [("identity", "full", 0), ("two_sided", "lora", 1)]
+)
+def test_both_paths_scale_alike_by_factored_moments(family, kind, last):
+    scope = gradients.Scope(kind, last, 2)
     rng = np.random.default_rng(1)
     parameters = jax.tree.map(
         lambda x: x + 0.3 * rng.normal(size=x.shape).astype(np.float32),
@@ -124,31 +130,45 @@ def test_both_paths_scale_alike_by_factored_moments(family):
     scoped = scope.extract(parameters)
     moments = {path: rng.gamma(0.5, 1.0, x.shape).astype(np.float32) for path, x in scoped.items()}
     tokens = jnp.asarray(rng.integers(0, 11, (3, 5)), jnp.int32)
-    rows = tokens, jnp.arange(5)[None, :] >= jnp.array([1, 2, 4])[:, None]
+    rows: Any = tokens, jnp.arange(5)[None, :] >= jnp.array([1, 2, 4])[:, None]
     dim = sum(x.size for x in scoped.values()) if family == "identity" else 20
-    chosen = {"sketch": gradients.make_sketch(family, dim), "microbatch": 3, "normalize": False}
+    chosen: Any = {
+        "sketch": gradients.make_sketch(family, dim),
+        "microbatch": 3,
+        "normalize": False,
+    }
 
     def loss(scoped, row):
-        return MODEL.losses(scope.insert(parameters, scoped), *(x[None] for x in row))[0]
+        everything = scope.insert(parameters, scoped)
+        tokens, response = (x[None] for x in row)
+        return MODEL.losses(everything, tokens, response, scope.stop_below)[0]
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def both(scaled, moments):
-        scales = preconditioning.factored(moments, jnp.int32(2), DECAY) if scaled else None
-        whole = preconditioning.expand(scales) if scaled else None
-        stacked = {path: gradients.scope.is_stacked(path) for path in scoped}
-        factored = gradients.factored_features(
-            lambda rows, watch: MODEL.losses(parameters, *rows, 0, watch),
-            scoped,
-            rows,
-            scales=scales,
-            **chosen,
+    def losses(rows, watch):
+        return MODEL.losses(parameters, rows[0], rows[1], scope.stop_below, watch)
+
+    @jax.jit
+    def features(moments):
+        scales = preconditioning.factored(moments, jnp.int32(2), DECAY)
+        factored, unscaled = (
+            gradients.factored_features(
+                losses,
+                scoped,
+                rows,
+                scales=applied,
+                **chosen,
+            ).vectors
+            for applied in (scales, None)
         )
         reference = gradients.per_example_features(
-            loss, scoped, rows, scales=whole, stacked=stacked, **chosen
+            loss,
+            scoped,
+            rows,
+            scales=preconditioning.expand(scales),
+            stacked={path: gradients.scope.is_stacked(path) for path in scoped},
+            **chosen,
         )
-        return factored.vectors, reference.vectors
+        return factored, reference.vectors, unscaled
 
-    factored, reference = both(True, moments)
+    factored, reference, unscaled = features(moments)
     assert np.abs(factored - reference).max() <= 2e-5 * np.abs(reference).max()
-    plain, _ = both(False, moments)
-    assert np.abs(factored - plain).max() > 0.1 * np.abs(plain).max()
+    assert np.abs(factored - unscaled).max() > 0.1 * np.abs(unscaled).max()

@@ -316,3 +316,23 @@ def test_losses_are_those_of_the_features_without_a_gradient(step):
     held_out = losses(state.parameters, anchors)
     expected = [held_out[0::2].mean(), held_out[1::2].mean()]
     np.testing.assert_allclose(made.anchor_losses, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("path", ["factored", "reference"])
+def test_the_step_lowers_for_accelerators_that_are_not_here(tiny, path):
+    tiny.lora.rank = 2
+    tiny.features.update({"parameters": "lora", "anchors_every": 4, "path": path})
+    tiny.model.dtype = "bfloat16"
+    step = Step.create(run_settings.parse(tiny.to_dict()))
+    mesh = jax.make_mesh((2,), (spmd.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+    whole, sharded = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(spmd.AXIS)
+    mapped_step = jax.shard_map(
+        step.__call__,
+        mesh=mesh,
+        in_specs=(whole, whole, sharded, sharded, whole),
+        out_specs=whole,
+        check_vma=False,
+    )
+    inputs = (*step.initial(0), random_rows(16, 1), random_rows(8, 2), jnp.int32(0))
+    exported = jax.export.export(jax.jit(mapped_step), platforms=["tpu", "cuda"])(*inputs)
+    assert exported.platforms == ("tpu", "cuda")
