@@ -6,11 +6,12 @@ import os
 
 from etils import epath
 
-from experiments.suites import gradient_chart, gradients, measuring, selection
+from experiments.suites import gradients, measuring, selection
+from experiments.suites.gradients import chart
 
 SUITES = {"selection": selection.run, "gradients": gradients.run}
 # Suites with a chart: numbers -> PNG, or None where the numbers hold nothing to draw.
-CHARTS = {"gradients": gradient_chart.draw}
+CHARTS = {"gradients": chart.draw}
 
 _log = logging.getLogger("partitionsel_jax.benchmark")
 

@@ -16,19 +16,12 @@ from jax.interpreters import partial_eval
 from scipy.optimize import nnls
 
 from experiments import suites
-from experiments.suites import (
-    fidelity,
-    gradient_chart,
-    gradient_cost,
-    gradient_step,
-    gradients,
-    measuring,
-    operations,
-    passes,
-    problems,
-    trained,
-)
+from experiments.suites import gradients, measuring, problems
 from experiments.suites import selection as suite
+from experiments.suites.gradients import chart as gradient_chart
+from experiments.suites.gradients import cost as gradient_cost
+from experiments.suites.gradients import fidelity, operations, passes, trained
+from experiments.suites.gradients import step as gradient_step
 from partitionsel_jax import models
 from partitionsel_jax.gradients import Scope, make_sketch
 from tests.training.conftest import tiny_config

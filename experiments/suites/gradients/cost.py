@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.suites import passes
+from experiments.suites.gradients import passes
+from experiments.suites.gradients.operations import Row as Cost
+from experiments.suites.gradients.passes import CostShape, Pass
 from experiments.suites.measuring import number, ratio, table
-from experiments.suites.operations import Row as Cost
-from experiments.suites.passes import CostShape, Pass
 from partitionsel_jax import models
 from partitionsel_jax.data import Rows
 from partitionsel_jax.gradients import Features, Scope

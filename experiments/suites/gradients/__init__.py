@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.suites import fidelity, gradient_cost, gradient_step, passes, trained
+from experiments.suites.gradients import cost, fidelity, passes, step, trained
 from experiments.suites.measuring import Results
 
 PARTS = ("cost", "step", "fidelity")
@@ -28,9 +28,9 @@ def run(*, sizes: Sequence[str] | None, repeats: int, large: bool) -> Results:
     drawn = []
     for part in chosen:
         if part == "cost":
-            found = gradient_cost.run(passes.cost_shape(), repeats=repeats, large=large)
+            found = cost.run(passes.cost_shape(), repeats=repeats, large=large)
         elif part == "step":
-            found = gradient_step.run(passes.step_shape(), repeats=repeats)
+            found = step.run(passes.step_shape(), repeats=repeats)
         else:
             found = fidelity.run(trained.fidelity_shape())
         numbers[part], text = found

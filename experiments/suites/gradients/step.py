@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.suites import passes
-from experiments.suites.gradient_cost import limit
+from experiments.suites.gradients import passes
+from experiments.suites.gradients.cost import limit
+from experiments.suites.gradients.operations import Row as Cost
+from experiments.suites.gradients.passes import StepShape
 from experiments.suites.measuring import number, ratio, table
-from experiments.suites.operations import Row as Cost
-from experiments.suites.passes import StepShape
 from partitionsel_jax import models
 from partitionsel_jax.data import Rows
 from partitionsel_jax.gradients import Features, Scope, unit

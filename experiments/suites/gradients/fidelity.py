@@ -13,8 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.suites.gradients.trained import (
+    ADAPTER_SIZE,
+    FidelityShape,
+    Trained,
+    train,
+    with_adapters,
+)
 from experiments.suites.measuring import finite, number, table
-from experiments.suites.trained import ADAPTER_SIZE, FidelityShape, Trained, train, with_adapters
 from partitionsel_jax import gradients, models
 from partitionsel_jax.data import Rows
 from partitionsel_jax.gradients import Features, Scope, unit
