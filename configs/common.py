@@ -32,6 +32,7 @@ def default() -> ConfigDict:
     model.tied, model.qkv_bias = True, False
     model.dtype = model.param_dtype = "float32"
     model.remat = "none"
+    model.chunk_vocab, model.chunk_tokens = 8192, 0  # block of logits held; 0: by the batch
     config.lora = ConfigDict({"rank": 0, "alpha": 16.0, "targets": ("q", "k", "v", "o")})
 
     config.features = features = ConfigDict()
@@ -52,7 +53,7 @@ def default() -> ConfigDict:
     selection.reference = ""  # folder of a finished run, for reducible_loss
     selection.budgets, selection.shares, selection.temperature = "proportional", (), 1.0
     selection.curriculum = ConfigDict({"decay": 0.9, "blend": 0.5, "floor": 0.05, "sharpness": 1.0})
-    selection.anchor_mean = "plain"
+    selection.anchor_balance, selection.anchor_mean = True, "plain"
     selection.ridge, selection.swaps, selection.step_scale = 0.0, 0, 1.0
     selection.weights, selection.weight_cap = "uniform", 3.0
     selection.updates_per_pool = 1

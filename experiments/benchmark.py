@@ -10,13 +10,13 @@ from absl import app, flags
 from experiments import console
 
 _SUITE = flags.DEFINE_string(
-    "suite", None, "What to measure: selection or gradients.", required=True
+    "suite", None, "What to measure: selection, gradients or step.", required=True
 )
 _SIZES = flags.DEFINE_list(
     "sizes",
     None,
     "Only these: of selection, problems as pool x picks x domains, e.g. 256x32x8,1024x128x8; of "
-    "gradients, parts out of cost, step, fidelity.",
+    "gradients, parts out of cost, fidelity.",
 )
 _REPEATS = flags.DEFINE_integer(
     "repeats", 30, "Timed runs of each method; slow ones get fewer.", lower_bound=1

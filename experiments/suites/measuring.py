@@ -14,10 +14,13 @@ import numpy as np
 
 from partitionsel_jax import __version__
 
-# Seconds after which no method is repeated again; one that takes longer runs once.
+# Seconds of timed runs after which no method is repeated again.
 PATIENCE_S = 10.0
 # A run shorter than this is preceded by one that is not timed.
 BRIEF_S = 0.5
+# A timed run is as many calls in a row as take about so long: what a single one takes that is
+# shorter says more about how fast a thread wakes up.
+CALLS_S = 0.01
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy")
 
 
@@ -36,7 +39,7 @@ class Results:
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Time of one run in milliseconds: quartiles and fastest, and how many runs they come from."""
+    """Time of a call in milliseconds: quartiles and fastest over so many runs."""
 
     median: float
     lower: float
@@ -55,7 +58,7 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[[]
     """Compiles `function` for `arguments`, ahead of its first run.
 
     Returns:
-      A run of it, which ends when its results are there, and the seconds that compiling took.
+      A call of it, which ends when its results are there, and the seconds that compiling took.
     """
     program = jax.jit(function)
     started = time.perf_counter()
@@ -67,24 +70,33 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[[]
 
 
 def interleave(
-    runs: Mapping[str, Callable[[], Any]], repeats: int
+    runs: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    *,
+    patience: float = PATIENCE_S,
+    least: int = 1,
 ) -> dict[str, tuple[Timing, Any]]:
     """Times several methods by turns, so that a busy spell of the machine meets them all.
 
     Args:
-      runs: name -> a run of the method, which returns when its result is there.
-      repeats: timed runs of each, >= 1; fewer where they would take more than `PATIENCE_S`. A first
-        run is not counted, unless it alone took longer than that.
+      runs: name -> a call of the method, which returns when its result is there.
+      repeats: timed runs of each, >= 1, of about `CALLS_S` or of one call; fewer where they would
+        take more than `patience`. A first call is not counted, unless it alone took longer.
+      patience: seconds.
+      least: runs of however slow a method, >= 1, the first of which is then counted.
 
     Returns:
-      name -> timing, and what the first run returned.
+      name -> timing of a call, and what the first one returned.
     """
-    outputs, seconds, planned, brief = {}, {}, {}, {}
+    outputs, seconds, planned, brief, calls = {}, {}, {}, {}, {}
     for name, run in runs.items():
         outputs[name], first = _timed(run)
         brief[name] = first < BRIEF_S
-        planned[name] = min(repeats, int(PATIENCE_S / max(first, 1e-9)))
+        warm = _timed(run)[1] if brief[name] else first
+        calls[name] = max(1, int(CALLS_S / max(warm, 1e-9)))
+        planned[name] = min(repeats, int(patience / max(first, 1e-9)))
         seconds[name] = [] if planned[name] else [first]
+        planned[name] = planned[name] or min(repeats, least) - 1
     rounds = max(planned.values(), default=0)
     for turn in range(rounds):
         # Another method goes first every time: what runs after a large one finds a cold cache.
@@ -94,14 +106,15 @@ def interleave(
             if turn * planned[name] // rounds < (turn + 1) * planned[name] // rounds:
                 if brief[name]:
                     runs[name]()  # or it would be timed with the caches full of another's data
-                seconds[name].append(_timed(runs[name])[1])
+                seconds[name].append(_timed(runs[name], calls[name])[1])
     return {name: (_timing(seconds[name]), outputs[name]) for name in runs}
 
 
-def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
+def _timed(run: Callable[[], Any], calls: int = 1) -> tuple[Any, float]:
     started = time.perf_counter()
-    output = run()
-    return output, time.perf_counter() - started
+    for _ in range(calls):
+        output = run()
+    return output, (time.perf_counter() - started) / calls
 
 
 def _timing(seconds: Sequence[float]) -> Timing:
@@ -145,6 +158,11 @@ def number(value: float | None, form: str | None = None) -> str:
     if value is None:
         return "–"
     return format(value, form or (".0f" if abs(value) >= 100 else ".3g"))
+
+
+def at_most(target: float | None) -> str:
+    """A target in a table's cell."""
+    return "–" if target is None else f"≤ {target:g}"
 
 
 def finite(value: float) -> float | None:

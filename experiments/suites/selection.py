@@ -88,8 +88,9 @@ THEIRS = {
 
 NOTES = f"""\
 * Time is from the call to the result, compiled before (its own column), the Gram matrix given.
-  Methods ran by turns, each run of under half a second after one that was not timed; quartiles are
-  over the runs; a method that takes over 10 s ran once.
+  Methods ran by turns. A run is as many calls in a row as take 10 ms, one at least, and follows a
+  call that is not timed if calls take less than half a second; quartiles are over the runs, in
+  milliseconds a call; a method that takes over 10 s ran once.
 * `published` is the paper's Algorithm 2: rule residual_random, 128 accelerated gradient steps over
   the pool after every pick. It computes no certificate, so none is in its time. `published / this`
   is how many times as long as a method it took.

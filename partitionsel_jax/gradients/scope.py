@@ -1,6 +1,7 @@
 """Which parameters the gradient features are taken from."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,6 +16,11 @@ Path = tuple[str, ...]
 def is_stacked(path: Path) -> bool:
     """Whether the parameter at a path is stacked over layers, along its first axis."""
     return path[0] == "layers"
+
+
+def stacked(scoped: Mapping[Path, Any]) -> dict[Path, bool]:
+    """Which of the parameters by path are stacked over layers; see `Sketch.__call__`."""
+    return {path: is_stacked(path) for path in scoped}
 
 
 @dataclasses.dataclass(frozen=True)

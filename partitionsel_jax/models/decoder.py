@@ -37,6 +37,7 @@ class DecoderConfig:
         angles and the logits are float32 always.
       param_dtype: the same choice, for the stored parameters.
       remat: "none", or "layer" to recompute each layer in the backward pass.
+      chunk_vocab, chunk_tokens: the largest block of logits that is held; see `losses.Chunks`.
 
     Raises:
       ValueError: a size below 1, heads that kv_heads does not divide, an odd head_dim, or an
@@ -57,6 +58,8 @@ class DecoderConfig:
     dtype: str = "float32"
     param_dtype: str = "float32"
     remat: str = "none"
+    chunk_vocab: int = losses.Chunks.vocab
+    chunk_tokens: int = losses.Chunks.tokens
 
     def __post_init__(self):
         sizes = ("vocab_size", "layers", "width", "mlp_width", "heads", "kv_heads", "head_dim")
@@ -76,6 +79,15 @@ class DecoderConfig:
                 )
         if self.remat not in REMAT:
             raise ValueError(f"model.remat must be one of {list(REMAT)}, not {self.remat!r}")
+        for name, least in (("chunk_vocab", 1), ("chunk_tokens", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"model.{name} must be at least {least}, not {getattr(self, name)}"
+                )
+
+    @property
+    def chunks(self) -> losses.Chunks:
+        return losses.Chunks(self.chunk_vocab, self.chunk_tokens)
 
 
 def rotary(x_BxTxHxE: jax.Array, theta: float) -> jax.Array:
@@ -291,12 +303,23 @@ class Decoder(nnx.Module):
         probe = watch.probe(name, vocab_axis)
         if probe is None:
             return losses.response_losses(
-                x_BxTxD, head, tokens_BxT, response_BxT, vocab_axis=vocab_axis
+                x_BxTxD,
+                head,
+                tokens_BxT,
+                response_BxT,
+                vocab_axis=vocab_axis,
+                chunks=self.config.chunks,
             )
         x_BxTxD = x_BxTxD[:, :-1]
         targets, counted = losses.shift(tokens_BxT, response_BxT)
         nll, residual = losses.head_losses(
-            x_BxTxD, head, targets, counted, vocab_axis=vocab_axis, probe=probe
+            x_BxTxD,
+            head,
+            targets,
+            counted,
+            vocab_axis=vocab_axis,
+            chunks=self.config.chunks,
+            probe=probe,
         )
         nll = watch.head(name, vocab_axis, x_BxTxD, residual, nll)
         return losses.mean_over_response(nll, counted)

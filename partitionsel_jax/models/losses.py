@@ -20,7 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from partitionsel_jax.varying import varying_like
 
-_LANES = 128  # blocks of the vocabulary are multiples of it, as matrix units like them
+_LANES = 128  # blocks are multiples of it, as matrix units like them
 
 
 def response_loss(logits: jax.Array, tokens: jax.Array, response: jax.Array) -> jax.Array:
@@ -55,24 +55,32 @@ def mean_over_response(nll_BxT: jax.Array, counted_BxT: jax.Array) -> jax.Array:
 class Chunks:
     """The largest block of logits that is ever held: `tokens` x `vocab` entries.
 
-    The defaults were measured on a CPU, where larger ones are no faster. The last block of tokens
-    is computed in full however few it holds.
+    The last block of tokens is computed in full however few it holds: small ones waste less, and
+    large ones suit an accelerator.
 
     Args:
       vocab: columns of the head used at once.
-      tokens: counted tokens that meet them at once.
+      tokens: counted tokens that meet them at once; 0 for an eighth of all tokens, counted or not,
+        though at least 128 and at most 2,048.
 
     Raises:
-      ValueError: a size below 1.
+      ValueError: vocab below 1, or tokens below 0.
     """
 
     vocab: int = 8192
-    tokens: int = 256
+    tokens: int = 0
 
     def __post_init__(self):
-        for name in ("vocab", "tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"chunks.{name} must be at least 1, not {getattr(self, name)}")
+        for name, least in (("vocab", 1), ("tokens", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"chunks.{name} must be at least {least}, not {getattr(self, name)}"
+                )
+
+    def token_block(self, tokens: int) -> int:
+        """Counted tokens of a block, of so many tokens in all."""
+        even = -(-tokens // (8 * _LANES)) * _LANES
+        return min(self.tokens or min(even, 16 * _LANES), tokens)
 
 
 class Probe(Protocol):
@@ -125,8 +133,8 @@ def head_losses(
 ) -> Any:
     """Cross-entropy of every counted token, in blocks that never hold the whole vocabulary.
 
-    * No array of (tokens, vocabulary) exceeds chunks.tokens x chunks.vocab entries, and the head
-      is neither transposed nor padded: one block of it at a time is cast to x's dtype.
+    * No array of (tokens, vocabulary) exceeds one block of `chunks`, and the head is neither
+      transposed nor padded: one block of it at a time is cast to x's dtype.
     * Tokens that do not count never reach the head: the number of blocks follows the mask at run
       time. What they hold, NaN included, changes nothing.
     * Products are in x's dtype with float32 accumulation, the softmax is float32, and gradients
@@ -266,7 +274,7 @@ class _Counted:
 
     @classmethod
     def of(cls, counted_N: jax.Array, chunks: Chunks) -> "_Counted":
-        size = min(chunks.tokens, counted_N.size)
+        size = chunks.token_block(counted_N.size)
         padded = -(-counted_N.size // size) * size
         order = jnp.flatnonzero(counted_N, size=padded, fill_value=0)
         return cls(order, counted_N.sum(dtype=jnp.int32), size)
@@ -290,11 +298,12 @@ def _sweep(cut: _Cut, gradient: bool, x_NxD, head, targets_N, counted_N, probe):
     """One pass over the head: (nll, logsumexp, d nll / dx or None, residual or None) per token."""
     tokens = _Counted.of(counted_N, cut.chunks)
     rows = tokens.order.size
-    # Running maximum, sum, target's logit, and sums over columns: NaN stays where no column was
-    # the target's. The lowest finite number, since -inf - -inf would be NaN.
+    # Running maximum, the target's logit, and sums over all columns but the target's: with it, the
+    # gradient (p - 1) of a confident token would be what rounding leaves of a difference. NaN stays
+    # where no column was the target's. The lowest finite number, since -inf - -inf would be NaN.
     state = {
         "top": jnp.full(rows, jnp.finfo(jnp.float32).min),
-        "total": jnp.zeros(rows, jnp.float32),
+        "others": jnp.zeros(rows, jnp.float32),
         "gold": jnp.full(rows, jnp.nan, jnp.float32),
     }
     if gradient:
@@ -319,10 +328,11 @@ def _sweep(cut: _Cut, gradient: bool, x_NxD, head, targets_N, counted_N, probe):
                 logits_TxC = jnp.where(fresh[None, :], logits_TxC, -jnp.inf)
             top = jnp.maximum(mine["top"], logits_TxC.max(axis=1))
             fade = jnp.exp(mine["top"] - top)
-            weights_TxC = jnp.exp(logits_TxC - top[:, None])
+            hit_TxC = target[:, None] == jnp.arange(columns)[None, :]
+            weights_TxC = jnp.where(hit_TxC, 0.0, jnp.exp(logits_TxC - top[:, None]))
             new = {
                 "top": top,
-                "total": mine["total"] * fade + weights_TxC.sum(axis=1),
+                "others": mine["others"] * fade + weights_TxC.sum(axis=1),
                 "gold": gold,
             }
             if gradient:
@@ -337,14 +347,16 @@ def _sweep(cut: _Cut, gradient: bool, x_NxD, head, targets_N, counted_N, probe):
     state = cut.over_vocab(over_vocab, state, head, x_NxD.dtype)
     place_N = jnp.maximum(jnp.cumsum(counted_N) - 1, 0)  # the inverse of `order`
 
+    total = state["others"] + jnp.exp(state["gold"] - state["top"])
+
     def restore(sorted_rows, target_rows=None):
         values = sorted_rows[place_N]
         if target_rows is None:
             return jnp.where(counted_N, values, 0.0)
-        values = values / state["total"][place_N][:, None] - target_rows
-        return jnp.where(counted_N[:, None], values, 0.0)
+        values = values - state["others"][place_N][:, None] * target_rows
+        return jnp.where(counted_N[:, None], values / total[place_N][:, None], 0.0)
 
-    logsumexp = state["top"] + jnp.log(state["total"])
+    logsumexp = state["top"] + jnp.log(total)
     gx_NxD = residual_NxK = None
     if gradient:
         columns_NxD = cut.columns(head, targets_N).astype(x_NxD.dtype).astype(jnp.float32)

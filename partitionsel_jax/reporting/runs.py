@@ -25,6 +25,7 @@ SCALARS = (
     "spoilt_picks",
     "spoilt_pool",
     "dropped",
+    "anchors_dropped",
     "gradient_norm",
     "learning_rate",
 )

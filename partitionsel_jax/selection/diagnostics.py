@@ -172,10 +172,11 @@ def relative_error(estimate: jax.Array, exact: jax.Array) -> jax.Array:
 
     Args:
       estimate, exact: f32 of one shape, e.g. two Gram matrices [N, N] or two alignments [N].
-        Entries that are not finite in both are left out.
+        Entries of `exact` that are not finite are left out.
 
     Returns:
-      0 where both vanish, inf where only `exact` does; nan where no entry is left.
+      0 where both vanish, inf where only `exact` does, or where `estimate` is not finite and
+      `exact` is; nan where no entry is left.
 
     Raises:
       ValueError: different shapes.
@@ -186,13 +187,16 @@ def relative_error(estimate: jax.Array, exact: jax.Array) -> jax.Array:
             f"estimate and exact must have one shape, got {estimate.shape} and {exact.shape}; "
             "compare features of the same rows."
         )
-    sound = jnp.isfinite(estimate) & jnp.isfinite(exact)
-    estimate, exact = (jnp.where(sound, values, 0.0) for values in (estimate, exact))
+    sound = jnp.isfinite(exact)
+    broken = jnp.any(sound & ~jnp.isfinite(estimate))
+    exact = jnp.where(sound, exact, 0.0)
+    estimate = jnp.where(sound & jnp.isfinite(estimate), estimate, 0.0)
     # The largest entry first, so that squares neither overflow nor vanish.
     unit = _reciprocal(jnp.maximum(jnp.max(jnp.abs(exact)), jnp.max(jnp.abs(estimate))))
     error = jnp.linalg.norm((estimate - exact) * unit)
     norm = jnp.linalg.norm(exact * unit)
     ratio = jnp.where(error > 0.0, error / norm, 0.0)
+    ratio = jnp.where(broken, jnp.inf, ratio)
     return jnp.where(jnp.any(sound), ratio, jnp.nan)
 
 

@@ -27,6 +27,8 @@ class Candidates:
       norms: f32[N], anchor_similarity: f32[N, A], reference_losses: f32[N]; see there as well;
         None unless the utility reads them.
       anchor_losses: f32[P], see `mean_losses`; None unless the budgets follow them.
+      anchors_dropped: i32[], anchors left out because a feature of theirs was not finite; None if
+        there are no features.
     """
 
     rows: Rows
@@ -38,6 +40,7 @@ class Candidates:
     anchor_similarity: jax.Array | None = None
     reference_losses: jax.Array | None = None
     anchor_losses: jax.Array | None = None
+    anchors_dropped: jax.Array | None = None
 
 
 def anchor_direction(
@@ -58,9 +61,10 @@ def anchor_direction(
     if mean == "balanced":
         counts_P = jax.ops.segment_sum(weights_A, domains_A, domains)
         weights_A = weights_A / jnp.maximum(counts_P, 1.0)[domains_A]
-    weights_A = weights_A / weights_A.sum()
+    weights_A = weights_A / jnp.maximum(weights_A.sum(), 1e-30)
     clean_AxM = jnp.where(finite_A[:, None], vectors_AxM, 0.0)
-    return jnp.dot(weights_A, clean_AxM, precision="highest")
+    direction_M = jnp.dot(weights_A, clean_AxM, precision="highest")
+    return jnp.where(jnp.any(finite_A), direction_M, jnp.nan)
 
 
 def mean_losses(losses_A: jax.Array, domains_A: jax.Array, domains: int) -> jax.Array:
@@ -98,11 +102,11 @@ def compare(
     """
     product = functools.partial(jnp.dot, precision="highest")
     anchor_M = anchor_direction(anchors.vectors, domains_A, domains, settings.anchor_mean)
+    sound_A = jnp.all(jnp.isfinite(anchors.vectors), axis=1)
     similarity_NxA = anchor_losses_P = None
     if "anchor_similarity" in settings.reads:
         similarity_NxA = product(pool.vectors, anchors.vectors.T)
     if settings.budgets == "curriculum":
-        sound_A = jnp.all(jnp.isfinite(anchors.vectors), axis=1)
         losses_A = jnp.where(sound_A, anchors.losses, jnp.nan)
         anchor_losses_P = mean_losses(losses_A, domains_A, domains)
     return Candidates(
@@ -114,4 +118,5 @@ def compare(
         norms=pool.norms if "norms" in settings.reads else None,
         anchor_similarity=similarity_NxA,
         anchor_losses=anchor_losses_P,
+        anchors_dropped=jnp.sum(~sound_A, dtype=jnp.int32),
     )

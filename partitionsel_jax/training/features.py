@@ -136,7 +136,7 @@ def compute(
             sketch,
             microbatch=settings.microbatch,
             normalize=settings.normalize,
-            stacked={path: gradients.scope.is_stacked(path) for path in scoped},
+            stacked=gradients.scope.stacked(scoped),
             scales=None if scales is None else preconditioning.expand(scales),
             span=span,
         )

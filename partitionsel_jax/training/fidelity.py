@@ -11,7 +11,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.selection import diagnostics
@@ -63,17 +62,13 @@ def compare(
       Frobenius norm; "fidelity_pick_overlap", the share of the picks from exact features that the
       features as configured pick too, from a pool cut to these rows and a size cut in proportion.
     """
-    chosen, devices = step.features, jax.lax.axis_size(spmd.AXIS)
-    local = chosen.fidelity_rows // devices
-    some = jax.tree.map(lambda leaf: leaf[:local], pool)
-    # Gathered rows lie device by device.
-    place_F = (
-        jnp.arange(devices)[:, None] * pool.tokens.shape[0] + jnp.arange(local)[None, :]
-    ).reshape(-1)
+    count = step.features.fidelity_rows
+    # Gathered first, so that the rows compared do not depend on how many devices hold them.
+    rows = spmd.share(jax.tree.map(lambda leaf: leaf[:count], spmd.gather(pool)))
     configured, _ = step.featurize(state, frozen, pool, anchors)
-    exact_step = _restricted(step, exact=True)
-    exact, _ = exact_step.featurize(dataclasses.replace(state, kept=None), frozen, some, anchors)
-    configured = _subset(configured, place_F)
+    configured = _first(configured, count)
+    exact_step, fresh = _restricted(step, exact=True), dataclasses.replace(state, kept=None)
+    exact, _ = exact_step.featurize(fresh, frozen, rows, anchors)
     key = jax.random.fold_in(step.key(seed, "selection"), state.step)
     picks, exact_picks = (
         _restricted(step).choose(candidates, key, state.curriculum)[0].indices
@@ -93,8 +88,6 @@ def _restricted(step: Step, exact: bool = False) -> Step:
     features, selection = step.features, step.selection
     rows = features.fidelity_rows
     size = max(1, selection.size * rows // selection.pool)
-    if selection.utility == "full":
-        size = rows
     if exact:
         adam = features.preconditioner != "none"
         features = dataclasses.replace(
@@ -113,18 +106,18 @@ def _restricted(step: Step, exact: bool = False) -> Step:
     )
 
 
-def _subset(candidates: Candidates, place_F: jax.Array) -> Candidates:
-    """The candidates at some places of the pool."""
+def _first(candidates: Candidates, count: int) -> Candidates:
+    """So many candidates from the beginning of the pool."""
 
-    def take(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf[place_F], tree)
+    def cut(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[:count], tree)
 
     return dataclasses.replace(
         candidates,
-        rows=take(candidates.rows),
-        losses=take(candidates.losses),
-        gram=candidates.gram[place_F[:, None], place_F[None, :]],
-        alignment=take(candidates.alignment),
-        norms=take(candidates.norms),
-        anchor_similarity=take(candidates.anchor_similarity),
+        rows=cut(candidates.rows),
+        losses=cut(candidates.losses),
+        gram=candidates.gram[:count, :count],
+        alignment=cut(candidates.alignment),
+        norms=cut(candidates.norms),
+        anchor_similarity=cut(candidates.anchor_similarity),
     )

@@ -12,8 +12,8 @@ from etils import epath
 
 from partitionsel_jax import data
 from partitionsel_jax.evaluation import DomainLosses
+from partitionsel_jax.training import fidelity, records, workdir
 from partitionsel_jax.training import programs as run_programs
-from partitionsel_jax.training import records, workdir
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints
@@ -21,6 +21,7 @@ from partitionsel_jax.training.plan import PlannedRun, expand
 from partitionsel_jax.training.recorder import Recorder
 from partitionsel_jax.training.setup import Setup
 from partitionsel_jax.training.state import TrainState, fingerprint
+from partitionsel_jax.training.step import Step
 
 _LOG = logging.getLogger(__name__)
 
@@ -65,7 +66,9 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
     Raises:
       ValueError: settings or devices that do not fit, or a folder that is another run's.
     """
-    run_setup.choose_devices(run_settings.parse(run.config))
+    settings = run_settings.parse(run.config)
+    devices = run_setup.choose_devices(settings)
+    fidelity.check(Step.create(settings), len(devices))
     workdir.check(run, root)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,10 @@ from partitionsel_jax.training.step import Step
 Devices = tuple[jax.Device, ...]
 # Feature dimension for timing selection where none is set; the time hardly depends on it.
 IDENTITY_STAND_IN = 1024
+# Seconds of timing one thing, after which it is not repeated again.
+PATIENCE_S = 2.0
+# Steps that the mean is taken over at most, where many share features.
+MOST_SHARING = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +105,7 @@ def stage_shares(
 
     The step is one program, which cannot be looked into: selection and update are timed as programs
     of their own (on random unit features and the pool's first rows), and the features are the rest.
+    Where steps share features, the step's time is the mean over steps that do.
     """
     run_choose, run_update = _stages(step, devices)
     rows = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), pool)
@@ -117,15 +123,24 @@ def stage_shares(
     run_step = training_step(step, devices)
     seed, key = np.int32(0), jax.random.key(0)
 
-    def whole():
-        # A copy, since the step takes its state's buffers.
-        copied = jax.tree.map(jnp.copy, state)
-        return run_step(copied, frozen, pool, anchors, seed, reference)
+    def whole(later: int) -> float:
+        def run():
+            # A copy, since the step takes its state's buffers.
+            copied = jax.tree.map(jnp.copy, state)
+            moved = dataclasses.replace(copied, step=copied.step + later)
+            return run_step(moved, frozen, pool, anchors, seed, reference)
+
+        return _seconds(run)
+
+    sharing = min(
+        math.lcm(step.features.anchors_every, step.selection.updates_per_pool), MOST_SHARING
+    )
 
     chosen = _seconds(lambda: run_choose(candidates, key, state.curriculum, pool))
     updated = _seconds(lambda: run_update(state, frozen, result, pool))
     # On a busy machine the parts may seem to take longer than the whole.
-    total = max(_seconds(whole), chosen + updated)
+    mean = sum(map(whole, range(sharing))) / sharing
+    total = max(mean, chosen + updated)
     shares = {"selection": chosen / total, "update": updated / total}
     return {"features": 1.0 - sum(shares.values()), **shares}
 
@@ -148,11 +163,15 @@ def _random_candidates(step: Step, rows: Any) -> Candidates:
 
 
 def _seconds(function: Callable[[], Any], repeats: int = 5) -> float:
-    """Median wall-clock seconds of a call, its results awaited; one call before is not counted."""
-    jax.block_until_ready(function())
+    """Median wall-clock seconds of a call, its results awaited.
+
+    The first call is not counted, unless it alone took longer than `PATIENCE_S`.
+    """
     taken = []
-    for _ in range(repeats):
+    for _ in range(1 + repeats):
         started = time.perf_counter()
         jax.block_until_ready(function())
         taken.append(time.perf_counter() - started)
-    return float(np.median(taken))
+        if sum(taken) > PATIENCE_S:
+            break
+    return float(np.median(taken[1:] or taken))

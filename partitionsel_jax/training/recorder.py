@@ -73,7 +73,8 @@ class Recorder:
             self.flush()
             raise NonFiniteUpdate(
                 f"update {step} in {self._folder} is not finite: loss, gradient norm, update "
-                f"norm {norms}, {record['dropped']} candidates left out, picked examples "
+                f"norm {norms}, {record['dropped']} candidates and "
+                f"{record.get('anchors_dropped', 0)} anchors left out, picked examples "
                 f"{record['ids']}; the state before it is kept; lower optimizer.learning_rate, "
                 "or look at those rows"
             )

@@ -24,6 +24,8 @@ INCIDENTAL = (
     "repeats",
     "seed",
     "data.directory",
+    "features.fidelity_every",
+    "features.fidelity_rows",
     "training.checkpoint_every",
     "training.devices",
     "training.keep_checkpoints",
@@ -99,8 +101,9 @@ class FeatureSettings:
     their rank-one approximation, which is all that the factored path can use.
 
     What makes features cheaper, at a price in fidelity: `tokens` (the window of a row that is
-    looked at, 0 for all of it), `anchors_every` (steps that share their anchors' features, taken at
-    the parameters and moments of the first of them); also `selection.updates_per_pool`.
+    looked at, 0 for all of it; the losses that go with features, in the log and in what reads them,
+    are then those of the window), `anchors_every` (steps that share their anchors' features, taken
+    at the parameters and moments of the first of them); also `selection.updates_per_pool`.
     `sketch_every` is how many steps share a sketch, 0 for all.
 
     Every `fidelity_every` steps, 0 for never, the features of `fidelity_rows` candidates are
@@ -186,8 +189,9 @@ class SelectionSettings:
 
     `reference` is the folder of a finished run whose last parameters are the reference model of
     `reducible_loss`: one of the same model, trained on data that this run does not see.
-    `updates_per_pool` updates in a row pick from the same pool, none of its rows twice, by features
-    that are computed once.
+    `anchor_balance` takes as many anchors from every domain; otherwise their mix is that of the
+    validation rows, and `anchor_mean` "balanced" makes up for it. `updates_per_pool` updates in a
+    row pick from the same pool, none of its rows twice, by features that are computed once.
     """
 
     pool: int
@@ -202,6 +206,7 @@ class SelectionSettings:
     shares: tuple[float, ...] = ()
     temperature: float = 1.0
     curriculum: CurriculumSettings = CurriculumSettings()
+    anchor_balance: bool = True
     anchor_mean: str = "plain"
     ridge: float = 0.0
     swaps: int = 0
@@ -381,10 +386,11 @@ class Settings:
                 f"selection.pool={self.selection.pool} exceeds the training split of "
                 f"{self.data.train * domains} rows: enlarge data.train or shrink the pool"
             )
-        if self.selection.anchors % domains:
+        if self.selection.anchor_balance and self.selection.anchors % domains:
             raise ValueError(
                 f"selection.anchors={self.selection.anchors} must be a multiple of the {domains} "
-                "domains, so that every domain gives as many anchors"
+                "domains, so that every domain gives as many anchors; or set "
+                "selection.anchor_balance=False"
             )
         if self.model.vocab_size < data.ByteTokenizer().vocab_size:
             raise ValueError(
@@ -405,6 +411,15 @@ class Settings:
             raise ValueError(
                 f"features.preconditioner={features.preconditioner!r} follows the optimizer, which "
                 "knows the adapters alone: set features.parameters='lora'"
+            )
+        if not 0 <= features.seed < 2**32:
+            raise ValueError(f"features.seed must lie in 0 .. 2^32 - 1, not {features.seed}")
+        sketched = features.path == "factored" and features.family != "identity"
+        if "norms" in self.selection.reads and sketched:
+            raise ValueError(
+                f"selection.utility={self.selection.utility!r} ranks by gradient norms, which "
+                f"features.path='factored' with features.family={features.family!r} only "
+                "estimates: set features.path='reference', or features.family='identity'"
             )
         if features.sketch_every % self.selection.updates_per_pool:
             raise ValueError(

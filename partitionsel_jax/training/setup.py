@@ -11,9 +11,9 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax import data, evaluation
-from partitionsel_jax.training import fidelity, spmd
 from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import reference as references
+from partitionsel_jax.training import spmd
 from partitionsel_jax.training.settings import Settings
 from partitionsel_jax.training.state import TrainState
 from partitionsel_jax.training.step import Step
@@ -132,7 +132,6 @@ def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
         if any(counts.values()):
             _LOG.warning("rows %s in data.length=%d: %s", what, settings.data.length, dict(counts))
     step = Step.create(settings)
-    fidelity.check(step, len(devices))
     reference = None
     if "reference_losses" in settings.selection.reads:
         reference = spmd.replicate(references.load(settings), devices)
@@ -141,6 +140,7 @@ def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
         pool_size=settings.selection.pool,
         anchor_size=settings.selection.anchors,
         seed=settings.seed,
+        anchor_balance=settings.selection.anchor_balance,
         pool_every=settings.selection.updates_per_pool,
         anchor_every=settings.features.anchors_every,
     )

@@ -6,7 +6,6 @@ T tokens. Rows arrive sharded over the devices and everything else is replicated
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,6 +29,7 @@ from partitionsel_jax.selection.problem import make_pool
 from partitionsel_jax.training import features as row_features
 from partitionsel_jax.training import optimizer as optimizers
 from partitionsel_jax.training import spmd
+from partitionsel_jax.training.accumulation import accumulated
 from partitionsel_jax.training.candidates import Candidates, compare, mean_losses
 from partitionsel_jax.training.features import Kept
 from partitionsel_jax.training.settings import (
@@ -221,10 +221,14 @@ class Step:
         count, total = pool.tokens.shape[0], pool.tokens.shape[0] + anchors.tokens.shape[0]
         kept = state.kept
         fresh_pool, fresh_anchors = self._fresh(state.step)
+        follows = self.features.preconditioner != "none"
+        if follows:
+            # The first moments come with the first update: what was kept knows a geometry of none.
+            first = state.step == 1
+            fresh_pool, fresh_anchors = fresh_pool | first, fresh_anchors | first
         span = None
         if kept is not None:
             span = jnp.where(fresh_pool, 0, count), jnp.where(fresh_anchors, total, count)
-        follows = self.features.preconditioner != "none"
         local = row_features.compute(
             self.model,
             self.scope,
@@ -354,6 +358,8 @@ class Step:
             record["anchor_losses"] = candidates.anchor_losses
             record["anchor_gains"] = curriculum.gains
         if chosen.needs_features:
+            assert candidates.anchors_dropped is not None  # as there are features
+            record["anchors_dropped"] = candidates.anchors_dropped
             _, record["conflicting_pairs"] = diagnostics.conflicting_pairs(
                 candidates.gram, result.indices
             )
@@ -400,7 +406,7 @@ class Step:
             return (weights * losses).sum() / count, (counted * losses).sum() / count
 
         local = spmd.share((picks, weights_K, picked_K.astype(jnp.float32)))
-        loss, gradient = _accumulated(objective, state.parameters, local, self.microbatch)
+        loss, gradient = accumulated(objective, state.parameters, local, self.microbatch)
         loss, gradient = jax.lax.psum((loss, gradient), spmd.AXIS)
         norm = optax.tree.norm(gradient)
         changes, optimizer = self.transformation.update(gradient, state.optimizer, state.parameters)
@@ -481,36 +487,3 @@ class Step:
 def _either(condition: jax.Array, this: Any, that: Any) -> Any:
     """One of two pytrees of the same structure."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), this, that)
-
-
-def _accumulated(
-    objective: Callable[[Any, Any], tuple[jax.Array, jax.Array]],
-    parameters: Any,
-    rows: Any,
-    microbatch: int,
-) -> tuple[jax.Array, Any]:
-    """The second value of `objective`, and the gradient of the first, summed over microbatches.
-
-    Args:
-      objective: (parameters, rows) -> two sums over the rows; all-zero rows add nothing.
-      parameters: what is differentiated.
-      rows: a pytree whose leaves have a leading axis.
-      microbatch: rows at once; 0 for all.
-    """
-    differentiated = jax.value_and_grad(objective, has_aux=True)
-    count = jax.tree.leaves(rows)[0].shape[0]
-    if not microbatch or microbatch >= count:
-        (_, value), gradient = differentiated(parameters, rows)
-        return value, gradient
-    pieces = -(-count // microbatch)
-
-    def split(leaf: jax.Array) -> jax.Array:
-        filled = jnp.pad(leaf, [(0, pieces * microbatch - count)] + [(0, 0)] * (leaf.ndim - 1))
-        return filled.reshape(pieces, microbatch, *leaf.shape[1:])
-
-    def add(total: tuple[jax.Array, Any], part: Any) -> tuple[tuple[jax.Array, Any], None]:
-        (_, value), gradient = differentiated(parameters, part)
-        return jax.tree.map(jnp.add, total, (value, gradient)), None
-
-    nothing = jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters)
-    return jax.lax.scan(add, nothing, jax.tree.map(split, rows))[0]

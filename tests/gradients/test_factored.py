@@ -112,7 +112,7 @@ def reference(model, scope, sketch, parameters, rows, microbatch=3):
         sketch,
         microbatch=microbatch,
         normalize=False,
-        stacked={path: gradients.scope.is_stacked(path) for path in scoped},
+        stacked=gradients.scope.stacked(scoped),
     )
 
 

@@ -164,7 +164,7 @@ def test_both_paths_scale_alike_by_factored_moments(family, kind, last):
             scoped,
             rows,
             scales=preconditioning.expand(scales),
-            stacked={path: gradients.scope.is_stacked(path) for path in scoped},
+            stacked=gradients.scope.stacked(scoped),
             **chosen,
         )
         return factored, reference.vectors, unscaled

@@ -430,6 +430,44 @@ def test_diagnostics_are_the_same_from_features():
 
 
 GRAM, ALIGNMENT, DOMAINS = np.eye(9), np.ones(9), np.zeros(9, int)
+
+
+def test_relative_error_is_that_of_the_frobenius_norm_whatever_the_scale():
+    rng = np.random.default_rng(0)
+    exact, off = rng.normal(size=(2, 6, 6))
+    for scale in (1.0, 1e-30, 1e30):
+        found = diagnostics.relative_error(scale * (exact + 0.1 * off), scale * exact)
+        truth = 0.1 * np.linalg.norm(off) / np.linalg.norm(exact)
+        np.testing.assert_allclose(found, truth, rtol=1e-5)
+    assert diagnostics.relative_error(exact, exact) == 0.0
+    assert diagnostics.relative_error(np.zeros(3), np.zeros(3)) == 0.0
+    assert diagnostics.relative_error(np.ones(3), np.zeros(3)) == np.inf
+
+
+def test_relative_error_leaves_out_what_has_no_truth_and_hides_no_broken_estimate():
+    exact = np.array([1.0, np.nan, 2.0])
+    assert diagnostics.relative_error(np.array([1.0, 7.0, 2.0]), exact) == 0.0
+    assert diagnostics.relative_error(np.array([1.0, np.nan, 2.0]), exact) == 0.0
+    assert diagnostics.relative_error(np.array([1.0, 7.0, np.nan]), exact) == np.inf
+    assert np.isnan(diagnostics.relative_error(np.ones(1), np.full(1, np.nan)))
+    with pytest.raises(ValueError, match=r"one shape, got \(3,\) and \(2,\)"):
+        diagnostics.relative_error(np.ones(3), np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("indices", "reference", "share"),
+    [
+        ([3, 1, 2], [1, 2, 3], 1.0),
+        ([3, 1], [1, 9], 0.5),
+        ([-1, 4], [-1, 5], 0.0),
+        ([-1], [-1], 1.0),
+    ],
+)
+def test_pick_overlap_is_the_share_of_the_reference_that_is_picked(indices, reference, share):
+    found = jax.jit(diagnostics.pick_overlap)(jnp.array(indices), jnp.array(reference))
+    assert found == share
+
+
 BAD_CALLS = {
     "gram of no square": (
         lambda: diagnostics.redundancy(np.ones((9, 4)), np.arange(2)),

@@ -5,6 +5,7 @@ import pytest
 from partitionsel_jax import selection
 from partitionsel_jax.training import plan
 from partitionsel_jax.training import settings as run_settings
+from partitionsel_jax.training import setup as run_setup
 
 
 def changed(config, dotted, value):
@@ -119,6 +120,7 @@ def test_a_floor_that_the_domains_cannot_all_have_is_refused(tiny):
 
 def test_every_utility_has_what_it_reads(tiny):
     tiny.selection.update({"pool": 8, "reference": "somewhere"})
+    tiny.features.path = "reference"
     for utility, entry in selection.UTILITIES.items():
         tiny.selection.utility = utility
         chosen = run_settings.parse(tiny.to_dict()).selection
@@ -135,10 +137,37 @@ def test_a_missing_field_is_named(tiny):
 
 def test_the_hash_ignores_seed_and_place_and_nothing_else(tiny):
     base = run_settings.config_hash(tiny.to_dict())
-    for field, value in (("seed", 5), ("data.directory", "x"), ("training.devices", 2)):
+    incidental = {"seed": 5, "data.directory": "x", "training.devices": 2}
+    for field, value in (incidental | {"features.fidelity_every": 3}).items():
         assert run_settings.config_hash(changed(tiny, field, value)) == base
     for field, value in (("selection.ridge", 0.1), ("data.seed", 5), ("training.updates", 9)):
         assert run_settings.config_hash(changed(tiny, field, value)) != base
+
+
+def test_norms_that_a_sketch_only_estimates_are_not_ranked_by(tiny):
+    tiny.selection.utility = "grad_norm"
+    with pytest.raises(ValueError, match=r"only estimates: set features\.path='reference'"):
+        run_settings.parse(tiny.to_dict())
+    for exact in ({"path": "reference"}, {"path": "factored", "family": "identity", "dim": 0}):
+        tiny.features.update(exact)
+        run_settings.parse(tiny.to_dict())
+
+
+def test_anchors_of_any_number_need_not_be_balanced(tiny):
+    tiny.selection.anchors = 7
+    with pytest.raises(ValueError, match=r"or set selection\.anchor_balance=False"):
+        run_settings.parse(tiny.to_dict())
+    tiny.selection.anchor_balance = False
+    settings = run_settings.parse(tiny.to_dict())
+    setup = run_setup.prepare(settings, run_setup.choose_devices(settings))
+    assert len(setup.pools[0][1].id) == 7
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_sketch_seed_that_no_key_can_hold_is_refused(tiny, seed):
+    tiny.features.seed = seed
+    with pytest.raises(ValueError, match=r"features\.seed must lie in 0 \.\. 2\^32 - 1"):
+        run_settings.parse(tiny.to_dict())
 
 
 def test_methods_and_repeats_expand_to_runs_of_their_own(tiny):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import data, selection
-from partitionsel_jax.training import features, loop, spmd
+from partitionsel_jax.training import features, loop, programs, spmd
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training.step import Step
 from tests.training.conftest import tiny_config
@@ -343,3 +343,40 @@ def test_settings_that_cannot_be_had_are_refused_by_name(tiny, changes, message)
         tiny.update_from_flattened_dict(changes)
     with pytest.raises(ValueError, match=message):
         run_settings.parse(tiny.to_dict())
+
+
+def test_what_was_kept_before_there_were_moments_is_not_used_with_them():
+    """Features of step 0 know no preconditioner; those of step 1 do, and are kept in turn."""
+    step = step_of(anchors_every=4, updates_per_pool=4, preconditioner="adam_factored")
+    states, records = run(step, 3)
+    before, first, second, third = (state.kept for state in states)
+    for part in ("pool", "anchors"):
+        assert not np.array_equal(getattr(before, part).losses, getattr(first, part).losses)
+        assert not np.array_equal(getattr(first, part).losses, getattr(second, part).losses)
+        equal(getattr(third, part), getattr(second, part))
+    # The rows that step 0 took stay taken.
+    picked = np.concatenate([record["indices"] for record in records])
+    assert len(set(picked.tolist())) == len(picked)
+
+
+def test_anchors_without_a_response_are_left_out_and_counted():
+    step = step_of()
+    state, frozen = step.initial(1)
+    pool, found = rows(POOL, 1), {}
+    for without in ((), (1, 2), range(ANCHORS)):
+        parts = [spmd.shard(part, 1) for part in (pool, rows(ANCHORS, 51, without))]
+        _, record = program(step)(state, frozen, *parts, jnp.int32(0))
+        found[len(without)] = int(record["anchors_dropped"]), int(sum(record["picks"]))
+    # Without any anchor nothing can be told apart, and nothing is picked.
+    assert found == {0: (0, 4), 2: (2, 4), ANCHORS: (ANCHORS, 0)}
+
+
+def test_the_time_of_a_step_is_the_mean_over_those_that_share(monkeypatch):
+    step = step_of(**SHARING)
+    state, frozen = step.initial(1)
+    parts = [spmd.shard(part, 1) for part in seen_at(step, 0)]
+    taken = iter([1.0, 2.0, 30.0, 4.0, 14.0, 20.0, 12.0, 4.0])  # selection, update, six steps
+    monkeypatch.setattr(programs, "_seconds", lambda function: next(taken))
+    shares = programs.stage_shares(step, tuple(jax.devices()[:1]), state, frozen, *parts)
+    assert shares == pytest.approx({"features": 11 / 14, "selection": 1 / 14, "update": 2 / 14})
+    assert next(taken, None) is None

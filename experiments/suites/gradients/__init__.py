@@ -1,21 +1,22 @@
-"""Gradient features: what they cost, what a whole step costs, and how faithful they are."""
+"""Gradient features: what they cost, and how faithful they are."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.suites.gradients import cost, fidelity, passes, step, trained
+from experiments.suites import passes
+from experiments.suites.gradients import cost, fidelity, trained
 from experiments.suites.measuring import Results
 
-PARTS = ("cost", "step", "fidelity")
+PARTS = ("cost", "fidelity")
 
 
 def run(*, sizes: Sequence[str] | None, repeats: int, large: bool) -> Results:
     """Measures the parts of the suite.
 
     Args:
-      sizes: some of `PARTS`; None for all, `step` only if `large`.
+      sizes: some of `PARTS`; None for all.
       repeats: timed runs of each pass, >= 1; slow ones get fewer.
-      large: also the step, and passes that hold a whole gradient per row.
+      large: also passes that hold a whole gradient per row.
 
     Returns:
       Tables, and the numbers of every part under its name.
@@ -23,14 +24,12 @@ def run(*, sizes: Sequence[str] | None, repeats: int, large: bool) -> Results:
     Raises:
       ValueError: sizes that are no parts.
     """
-    chosen = parse(sizes, large)
+    chosen = parse(sizes)
     numbers: dict[str, Any] = {}
     drawn = []
     for part in chosen:
         if part == "cost":
             found = cost.run(passes.cost_shape(), repeats=repeats, large=large)
-        elif part == "step":
-            found = step.run(passes.step_shape(), repeats=repeats)
         else:
             found = fidelity.run(trained.fidelity_shape())
         numbers[part], text = found
@@ -38,14 +37,14 @@ def run(*, sizes: Sequence[str] | None, repeats: int, large: bool) -> Results:
     return Results(numbers, "\n\n".join(drawn))
 
 
-def parse(sizes: Sequence[str] | None, large: bool) -> tuple[str, ...]:
+def parse(sizes: Sequence[str] | None) -> tuple[str, ...]:
     """The parts to measure, each once, in the order of `PARTS`; ValueError for anything else."""
     if sizes is None:
-        return tuple(part for part in PARTS if large or part != "step")
+        return PARTS
     named = {size.strip() for size in sizes}
     if not named or not named <= set(PARTS):
         raise ValueError(
             f"sizes of the gradients suite must be some of {list(PARTS)}, got {list(sizes)}; write "
-            "e.g. --sizes=cost,fidelity, or leave --sizes out."
+            "e.g. --sizes=cost, or leave --sizes out."
         )
     return tuple(part for part in PARTS if part in named)

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.suites.gradients import passes
-from experiments.suites.gradients.operations import Row as Cost
-from experiments.suites.gradients.passes import CostShape, Pass
-from experiments.suites.measuring import number, ratio, table
+from experiments.suites import passes
+from experiments.suites.measuring import at_most, number, ratio, table
+from experiments.suites.operations import RowCost
+from experiments.suites.passes import CostShape, Pass
 from partitionsel_jax import models
 from partitionsel_jax.data import Rows
 from partitionsel_jax.gradients import Features, Scope
@@ -30,7 +30,7 @@ NOTES = """\
   parameters holds a whole gradient per row: one row at a time, and with --large only.
 * `forward` and `ordinary` (loss and gradient) exist with this project's loss and through logits of
   all tokens. `ratio` is to the faster of the two: of `ordinary` in the same scope, or of `forward`
-  for features of the last layers. `memory ratio` is always to that `ordinary` pass.
+  for features of the last layers. `memory ratio` is always to the `ordinary` pass that needs less.
 * Memory is what the compiled program needs beside its arguments: temporary, and for its results.
   `device peak` is the backend's own count since the process started, read as the passes ran for the
   first time, smallest first; a dash where that did not raise it, or where there is no such count.
@@ -46,7 +46,7 @@ class Method:
       name: in the table.
       group: passes of one group are the same work; the fastest of them is a yardstick.
       yardstick: the group that its time is relative to, None for yardsticks.
-      memory_yardstick: the same of its memory.
+      memory_yardstick: the group whose smallest member its memory is relative to.
       target: most that the ratio of times should be, or None.
       operations: floating-point operations of it.
       compiled: the program.
@@ -81,18 +81,21 @@ def run(shape: CostShape, *, repeats: int, large: bool) -> tuple[dict[str, Any],
     )
     # The ceiling is the best of a product, so that no share of it is flattered.
     ceiling = 2e3 * shape.product**3 / timings[PRODUCT].fastest
-    best = {
-        group: min(
-            (method for method in methods if method.group == group),
-            key=lambda method: timings[method.name].median,
-        )
+    groups = {
+        group: [method for method in methods if method.group == group]
         for group in {method.group for method in methods}
+    }
+    best = {
+        group: min(members, key=lambda method: timings[method.name].median)
+        for group, members in groups.items()
     }
     rows = []
     for method in methods:
         timing = timings[method.name]
         yardstick = None if method.yardstick is None else best[method.yardstick]
-        spacious = best[method.memory_yardstick].compiled
+        smallest = min(
+            groups[method.memory_yardstick], key=lambda method: method.compiled.bytes or 0
+        )
         rate = 1e3 * method.operations / timing.median
         rows.append(
             {
@@ -103,8 +106,8 @@ def run(shape: CostShape, *, repeats: int, large: bool) -> tuple[dict[str, Any],
                 "target": method.target,
                 "compile_seconds": method.compiled.compile_seconds,
                 "bytes": method.compiled.bytes,
-                "memory_yardstick": best[method.memory_yardstick].name,
-                "memory_ratio": ratio(method.compiled.bytes, spacious.bytes),
+                "memory_yardstick": smallest.name,
+                "memory_ratio": ratio(method.compiled.bytes, smallest.compiled.bytes),
                 "memory_target": MEMORY_TARGET if method.target else None,
                 "device_peak_bytes": peaks[method.name],
                 "tokens_per_second": 1e3 * shape.rows * shape.tokens / timing.median,
@@ -141,7 +144,7 @@ def _methods(shape: CostShape, kind: str, large: bool) -> list[Method]:
     rows = jax.tree.map(
         jnp.asarray, passes.random_rows(shape.rows, shape.tokens, config.vocab_size)
     )
-    cost = Cost(config, model.lora, shape.tokens, passes.counted(shape.tokens))
+    cost = RowCost(config, model.lora, shape.tokens, passes.counted(shape.tokens))
     cost_logits = dataclasses.replace(cost, response=shape.tokens)
     forward, ordinary = f"forward, {kind}", f"ordinary, {kind}"
 
@@ -229,11 +232,11 @@ def _draw(shape: CostShape, numbers: dict[str, Any]) -> str:
                 f"{number(time['lower'])} … {number(time['upper'])}",
                 str(time["runs"]),
                 number(row["ratio"], ".2f"),
-                limit(row["target"]),
+                at_most(row["target"]),
                 number(row["compile_seconds"], ".1f"),
                 number(_mebibytes(row["bytes"])),
                 number(row["memory_ratio"], ".2f"),
-                limit(row["memory_target"]),
+                at_most(row["memory_target"]),
                 number(_mebibytes(row["device_peak_bytes"])),
                 number(row["tokens_per_second"]),
                 number(row["operations"] / 1e9),
@@ -255,11 +258,6 @@ def _draw(shape: CostShape, numbers: dict[str, Any]) -> str:
         f"\n\nLeft out: {name} (--large measures it)." for name in numbers["left_out"]
     )
     return f"{said}\n\n{table(headings.split(';'), lines)}{omitted}\n\n{NOTES}"
-
-
-def limit(target: float | None) -> str:
-    """A target in a table's cell."""
-    return "–" if target is None else f"≤ {target:g}"
 
 
 def _mebibytes(size: int | None) -> float | None:

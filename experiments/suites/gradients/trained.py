@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import quickstart
-from experiments.suites.gradients import passes
+from experiments.suites import passes
 from partitionsel_jax import gradients, models
 from partitionsel_jax.data import Rows
 from partitionsel_jax.models import parameters as trees

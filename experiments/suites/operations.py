@@ -16,7 +16,7 @@ Matrix = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class RowCost:
     """What one row costs.
 
     Attributes:

@@ -9,14 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.suites.measuring import Timing
+from experiments.suites.measuring import Timing, interleave
 from partitionsel_jax.data import Rows
 from partitionsel_jax.models import DecoderConfig, LoRAConfig
 
-# Runs longer than SLOW_S are repeated SLOW_RUNS times at most; longer than LONG_S, LONG_RUNS times,
-# the first of which counts.
-SLOW_S, SLOW_RUNS = 1.0, 5
-LONG_S, LONG_RUNS = 10.0, 2
+# Seconds of timed runs of one pass, and runs of it however long they are.
+PATIENCE_S, LEAST_RUNS = 20.0, 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,34 +174,15 @@ def device_peak() -> int | None:
 
 
 def time_by_turns(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
-    """Times methods by turns, as `measuring.interleave`, with a patience made for slow ones.
+    """Times methods as `measuring.interleave`, with a patience made for slow ones."""
 
-    Args:
-      runs: name -> a run, which returns when its result is there.
-      repeats: timed runs of each, >= 1; fewer of slow ones (see `SLOW_S` and `LONG_S`).
-    """
-    seconds: dict[str, list[float]] = {}
-    planned = {}
-    for name, run in runs.items():
-        first = _seconds(run)
-        slow = SLOW_RUNS if first <= LONG_S else LONG_RUNS
-        planned[name] = repeats if first <= SLOW_S else min(repeats, slow)
-        seconds[name] = [first] if first > LONG_S else []
-    for turn in range(max(planned.values(), default=0)):
-        # Another method goes first every time.
-        for name in list(runs)[turn % len(runs) :] + list(runs)[: turn % len(runs)]:
-            if len(seconds[name]) < planned[name]:
-                seconds[name].append(_seconds(runs[name]))
-    return {name: _timing(found) for name, found in seconds.items()}
+    def without_result(run: Callable[[], Any]) -> Callable[[], None]:
+        def call() -> None:
+            run()
 
+        return call
 
-def _seconds(run: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
-
-
-def _timing(seconds: list[float]) -> Timing:
-    times = 1e3 * np.quantile(seconds, (0.5, 0.25, 0.75, 0.0))
-    median, lower, upper, fastest = times.tolist()
-    return Timing(median, lower, upper, fastest, len(seconds))
+    # Whole gradients of all passes would not fit into memory side by side.
+    calls = {name: without_result(run) for name, run in runs.items()}
+    timed = interleave(calls, repeats, patience=PATIENCE_S, least=LEAST_RUNS)
+    return {name: timing for name, (timing, _) in timed.items()}
