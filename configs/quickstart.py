@@ -40,8 +40,6 @@ def get_config(text=None):
     config.methods.partitionsel = {}
     config.methods.random = {"selection": {"utility": "random", "rule": "greedy", "swaps": 0}}
     config.data.tasks.update(dict(QUICKSTART_TASKS))
-    # The features that the table above was measured with.
-    config.features.update({"path": "reference", "family": "srht", "dim": 512})
     config.data.spoilt.kind = arguments.spoilt
     config.data.spoilt.share = 0.0 if arguments.spoilt == "none" else arguments.share
     if arguments.smoke:

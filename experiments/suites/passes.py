@@ -14,7 +14,7 @@ from partitionsel_jax.data import Rows
 from partitionsel_jax.models import DecoderConfig, LoRAConfig
 
 # Seconds of timed runs of one pass, and runs of it however long they are.
-PATIENCE_S, LEAST_RUNS = 20.0, 2
+PATIENCE_S, LEAST_RUNS = 20.0, 3
 
 
 @dataclasses.dataclass(frozen=True)

@@ -200,7 +200,8 @@ def _fit(
     for step, rows in enumerate(data.prefetch(setup.pools, start, last), start + 1):
         pool, anchors = (setup.shard(part) for part in rows)
         compared = {}
-        if every and (step - 1) % every == 0:
+        # At multiples, so that what steps share is old where the two numbers are the same.
+        if every and step % every == 0:
             with clock.pause(), spent.evaluating():
                 inputs = (state, frozen, pool, anchors, setup.seed)
                 compared = jax.block_until_ready(setup.fidelity(*inputs))
