@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from partitionsel_jax.training import settings as run_settings
+from partitionsel_jax.training.essentials import flatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class PlannedRun:
 
 
 def _override(config: dict[str, Any], changes: Mapping[str, Any], method: str) -> None:
-    for dotted, value in run_settings.flatten(changes).items():
+    for dotted, value in flatten(changes).items():
         *sections, last = dotted.split(".")
         target = config
         for section in sections:

@@ -26,8 +26,12 @@ class Program:
         if shapes in self._compiled:
             return 0.0
         started = time.perf_counter()
-        self._compiled[shapes] = self._function.lower(*arguments).compile()
+        self._compiled[shapes] = self.lower(*arguments).compile()
         return time.perf_counter() - started
+
+    def lower(self, *arguments: Any) -> Any:
+        """The program for arrays or shapes of arrays, as `jax.stages.Lowered`: to be looked at."""
+        return self._function.lower(*arguments)
 
     def __call__(self, *arguments: Any) -> Any:
         self.compile(*arguments)

@@ -9,6 +9,7 @@ from etils import epath
 
 from partitionsel_jax import __version__
 from partitionsel_jax.training import settings as run_settings
+from partitionsel_jax.training.essentials import config_hash, essentials
 from partitionsel_jax.training.plan import PlannedRun
 from partitionsel_jax.training.records import read_json, write_json
 
@@ -60,7 +61,7 @@ def claim(run: PlannedRun, root: epath.PathLike, device: str) -> epath.Path:
         {
             "method": run.method,
             "seed": run.seed,
-            "config_hash": run_settings.config_hash(run.config),
+            "config_hash": config_hash(run.config),
             "domains": list(parsed.data.tasks),
             "updates": parsed.training.updates,
             "pool_size": parsed.selection.pool,
@@ -77,9 +78,9 @@ def claim(run: PlannedRun, root: epath.PathLike, device: str) -> epath.Path:
 
 def _check_same(run: PlannedRun, path: epath.Path) -> None:
     stored = read_json(path)
-    theirs = run_settings.essentials(stored["config"]) | {"seed": stored["seed"]}
+    theirs = essentials(stored["config"]) | {"seed": stored["seed"]}
     # Through JSON, so that tuples and lists compare equal.
-    ours = run_settings.essentials(run.config) | {"seed": run.seed}
+    ours = essentials(run.config) | {"seed": run.seed}
     changed = [
         f"{field}: {theirs.get(field)!r} there, {ours.get(field)!r} now"
         for field in sorted(theirs.keys() | ours.keys())

@@ -59,8 +59,18 @@ def two_blocks():
     return pairs
 
 
+def a_ragged_block():
+    """Dense vectors of four coordinates more than a block holds, f32[1, 2, BLOCK + 4]."""
+    pairs = np.random.default_rng(1).normal(size=(1, 2, sketches.BLOCK + 4)).astype(np.float32)
+    pairs[:, :, -4:] *= 30
+    return pairs
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("make_pairs", "dim"), [(one_block, 7), (one_block, 300), (two_blocks, 7)])
+@pytest.mark.parametrize(
+    ("make_pairs", "dim"),
+    [(one_block, 7), (one_block, 300), (two_blocks, 7), (a_ragged_block, 13)],
+)
 def test_inner_products_are_unbiased_and_within_the_stated_variance(family, make_pairs, dim):
     pairs = make_pairs()
     dim = pairs.shape[-1] if family == "identity" else dim

@@ -6,6 +6,7 @@ from partitionsel_jax import selection
 from partitionsel_jax.training import plan
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
+from partitionsel_jax.training.essentials import config_hash
 
 
 def changed(config, dotted, value):
@@ -136,12 +137,12 @@ def test_a_missing_field_is_named(tiny):
 
 
 def test_the_hash_ignores_seed_and_place_and_nothing_else(tiny):
-    base = run_settings.config_hash(tiny.to_dict())
+    base = config_hash(tiny.to_dict())
     incidental = {"seed": 5, "data.directory": "x", "training.devices": 2}
     for field, value in (incidental | {"features.fidelity_every": 3}).items():
-        assert run_settings.config_hash(changed(tiny, field, value)) == base
+        assert config_hash(changed(tiny, field, value)) == base
     for field, value in (("selection.ridge", 0.1), ("data.seed", 5), ("training.updates", 9)):
-        assert run_settings.config_hash(changed(tiny, field, value)) != base
+        assert config_hash(changed(tiny, field, value)) != base
 
 
 def test_norms_that_a_sketch_only_estimates_are_not_ranked_by(tiny):

@@ -124,6 +124,19 @@ def test_a_second_call_does_not_compile_again(step):
     assert int(second["dropped"]) == 0 and first["loss"] != second["loss"]
 
 
+def test_the_program_does_not_grow_with_the_depth(tiny):
+    """Else the time to compile it would."""
+    rows = spmd.shard(random_rows(16, 1), 1), spmd.shard(random_rows(8, 2), 1)
+    lines = []
+    for layers in (3, 7):
+        tiny.model.layers = layers
+        step = Step.create(run_settings.parse(tiny.to_dict()))
+        state = jax.eval_shape(lambda step=step: start(step))
+        lowered = mapped(step, 1).lower(state, {}, *rows, jnp.int32(0))
+        lines.append(len(lowered.as_text().splitlines()))
+    assert lines[0] == lines[1]
+
+
 def test_a_non_finite_update_leaves_the_state_as_it_was(step):
     state = start(step)
     broken = dataclasses.replace(
