@@ -5,22 +5,23 @@ most 15 % of its picks are garbled.
 
 Command, and what to expect of it (two CPU cores, jax 0.10.2):
 
-    python -m experiments.train --config=configs/quickstart.py --workdir=DIR          4.5 minutes
-    python -m experiments.train --config=configs/quickstart.py:seeds=3 --workdir=DIR  14 minutes
+    python -m experiments.train --config=configs/quickstart.py --workdir=DIR          2.5 minutes
+    python -m experiments.train --config=configs/quickstart.py:seeds=3 --workdir=DIR  6.5 minutes
 
 |                        | PartitionSel    | random          |
 |------------------------|-----------------|-----------------|
-| final validation loss  | 1.457 ± 0.014   | 1.603 ± 0.016   |
-| updates to target      | 0.42 ± 0.10     | 1               |
-| garbled picks          | 8.0 %           | 30.6 %          |
-| test accuracy          | 13.0 ± 1.8 %    | 20.1 ± 4.2 %    |
+| final validation loss  | 1.453 ± 0.019   | 1.603 ± 0.016   |
+| updates to target      | 0.45 ± 0.13     | 1               |
+| garbled picks          | 7.7 %           | 30.6 %          |
+| test accuracy          | 12.8 ± 1.0 %    | 20.1 ± 4.2 %    |
 
 Mean ± standard deviation over seeds 4, 5 and 6, which no setting was chosen by. How the settings
 came about: seed 0 was the pilot. On an earlier task list and 300 updates, random picks ended at
 1.594, 1.477 and 1.478 with learning rates 1e-3, 2e-3 and 4e-3. With `gcd` for `basic_arithmetic`
 and rows of 80 tokens, seeds 1 to 3 gave 0.47 ± 0.02 of the updates; rows were then lengthened to
-96, and `gcd` replaced, because prompts were cut. The settings as they stand gave 0.40 ± 0.04 on
-seeds 1 to 3.
+96, and `gcd` replaced, because prompts were cut. With features by `vmap(grad)` and an srht sketch of
+dimension 512, seeds 1 to 3 then gave 0.40 ± 0.04, and seeds 4 to 6 0.42 ± 0.10; the table is by the
+default, the factored path, to which nothing else was adapted.
 """
 
 from configs import common
