@@ -163,15 +163,14 @@ def _random_candidates(step: Step, rows: Any) -> Candidates:
 
 
 def _seconds(function: Callable[[], Any], repeats: int = 5) -> float:
-    """Median wall-clock seconds of a call, its results awaited.
+    """Median wall-clock seconds of a call, its results awaited; fewer repeats of a slow one.
 
-    The first call is not counted, unless it alone took longer than `PATIENCE_S`.
+    One call before is not counted: it may compile.
     """
-    taken = []
-    for _ in range(1 + repeats):
+    jax.block_until_ready(function())
+    taken: list[float] = []
+    while len(taken) < repeats and sum(taken) <= PATIENCE_S:
         started = time.perf_counter()
         jax.block_until_ready(function())
         taken.append(time.perf_counter() - started)
-        if sum(taken) > PATIENCE_S:
-            break
-    return float(np.median(taken[1:] or taken))
+    return float(np.median(taken))

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -369,6 +370,21 @@ def test_anchors_without_a_response_are_left_out_and_counted():
         found[len(without)] = int(record["anchors_dropped"]), int(sum(record["picks"]))
     # Without any anchor nothing can be told apart, and nothing is picked.
     assert found == {0: (0, 4), 2: (2, 4), ANCHORS: (ANCHORS, 0)}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "calls", "median"), [([9, 0.1, 0.3, 0.1, 0.1, 0.1], 6, 0.1), ([60, 5], 2, 5.0)]
+)
+def test_a_stage_is_timed_after_a_call_that_may_compile(monkeypatch, seconds, calls, median):
+    now, made = [0.0], []
+
+    def stage():
+        now[0] += seconds[len(made)]
+        made.append(1)
+
+    clock = types.SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr(programs, "time", clock)
+    assert programs._seconds(stage) == pytest.approx(median) and len(made) == calls
 
 
 def test_the_time_of_a_step_is_the_mean_over_those_that_share(monkeypatch):
