@@ -88,8 +88,8 @@ class FeatureSettings:
     What makes features cheaper, at a price in fidelity: `tokens` (the window of a row that is
     looked at, 0 for all of it; the losses that go with features, in the log and in what reads them,
     are then those of the window), `anchors_every` (steps that share their anchors' features, taken
-    at the parameters and moments of the first of them); also `selection.updates_per_pool`.
-    `sketch_every` is how many steps share a sketch, 0 for all.
+    at the parameters and moments of the first of them, or of the first that has moments); also
+    `selection.updates_per_pool`. `sketch_every` is how many steps share a sketch, 0 for all.
 
     Every `fidelity_every` steps, 0 for never, the features of `fidelity_rows` candidates are
     compared with exact gradients, where the utility reads features at all.
