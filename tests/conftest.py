@@ -16,5 +16,13 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_programs_go_with_their_module():
+    """Every one of them is mapped into memory, and Linux allows a process 65,530 mappings."""
+    yield
+    jax.clear_caches()
