@@ -58,10 +58,20 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     except kinds as error:
         # Config files report through a whole traceback in the message; its last line says it.
         lines = str(error).replace("\\n", "\n").replace("\\", "").strip().splitlines()
-        what = lines[-1].strip(" '\"") if lines else type(error).__name__
+        what = _unquoted(lines[-1].strip()) if lines else type(error).__name__
         where = "config field: " if isinstance(error, KeyError | AttributeError) else ""
         print(f"error: {where}{what}", file=sys.stderr)
         sys.exit(1)
+
+
+def _unquoted(line: str) -> str:
+    """Without quotes around it, or without what is left of them; those inside stay."""
+    for quote in "'\"":
+        if line.count(quote) == 2 and line[0] == line[-1] == quote:
+            line = line[1:-1]
+        while line.endswith(quote) and line.count(quote) % 2:
+            line = line[:-1].rstrip()
+    return line
 
 
 def show_report(report: "Report") -> None:

@@ -40,8 +40,8 @@ class DecoderConfig:
       chunk_vocab, chunk_tokens: the largest block of logits that is held; see `losses.Chunks`.
 
     Raises:
-      ValueError: a size below 1, heads that kv_heads does not divide, an odd head_dim, or an
-        unknown dtype or remat policy.
+      ValueError: a size below 1, a theta or epsilon that is not positive, heads that kv_heads does
+        not divide, an odd head_dim, or an unknown dtype or remat policy.
     """
 
     vocab_size: int
@@ -79,6 +79,9 @@ class DecoderConfig:
                 )
         if self.remat not in REMAT:
             raise ValueError(f"model.remat must be one of {list(REMAT)}, not {self.remat!r}")
+        for name in ("rope_theta", "norm_eps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"model.{name} must be > 0, not {getattr(self, name)}")
         for name, least in (("chunk_vocab", 1), ("chunk_tokens", 0)):
             if getattr(self, name) < least:
                 raise ValueError(

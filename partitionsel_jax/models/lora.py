@@ -18,7 +18,8 @@ class LoRAConfig:
       targets: names out of `PROJECTIONS`.
 
     Raises:
-      ValueError: negative rank, or a target that is no projection of the decoder.
+      ValueError: negative rank, an alpha that is not positive, or a target that is no projection
+        of the decoder.
     """
 
     rank: int = 0
@@ -28,6 +29,8 @@ class LoRAConfig:
     def __post_init__(self):
         if self.rank < 0:
             raise ValueError(f"lora.rank must be 0 (no adapters) or more, not {self.rank}")
+        if not self.alpha > 0:
+            raise ValueError(f"lora.alpha must be > 0, not {self.alpha}")
         unknown = [name for name in self.targets if name not in PROJECTIONS]
         if unknown:
             raise ValueError(

@@ -16,6 +16,9 @@ SCHEDULES = ("linear", "constant")
 FEATURE_PATHS = ("factored", "reference")
 PRECONDITIONERS = ("none", "adam", "adam_factored")
 
+# Features of a step's candidates and anchors, which every device holds.
+MAX_FEATURE_BYTES = 8 << 30
+
 
 def _choice(name: str, value: str, choices) -> None:
     if value not in choices:
@@ -254,6 +257,8 @@ class SelectionSettings:
                 "utility that looks at the rows"
             )
         if self.budgets == "fixed":
+            if not all(isinstance(share, int | float) for share in self.shares):
+                raise ValueError(f"selection.shares must be numbers, not {self.shares!r}")
             if not self.shares:
                 raise ValueError("selection.budgets='fixed' needs selection.shares, one per domain")
             if not (min(self.shares) >= 0 and abs(sum(self.shares) - 1) <= 1e-6):
@@ -299,6 +304,12 @@ class OptimizerSettings:
             raise ValueError(f"optimizer.warmup is a share in [0, 1), not {self.warmup}")
         if not self.clip > 0:
             raise ValueError(f"optimizer.clip must be > 0 (a norm), not {self.clip}")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"optimizer.{name} is a decay in [0, 1), not {getattr(self, name)}"
+                )
+        _at_least("optimizer", self, 0, "weight_decay")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -417,6 +428,13 @@ class Settings:
                 f"features.tokens={features.tokens} exceeds data.length={self.data.length}: "
                 "use 0 for whole rows"
             )
+        rows = self.selection.pool + self.selection.anchors
+        if self.selection.needs_features and 4 * rows * features.dim > MAX_FEATURE_BYTES:
+            raise ValueError(
+                f"features.dim={features.dim} for {rows} candidates and anchors takes "
+                f"{4 * rows * features.dim / 2**30:.1f} GiB on every device (at most "
+                f"{MAX_FEATURE_BYTES / 2**30:.0f}): choose a smaller dimension"
+            )
         if features.fidelity_every and features.fidelity_rows > self.selection.pool:
             raise ValueError(
                 f"features.fidelity_rows={features.fidelity_rows} exceeds the "
@@ -452,6 +470,8 @@ def _build(cls: type, section: Mapping[str, Any], name: str) -> Any:
             value = _build(typing.cast(type, hints[key]), value, path)
         elif isinstance(value, list):
             value = tuple(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{path} must be a finite number, not {value}")
         values[key] = value
     return cls(**values)
 

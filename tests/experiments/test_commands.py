@@ -28,6 +28,7 @@ def run(module, *arguments):
         ("quickstart.py:smoke", ["--config.selection.size=many"], "selection.size"),
         ("quickstart.py:smoke", ["--config.selection.size=99"], "error: selection.size=99 picks"),
         ("quickstart.py:smoke", ["--config.features.last_layers=7"], "must lie in 0 (all) .. 2"),
+        ("quickstart.py:smoke", ["--config.features.parameters=lora"], "parameters='full'\n"),
         ("quickstart.py:smoke", ["extra"], "unexpected arguments"),
         ("quickstart.py:smok", [], "unknown config argument 'smok'"),
         ("quickstart.py:seeds=many", [], "expected seeds=<int>"),

@@ -1,5 +1,7 @@
 """Every field that a user can set wrongly is refused by name, before anything is built."""
 
+import re
+
 import pytest
 
 from partitionsel_jax import selection
@@ -143,6 +145,35 @@ def test_the_hash_ignores_seed_and_place_and_nothing_else(tiny):
         assert config_hash(changed(tiny, field, value)) == base
     for field, value in (("selection.ridge", 0.1), ("data.seed", 5), ("training.updates", 9)):
         assert config_hash(changed(tiny, field, value)) != base
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("selection.temperature", float("nan"), "selection.temperature must be a finite number"),
+        ("selection.ridge", float("inf"), "selection.ridge must be a finite number, not inf"),
+        ("optimizer.learning_rate", float("inf"), "optimizer.learning_rate must be a finite"),
+        ("optimizer.b1", 1.5, "optimizer.b1 is a decay in"),
+        ("optimizer.b2", -1.0, "optimizer.b2 is a decay in"),
+        ("optimizer.weight_decay", -1.0, "optimizer.weight_decay must be at least 0"),
+        ("lora.alpha", 0.0, "lora.alpha must be > 0"),
+        ("model.rope_theta", 0.0, "model.rope_theta must be > 0"),
+        ("model.norm_eps", -1.0, "model.norm_eps must be > 0"),
+        ("model.chunk_vocab", 0, "model.chunk_vocab must be at least 1"),
+        ("model.chunk_tokens", -1, "model.chunk_tokens must be at least 0"),
+        ("features.dim", 10**8, "features.dim=100000000 for 24 candidates and anchors takes 8.9"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused_by_its_field(tiny, field, value, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run_settings.parse(changed(tiny, field, value))
+
+
+def test_shares_that_are_no_numbers_are_refused(tiny):
+    config = tiny.to_dict()
+    config["selection"] |= {"budgets": "fixed", "shares": (0.5, "a")}
+    with pytest.raises(ValueError, match=r"selection\.shares must be numbers"):
+        run_settings.parse(config)
 
 
 def test_norms_that_a_sketch_only_estimates_are_not_ranked_by(tiny):
