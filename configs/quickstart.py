@@ -5,7 +5,7 @@ most 15 % of its picks are garbled.
 
 Command, and what to expect of it (two CPU cores, jax 0.10.2):
 
-    python -m experiments.train --config=configs/quickstart.py --workdir=DIR          2.5 minutes
+    python -m experiments.train --config=configs/quickstart.py --workdir=DIR          2 minutes
     python -m experiments.train --config=configs/quickstart.py:seeds=3 --workdir=DIR  6.5 minutes
 
 |                        | PartitionSel    | random          |
