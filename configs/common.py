@@ -13,6 +13,7 @@ def default() -> ConfigDict:
     """
     config = ConfigDict()
     config.seed = 0
+    config.checkpoint = ""  # pretrained model to start from: path, preset or owner/name
     config.repeats = 1  # runs with seeds seed, seed + 1, ...
     config.methods = ConfigDict()  # label -> changed fields; several runs side by side
 
@@ -20,6 +21,7 @@ def default() -> ConfigDict:
     data.tasks = ConfigDict()  # reasoning-gym task -> its arguments
     data.train, data.validation, data.test = 2000, 64, 32  # rows per task
     data.length = 96  # tokens per row
+    data.template = "plain"  # how a question is put to the model
     data.spoilt = ConfigDict({"kind": "none", "share": 0.0})
     data.seed = 0
     data.directory = ""  # prepared corpora; empty for the user's cache folder
@@ -29,11 +31,15 @@ def default() -> ConfigDict:
     model.layers, model.width, model.mlp_width = 4, 96, 256
     model.heads, model.kv_heads, model.head_dim = 4, 2, 24
     model.rope_theta, model.norm_eps = 10_000.0, 1e-5
-    model.tied, model.qkv_bias = True, False
+    model.rope_scaling = ConfigDict(
+        {"kind": "none", "factor": 1.0, "low": 1.0, "high": 4.0, "original": 8192}
+    )
+    model.tied, model.biases, model.context = True, (), 0
     model.dtype = model.param_dtype = "float32"
-    model.remat = "none"
+    model.remat, model.attention = "none", "xla"
     model.chunk_vocab, model.chunk_tokens = 8192, 0  # block of logits held; 0: by the batch
-    config.lora = ConfigDict({"rank": 0, "alpha": 16.0, "targets": ("q", "k", "v", "o")})
+    config.lora = lora = ConfigDict({"rank": 0, "alpha": 16.0, "dropout": 0.0})
+    lora.targets = ("q", "k", "v", "o")
 
     config.features = features = ConfigDict()
     features.parameters, features.last_layers = "full", 2

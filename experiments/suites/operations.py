@@ -126,7 +126,7 @@ class RowCost:
         if scope.parameters != "full":
             return 0
         d = self.decoder
-        biases = sum(self.kernels[name][1] for name in ("q", "k", "v")) * d.qkv_bias
+        biases = sum(self.kernels[name][1] for name in d.biases)
         return 2 * dim * (_layers(scope) * (2 * d.width + biases) + d.width * _has_head(scope))
 
 

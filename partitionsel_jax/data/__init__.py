@@ -14,14 +14,26 @@ from partitionsel_jax.data.pools import Pools, prefetch
 from partitionsel_jax.data.rows import EncodedExample, Rows, encode_example, encode_prompt
 from partitionsel_jax.data.scoring import score
 from partitionsel_jax.data.spoilage import KINDS, spoil
-from partitionsel_jax.data.templates import final_answer, prompt_text, response_text
-from partitionsel_jax.data.tokenizers import ByteTokenizer, Tokenizer
+from partitionsel_jax.data.templates import (
+    TEMPLATES,
+    Template,
+    check_template,
+    final_answer,
+    response_text,
+)
+from partitionsel_jax.data.tokenizers import (
+    ByteTokenizer,
+    SubwordTokenizer,
+    Tokenizer,
+    load_tokenizer,
+)
 
 if TYPE_CHECKING:
     from partitionsel_jax.data.reasoning import ReasoningGym, prepare
 
 __all__ = [
     "KINDS",
+    "TEMPLATES",
     "ByteTokenizer",
     "Corpus",
     "EncodedExample",
@@ -30,14 +42,17 @@ __all__ = [
     "ReasoningGym",
     "Rows",
     "Source",
+    "SubwordTokenizer",
+    "Template",
     "Tokenizer",
+    "check_template",
     "encode_example",
     "encode_prompt",
     "final_answer",
     "load",
+    "load_tokenizer",
     "prefetch",
     "prepare",
-    "prompt_text",
     "response_text",
     "score",
     "spoil",

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from partitionsel_jax.data import spoilage
-from partitionsel_jax.data.rows import Rows, encode_example
+from partitionsel_jax.data.rows import Rows, encode_example, least_room
 from partitionsel_jax.data.streams import generator
-from partitionsel_jax.data.templates import prompt_text
+from partitionsel_jax.data.templates import Template, check_template
 from partitionsel_jax.data.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Source:
       domains: i32[n], their domains.
       tokenizer: gives the ids.
       length: T, the tokens of a row.
+      template: one of `TEMPLATES`, what makes prompts of questions.
       spoilt: row -> spoilt response.
     """
 
@@ -64,6 +65,7 @@ class Source:
     domains: np.ndarray = dataclasses.field(repr=False)
     tokenizer: Tokenizer
     length: int
+    template: str = "plain"
     spoilt: Mapping[int, str] = dataclasses.field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -94,7 +96,7 @@ class Source:
         """
         examples = self.examples(indices)
         encoded = [
-            encode_example(prompt_text(e.question), e.response, self.tokenizer, self.length)
+            encode_example(e.question, e.response, self.tokenizer, self.length, self.template)
             for e in examples
         ]
         shape = (len(examples), self.length)
@@ -130,8 +132,8 @@ class Corpus:
       anchors: what the validation direction is measured on; never scored.
       validation: what the validation loss is measured on; disjoint from the anchors.
       test: questions and entries for generation and scoring.
-      left_out: split -> rows whose response does not fit, and which are in no source.
-      cut: split -> rows whose prompt lost its beginning.
+      left_out: split -> rows that do not fit, and which are in no source.
+      cut: split -> rows of which a part of the prompt was cut.
     """
 
     domains: tuple[str, ...]
@@ -149,6 +151,7 @@ def load(
     length: int,
     seed: int,
     *,
+    template: str = "plain",
     spoilt_kind: str = "none",
     spoilt_share: float = 0.0,
     anchor_share: float = 0.5,
@@ -159,17 +162,21 @@ def load(
       builder: prepared, with the splits train, validation and test, the features of
         `ReasoningGym`, and the domains' names in its info's metadata.
       tokenizer: gives the ids.
-      length: T, the tokens of a row; a row holds its whole response, and as much of the prompt's
-        end as there is room for.
+      length: T, the tokens of a row; a row holds its whole response, and its whole prompt, or of a
+        prompt that may be cut as much of the end as there is room for.
       seed: the data seed, for the spoilt rows and for which validation rows are anchors.
+      template: one of `TEMPLATES`, what makes prompts of questions.
       spoilt_kind: one of `spoilage.KINDS`.
-      spoilt_share: part of every training domain that is spoilt, in [0, 1).
+      spoilt_share: part of every training domain that is spoilt, in [0, 1). A spoilt response that
+        is too long for its row loses its end.
       anchor_share: part of every validation domain that become anchors, in (0, 1), rounded, and
         at least one row on either side.
 
     Raises:
-      ValueError: an argument out of range, or a domain without rows in one of the sources.
+      ValueError: an argument out of range, a template that is unknown or that the tokenizer does
+        not have, or a domain without rows in one of the sources.
     """
+    chosen = check_template(template, tokenizer)
     spoilage.check(spoilt_kind, spoilt_share)
     if not 0.0 < anchor_share < 1.0:
         raise ValueError(
@@ -179,13 +186,15 @@ def load(
     if length < 3:
         raise ValueError(f"expected rows of at least 3 tokens, got {length}; use longer rows")
     domains = tuple((builder.info.metadata or {}).get("domains", ()))
+    empty = (np.empty(0, np.int64), np.empty(0, np.int32), tokenizer, length, template)
     scans = {
-        split: _scan(builder.as_data_source(split=split), split, domains, tokenizer, length)
+        split: _scan(Source(split, builder.as_data_source(split=split), *empty), chosen, domains)
         for split in _SPLITS
     }
     train, validation, test = (scans[split].source for split in _SPLITS)
     new = spoilage.spoil(seed, train.domains, scans["train"].responses, spoilt_kind, spoilt_share)
-    new = {row: _shortened(text, tokenizer, length - 2) for row, text in new.items()}
+    room = scans["train"].room
+    new = {row: _shortened(text, tokenizer, room[row]) for row, text in new.items()}
     is_anchor = _anchors(validation.domains, domains, anchor_share, seed)
     return Corpus(
         domains=domains,
@@ -204,31 +213,42 @@ class _Scan:
 
     source: Source
     responses: list[str]
+    room: list[int]
     left_out: int
     cut: int
 
 
-def _scan(
-    records: Any, split: str, domains: tuple[str, ...], tokenizer: Tokenizer, length: int
-) -> _Scan:
-    """Reads a split once: keeps the rows whose response fits, in order of their ids."""
+def _scan(empty: Source, template: Template, domains: tuple[str, ...]) -> _Scan:
+    """Reads the records of a source once: keeps the rows that fit, in order of their ids."""
+    tokenizer, length = empty.tokenizer, empty.length
     kept: list[tuple[int, int, int]] = []
     texts: list[str] = []
+    rooms: list[int] = []
     cut = 0
-    for position, record in enumerate(_all(records)):
+    for position, record in enumerate(_all(empty.records)):
         response = record["response"].decode()
-        room = length - 2 - len(tokenizer.encode(response))
-        if room < 0:
+        prompt = template(record["question"].decode(), tokenizer)
+        # What the prompt and the closing token leave to the response.
+        room = length - 1 - least_room(prompt, template)
+        size = len(tokenizer.encode(response))
+        if size > room:
             continue
-        cut += len(tokenizer.encode(prompt_text(record["question"].decode()))) > room
+        cut += len(prompt) + size + 1 > length
         kept.append((int(record["id"]), position, int(record["domain"])))
         texts.append(response)
+        rooms.append(room)
     columns = np.array(kept, np.int64).reshape(len(kept), 3)
     order = np.argsort(columns[:, 0])
     ids, positions, domain = columns[order].T
-    _check(ids, domain, split, domains, len(records) - len(kept), length)
-    source = Source(split, records, positions, domain.astype(np.int32), tokenizer, length)
-    return _Scan(source, [texts[row] for row in order], len(records) - len(kept), cut)
+    left_out = len(empty.records) - len(kept)
+    _check(ids, domain, empty.name, domains, left_out, length)
+    return _Scan(
+        dataclasses.replace(empty, positions=positions, domains=domain.astype(np.int32)),
+        [texts[row] for row in order],
+        [rooms[row] for row in order],
+        left_out,
+        cut,
+    )
 
 
 def _check(
@@ -254,7 +274,7 @@ def _check(
     if empty or not domains:
         raise ValueError(
             f"expected rows of every domain in {split}, got none of {', '.join(empty) or 'any'} "
-            f"({left_out} rows were left out because their response does not fit {length} tokens); "
+            f"({left_out} rows were left out because they do not fit {length} tokens); "
             "use longer rows, or leave the domain out"
         )
 

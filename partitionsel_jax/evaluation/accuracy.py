@@ -1,5 +1,6 @@
 """Exact-match accuracy of greedy answers, by the domains' own scorers."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,8 +21,8 @@ def answer_accuracy(
 
     Args:
       generate: (tokens i32[batch, T] of prompts, lengths i32[batch]) -> i32[batch, T] with the
-        continuations.
-      source: the questions.
+        continuations, which may end at any of `source.tokenizer.stop_ids`.
+      source: the questions, and the template that makes prompts of them.
       tasks: (name, arguments) of each domain, in the corpus's order.
       batch: prompts per call.
 
@@ -35,18 +36,16 @@ def answer_accuracy(
     lengths = np.zeros(len(examples), np.int32)
     for row, example in enumerate(examples):
         # A prompt that fills the buffer would leave no room for an answer.
-        prompt = data.encode_prompt(
-            data.prompt_text(example.question), tokenizer, source.length - 1
-        )
+        prompt = data.encode_prompt(example.question, tokenizer, source.length - 1, source.template)
         tokens[row, : len(prompt)], lengths[row] = prompt, len(prompt)
     outputs = [
         np.asarray(generate(*piece))[:real] for piece, real in batches((tokens, lengths), batch)
     ]
     scores: dict[str, list[float]] = {name: [] for name, _ in tasks}
     for example, length, output in zip(examples, lengths, np.concatenate(outputs), strict=True):
-        written = output[length:].tolist()
-        if tokenizer.eos_id in written:
-            written = written[: written.index(tokenizer.eos_id)]
+        written = itertools.takewhile(
+            lambda token: token not in tokenizer.stop_ids, output[length:].tolist()
+        )
         task = tasks[example.domain]
         full = data.score(task, tokenizer.decode(written), example.entry) == 1.0
         scores[task[0]].append(float(full))

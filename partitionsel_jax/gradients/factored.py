@@ -183,6 +183,9 @@ class _Watch:
         known = _Rule(rule, self._dim, self.leaves[path].shape, **static)
         return _attach(known, y, kept, self.side_inputs[path])
 
+    def drop(self, x: jax.Array) -> jax.Array:
+        return x  # features are those of the whole adapter
+
     def linear(self, name: str, x: jax.Array, y: jax.Array) -> jax.Array:
         path = (*self.path, name)
         if path not in self.leaves:

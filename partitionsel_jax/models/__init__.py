@@ -1,8 +1,11 @@
 """Language models as pure functions of a parameter tree."""
 
-from partitionsel_jax.models.decoder import Decoder, DecoderConfig, Model
-from partitionsel_jax.models.generation import greedy
-from partitionsel_jax.models.lora import PROJECTIONS, LoRAConfig, is_adapter
+from partitionsel_jax.models.cache import Cache
+from partitionsel_jax.models.config import ARCHITECTURE, DecoderConfig, RopeScaling
+from partitionsel_jax.models.decoder import Decoder
+from partitionsel_jax.models.dropout import dropping
+from partitionsel_jax.models.generation import Continuation, Sampling, continuation, generate
+from partitionsel_jax.models.lora import PROJECTIONS, LoRAConfig, is_adapter, merge
 from partitionsel_jax.models.losses import (
     Chunks,
     head_losses,
@@ -11,18 +14,34 @@ from partitionsel_jax.models.losses import (
     response_losses,
     shift,
 )
+from partitionsel_jax.models.model import Model
+from partitionsel_jax.models.pretrained import PRESETS, Pretrained, load
+from partitionsel_jax.models.watch import UNWATCHED, Watch
 
 __all__ = [
+    "ARCHITECTURE",
+    "PRESETS",
     "PROJECTIONS",
+    "UNWATCHED",
+    "Cache",
     "Chunks",
+    "Continuation",
     "Decoder",
     "DecoderConfig",
     "LoRAConfig",
     "Model",
-    "greedy",
+    "Pretrained",
+    "RopeScaling",
+    "Sampling",
+    "Watch",
+    "continuation",
+    "dropping",
+    "generate",
     "head_losses",
     "is_adapter",
+    "load",
     "mean_over_response",
+    "merge",
     "response_loss",
     "response_losses",
     "shift",

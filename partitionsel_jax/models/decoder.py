@@ -5,103 +5,26 @@ that compile time does not grow with depth. Letters of the shape comments: B bat
 D width, H heads, K key/value heads, E head dimension, L layers, V vocabulary.
 """
 
-import dataclasses
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from partitionsel_jax.models import losses
+from partitionsel_jax.models.cache import Cache, Reading
+from partitionsel_jax.models.config import DTYPES, DecoderConfig
 from partitionsel_jax.models.lora import LoRAConfig
+from partitionsel_jax.models.rotary import rotary
 from partitionsel_jax.models.watch import UNWATCHED, Watch
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-REMAT = ("none", "layer")
-
-
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """Shape and numerics of a decoder.
-
-    Args:
-      vocab_size: rows of the embedding.
-      layers, width, mlp_width: depth, residual width D, inner width of the SwiGLU.
-      heads, kv_heads, head_dim: query heads, key/value heads (a divisor of `heads`), their size.
-      rope_theta: base of the rotary frequencies.
-      norm_eps: epsilon of RMSNorm.
-      tied: the output head is the embedding's transpose.
-      qkv_bias: biases on q, k, v (as Qwen2 has).
-      dtype: "float32" or "bfloat16", of activations and matrix products; the norms, the rotary
-        angles and the logits are float32 always.
-      param_dtype: the same choice, for the stored parameters.
-      remat: "none", or "layer" to recompute each layer in the backward pass.
-      chunk_vocab, chunk_tokens: the largest block of logits that is held; see `losses.Chunks`.
-
-    Raises:
-      ValueError: a size below 1, a theta or epsilon that is not positive, heads that kv_heads does
-        not divide, an odd head_dim, or an unknown dtype or remat policy.
-    """
-
-    vocab_size: int
-    layers: int
-    width: int
-    mlp_width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    rope_theta: float = 10_000.0
-    norm_eps: float = 1e-5
-    tied: bool = True
-    qkv_bias: bool = False
-    dtype: str = "float32"
-    param_dtype: str = "float32"
-    remat: str = "none"
-    chunk_vocab: int = losses.Chunks.vocab
-    chunk_tokens: int = losses.Chunks.tokens
-
-    def __post_init__(self):
-        sizes = ("vocab_size", "layers", "width", "mlp_width", "heads", "kv_heads", "head_dim")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name} must be at least 1, not {getattr(self, name)}")
-        if self.heads % self.kv_heads:
-            raise ValueError(
-                f"model.heads={self.heads} must be a multiple of model.kv_heads={self.kv_heads}"
-            )
-        if self.head_dim % 2:
-            raise ValueError(f"model.head_dim must be even for rotary, not {self.head_dim}")
-        for name in ("dtype", "param_dtype"):
-            if getattr(self, name) not in DTYPES:
-                raise ValueError(
-                    f"model.{name} must be one of {list(DTYPES)}, not {getattr(self, name)!r}"
-                )
-        if self.remat not in REMAT:
-            raise ValueError(f"model.remat must be one of {list(REMAT)}, not {self.remat!r}")
-        for name in ("rope_theta", "norm_eps"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"model.{name} must be > 0, not {getattr(self, name)}")
-        for name, least in (("chunk_vocab", 1), ("chunk_tokens", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"model.{name} must be at least {least}, not {getattr(self, name)}"
-                )
-
-    @property
-    def chunks(self) -> losses.Chunks:
-        return losses.Chunks(self.chunk_vocab, self.chunk_tokens)
-
-
-def rotary(x_BxTxHxE: jax.Array, theta: float) -> jax.Array:
-    """Rotates halves of each head by its position (RoFormer, arXiv 2104.09864, Llama layout)."""
-    tokens, head_dim = x_BxTxHxE.shape[1], x_BxTxHxE.shape[3]
-    frequencies_E2 = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
-    angles_TxE2 = jnp.arange(tokens, dtype=jnp.float32)[:, None] * frequencies_E2[None, :]
-    cos, sin = (f(angles_TxE2)[None, :, None, :] for f in (jnp.cos, jnp.sin))
-    first, second = jnp.split(x_BxTxHxE.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(x_BxTxHxE.dtype)
+_ATTENTION: dict[str, Literal["xla", "cudnn"]] = {"xla": "xla", "cudnn": "cudnn"}
+# What `remat` keeps of a layer for the backward pass.
+_SAVED = {
+    "layer": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
 class RMSNorm(nnx.Module):
@@ -134,8 +57,7 @@ class Projection(nnx.Module):
         dtype = DTYPES[config.param_dtype]
         normal = jax.nn.initializers.normal(size_in**-0.5)
         self.kernel = nnx.Param(normal(rngs.params(), (size_in, size_out), dtype))
-        has_bias = config.qkv_bias and name in ("q", "k", "v")
-        self.bias = nnx.Param(jnp.zeros(size_out, dtype)) if has_bias else None
+        self.bias = nnx.Param(jnp.zeros(size_out, dtype)) if name in config.biases else None
         self.lora_scale = lora.scale
         self.adapted = lora.adapts(name)
         if self.adapted:
@@ -151,7 +73,7 @@ class Projection(nnx.Module):
         if self.bias is not None:
             y = watch.shift("bias", y + self.bias[...].astype(x.dtype)[None, None, :])
         if self.adapted:
-            low_rank = multiply("lora_a", x, self.lora_a)
+            low_rank = multiply("lora_a", watch.drop(x), self.lora_a)
             y = y + self.lora_scale * multiply("lora_b", low_rank, self.lora_b)
         return y
 
@@ -166,18 +88,29 @@ class Attention(nnx.Module):
         self.k = project("k", (config.width, keys))
         self.v = project("v", (config.width, keys))
         self.o = project("o", (queries, config.width))
-        self.head_dim, self.theta = config.head_dim, config.rope_theta
+        self.config = config
 
-    def __call__(self, x_BxTxD: jax.Array, watch: Watch) -> jax.Array:
+    def __call__(
+        self, x_BxTxD: jax.Array, watch: Watch, reading: Reading | None = None
+    ) -> tuple[jax.Array, Reading | None]:
         batch, tokens, _ = x_BxTxD.shape
         q, k, v = (
-            getattr(self, name)(x_BxTxD, watch.at(name)).reshape(batch, tokens, -1, self.head_dim)
+            getattr(self, name)(x_BxTxD, watch.at(name)).reshape(
+                batch, tokens, -1, self.config.head_dim
+            )
             for name in ("q", "k", "v")
         )
-        mixed_BxTxHxE = jax.nn.dot_product_attention(
-            rotary(q, self.theta), rotary(k, self.theta), v, is_causal=True
-        )
-        return self.o(mixed_BxTxHxE.reshape(batch, tokens, -1), watch.at("o"))
+        positions = jnp.arange(tokens)[None] if reading is None else reading.positions
+        q, k = rotary(q, positions, self.config), rotary(k, positions, self.config)
+        if reading is None:
+            mixed_BxTxHxE = jax.nn.dot_product_attention(
+                q, k, v, is_causal=True, implementation=_ATTENTION[self.config.attention]
+            )
+        else:
+            reading = reading.remember(k, v)
+            keys, values, mask = reading.recall()
+            mixed_BxTxHxE = jax.nn.dot_product_attention(q, keys, values, mask=mask)
+        return self.o(mixed_BxTxHxE.reshape(batch, tokens, -1), watch.at("o")), reading
 
 
 class MLP(nnx.Module):
@@ -203,12 +136,14 @@ class Layer(nnx.Module):
         self.mlp_norm = RMSNorm(config)
         self.mlp = MLP(config, lora, rngs=rngs)
 
-    def __call__(self, x_BxTxD: jax.Array, watch: Watch) -> jax.Array:
-        def block(name: str, x: jax.Array) -> jax.Array:
-            normed = getattr(self, f"{name}_norm")(x, watch.at(f"{name}_norm"))
-            return x + getattr(self, name)(normed, watch.at(name))
-
-        return block("mlp", block("attention", x_BxTxD))
+    def __call__(
+        self, x_BxTxD: jax.Array, watch: Watch, reading: Reading | None = None
+    ) -> tuple[jax.Array, Reading | None]:
+        normed = self.attention_norm(x_BxTxD, watch.at("attention_norm"))
+        mixed, reading = self.attention(normed, watch.at("attention"), reading)
+        x_BxTxD = x_BxTxD + mixed
+        normed = self.mlp_norm(x_BxTxD, watch.at("mlp_norm"))
+        return x_BxTxD + self.mlp(normed, watch.at("mlp")), reading
 
 
 class Decoder(nnx.Module):
@@ -233,12 +168,15 @@ class Decoder(nnx.Module):
 
     def __call__(self, tokens_BxT: jax.Array) -> jax.Array:
         """Next-token logits f32[B, T, V]; right padding needs no mask, as attention is causal."""
-        x_BxTxD = self.hidden(tokens_BxT)
+        return self.logits(self.hidden(tokens_BxT))
+
+    def logits(self, x: jax.Array) -> jax.Array:
+        """Logits f32[..., V] of what the head reads, [..., D]."""
         head, vocab_axis, _ = self._head()
         return jax.lax.dot_general(
-            x_BxTxD,
-            head.astype(x_BxTxD.dtype),
-            (((2,), (1 - vocab_axis,)), ((), ())),
+            x,
+            head.astype(x.dtype),
+            (((x.ndim - 1,), (1 - vocab_axis,)), ((), ())),
             preferred_element_type=jnp.float32,
         )
 
@@ -247,6 +185,9 @@ class Decoder(nnx.Module):
         if self.head is None:
             return self.embedding[...], 0, "embedding"
         return self.head[...], 1, "head"
+
+    def _lookup(self, tokens_BxT: jax.Array) -> jax.Array:
+        return self.embedding[...][tokens_BxT].astype(DTYPES[self.config.dtype])
 
     def hidden(
         self, tokens_BxT: jax.Array, stop_below: int = 0, watch: Watch = UNWATCHED
@@ -261,11 +202,11 @@ class Decoder(nnx.Module):
             lookup.
         """
         config = self.config
-        x_BxTxD = self.embedding[...].astype(DTYPES[config.dtype])[tokens_BxT]
+        x_BxTxD = self._lookup(tokens_BxT)
         graph, stacked = nnx.split(self.layers)
 
         def apply(x: jax.Array, parameters: Any, watch: Watch) -> jax.Array:
-            return nnx.merge(graph, parameters)(x, watch)
+            return nnx.merge(graph, parameters)(x, watch)[0]
 
         if stop_below:
             # By index, so that the lower layers' parameters are not copied; and without tangents,
@@ -284,10 +225,34 @@ class Decoder(nnx.Module):
         def layer(x: jax.Array, piece: Any) -> tuple[jax.Array, None]:
             return apply(x, piece[0], watch.layer(piece[1])), None
 
-        if config.remat == "layer":
-            layer = jax.checkpoint(layer, prevent_cse=False)
+        if config.remat != "none":
+            layer = jax.checkpoint(layer, prevent_cse=False, policy=_SAVED[config.remat])
         x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, (stacked, watch.layers))
         return self.norm(x_BxTxD, watch.at("norm"))
+
+    def read(
+        self, tokens_BxT: jax.Array, positions_BxT: jax.Array, cache: Cache
+    ) -> tuple[jax.Array, Cache]:
+        """`hidden` of tokens that come behind those in the cache, and the cache with them in it.
+
+        Args:
+          tokens_BxT: i32[B, T].
+          positions_BxT: i32[B, T], their places in the row, each from 0.
+          cache: holds all tokens before them.
+        """
+        graph, stacked = nnx.split(self.layers)
+
+        def layer(carry: Any, piece: Any) -> tuple[Any, None]:
+            x, cache = carry
+            parameters, number = piece
+            reading = Reading(cache, number, positions_BxT)
+            x, reading = nnx.merge(graph, parameters)(x, UNWATCHED, reading)
+            return (x, reading.cache), None
+
+        start = (self._lookup(tokens_BxT), cache)
+        numbers = jnp.arange(self.config.layers)
+        (x_BxTxD, cache), _ = jax.lax.scan(layer, start, (stacked, numbers))
+        return self.norm(x_BxTxD, UNWATCHED), cache
 
     def losses(
         self,
@@ -326,49 +291,3 @@ class Decoder(nnx.Module):
         )
         nll = watch.head(name, vocab_axis, x_BxTxD, residual, nll)
         return losses.mean_over_response(nll, counted)
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A decoder as pure functions of its parameters, which are a nested dict of arrays.
-
-    The NNX module is split once here; training steps carry the plain dict, and `apply` merges it
-    again inside the traced function.
-    """
-
-    config: DecoderConfig
-    lora: LoRAConfig = dataclasses.field(default_factory=LoRAConfig)
-
-    @functools.cached_property
-    def _graph(self) -> Any:
-        return nnx.split(nnx.eval_shape(self._build, jax.random.key(0)))[0]
-
-    def _build(self, key: jax.Array) -> Decoder:
-        return Decoder(self.config, self.lora, rngs=nnx.Rngs(params=key))
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def init(self, key: jax.Array) -> dict[str, Any]:
-        """Parameters as a nested dict, e.g. ["layers"]["attention"]["q"]["kernel"] f[L, in, out].
-
-        Args:
-          key: a `jax.random.key`; the same key gives the same parameters.
-        """
-        return nnx.to_pure_dict(nnx.split(self._build(key))[1])
-
-    def _merge(self, parameters: dict[str, Any]) -> Decoder:
-        return nnx.merge(self._graph, nnx.State(parameters))
-
-    def apply(self, parameters: dict[str, Any], tokens_BxT: jax.Array) -> jax.Array:
-        """Logits f32[B, T, V] of tokens i32[B, T]; see `Decoder.__call__`."""
-        return self._merge(parameters)(tokens_BxT)
-
-    def losses(
-        self,
-        parameters: dict[str, Any],
-        tokens_BxT: jax.Array,
-        response_BxT: jax.Array,
-        stop_below: int = 0,
-        watch: Watch = UNWATCHED,
-    ) -> jax.Array:
-        """Losses f32[B] of tokens i32[B, T] over their response tokens; see `Decoder.losses`."""
-        return self._merge(parameters).losses(tokens_BxT, response_BxT, stop_below, watch)

@@ -1,6 +1,10 @@
 """Low-rank adapters (LoRA, arXiv 2106.09685) on any linear map of the decoder."""
 
 import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
 
@@ -16,21 +20,30 @@ class LoRAConfig:
       rank: inner dimension of A [in, rank] and B [rank, out]; 0 means no adapters.
       alpha: the numerator of the scale.
       targets: names out of `PROJECTIONS`.
+      dropout: share of A's inputs that a training update sets to 0, the others scaled up.
 
     Raises:
-      ValueError: negative rank, an alpha that is not positive, or a target that is no projection
-        of the decoder.
+      ValueError: negative rank, an alpha that is not positive, a dropout outside [0, 1), or a
+        target that is no projection of the decoder.
     """
 
     rank: int = 0
     alpha: float = 16.0
     targets: tuple[str, ...] = PROJECTIONS
+    dropout: float = 0.0
 
     def __post_init__(self):
         if self.rank < 0:
             raise ValueError(f"lora.rank must be 0 (no adapters) or more, not {self.rank}")
         if not self.alpha > 0:
             raise ValueError(f"lora.alpha must be > 0, not {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"lora.dropout must lie in [0, 1), not {self.dropout}")
+        if self.dropout and not self.rank:
+            raise ValueError(
+                f"lora.dropout={self.dropout} concerns adapters, and lora.rank=0 means none: set "
+                "lora.rank"
+            )
         unknown = [name for name in self.targets if name not in PROJECTIONS]
         if unknown:
             raise ValueError(
@@ -51,3 +64,20 @@ class LoRAConfig:
 def is_adapter(path: tuple[str, ...]) -> bool:
     """Whether a parameter's path in the tree names an adapter factor."""
     return path[-1] in ("lora_a", "lora_b")
+
+
+def merge(parameters: dict[str, Any], lora: LoRAConfig) -> dict[str, Any]:
+    """The parameters of the same model without adapters: W + (alpha / rank) A B for W.
+
+    The sum is taken in float32 and rounded once, to W's dtype.
+    """
+
+    def merged(part: dict[str, Any]) -> dict[str, Any]:
+        if "lora_a" in part:
+            kernel = part["kernel"]
+            change = jnp.matmul(part["lora_a"], part["lora_b"], precision="highest")
+            kernel = (kernel.astype(jnp.float32) + lora.scale * change).astype(kernel.dtype)
+            part = {"kernel": kernel} | {k: v for k, v in part.items() if k == "bias"}
+        return {k: merged(v) if isinstance(v, dict) else v for k, v in part.items()}
+
+    return jax.jit(merged)(parameters)

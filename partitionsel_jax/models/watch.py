@@ -2,7 +2,8 @@
 
 A *watch* is told of each map right after it was applied, and hands its output on. It may attach to
 that output a rule of its own for the backward pass, which is how per-example gradients come out of
-one batched pass (`partitionsel_jax.gradients.factored`). It must not change any value.
+one batched pass (`partitionsel_jax.gradients.factored`). It must not change any value, except in
+`drop`, which is there for it.
 """
 
 from typing import Any, Protocol
@@ -29,6 +30,10 @@ class Watch(Protocol):
 
     def at(self, name: str) -> "Watch":
         """The watch of the submodule of that name."""
+        ...
+
+    def drop(self, x: jax.Array) -> jax.Array:
+        """Called with what an adapter is about to read, [B, T, in]; returns what it reads."""
         ...
 
     def linear(self, name: str, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -67,13 +72,18 @@ class Watch(Protocol):
 class Unwatched:
     """The watch of an ordinary forward pass: sees nothing."""
 
-    layers = None
+    @property
+    def layers(self) -> Any:
+        return None
 
     def layer(self, piece: Any) -> "Unwatched":
         return self
 
     def at(self, name: str) -> "Unwatched":
         return self
+
+    def drop(self, x: jax.Array) -> jax.Array:
+        return x
 
     def linear(self, name: str, x: jax.Array, y: jax.Array) -> jax.Array:
         return y

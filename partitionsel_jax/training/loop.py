@@ -12,7 +12,7 @@ from etils import epath
 
 from partitionsel_jax import data
 from partitionsel_jax.evaluation import DomainLosses
-from partitionsel_jax.training import fidelity, records, workdir
+from partitionsel_jax.training import fidelity, pretrained, records, workdir
 from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
@@ -68,6 +68,7 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
     """
     settings = run_settings.parse(run.config)
     devices = run_setup.choose_devices(settings)
+    pretrained.check(settings)
     fidelity.check(Step.create(settings), len(devices))
     workdir.check(run, root)
 
@@ -128,8 +129,10 @@ def _train(
     state, frozen = run_setup.initialise(setup)
     restored = checkpoints.restore(state)
     spent = Seconds()
+    origin = int(fingerprint(frozen))
     if restored is not None:
-        state, spent = restored[0], Seconds(**restored[1])
+        state, spent = restored[0], Seconds(**restored[1]["seconds"])
+        _check_origin(label, origin, restored[1]["frozen_fingerprint"])
         _LOG.info("%s  continues after update %d", label, int(state.step))
     start, last = int(state.step), settings.training.updates
 
@@ -142,7 +145,7 @@ def _train(
         if restored is None:
             with spent.evaluating():
                 recorder.start(run_setup.validate(setup, state.parameters, frozen))
-        state, losses = _fit(setup, state, frozen, checkpoints, recorder, spent)
+        state, losses = _fit(setup, state, frozen, checkpoints, recorder, spent, origin)
     with spent.evaluating():
         test = run_setup.final_test(setup, state.parameters, frozen)
     return {
@@ -151,9 +154,20 @@ def _train(
         "validation_loss_per_domain": losses.per_domain,
         "test": test,
         "fingerprint": int(fingerprint(state)),
+        "frozen_fingerprint": origin,
         "seconds": dataclasses.asdict(spent)
         | {f"{stage}_share": share for stage, share in shares.items()},
     }
+
+
+def _check_origin(label: str, found: int, expected: int) -> None:
+    """Raises ValueError unless what is frozen is what the run started with."""
+    if found != expected:
+        raise ValueError(
+            f"{label}: the frozen parameters are not those that the run started with (fingerprint "
+            f"{found}, {expected} then): was config.checkpoint replaced by another? Restore it, or "
+            "start again in a new --workdir"
+        )
 
 
 def _compile(
@@ -176,12 +190,13 @@ def _fit(
     checkpoints: Checkpoints,
     recorder: Recorder,
     spent: Seconds,
+    origin: int,
 ) -> tuple[TrainState, DomainLosses]:
     """The updates that are left; returns the last state and its validation losses.
 
     The rows of an update are written while the next one runs, except where an evaluation or a
     checkpoint needs the devices first. A checkpoint is only begun once the rows up to it are on
-    disk, so that a restart always finds them.
+    disk, so that a restart always finds them. `origin` is the fingerprint of what is frozen.
     """
     chosen = setup.settings.training
     needed = setup.settings.selection.needs_features
@@ -225,7 +240,8 @@ def _fit(
         if saves:
             with clock.pause():
                 recorder.flush()
-                checkpoints.save(state, dataclasses.asdict(spent))
+                about = {"seconds": dataclasses.asdict(spent), "frozen_fingerprint": origin}
+                checkpoints.save(state, about)
     if losses is None:
         # Stopped between its last checkpoint and its summary: nothing was left to do above.
         with spent.evaluating():

@@ -34,7 +34,7 @@ class Evaluators:
 
     Attributes:
       losses: (trained, frozen, rows) -> f32[B].
-      generate: (trained, frozen, tokens, lengths, stop) -> i32[B, T].
+      generate: (trained, frozen, tokens, lengths, stops) -> i32[B, T].
     """
 
     losses: spmd.Program
@@ -49,9 +49,10 @@ def evaluators(model: models.Model, devices: Devices) -> Evaluators:
         everything = trees.join(frozen, trained)
         return spmd.gather(model.losses(everything, rows.tokens, rows.response))
 
-    def generate(trained, frozen, tokens, lengths, stop):
-        apply = functools.partial(model.apply, trees.join(frozen, trained))
-        return spmd.gather(models.greedy(apply, tokens, lengths, stop))
+    def generate(trained, frozen, tokens, lengths, stops):
+        everything, limits = trees.join(frozen, trained), jnp.full_like(lengths, tokens.shape[1])
+        written = models.continuation(model, everything, tokens, lengths, limits, stops)
+        return spmd.gather(written.tokens)
 
     return Evaluators(
         losses=spmd.data_parallel(losses, (False, False, True), devices),
@@ -84,7 +85,8 @@ def _stages(step: Step, devices: Devices) -> tuple[spmd.Program, spmd.Program]:
         return step.choose(candidates, key, curriculum)[0]
 
     def update(state, frozen, result, pool):
-        return step.update(state, frozen, spmd.gather(pool), result, state.curriculum, state.kept)
+        rows, key = spmd.gather(pool), jax.random.key(0)
+        return step.update(state, frozen, rows, result, state.curriculum, state.kept, key)
 
     return (
         spmd.data_parallel(choose, (False, False, False, True), devices),

@@ -55,7 +55,10 @@ class SpoiltSettings:
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """The reasoning-gym corpus: task name -> arguments, rows per task and split, tokens per row."""
+    """The reasoning-gym corpus: task name -> arguments, rows per task and split, tokens per row.
+
+    `template` is how a question is put to the model (see data/templates.py).
+    """
 
     tasks: Mapping[str, Mapping[str, Any]]
     train: int
@@ -63,10 +66,12 @@ class DataSettings:
     test: int
     length: int
     spoilt: SpoiltSettings
+    template: str = "plain"
     seed: int = 0
     directory: str = ""
 
     def __post_init__(self):
+        _choice("data.template", self.template, data.TEMPLATES)
         if not self.tasks:
             raise ValueError("data.tasks is empty: name at least one reasoning-gym task")
         _at_least("data", self, 1, "train", "test")
@@ -344,7 +349,11 @@ class EvaluationSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Everything that one run is made of."""
+    """Everything that one run is made of.
+
+    `checkpoint` is the pretrained model that it starts from (see `models.load`), and which decides
+    the shape in `model`; empty for random weights and the byte-level tokenizer.
+    """
 
     seed: int
     data: DataSettings
@@ -355,6 +364,7 @@ class Settings:
     optimizer: OptimizerSettings
     training: TrainingSettings
     evaluation: EvaluationSettings
+    checkpoint: str = ""
 
     def __post_init__(self):
         if not 0 <= self.seed < 2**31:
@@ -388,7 +398,12 @@ class Settings:
                 "domains, so that every domain gives as many anchors; or set "
                 "selection.anchor_balance=False"
             )
-        if self.model.vocab_size < data.ByteTokenizer().vocab_size:
+        if self.model.context and self.data.length > self.model.context:
+            raise ValueError(
+                f"data.length={self.data.length} exceeds the model's context of "
+                f"{self.model.context} tokens: use shorter rows"
+            )
+        if not self.checkpoint and self.model.vocab_size < data.ByteTokenizer().vocab_size:
             raise ValueError(
                 f"model.vocab_size={self.model.vocab_size} is smaller than the tokenizer's "
                 f"{data.ByteTokenizer().vocab_size} ids: enlarge it"

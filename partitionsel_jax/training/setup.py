@@ -11,9 +11,9 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax import data, evaluation
+from partitionsel_jax.training import pretrained, spmd
 from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import reference as references
-from partitionsel_jax.training import spmd
 from partitionsel_jax.training.settings import Settings
 from partitionsel_jax.training.state import TrainState
 from partitionsel_jax.training.step import Step
@@ -81,6 +81,11 @@ def choose_devices(settings: Settings) -> tuple[jax.Device, ...]:
     count = settings.training.devices or len(available)
     if count > len(available):
         raise ValueError(f"training.devices={count}, but this machine has {len(available)}")
+    if settings.model.attention == "cudnn" and available[0].platform != "gpu":
+        raise ValueError(
+            f"model.attention='cudnn' needs an NVIDIA GPU, and this machine has "
+            f"{available[0].platform}: set model.attention='xla'"
+        )
     chosen = settings.selection
     for name, rows in (
         ("selection.pool", chosen.pool),
@@ -110,9 +115,10 @@ def load_corpus(settings: Settings) -> data.Corpus:
     )
     return data.load(
         builder,
-        data.ByteTokenizer(),
+        pretrained.tokenizer(settings),
         chosen.length,
         chosen.seed,
+        template=chosen.template,
         spoilt_kind=chosen.spoilt.kind,
         spoilt_share=chosen.spoilt.share,
     )
@@ -149,7 +155,8 @@ def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
 
 def initialise(setup: Setup) -> tuple[TrainState, Any]:
     """The state at step 0 and the frozen parameters, on all devices."""
-    return spmd.replicate(setup.step.initial(setup.seed), setup.devices)
+    base = pretrained.weights(setup.settings)
+    return spmd.replicate(setup.step.initial(setup.seed, base), setup.devices)
 
 
 def validate(setup: Setup, trained: Any, frozen: Any) -> evaluation.DomainLosses:
@@ -161,11 +168,11 @@ def final_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any]:
     """Loss and exact-match accuracy on the test split."""
     source = setup.corpus.test
     losses = _losses(setup, trained, frozen, source.rows(range(len(source))))
-    stop = np.int32(source.tokenizer.eos_id)
+    stops = np.asarray(source.tokenizer.stop_ids, np.int32)
 
     def generate(tokens, lengths):
         rows = setup.shard(tokens), setup.shard(lengths)
-        return setup.evaluators.generate(trained, frozen, *rows, stop)
+        return setup.evaluators.generate(trained, frozen, *rows, stops)
 
     accuracy = evaluation.answer_accuracy(
         generate, source, setup.settings.data.task_list, batch=setup.settings.evaluation.batch

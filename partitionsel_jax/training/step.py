@@ -40,7 +40,7 @@ from partitionsel_jax.training.settings import (
 )
 from partitionsel_jax.training.state import TrainState
 
-PURPOSES = ("parameters", "selection")
+PURPOSES = ("parameters", "selection", "dropout")
 
 
 def update_weights(picked_K: jax.Array, learned_K: jax.Array, scheme: str, cap: float) -> jax.Array:
@@ -166,20 +166,34 @@ class Step:
 
     @staticmethod
     def key(seed: jax.Array | int, purpose: str) -> jax.Array:
-        """One of the independent streams of a seed: "parameters" or "selection"."""
+        """One of the independent streams of a seed, named in `PURPOSES`."""
         return jax.random.fold_in(jax.random.key(seed), PURPOSES.index(purpose))
 
-    def initial(self, seed: jax.Array | int) -> tuple[TrainState, Any]:
-        """The state at step 0 and the frozen parameters of a seed."""
-        parameters = self.model.init(self.key(seed, "parameters"))
-        adapted = self.model.lora.rank > 0
-        trained, frozen = trees.split(
-            parameters, lambda path: not adapted or models.is_adapter(path)
-        )
+    def initial(
+        self, seed: jax.Array | int, base: dict[str, Any] | None = None
+    ) -> tuple[TrainState, Any]:
+        """The state at step 0 and the frozen parameters.
+
+        Args:
+          seed: the run's, of all parameters that are drawn.
+          base: those of a pretrained model, without adapters; None to draw them as well.
+        """
+        key, adapted = self.key(seed, "parameters"), self.model.lora.rank > 0
+        if base is None:
+            trained, frozen = trees.split(
+                self.model.init(key), lambda path: not adapted or models.is_adapter(path)
+            )
+        else:
+            trained, frozen = (self._fresh_adapters(key), base) if adapted else (base, {})
         follows = self.selection.budgets == "curriculum"
         curriculum = budgets.curriculum_start(self.domains) if follows else None
         kept = self._nothing_kept()
         return TrainState.create(trained, self.transformation, curriculum, kept), frozen
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _fresh_adapters(self, key: jax.Array) -> Any:
+        """New adapters alone: what else `init` draws is never computed."""
+        return trees.split(self.model.init(key), models.is_adapter)[0]
 
     def _nothing_kept(self) -> Kept | None:
         """What steps share, before the first of them."""
@@ -199,9 +213,11 @@ class Step:
             used=jnp.zeros(chosen.pool, bool) if shares_pool else None,
         )
 
-    def losses(self, parameters: Any, rows: Rows) -> jax.Array:
+    def losses(
+        self, parameters: Any, rows: Rows, watch: models.Watch = models.UNWATCHED
+    ) -> jax.Array:
         """f32[B], each row's mean cross-entropy over its response."""
-        return self.model.losses(parameters, rows.tokens, rows.response)
+        return self.model.losses(parameters, rows.tokens, rows.response, watch=watch)
 
     def _fresh(self, step: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Whether a step has a pool, and anchors, that no step before it had."""
@@ -387,11 +403,15 @@ class Step:
         result: Selection,
         curriculum: CurriculumState | None = None,
         kept: Kept | None = None,
+        key: jax.Array | None = None,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """The weighted gradient step on this device's share of the picks, summed over devices.
 
-        `curriculum` and `kept` are what the next state remembers.
+        `curriculum` and `kept` are what the next state remembers; `key` is the update's, for
+        dropout.
         """
+        lora, layers = self.model.lora, self.model.config.layers
+
         chosen = self.selection
         picked_K = result.indices >= 0
         # Padding repeats the first pick, which is sound: its weight of 0 then leaves no trace.
@@ -402,7 +422,8 @@ class Step:
 
         def objective(trained, part):
             rows, weights, counted = part
-            losses = self.losses(trees.join(frozen, trained), rows)
+            watch = models.dropping(lora, key, rows.id, layers)
+            losses = self.losses(trees.join(frozen, trained), rows, watch)
             return (weights * losses).sum() / count, (counted * losses).sum() / count
 
         local = spmd.share((picks, weights_K, picked_K.astype(jnp.float32)))
@@ -456,7 +477,9 @@ class Step:
                 "features.anchors_every and selection.updates_per_pool need a state that keeps "
                 "what steps share, got None; make the training state with Step.initial"
             )
-        key = jax.random.fold_in(self.key(seed, "selection"), state.step)
+        key, dropout = (
+            jax.random.fold_in(self.key(seed, purpose), state.step) for purpose in PURPOSES[1:]
+        )
         fresh_pool, fresh_anchors = self._fresh(state.step)
         kept = state.kept
         if self.selection.needs_features:
@@ -480,7 +503,9 @@ class Step:
             # Out of bounds, hence nowhere, for padding.
             place_K = jnp.where(result.indices >= 0, result.indices, used_N.size)
             kept = dataclasses.replace(kept, used=used_N.at[place_K].set(True, mode="drop"))
-        state, updated = self.update(state, frozen, candidates.rows, result, curriculum, kept)
+        state, updated = self.update(
+            state, frozen, candidates.rows, result, curriculum, kept, dropout
+        )
         return state, chosen | updated
 
 

@@ -365,7 +365,7 @@ def traced(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "decoder", [DECODER, dataclasses.replace(DECODER, tied=False, qkv_bias=True)]
+    "decoder", [DECODER, dataclasses.replace(DECODER, tied=False, biases=("q", "k", "v"))]
 )
 def test_the_operations_by_arithmetic_are_those_of_the_programs(traced, decoder):
     # The head is traced once, for one block of tokens: as large as what a row's loss counts.

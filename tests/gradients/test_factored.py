@@ -29,8 +29,10 @@ def make_model(lora=None, **changes):
 
 EVERYWHERE = models.LoRAConfig(rank=2, alpha=4.0)
 MODELS = {
-    "tied": make_model(EVERYWHERE, tied=True, qkv_bias=True),
-    "untied": make_model(models.LoRAConfig(3, 6.0, ("q", "v", "down")), tied=False, qkv_bias=True),
+    "tied": make_model(EVERYWHERE, tied=True, biases=("q", "k", "v")),
+    "untied": make_model(
+        models.LoRAConfig(3, 6.0, ("q", "v", "down")), tied=False, biases=("q", "k", "v")
+    ),
     "plain": make_model(tied=True, kv_heads=2),
     "remat": make_model(EVERYWHERE, tied=False, remat="layer"),
     "bare": make_model(tied=False),
@@ -193,7 +195,7 @@ def test_norms_and_biases_have_their_exact_gradients():
     assert seen == {"norm", "attention_norm", "mlp_norm", "q", "k", "v"}
 
 
-HALF = make_model(EVERYWHERE, tied=True, qkv_bias=True, dtype="bfloat16")
+HALF = make_model(EVERYWHERE, tied=True, biases=("q", "k", "v"), dtype="bfloat16")
 
 
 def test_gram_matrices_follow_those_of_a_loop_of_grad_in_bfloat16():

@@ -9,7 +9,14 @@ from flax import traverse_util
 from partitionsel_jax import gradients, models
 
 CONFIG = models.DecoderConfig(
-    vocab_size=11, layers=3, width=8, mlp_width=12, heads=2, kv_heads=1, head_dim=4, qkv_bias=True
+    vocab_size=11,
+    layers=3,
+    width=8,
+    mlp_width=12,
+    heads=2,
+    kv_heads=1,
+    head_dim=4,
+    biases=("q", "k", "v"),
 )
 LORA = models.LoRAConfig(rank=2, alpha=4.0)
 MODEL = models.Model(CONFIG, LORA)

@@ -111,7 +111,7 @@ MODEL = models.Model(
         kv_heads=1,
         head_dim=4,
         tied=False,
-        qkv_bias=True,
+        biases=("q", "k", "v"),
     ),
     models.LoRAConfig(rank=2, targets=("q", "up")),
 )

@@ -13,7 +13,14 @@ from partitionsel_jax import models
 from partitionsel_jax.models import parameters as trees
 
 CONFIG = models.DecoderConfig(
-    vocab_size=13, layers=2, width=8, mlp_width=10, heads=4, kv_heads=2, head_dim=6, qkv_bias=True
+    vocab_size=13,
+    layers=2,
+    width=8,
+    mlp_width=10,
+    heads=4,
+    kv_heads=2,
+    head_dim=6,
+    biases=("q", "k", "v"),
 )
 
 
@@ -200,6 +207,9 @@ class Named(models.watch.Unwatched):
     def _note(self, name, value):
         self.seen.add((*self.path, name))
         return value
+
+    def drop(self, x):
+        return x
 
     def linear(self, name, x, y):
         return self._note(name, y)

@@ -1,42 +1,36 @@
-"""What a tokenizer offers to the data, and the byte-level one that needs no vocabulary file."""
+"""The byte-level tokenizer, which needs no vocabulary file."""
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+
+from partitionsel_jax.data.tokenizers.chat import Message
 
 _SPECIAL = 3
-
-
-class Tokenizer(Protocol):
-    """Text to token ids and back; the three special ids are never part of `encode`'s result."""
-
-    @property
-    def pad_id(self) -> int: ...
-    @property
-    def bos_id(self) -> int: ...
-    @property
-    def eos_id(self) -> int: ...
-    @property
-    def vocab_size(self) -> int: ...
-    def encode(self, text: str) -> list[int]: ...
-    def decode(self, ids: Iterable[int]) -> str: ...
 
 
 @dataclasses.dataclass(frozen=True)
 class ByteTokenizer:
     """UTF-8 bytes as tokens: pad 0, beginning 1, end 2, and byte b is token 3 + b.
 
-    `vocab_size` is the 259 ids that exist; padding it to a round size is the model's business.
+    `vocab_size` is the 259 ids that exist; padding it to a round size is the model's business. No
+    text stands for a special token, so that all text is content.
     """
 
     pad_id: int = dataclasses.field(default=0, init=False)
     bos_id: int = dataclasses.field(default=1, init=False)
     eos_id: int = dataclasses.field(default=2, init=False)
+    turn_end_id: int = dataclasses.field(default=2, init=False)
+    stop_ids: tuple[int, ...] = dataclasses.field(default=(2,), init=False)
     vocab_size: int = dataclasses.field(default=_SPECIAL + 256, init=False)
+    chat_template: None = dataclasses.field(default=None, init=False)
 
     def encode(self, text: str) -> list[int]:
         """The ids (3 .. 258) of the text's bytes; a lone surrogate, which has none, becomes "?"."""
         return [_SPECIAL + byte for byte in text.encode("utf-8", errors="replace")]
+
+    def encode_markup(self, text: str) -> list[int]:
+        """The same as `encode`."""
+        return self.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids; invalid UTF-8 becomes U+FFFD, and ids that are no byte are skipped.
@@ -46,3 +40,10 @@ class ByteTokenizer:
         """
         data = bytes(int(i) - _SPECIAL for i in ids if _SPECIAL <= i < self.vocab_size)
         return data.decode("utf-8", errors="replace")
+
+    def chat(self, messages: Sequence[Message], *, answer: bool = True) -> list[int]:
+        """Raises ValueError: bytes have no chat template."""
+        raise ValueError(
+            "the byte-level tokenizer has no chat template; load a checkpoint's tokenizer, or use "
+            "another template than 'chat'"
+        )

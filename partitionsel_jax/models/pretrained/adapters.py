@@ -1,0 +1,113 @@
+"""LoRA adapters in the format of the PEFT library: adapter_config.json and its safetensors."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from partitionsel_jax.models.config import DecoderConfig
+from partitionsel_jax.models.lora import PROJECTIONS, LoRAConfig, is_adapter
+from partitionsel_jax.models.parameters import split
+from partitionsel_jax.models.pretrained import importing, names, writing
+from partitionsel_jax.models.pretrained.description import Fields, read_json
+from partitionsel_jax.models.pretrained.safetensors_files import SafetensorsFiles
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+# Variants of LoRA that compute something else, by their field and the value that means "not used".
+_UNUSED: dict[str, Any] = {
+    "use_dora": False,
+    "fan_in_fan_out": False,
+    "bias": "none",
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "modules_to_save": None,
+    "layers_to_transform": None,
+    "exclude_modules": None,
+    "trainable_token_indices": None,
+}
+
+
+def write(
+    directory: str | os.PathLike[str],
+    config: DecoderConfig,
+    lora: LoRAConfig,
+    parameters: dict[str, Any],
+    *,
+    base: str,
+) -> Path:
+    """Writes the adapters among `parameters` into a new directory.
+
+    Args:
+      base: the model that they belong to, as PEFT shall look for it: a repository or a path.
+
+    Raises:
+      ValueError: a model without adapters, or a directory that holds something.
+    """
+    if not lora.rank:
+        raise ValueError("this model has no adapters (lora.rank=0): export its merged weights")
+    content = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": [names.projection_module(name) for name in lora.targets],
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "use_rslora": False,
+    } | _UNUSED
+    tree, _ = split(parameters, is_adapter)
+    tensors = names.adapters(config, lora.rank, lora.targets)
+    with writing.new_directory(directory) as folder:
+        writing.save(folder / WEIGHTS, tensors, tree, "float32")
+        (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+    return Path(directory)
+
+
+def read(
+    directory: str | os.PathLike[str], config: DecoderConfig
+) -> tuple[LoRAConfig, dict[str, Any]]:
+    """The adapters of a PEFT directory, and their parameters in float32.
+
+    Args:
+      config: of the decoder that they shall sit on.
+
+    Raises:
+      ValueError: no adapter, one of another kind or another model, or damaged files.
+    """
+    folder = Path(directory)
+    where = str(folder / CONFIG)
+    content = read_json(where)
+    fields = Fields(content, where)
+    if (kind := fields.get("peft_type", str)) != "LORA":
+        raise ValueError(f"{where}: peft_type={kind!r} is not supported; LORA is")
+    for name, unused in _UNUSED.items():
+        if content.get(name) and content[name] != unused:
+            raise ValueError(f"{where}: {name}={content[name]!r} is not supported")
+    modules = content.get("target_modules")
+    by_module = {names.projection_module(name): name for name in PROJECTIONS}
+    if modules == "all-linear":
+        modules = list(by_module)
+    if not isinstance(modules, list) or not modules:
+        raise ValueError(f"{where}: expected target_modules as a list, got {modules!r}")
+    if unknown := sorted(set(modules) - set(by_module)):
+        raise ValueError(
+            f"{where}: target_modules {unknown} are not projections of the decoder; "
+            f"{sorted(by_module)} are"
+        )
+    rank, alpha = fields.get("r", int), fields.get("lora_alpha", float)
+    if fields.get("use_rslora", bool, False):
+        alpha *= rank**0.5  # which scales by alpha / sqrt(rank)
+    targets = tuple(name for module, name in by_module.items() if module in modules)
+    try:
+        lora = LoRAConfig(rank, alpha, targets, fields.get("lora_dropout", float, 0.0))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    tensors = names.adapters(config, rank, targets)
+    source = SafetensorsFiles(folder, WEIGHTS)
+    importing.check(tensors, source)
+    return lora, importing.read(tensors, source, jnp.float32)

@@ -1,0 +1,168 @@
+"""A GGUF file (llama.cpp's format): its tensors, dequantised, and the decoder it describes."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from partitionsel_jax.models.config import DecoderConfig, RopeScaling
+from partitionsel_jax.models.pretrained.description import QWEN2_BIASES
+from partitionsel_jax.models.rotary import slowdown
+
+if TYPE_CHECKING:
+    from gguf import ReaderField
+
+TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
+_SCALING = "rope_freqs.weight"
+# Llama 3's rotary scaling, of which GGUF files hold the outcome alone: (factor, original context).
+_LLAMA3 = ((8.0, 8192), (32.0, 8192))
+
+
+class GGUFFile:
+    """The tensors of a GGUF file, each dequantised to float32 when it is read.
+
+    Attributes:
+      config: the decoder that the file describes, with default numerics.
+
+    Raises:
+      ValueError: a file that is missing, damaged, of an unsupported architecture or tensor type.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        # Imported late: many a run never sees such a file.
+        import gguf
+
+        self.path = Path(path)
+        if not self.path.exists():
+            raise ValueError(f"{self.path} is missing")
+        try:
+            self._reader = gguf.GGUFReader(self.path)
+            self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
+        except Exception as error:  # whatever a damaged header makes the reader raise
+            raise ValueError(
+                f"{self.path} cannot be read ({error}): it is cut short, damaged, or no GGUF file; "
+                "fetch it again"
+            ) from None
+        self.architecture = ""
+        self.architecture = self.field("general.architecture", str)
+        if self.architecture not in ("llama", "qwen2"):
+            raise ValueError(
+                f"{self.path}: architecture {self.architecture!r} is not supported; llama and "
+                "qwen2 are"
+            )
+        for name, tensor in self._tensors.items():
+            if tensor.tensor_type.name not in TYPES:
+                raise ValueError(
+                    f"{self.path}: {name} is of type {tensor.tensor_type.name}, which is not "
+                    f"supported; {', '.join(TYPES)} are"
+                )
+        self.config = self._describe()
+        # Rows of q and k, whose pairs of coordinates lie beside each other in Llama's files.
+        paired = {"attn_q": self.config.heads, "attn_k": self.config.kv_heads}
+        self._paired = paired if self.architecture == "llama" else {}
+
+    def field(self, key: str, kind: type, default: Any = None) -> Any:
+        """A field of the metadata; `{arch}` in its name is the architecture.
+
+        Raises:
+          ValueError: it is absent and has no default, or is of another kind.
+        """
+        name = key.format(arch=self.architecture)
+        found: ReaderField | None = self._reader.fields.get(name)
+        if found is None:
+            if default is None:
+                raise ValueError(f"{self.path} lacks the field {name!r}")
+            return default
+        value = found.contents()
+        if not isinstance(value, kind):
+            raise ValueError(
+                f"{self.path}: {name}={value!r} where a value of type {kind.__name__} is expected"
+            )
+        if isinstance(value, float):
+            # Stored as float32: 1e-5 is meant where 9.999999747e-06 is read.
+            value = float(str(np.float32(value)))
+        return value
+
+    @property
+    def has_tokenizer(self) -> bool:
+        return bool(self.field("tokenizer.ggml.model", str, ""))
+
+    def _describe(self) -> DecoderConfig:
+        width = self.field("{arch}.embedding_length", int)
+        heads = self.field("{arch}.attention.head_count", int)
+        if heads < 1:
+            raise ValueError(f"{self.path}: attention.head_count must be at least 1, not {heads}")
+        head_dim = self.field("{arch}.attention.key_length", int, width // heads)
+        theta = self.field("{arch}.rope.freq_base", float, 10_000.0)
+        try:
+            return DecoderConfig(
+                vocab_size=self.shape("token_embd.weight")[0],
+                layers=self.field("{arch}.block_count", int),
+                width=width,
+                mlp_width=self.field("{arch}.feed_forward_length", int),
+                heads=heads,
+                kv_heads=self.field("{arch}.attention.head_count_kv", int, heads),
+                head_dim=head_dim,
+                rope_theta=theta,
+                rope_scaling=self._rope_scaling(theta, head_dim),
+                norm_eps=self.field("{arch}.attention.layer_norm_rms_epsilon", float),
+                tied="output.weight" not in self._tensors,
+                biases=QWEN2_BIASES if self.architecture == "qwen2" else (),
+                context=self.field("{arch}.context_length", int, 0),
+            )
+        except ValueError as error:
+            text = str(error)
+            raise ValueError(text if str(self.path) in text else f"{self.path}: {text}") from None
+
+    def _rope_scaling(self, theta: float, head_dim: int) -> RopeScaling:
+        kind = self.field("{arch}.rope.scaling.type", str, "none")
+        if kind == "linear":
+            return RopeScaling("linear", self.field("{arch}.rope.scaling.factor", float))
+        if kind != "none":
+            raise ValueError(f"{self.path}: rope scaling {kind!r} is not supported; linear is")
+        if _SCALING not in self._tensors:
+            return RopeScaling()
+        found = self._dequantised(_SCALING)
+        plain = theta ** -(np.arange(0, head_dim, 2) / head_dim)
+        for factor, original in _LLAMA3:
+            scaling = RopeScaling("llama3", factor, original=original)
+            expected = slowdown(plain, scaling)
+            if found.shape == expected.shape and np.allclose(found, expected, rtol=1e-3):
+                return scaling
+        raise ValueError(
+            f"{self.path}: {_SCALING} holds factors of no known rope scaling; Llama 3.1's and "
+            "3.2's are supported"
+        )
+
+    def names(self) -> Iterator[str]:
+        return iter(name for name in self._tensors if name != _SCALING)
+
+    def where(self, name: str) -> str:
+        """The file of a tensor, for errors."""
+        del name
+        return str(self.path)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name not in self._tensors:
+            raise ValueError(f"{self.path} lacks the tensor {name!r}")
+        return tuple(int(size) for size in self._tensors[name].shape[::-1])
+
+    def _dequantised(self, name: str) -> np.ndarray:
+        import gguf
+
+        tensor = self._tensors[name]
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        return values.astype(np.float32, copy=False).reshape(self.shape(name))
+
+    def read(self, name: str) -> np.ndarray:
+        values = self._dequantised(name)
+        heads = next((n for part, n in self._paired.items() if f".{part}." in name), None)
+        return values if heads is None else _halved(values, heads)
+
+
+def _halved(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Rows ordered (head, pair, member) as (head, member, pair): Llama's layout of halves."""
+    split = rows.reshape(heads, -1, 2, *rows.shape[1:])
+    return split.swapaxes(1, 2).reshape(rows.shape)

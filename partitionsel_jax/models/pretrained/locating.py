@@ -1,0 +1,111 @@
+"""From the name of a model to its files: a path, a preset in the cache, or a repository."""
+
+import difflib
+import importlib
+import os
+import re
+from pathlib import Path
+from types import ModuleType
+
+from partitionsel_jax.models.config import DecoderConfig
+from partitionsel_jax.models.pretrained import tiny
+from partitionsel_jax.models.pretrained.checkpoint import CONFIG, describe
+from partitionsel_jax.models.pretrained.presets import PRESETS
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+# What a checkpoint is read from; a repository may hold the same weights in other formats, and code.
+FILES = ("*.json", "*.safetensors", "*.jinja")
+
+
+def cache_directory() -> Path:
+    """Where fetched models lie."""
+    return Path("~/.cache/partitionsel_jax/models").expanduser()
+
+
+def cached(name: str) -> Path | None:
+    """The preset's checkpoint in the cache, if it is there."""
+    folder = cache_directory() / name
+    if (folder / CONFIG).exists():
+        return folder
+    return next(iter(sorted(folder.glob("*.gguf"))), None)
+
+
+def locate(name: str | os.PathLike[str]) -> Path:
+    """The directory or GGUF file of a model.
+
+    Args:
+      name: a path; a preset, which `experiments.fetch` has brought (the tiny random ones are made
+        when they are first asked for); or a hub's repository as "owner/name" or
+        "owner/name@revision", which is downloaded where it is not in the hub's own cache.
+
+    Raises:
+      ValueError: nothing of that name is here, and how to get it.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    text = os.fspath(name)
+    if text in tiny.TINY:
+        return cached(text) or tiny.write(text, cache_directory() / text)
+    if text in PRESETS:
+        found = cached(text)
+        if found is None:
+            raise ValueError(
+                f"the model {text!r} is not on this machine yet: run "
+                f"'python -m experiments.fetch --model={text}'"
+            )
+        return found
+    if _REPOSITORY.fullmatch(text) and not text.startswith((".", "/")):
+        return download(text)
+    near = difflib.get_close_matches(text, [*PRESETS, *tiny.TINY], n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise ValueError(
+        f"no model {text!r}{hint}: expected a checkpoint directory, a .gguf file, a repository as "
+        f"owner/name, or one of {sorted(PRESETS)}"
+    )
+
+
+def shape_of(name: str | os.PathLike[str]) -> DecoderConfig:
+    """The decoder of a model; a preset's is known before it is fetched."""
+    text = os.fspath(name)
+    if not Path(text).expanduser().exists() and text in PRESETS:
+        return PRESETS[text].config
+    return describe(locate(name))
+
+
+def download(repository: str, directory: Path | None = None) -> Path:
+    """Downloads a repository's checkpoint; into the hub's own cache unless a directory is given.
+
+    Args:
+      repository: "owner/name" or "owner/name@revision".
+
+    Raises:
+      ValueError: no `huggingface_hub`, no such repository, no access, or no network.
+    """
+    hub = _hub()
+    name, _, revision = repository.partition("@")
+    try:
+        folder = hub.snapshot_download(
+            name,
+            revision=revision or None,
+            allow_patterns=list(FILES),
+            local_dir=None if directory is None else os.fspath(directory),
+        )
+    except Exception as error:  # of the network, of HTTP, or of the hub's own making
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise ValueError(
+            f"cannot download {repository!r} ({type(error).__name__}: {reason}): is there a "
+            "network, is the name right, and does it ask for a licence and a login "
+            "(hf auth login)? A directory on this machine does as well"
+        ) from None
+    return Path(folder)
+
+
+def _hub() -> ModuleType:
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError:
+        raise ValueError(
+            "downloading from a hub needs the package huggingface_hub: pip install "
+            "'partitionsel_jax[hub]', or pip install huggingface_hub"
+        ) from None

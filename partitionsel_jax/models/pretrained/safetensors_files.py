@@ -1,0 +1,92 @@
+"""A directory of safetensors files, read tensor by tensor."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy, which safetensors reads into)
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from partitionsel_jax.models.pretrained.description import read_json
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+class SafetensorsFiles:
+    """The tensors of a checkpoint in one file, or in shards with an index.
+
+    Opening reads the headers alone, and finds shards that are missing or cut short.
+
+    Args:
+      directory: with `model.safetensors`, or `model.safetensors.index.json` and what it names.
+      single: the name of the one file.
+
+    Raises:
+      ValueError: no weights, or a file that is missing, damaged, or lacks one of its tensors.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], single: str = SINGLE):
+        self.directory = Path(directory)
+        self._files: dict[str, str] = {}  # tensor -> file
+        self._opened: dict[str, Any] = {}
+        if (self.directory / INDEX).exists():
+            self._read_index()
+        elif (self.directory / single).exists():
+            self._files = dict.fromkeys(self._open(single).keys(), single)
+        else:
+            raise ValueError(
+                f"{self.directory} holds neither {single} nor {INDEX}: expected a checkpoint in "
+                "safetensors format"
+            )
+
+    def _read_index(self) -> None:
+        path = self.directory / INDEX
+        mapping = read_json(path).get("weight_map")
+        if not isinstance(mapping, dict) or not mapping:
+            raise ValueError(f"{path}: expected a 'weight_map' of tensors to files")
+        held: dict[str, set[str]] = {}
+        for tensor, file in mapping.items():
+            # What an index names lies beside it: nothing else of the machine is read.
+            if not isinstance(file, str) or Path(file).name != file:
+                raise ValueError(f"{path}: {tensor} is said to be in {file!r}, no file beside it")
+            if file not in held:
+                held[file] = set(self._open(file).keys())
+            if tensor not in held[file]:
+                raise ValueError(
+                    f"{self.directory / file} lacks {tensor!r}, which {INDEX} says it holds"
+                )
+        self._files = dict(mapping)
+
+    def _open(self, file: str) -> Any:
+        """A file's handle, which maps it into memory; opened once."""
+        if file in self._opened:
+            return self._opened[file]
+        path = self.directory / file
+        if not path.exists():
+            raise ValueError(f"{path} is missing, one of the files that {INDEX} names; fetch it")
+        try:
+            self._opened[file] = safe_open(path, framework="numpy")
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{path} cannot be read ({error}): it is cut short or damaged; fetch it again"
+            ) from None
+        return self._opened[file]
+
+    def names(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def where(self, name: str) -> str:
+        """The file of a tensor, for errors."""
+        return str(self.directory / self._files.get(name, ""))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._open(self._files[name]).get_slice(name).get_shape())
+
+    def read(self, name: str) -> np.ndarray:
+        try:
+            return self._open(self._files[name]).get_tensor(name)
+        except (SafetensorError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self.where(name)}: {name} cannot be read ({error})") from None

@@ -1,0 +1,33 @@
+"""Tiny checkpoints in a hub's format and in GGUF, and HF transformers' logits of them."""
+
+import shutil
+
+import numpy as np
+import pytest
+from tiny_checkpoints import GOLDEN, VARIANTS
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """variant -> (checkpoint directory, {"tokens", "logits", "greedy"})."""
+    with np.load(GOLDEN / "logits.npz") as values:
+        arrays = dict(values)
+    return {
+        variant: (
+            GOLDEN / "checkpoints" / variant,
+            {name: arrays[f"{variant}/{name}"] for name in ("tokens", "logits", "greedy")},
+        )
+        for variant in VARIANTS
+    }
+
+
+@pytest.fixture
+def copy_of(tmp_path):
+    """Copies a golden checkpoint, to be spoilt."""
+
+    def copy(variant):
+        target = tmp_path / variant
+        shutil.copytree(GOLDEN / "checkpoints" / variant, target)
+        return target
+
+    return copy

@@ -1,0 +1,62 @@
+"""The golden checkpoints, and checkpoints written as llama.cpp's converter writes them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from partitionsel_jax.models.pretrained import Checkpoint, names
+
+GOLDEN = Path(__file__).parent / "golden"
+VARIANTS = sorted(path.name for path in (GOLDEN / "checkpoints").iterdir())
+
+
+def _paired(rows, heads):
+    """(head, member, pair) as (head, pair, member): how llama.cpp stores q and k of Llama."""
+    return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def write_gguf(path, directory, quantization="F32", rope_freqs=None, **changed):
+    """A hub's checkpoint as llama.cpp's converter writes it.
+
+    Args:
+      path: the file.
+      directory: the checkpoint.
+      quantization: a type of `gguf.GGMLQuantizationType`, for matrices.
+      rope_freqs: f32[E/2] to store beside the weights.
+      changed: metadata to be written differently: name with "_" for "." -> value.
+    """
+    import gguf
+
+    checkpoint = Checkpoint.open(directory)
+    config = checkpoint.config
+    kind = "qwen2" if config.biases == ("q", "k", "v") else "llama"
+    writer = gguf.GGUFWriter(path, changed.get("architecture", kind))
+    writer.add_block_count(config.layers)
+    writer.add_embedding_length(config.width)
+    writer.add_feed_forward_length(config.mlp_width)
+    writer.add_head_count(config.heads)
+    writer.add_head_count_kv(config.kv_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_layer_norm_rms_eps(config.norm_eps)
+    writer.add_context_length(config.context)
+    if "scaling" in changed:
+        writer.add_rope_scaling_type(gguf.RopeScalingType(changed["scaling"]))
+        writer.add_rope_scaling_factor(changed["factor"])
+    pairs = zip(checkpoint.tensors, names.tensors(config, gguf=True), strict=True)
+    for hub, theirs in pairs:
+        values = checkpoint.source.read(hub.name).astype(np.float32)
+        heads = {"attn_q": config.heads, "attn_k": config.kv_heads}
+        for part, count in heads.items():
+            if kind == "llama" and f".{part}." in theirs.name:
+                values = _paired(values, count)
+        stored = gguf.GGMLQuantizationType[quantization if values.ndim == 2 else "F32"]
+        packed = gguf.quants.quantize(values, stored)
+        writer.add_tensor(theirs.name, packed, raw_dtype=stored)
+    if rope_freqs is not None:
+        writer.add_tensor("rope_freqs.weight", np.asarray(rope_freqs, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
