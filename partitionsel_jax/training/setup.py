@@ -132,7 +132,7 @@ def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
     """
     corpus = load_corpus(settings)
     for what, counts in (
-        ("left out: no room for the response", corpus.left_out),
+        ("left out, since they do not fit", corpus.left_out),
         ("with a prompt cut from the left", corpus.cut),
     ):
         if any(counts.values()):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import data
+from tests.data import checkpoints
 
 TOKENIZER = data.ByteTokenizer()
 
@@ -48,6 +49,23 @@ def test_rows_do_not_depend_on_the_order_of_the_records(synthetic):
     for part in ("train", "anchors"):
         rows = [getattr(corpus, part).rows(range(8)) for corpus in (before, after)]
         assert all(np.array_equal(a, b) for a, b in zip(*rows, strict=True))
+
+
+def test_rows_of_bytes_are_laid_out_as_ever(corpus):
+    """The quickstart's rows, written down once more: its numbers depend on every bit of them."""
+    for source in (corpus.train, corpus.anchors, corpus.validation, corpus.test):
+        examples = source.examples(range(len(source)))
+        rows = source.rows(range(len(source)))
+        for row, example in enumerate(examples):
+            prompt = [1, *(3 + byte for byte in f"{example.question}\n".encode())]
+            answer = [*(3 + byte for byte in example.response.encode()), 2]
+            rest = 96 - len(prompt) - len(answer)
+            assert rows.tokens[row].tolist() == prompt + answer + [0] * rest
+            assert (
+                rows.response[row].tolist()
+                == [False] * len(prompt) + [True] * len(answer) + [False] * rest
+            )
+        assert rows.id.tolist() == sorted(example.id for example in examples)
 
 
 def test_rows_hold_what_examples_say(corpus):
@@ -112,9 +130,74 @@ def test_long_responses_are_left_out_and_cut_prompts_counted(synthetic):
     assert corpus.cut == {"train": 3, "validation": 0, "test": 0}
 
 
+@pytest.mark.parametrize("template", ["alpaca", "chat"])
+@pytest.mark.parametrize("family", checkpoints.FAMILIES)
+def test_rows_whose_prompt_would_be_cut_are_left_out(synthetic, family, template):
+    tokenizer = checkpoints.golden(family)
+    frame = len(data.encode_prompt("", tokenizer, 200, template))
+    x = len(tokenizer.encode("x" * 8))
+    builder = synthetic.builder()
+    train = builder.as_data_source("train")
+    train += [
+        synthetic.record(900, 0, "x" * 8, "1"),
+        synthetic.record(901, 0, "x" * 9, "1"),
+        synthetic.record(902, 1, "x" * 8, "11"),
+        synthetic.record(903, 1, "", "y" * (x + 1)),
+        synthetic.record(904, 1, "", "y" * (x + 2)),
+    ]
+    corpus = data.load(builder, tokenizer, frame + x + 2, seed=0, template=template)
+    assert corpus.train.template == corpus.test.template == template
+    assert {900, 903} == {i for i in all_ids(corpus.train) if i >= 900}
+    assert corpus.left_out == {"train": 3, "validation": 0, "test": 0}
+    assert corpus.cut == {"train": 0, "validation": 0, "test": 0}
+    rows, examples = corpus.train.rows(range(42)), corpus.train.examples(range(42))
+    for tokens, is_response, example in zip(rows.tokens, rows.response, examples, strict=True):
+        prompt = data.TEMPLATES[template](example.question, tokenizer)
+        assert tokens[: np.argmax(is_response)].tolist() == prompt
+
+
+@pytest.mark.parametrize("kind", ["garbled", "swapped"])
+def test_spoilt_responses_fit_beside_prompts_that_are_never_cut(synthetic, kind):
+    tokenizer = checkpoints.golden("qwen2")
+    builder = synthetic.builder()
+    train = builder.as_data_source("train")
+    train += [synthetic.record(900 + i, i % 2, "x" * (30 - i), f"{10**i}") for i in range(30)]
+    train.reverse()
+    length = 2 + max(
+        len(data.encode_prompt("x" * (30 - i), tokenizer, 200, "chat")) + i for i in range(30)
+    )
+    corpus = data.load(
+        builder, tokenizer, length, 0, template="chat", spoilt_kind=kind, spoilt_share=0.9
+    )
+    assert not any(corpus.left_out.values())
+    rows = corpus.train.rows(range(len(corpus.train)))
+    assert rows.spoilt.sum() == round(0.9 * 35) * 2
+    assert (rows.tokens[rows.response] == tokenizer.turn_end_id).sum() == len(rows.tokens)
+
+
+def test_every_text_is_tokenised_once_when_a_corpus_is_opened(synthetic):
+    texts = []
+
+    class Counting(data.ByteTokenizer):
+        """Notes down what it is given."""
+
+        def encode(self, text):
+            texts.append(text)
+            return super().encode(text)
+
+    builder = synthetic.builder()
+    data.load(builder, Counting(), 16, 0)
+    assert texts[0] == "?\n"  # the template is tried
+    assert len(texts) == 1 + 2 * sum(
+        len(builder.as_data_source(split)) for split in ("train", "validation", "test")
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"template": "vicuna"}, "unknown template 'vicuna'; choose one of plain"),
+        ({"template": "chat"}, "the byte-level tokenizer has no chat template"),
         ({"spoilt_kind": "scrambled"}, "'scrambled'"),
         ({"spoilt_kind": "garbled", "spoilt_share": 1.0}, r"\[0, 1\), got 1.0"),
         ({"anchor_share": 0.0}, r"anchor share in \(0, 1\), got 0.0"),

@@ -171,8 +171,11 @@ def test_padding_is_the_files_or_the_end(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "llama"}, r"tokenizer\.ggml\.model='llama' is not supported; gpt2 are"),
-        ({"pre": "deepseek-llm"}, r"tokenizer\.ggml\.pre='deepseek-llm' is not supported; gpt-2,"),
+        ({"model": "llama"}, r"tokenizer\.ggml\.model='llama' is not supported \(expected gpt2\)"),
+        (
+            {"pre": "deepseek-llm"},
+            r"tokenizer\.ggml\.pre='deepseek-llm' is not supported \(expected gpt-2,",
+        ),
         ({"leave_out": ["pre"]}, r"tokenizer\.ggml\.pre=None is not supported"),
         ({"leave_out": ["model"]}, r"tokenizer\.ggml\.model=None is not supported"),
         ({"leave_out": ["tokens"]}, r"lacks tokenizer\.ggml\.tokens"),
@@ -182,7 +185,7 @@ def test_padding_is_the_files_or_the_end(tmp_path):
         ({"add_bos_token": 1}, r"tokenizer\.ggml\.add_bos_token=1, expected .* bool"),
         ({"token_type": [1, 1]}, "expected 376 token types, got 2"),
         ({"merges": [1]}, r"expected tokenizer\.ggml\.merges to hold values of type str"),
-        ({"merges": ["Ġ nothing"]}, r"model\.gguf cannot be read .*out of vocabulary"),
+        ({"merges": ["Ġ nothing"]}, "cannot be read .*out of vocabulary"),
         (
             {"add_bos_token": True, "leave_out": ["bos_token_id"]},
             "begin with the bos token, and none is named",
@@ -190,7 +193,7 @@ def test_padding_is_the_files_or_the_end(tmp_path):
     ],
 )
 def test_what_is_not_supported_is_refused_by_file_and_value(path, changes, message):
-    with pytest.raises(ValueError, match=rf"model\.gguf.*{message}|{message}"):
+    with pytest.raises(ValueError, match=rf"model\.gguf.*{message}"):
         data.load_tokenizer(write(path, **changes))
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -5,27 +7,50 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partitionsel_jax import data
+from tests.data import checkpoints
 
 TOKENIZER = data.ByteTokenizer()
-A, B, C = (3 + ord(letter) for letter in "abc")
+QWEN, LLAMA = (checkpoints.golden(family) for family in checkpoints.FAMILIES)
+# A response ends in one way, and a turn in another.
+BASE = dataclasses.replace(QWEN, eos_token="<|endoftext|>")
+TOKENIZERS = {"bytes": TOKENIZER, "qwen2": BASE, "llama3": LLAMA}
+A, B, C, NEW = (3 + ord(letter) for letter in "abc\n")
+EVERY = [(name, "plain") for name in TOKENIZERS] + [
+    (name, template) for name in ("qwen2", "llama3") for template in ("alpaca", "chat")
+]
 
 
 @pytest.mark.parametrize(
-    ("prompt", "response", "tokens", "is_response", "cut"),
+    ("question", "response", "tokens", "is_response", "cut"),
     [
-        ("ab", "c", [1, A, B, C, 2, 0], [0, 0, 0, 1, 1, 0], 0),
-        ("", "c", [1, C, 2, 0, 0, 0], [0, 1, 1, 0, 0, 0], 0),
-        ("ab", "", [1, A, B, 2, 0, 0], [0, 0, 0, 1, 0, 0], 0),
-        ("aaab", "c", [1, A, A, B, C, 2], [0, 0, 0, 0, 1, 1], 1),
-        ("ab", "cccc", [1, C, C, C, C, 2], [0, 1, 1, 1, 1, 1], 2),
+        ("a", "c", [1, A, NEW, C, 2, 0], [0, 0, 0, 1, 1, 0], 0),
+        ("", "c", [1, NEW, C, 2, 0, 0], [0, 0, 1, 1, 0, 0], 0),
+        ("a", "", [1, A, NEW, 2, 0, 0], [0, 0, 0, 1, 0, 0], 0),
+        ("aab", "c", [1, A, B, NEW, C, 2], [0, 0, 0, 0, 1, 1], 1),
+        ("a", "cccc", [1, C, C, C, C, 2], [0, 1, 1, 1, 1, 1], 2),
     ],
 )
-def test_rows_made_by_hand(prompt, response, tokens, is_response, cut):
-    encoded = data.encode_example(prompt, response, TOKENIZER, 6)
+def test_rows_made_by_hand(question, response, tokens, is_response, cut):
+    encoded = data.encode_example(question, response, TOKENIZER, 6)
     np.testing.assert_array_equal(encoded.tokens, tokens)
     np.testing.assert_array_equal(encoded.response, np.array(is_response, bool))
     assert encoded.cut == cut
     assert encoded.tokens.dtype == np.int32
+
+
+def test_rows_without_a_beginning_token_begin_with_the_question():
+    a, b, c, new = (QWEN.encode(letter)[0] for letter in "abc\n")
+    end, pad = QWEN.eos_id, QWEN.pad_id
+    for question, response, tokens, cut in (
+        ("b", "c", [b, new, c, end, pad], 0),
+        ("", "c", [new, c, end, pad, pad], 0),
+        ("abab", "cc", [b, new, c, c, end], 3),
+        ("ab", "ccc", [new, c, c, c, end], 2),
+    ):
+        encoded = data.encode_example(question, response, QWEN, 5)
+        np.testing.assert_array_equal(encoded.tokens, tokens)
+        assert encoded.cut == cut
+    assert QWEN.encode("ab") == [a, b]
 
 
 def test_a_response_without_room_is_refused():
@@ -33,20 +58,65 @@ def test_a_response_without_room_is_refused():
         data.encode_example("a", "ccccc", TOKENIZER, 6)
 
 
-@given(prompt=st.text(max_size=20), response=st.text(max_size=6), length=st.integers(26, 60))
-def test_the_marked_tokens_are_the_response_and_the_end(prompt, response, length):
-    tokens, is_response, _ = data.encode_example(prompt, response, TOKENIZER, length)
-    marked = tokens[is_response]
-    assert TOKENIZER.decode(marked) == response
-    assert marked[-1] == TOKENIZER.eos_id
-    assert not is_response[0]
+@pytest.mark.parametrize("template", ["alpaca", "chat"])
+def test_a_prompt_whose_frame_would_break_is_never_cut(template):
+    prompt = data.encode_prompt("a", QWEN, 200, template)
+    assert data.encode_prompt("a", QWEN, len(prompt), template) == prompt
+    message = rf"at least {len(prompt)} tokens of the prompt, got {len(prompt) - 1}; use longer"
+    with pytest.raises(ValueError, match=message):
+        data.encode_prompt("a", QWEN, len(prompt) - 1, template)
+    assert data.encode_example("a", "c", QWEN, len(prompt) + 2, template).cut == 0
+    with pytest.raises(ValueError, match=message):
+        data.encode_example("a", "c", QWEN, len(prompt) + 1, template)
 
 
-def test_generation_starts_from_the_ids_that_training_saw():
-    tokens, is_response, _ = data.encode_example("aaab", "c", TOKENIZER, 6)
+def test_a_prompt_of_nothing_is_refused_where_there_is_no_beginning_token(monkeypatch):
+    nothing = data.Template(lambda question, _: [], lambda tokenizer: tokenizer.eos_id)
+    monkeypatch.setitem(data.TEMPLATES, "nothing", nothing)
+    with pytest.raises(ValueError, match="at least one token, got none"):
+        data.encode_prompt("", QWEN, 5, "nothing")
+    assert data.encode_prompt("", QWEN, 5) == QWEN.encode("\n")
+
+
+def test_an_unknown_template_is_refused():
+    with pytest.raises(ValueError, match="unknown template 'vicuna'"):
+        data.encode_prompt("a", TOKENIZER, 5, "vicuna")
+
+
+@pytest.mark.parametrize(("name", "template"), EVERY)
+@given(question=st.text(max_size=20), response=st.text(max_size=6))
+def test_the_marked_tokens_are_the_response_and_its_closing_token(
+    name, template, question, response
+):
+    tokenizer = TOKENIZERS[name]
+    tokens, is_response, _ = data.encode_example(question, response, tokenizer, 400, template)
+    marked = tokens[is_response].tolist()
+    closing = tokenizer.turn_end_id if template == "chat" else tokenizer.eos_id
+    assert marked == [*tokenizer.encode(response), closing]
     start = tokens[: np.argmax(is_response)]
-    np.testing.assert_array_equal(data.encode_prompt("aaab", TOKENIZER, 4), start)
-    with pytest.raises(ValueError, match="length >= 1"):
+    np.testing.assert_array_equal(
+        start, data.encode_prompt(question, tokenizer, 400 - len(marked), template)
+    )
+    if tokenizer.bos_id is not None:
+        assert start.tolist().count(tokenizer.bos_id) == 1
+        assert start[0] == tokenizer.bos_id
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@given(length=st.integers(3, 20))
+def test_generation_starts_from_the_ids_that_training_saw_of_a_long_prompt(name, length):
+    tokenizer = TOKENIZERS[name]
+    tokens, is_response, cut = data.encode_example("aaab" * 9, "", tokenizer, length)
+    start = tokens[: np.argmax(is_response)].tolist()
+    whole = data.TEMPLATES["plain"]("aaab" * 9, tokenizer)
+    assert data.encode_prompt("aaab" * 9, tokenizer, length - 1) == start
+    assert len(start) + cut == len(whole)
+    begun = int(tokenizer.bos_id is not None)
+    assert start == whole[:begun] + whole[begun + cut :]
+
+
+def test_there_must_be_room_for_a_prompt():
+    with pytest.raises(ValueError, match="at least 1 tokens of the prompt, got 0"):
         data.encode_prompt("a", TOKENIZER, 0)
 
 

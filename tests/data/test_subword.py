@@ -131,13 +131,18 @@ def test_content_and_markup_may_be_encoded_at_the_same_time():
     assert found == [content, markup] * 100
 
 
-@EACH
-@pytest.mark.parametrize("further", [(), (3,)])
-def test_a_saved_tokenizer_is_loaded_as_it_was(tmp_path, family, further):
-    generation = {"eos_token_id": list(further)} if further else None
-    original = data.load_tokenizer(
-        checkpoints.edited(tmp_path / "original", family, generation=generation)
-    )
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("qwen2", {}),
+        ("qwen2", {"add_bos_token": True, "bos_token": "<|im_start|>", "pad_token": None}),
+        ("qwen2", {"generation": {"eos_token_id": [3, 368]}}),
+        ("llama3", {}),
+        ("llama3", {"add_bos_token": False, "eos_token": "<|end_of_text|>"}),
+    ],
+)
+def test_a_saved_tokenizer_is_loaded_as_it_was(tmp_path, family, changes):
+    original = data.load_tokenizer(checkpoints.edited(tmp_path / "original", family, **changes))
     (tmp_path / "copy").mkdir()
     original.save(tmp_path / "copy")
     loaded = data.load_tokenizer(tmp_path / "copy")

@@ -1,5 +1,6 @@
 """Losses per domain against a loop, and the accuracy of answers whose score is known."""
 
+import itertools
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from partitionsel_jax import data, evaluation
 from partitionsel_jax.evaluation.losses import batches
+from tests.data import checkpoints
 
 
 def rows(domains):
@@ -42,11 +44,11 @@ def test_a_domain_without_a_row_is_refused():
 
 
 TOKENIZER = data.ByteTokenizer()
-LENGTH = 40
 SUMS = [("1 + 2 =", "3"), ("4 + 5 =", "9"), ("7 + 7 =", "14")]
+WRITTEN = {"1 + 2 =": "3", "4 + 5 =": "8", "7 + 7 =": "steps\n#### 14"}
 
 
-def sums():
+def sums(tokenizer=TOKENIZER, length=40, template="plain"):
     """Three sums as a source; the scorer is reasoning-gym's own."""
     records = [
         {
@@ -65,25 +67,63 @@ def sums():
             return [self[position] for position in positions]
 
     zeros = np.zeros(len(SUMS), np.int32)
-    return data.Source("test", Records(records), np.arange(len(SUMS)), zeros, TOKENIZER, LENGTH)
+    places = np.arange(len(SUMS))
+    return data.Source("test", Records(records), places, zeros, tokenizer, length, template)
 
 
-def test_what_is_written_between_prompt_and_end_is_scored():
-    written = {"1 + 2 =": "3", "4 + 5 =": "8", "7 + 7 =": "steps\n#### 14"}
-    batch_sizes = []
+def model(source, stops, calls):
+    """Answers as `WRITTEN` says, each row followed by the next of the stops and by junk."""
+    tokenizer = source.tokenizer
+    prompts = {
+        tuple(data.encode_prompt(question, tokenizer, source.length - 1, source.template)): question
+        for question, _ in SUMS
+    }
+    ends = itertools.cycle(stops)
 
     def generate(tokens, lengths):
-        batch_sizes.append(len(tokens))
+        calls.append(len(tokens))
         out = tokens.copy()
         for row, length in enumerate(lengths):
-            prompt = TOKENIZER.decode(tokens[row, :length]).strip()
+            question = prompts[tuple(tokens[row, :length].tolist())]
             # What follows the end must not count.
-            ids = [*TOKENIZER.encode(written[prompt]), TOKENIZER.eos_id, *TOKENIZER.encode("junk")]
-            ids = ids[: LENGTH - length]
+            ids = [*tokenizer.encode(WRITTEN[question]), next(ends), *tokenizer.encode(" junk")]
+            ids = ids[: source.length - length]
             out[row, length : length + len(ids)] = ids
         return out
 
-    found = evaluation.answer_accuracy(generate, sums(), [("chain_sum", {})], batch=2)
-    assert batch_sizes == [2, 2]
+    return generate
+
+
+def test_what_is_written_between_prompt_and_end_is_scored():
+    source, calls = sums(), []
+    generate = model(source, [TOKENIZER.eos_id], calls)
+    found = evaluation.answer_accuracy(generate, source, [("chain_sum", {})], batch=2)
+    assert calls == [2, 2]
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["accuracy_per_domain"] == {"chain_sum": pytest.approx(2 / 3)}
+
+
+@pytest.mark.parametrize("template", ["plain", "alpaca", "chat"])
+def test_answers_end_at_any_stop_and_prompts_are_those_of_the_template(tmp_path, template):
+    folder = checkpoints.edited(tmp_path, "llama3", generation={"eos_token_id": [368, 372]})
+    source = sums(data.load_tokenizer(folder), 200, template)
+    stops = source.tokenizer.stop_ids
+    assert len(stops) == 3
+    for stop in stops:
+        generate = model(source, [stop], [])
+        found = evaluation.answer_accuracy(generate, source, [("chain_sum", {})], batch=3)
+        assert found["accuracy"] == pytest.approx(2 / 3)
+    # A special token that ends no answer is no part of the text either, but what follows it is.
+    generate = model(source, [source.tokenizer.bos_id], [])
+    found = evaluation.answer_accuracy(generate, source, [("chain_sum", {})], batch=3)
+    assert found["accuracy"] == 0.0
+
+
+def test_prompts_that_must_stay_whole_are_not_cut():
+    tokenizer = checkpoints.golden("qwen2")
+    longest = max(len(data.encode_prompt(q, tokenizer, 200, "chat")) for q, _ in SUMS)
+    generate = pytest.fail
+    with pytest.raises(ValueError, match=f"at least {longest} tokens of the prompt"):
+        evaluation.answer_accuracy(
+            generate, sums(tokenizer, longest, "chat"), [("chain_sum", {})], batch=3
+        )

@@ -125,31 +125,6 @@ def test_padding_and_prompt_get_no_gradient():
     assert not np.any(gradient[0, [0, 2, 3]])
 
 
-def test_greedy_equals_a_loop_and_stops():
-    table = jax.random.normal(jax.random.key(0), (9, 9))
-    stop = 4
-
-    def apply(tokens):
-        # The next token depends on the last two, so that a wrong position shows.
-        previous = jnp.pad(tokens, ((0, 0), (1, 0)))[:, :-1]
-        return table[tokens] + 0.7 * table[previous][..., ::-1]
-
-    prompts = [[1], [2, 3, 5], [7, 8, 1, 2, 6, 3]]
-    size = 6
-    tokens = np.zeros((3, size), np.int32)
-    for row, prompt in enumerate(prompts):
-        tokens[row, : len(prompt)] = prompt
-    lengths = jnp.array([len(prompt) for prompt in prompts])
-    found = jax.jit(lambda t: models.greedy(apply, t, lengths, stop))(jnp.asarray(tokens))
-    for row, prompt in enumerate(prompts):
-        sequence = list(prompt)
-        while len(sequence) < size and (len(sequence) == len(prompt) or sequence[-1] != stop):
-            scores = np.asarray(apply(jnp.asarray([sequence]))[0, -1])
-            sequence.append(int(scores.argmax()))
-        assert found[row, : len(sequence)].tolist() == sequence
-        assert not np.any(found[row, len(sequence) :])
-
-
 @pytest.mark.parametrize("vocab_axis", [0, 1])
 @pytest.mark.parametrize("cut", CUTS)
 def test_losses_and_gradients_equal_those_of_all_logits(rows, head, vocab_axis, cut):

@@ -157,7 +157,7 @@ class _Metadata:
         found = self.value(name, str)
         if found not in known:
             raise ValueError(
-                f"{self._path}: tokenizer.ggml.{name}={found!r} is not supported; "
-                f"{', '.join(known)} are; use the checkpoint's tokenizer.json instead"
+                f"{self._path}: tokenizer.ggml.{name}={found!r} is not supported (expected "
+                f"{', '.join(known)}); use the checkpoint's tokenizer.json instead"
             )
         return found

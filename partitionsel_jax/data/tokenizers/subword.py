@@ -95,9 +95,7 @@ class SubwordTokenizer:
     def special_ids(self) -> frozenset[int]:
         """The ids that content never has, and that decoded text does not show."""
         added = self._markup.get_added_tokens_decoder()
-        return frozenset(
-            [i for i, token in added.items() if token.special] + self._ids_of(self._named)
-        )
+        return frozenset(i for i, token in added.items() if token.special)
 
     @functools.cached_property
     def turn_end_id(self) -> int:

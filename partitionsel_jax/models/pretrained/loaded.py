@@ -85,8 +85,12 @@ class Pretrained:
           template: one of `data.TEMPLATES`, how a prompt is put to the model; "chat" for models
             that were trained with their tokenizer's chat template.
           temperature, top_p, seed: see `generate`.
+
+        Raises:
+          ValueError: an unknown template, a chat template that is not there, or what
+            `models.generate` refuses.
         """
-        make = data.TEMPLATES[template]
+        make = data.check_template(template, self.tokenizer)
         written = generation.generate(
             self.model,
             self.parameters,

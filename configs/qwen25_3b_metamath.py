@@ -1,0 +1,30 @@
+"""Qwen2.5-3B with the paper's settings for MetaMathQA (arXiv 2606.07954).
+
+The data is not MetaMathQA yet, for which this project has no reader: four mathematical domains of
+reasoning-gym stand in for it. Model, adapters, features, selection and optimizer are the paper's.
+
+    python -m experiments.fetch --model=qwen2.5-3b
+    python -m experiments.train --config=configs/qwen25_3b_metamath.py --workdir=DIR
+"""
+
+from configs import common, pretrained
+from configs.tasks import MATHEMATICS_TASKS
+
+
+def get_config(text=None):
+    """--config=configs/qwen25_3b_metamath.py[:smoke,seeds=3,model=qwen2.5-0.5b].
+
+    `seeds` is the number of repeats; `model` is a preset, a path or owner/name; `smoke` is a minute
+    with a tiny random model of the same family.
+    """
+    arguments = common.arguments(text, smoke=False, seeds=1, model="qwen2.5-3b")
+    config = common.default()
+    config.repeats = arguments.seeds
+    pretrained.start_from(config, arguments.model)
+    pretrained.published_settings(config)
+    config.data.template = "alpaca"
+    config.data.tasks.update(dict(MATHEMATICS_TASKS))
+    if arguments.smoke:
+        pretrained.smoke(config, "tiny-qwen2.5")
+        config.data.length = 320  # the tiny model\'s tokens are bytes
+    return config
