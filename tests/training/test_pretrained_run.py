@@ -1,0 +1,277 @@
+"""Runs that start from a checkpoint: what is trained, what stays, and what can be taken away."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common, llama32_3b_mol, pretrained, qwen25_3b_metamath, smollm2_reasoning
+from partitionsel_jax import models, training
+from partitionsel_jax.models import parameters as trees
+from partitionsel_jax.models.pretrained import TINY, tiny
+from partitionsel_jax.training import exporting, finished
+from partitionsel_jax.training import pretrained as run_pretrained
+from partitionsel_jax.training import settings as run_settings
+from partitionsel_jax.training.step import Step
+from tests.training.conftest import tiny_config
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory):
+    """name -> directory of each tiny model."""
+    root = tmp_path_factory.mktemp("models")
+    return {name: tiny.write(name, root / name) for name in TINY}
+
+
+def with_adapters(config, checkpoint):
+    """A tiny configuration, on adapters of a checkpoint."""
+    pretrained.start_from(config, str(checkpoint))
+    config.data.update({"template": "chat", "length": 160})
+    config.lora.update({"rank": 2, "targets": ("q", "down"), "dropout": 0.25})
+    config.features.parameters = "lora"
+    config.optimizer.learning_rate = 0.02
+    return config
+
+
+@pytest.fixture
+def adapted(tiny, checkpoints):
+    """The tiny configuration, on adapters of a tiny Llama."""
+    return with_adapters(tiny, checkpoints["tiny-llama3.2"])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, checkpoints, corpus_directory):
+    """A finished run on adapters, shared by the tests that only look at it."""
+    config = with_adapters(tiny_config(), checkpoints["tiny-llama3.2"])
+    config.data.directory = corpus_directory
+    folder = tmp_path_factory.mktemp("done") / "run"
+    (planned,) = training.expand(config.to_dict())
+    return training.train(planned, folder), folder
+
+
+def test_the_shape_comes_from_the_checkpoint_and_is_recorded(done):
+    _, folder = done
+    stored = json.loads((folder / "config.json").read_text())["config"]["model"]
+    config = TINY["tiny-llama3.2"]
+    assert (stored["layers"], stored["width"], stored["context"]) == (2, 32, config.context)
+    assert stored["rope_scaling"]["kind"] == "llama3"
+    assert (
+        run_settings.parse(json.loads((folder / "config.json").read_text())["config"]).model
+        == config
+    )
+
+
+def test_adapters_train_and_the_checkpoint_s_weights_stay(done, checkpoints):
+    summary, folder = done
+    run = finished.load(folder, "run")
+    base = models.load(checkpoints["tiny-llama3.2"]).parameters
+    jax.tree.map(np.testing.assert_array_equal, run.frozen, base)
+    adapters, rest = trees.split(run.parameters, models.is_adapter)
+    jax.tree.map(np.testing.assert_array_equal, rest, base)
+    assert np.any(adapters["layers"]["attention"]["q"]["lora_b"])
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["validation_loss"] for row in rows if "validation_loss" in row]
+    assert losses[-1] < losses[0]
+    assert summary["validation_loss"] == losses[-1]
+
+
+def test_both_exports_say_what_the_run_says(done, tmp_path):
+    _, folder = done
+    differences = exporting.export(folder, adapter=tmp_path / "a", merged=tmp_path / "m")
+    assert [difference.what for difference in differences] == ["adapter", "merged"]
+    assert all(difference.agrees and difference.scale > 0.1 for difference in differences)
+    run = finished.load(folder, "run")
+    tokens = np.arange(60, dtype=np.int32)[None, :]
+    expected = models.Model(run.settings.model, run.settings.lora).apply(run.parameters, tokens)
+    merged = models.load(tmp_path / "m")
+    np.testing.assert_allclose(merged.logits(tokens), expected, atol=1e-4)
+    base = run.settings.checkpoint
+    again = models.load(base, adapter=tmp_path / "a")
+    assert again.model.lora == run.settings.lora
+    np.testing.assert_allclose(again.logits(tokens), expected, atol=1e-5)
+    assert np.abs(models.load(base).logits(tokens) - expected).max() > 0.01
+    ids = merged.tokenizer.chat([{"role": "user", "content": "2 + 2"}])
+    assert ids == models.load(base).tokenizer.chat([{"role": "user", "content": "2 + 2"}])
+    rounded = exporting.export(folder, merged=tmp_path / "half", dtype="bfloat16")
+    assert rounded[0].agrees and rounded[0].largest > 0
+    with pytest.raises(ValueError, match="is not empty"):
+        exporting.export(folder, merged=tmp_path / "half")
+
+
+def test_an_export_that_differs_is_an_error(done, tmp_path, monkeypatch):
+    _, folder = done
+    real = models.merge
+
+    def wrong(parameters, lora):
+        return jax.tree.map(lambda leaf: 1.01 * leaf, real(parameters, lora))
+
+    monkeypatch.setattr(models, "merge", wrong)
+    with pytest.raises(
+        ValueError, match="the merged model's logits differ from the run's by up to"
+    ):
+        exporting.export(folder, merged=tmp_path / "m")
+
+
+def test_exports_that_make_no_sense_are_refused_before_anything_is_read(done, tmp_path):
+    _, folder = done
+    with pytest.raises(ValueError, match="nothing to export"):
+        exporting.export(folder)
+    with pytest.raises(ValueError, match="is not the folder of a finished run, as it lacks config"):
+        exporting.export(folder.parent, merged=tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_checkpoint_that_was_replaced_stops_the_run(adapted, train, tmp_path, checkpoints):
+    copied = tmp_path / "model"
+    shutil.copytree(checkpoints["tiny-llama3.2"], copied)
+    adapted.checkpoint = str(copied)
+    adapted.training.update({"updates": 2, "evaluate_every": 2, "checkpoint_every": 1})
+    _, folder = train(adapted)
+    (folder / "summary.json").unlink()
+    config = TINY["tiny-llama3.2"]
+    shutil.rmtree(copied)
+    with models.pretrained.writing.new_directory(copied) as target:
+        other = models.Model(config).init(jax.random.key(7))
+        models.pretrained.writing.checkpoint(target, config, other, "float32")
+        tiny._write_tokenizer(target, "tiny-llama3.2")
+    with pytest.raises(
+        ValueError, match=r"not those that the run started with .*was config.checkpoint"
+    ):
+        train(adapted, folder)
+
+
+def test_full_fine_tuning_starts_from_the_checkpoint_and_moves_it(
+    adapted, train, checkpoints, tmp_path
+):
+    adapted.lora.update({"rank": 0, "dropout": 0.0})
+    adapted.features.parameters = "full"
+    adapted.optimizer.learning_rate = 1e-6
+    adapted.training.update({"updates": 2, "evaluate_every": 2, "checkpoint_every": 2})
+    _, folder = train(adapted)
+    found = finished.load(folder, "run").parameters
+    base = models.load(checkpoints["tiny-llama3.2"]).parameters
+    moved = [
+        float(jnp.abs(a - b).max())
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(base), strict=True)
+    ]
+    assert 0 < max(moved) < 1e-5
+    with pytest.raises(ValueError, match="trained all weights"):
+        exporting.export(folder, adapter=tmp_path / "a")
+    assert exporting.export(folder, merged=tmp_path / "m")[0].agrees
+
+
+def test_a_base_in_bfloat16_stays_frozen_in_it(adapted, checkpoints):
+    adapted.model.update({"dtype": "bfloat16", "param_dtype": "bfloat16"})
+    (run,) = training.expand(adapted.to_dict())
+    settings = run_settings.parse(run.config)
+    step = Step.create(settings)
+    state, frozen = step.initial(0, run_pretrained.weights(settings))
+    assert {leaf.dtype for leaf in jax.tree.leaves(frozen)} == {jnp.dtype("bfloat16")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.parameters)} == {jnp.dtype("float32")}
+
+
+def test_fresh_adapters_are_those_of_a_whole_initialisation(adapted):
+    (run,) = training.expand(adapted.to_dict())
+    settings = run_settings.parse(run.config)
+    step = Step.create(settings)
+    drawn, _ = step.initial(3)
+    found, _ = step.initial(3, run_pretrained.weights(settings))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found.parameters, drawn.parameters
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"checkpoint": "/nowhere/at/all"}, "no model '/nowhere/at/all'"),
+        ({"checkpoint": "smollm2-135"}, "did you mean 'smollm2-135m'"),
+        ({"data.length": 4096}, "data.length=4096 exceeds the model's context of 2048"),
+        ({"data.template": "chatml"}, r"data\.template must be one of"),
+        ({"model.attention": "cudnn"}, r"model\.attention='cudnn' computes in bfloat16 only"),
+        ({"lora.dropout": 1.0}, r"lora\.dropout must lie in"),
+        ({"lora.rank": 0}, r"lora\.dropout=0\.25 concerns adapters"),
+    ],
+)
+def test_what_a_pretrained_run_may_not_ask_for(adapted, changes, message):
+    for dotted, value in changes.items():
+        *sections, field = dotted.split(".")
+        section = adapted
+        for name in sections:
+            section = section[name]
+        section[field] = value
+    with pytest.raises(ValueError, match=message):
+        training.expand(adapted.to_dict())
+
+
+def test_cudnn_attention_needs_a_gpu(adapted, tmp_path):
+    adapted.model.update({"attention": "cudnn", "dtype": "bfloat16"})
+    (run,) = training.expand(adapted.to_dict())
+    with pytest.raises(ValueError, match=r"needs an NVIDIA GPU, and this machine has cpu"):
+        training.check(run, tmp_path / "run")
+
+
+def test_a_shape_that_is_not_the_checkpoint_s_is_refused(checkpoints):
+    config = common.default()
+    config.data.tasks.chain_sum = {}
+    config.checkpoint = str(checkpoints["tiny-qwen2.5"])
+    with pytest.raises(ValueError, match=r"model\.layers=4, but the checkpoint .* has 2"):
+        training.expand(config.to_dict())
+    config.model.update({"layers": 2, "width": 32, "mlp_width": 64, "head_dim": 8})
+    with pytest.raises(ValueError, match=r"model\.rope_theta=10000\.0, but the checkpoint"):
+        training.expand(config.to_dict())
+
+
+def test_a_checkpoint_that_is_not_there_leaves_no_folder(adapted, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    pretrained.start_from(adapted, "qwen2.5-0.5b")
+    (run,) = training.expand(adapted.to_dict())  # its shape is known without it
+    with pytest.raises(ValueError, match=r"experiments.fetch --model=qwen2.5-0.5b"):
+        training.train(run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_without_a_tokenizer_cannot_be_trained_on(adapted, checkpoints, tmp_path):
+    copied = tmp_path / "model"
+    shutil.copytree(checkpoints["tiny-llama3.2"], copied)
+    (copied / "tokenizer.json").unlink()
+    adapted.checkpoint = str(copied)
+    (run,) = training.expand(adapted.to_dict())
+    with pytest.raises(ValueError, match=r"tokenizer\.json"):
+        training.check(run, tmp_path / "run")
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(checkpoints, tmp_path):
+    copied = tmp_path / "model"
+    shutil.copytree(checkpoints["tiny-llama3.2"], copied)
+    definition = json.loads((copied / "tokenizer.json").read_text())
+    last = dict(definition["added_tokens"][-1])
+    definition["added_tokens"] += [
+        last | {"id": number, "content": f"<|{number}|>"} for number in range(last["id"] + 1, 270)
+    ]
+    (copied / "tokenizer.json").write_text(json.dumps(definition))
+    with pytest.raises(ValueError, match="the tokenizer has 270 ids and the embedding 264 rows"):
+        models.load(copied)
+
+
+@pytest.mark.parametrize("module", [smollm2_reasoning, qwen25_3b_metamath, llama32_3b_mol])
+def test_configs_have_the_paper_s_settings_and_a_smoke_variant(module):
+    (run,) = training.expand(module.get_config().to_dict())
+    settings = run_settings.parse(run.config)
+    assert (settings.lora.rank, settings.lora.alpha) == (16, 96.0)
+    assert set(settings.lora.targets) == set(models.PROJECTIONS) - {"o"}
+    assert (settings.selection.pool, settings.selection.size) == (256, 32)
+    assert (settings.features.parameters, settings.features.last_layers) == ("lora", 3)
+    assert (settings.optimizer.learning_rate, settings.training.updates) == (2e-4, 1024)
+    assert (settings.optimizer.warmup, settings.optimizer.clip) == (0.03, 1.0)
+    assert settings.model.param_dtype == "bfloat16"
+    assert settings.checkpoint in models.PRESETS
+    if module is not smollm2_reasoning:
+        assert (settings.data.length, settings.selection.anchors) == (512, 4)
+    (smoke,) = training.expand(module.get_config("smoke").to_dict())
+    small = run_settings.parse(smoke.config)
+    assert small.checkpoint in TINY
+    assert small.training.updates <= 10
