@@ -10,7 +10,7 @@ from absl import app, flags
 from experiments import console
 
 _SUITE = flags.DEFINE_string(
-    "suite", None, "What to measure: selection, gradients or step.", required=True
+    "suite", None, "What to measure: selection, gradients, step or loading.", required=True
 )
 _SIZES = flags.DEFINE_list(
     "sizes",

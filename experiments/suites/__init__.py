@@ -6,10 +6,15 @@ import os
 
 from etils import epath
 
-from experiments.suites import gradients, measuring, selection, step
+from experiments.suites import gradients, loading, measuring, selection, step
 from experiments.suites.gradients import chart
 
-SUITES = {"selection": selection.run, "gradients": gradients.run, "step": step.run}
+SUITES = {
+    "selection": selection.run,
+    "gradients": gradients.run,
+    "step": step.run,
+    "loading": loading.run,
+}
 # Suites with a chart: numbers -> PNG, or None where the numbers hold nothing to draw.
 CHARTS = {"gradients": chart.draw}
 

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from jax.interpreters import partial_eval
 from scipy.optimize import nnls
 
 from experiments import suites
-from experiments.suites import gradients, measuring, operations, passes, problems
+from experiments.suites import gradients, loading, measuring, operations, passes, problems
 from experiments.suites import selection as suite
 from experiments.suites import step as step_suite
 from experiments.suites.gradients import chart as gradient_chart
@@ -24,6 +25,7 @@ from experiments.suites.gradients import cost as gradient_cost
 from experiments.suites.gradients import fidelity, trained
 from partitionsel_jax import models
 from partitionsel_jax.gradients import Scope, make_sketch
+from partitionsel_jax.models.pretrained import names
 from tests.training.conftest import tiny_config
 
 ROOT = Path(__file__).parents[2]
@@ -576,3 +578,31 @@ def test_parts_of_the_gradients_suite_are_chosen_by_name():
 def test_the_step_suite_has_no_sizes():
     with pytest.raises(ValueError, match=r"no sizes, got .* leave --sizes out"):
         step_suite.run(sizes=["256"], repeats=1, large=False)
+
+
+def test_the_loading_suite_measures_memory_beside_the_weights(monkeypatch):
+    config = models.DecoderConfig(
+        vocab_size=4000, layers=2, width=64, mlp_width=128, heads=4, kv_heads=2, head_dim=16
+    )
+    presets = {"qwen2.5-0.5b": types.SimpleNamespace(config=config)}
+    monkeypatch.setattr(loading, "PRESETS", presets)
+    monkeypatch.setattr(loading, "SHARD_BYTES", 200_000)
+    results = loading.run(sizes=None, repeats=2, large=False)
+    found = results.numbers["loadings"]
+    assert set(found) == {"bfloat16", "float32"}
+    weights = sum(math.prod(tensor.shape) for tensor in names.tensors(config))
+    assert found["bfloat16"]["weights_bytes"] == 2 * weights
+    assert found["float32"]["weights_bytes"] == 4 * weights
+    assert all(one["beside_bytes"] >= 0 and one["runs"] == 2 for one in found.values())
+    assert results.numbers["largest_shard_bytes"] >= 2 * 4000 * 64
+    assert "over largest shard" in results.markdown
+    with pytest.raises(ValueError, match=r"no sizes, got .* leave --sizes out"):
+        loading.run(sizes=["1"], repeats=1, large=False)
+
+
+def test_memory_that_was_taken_while_watched_is_seen():
+    before = loading.anonymous()
+    with loading.watched() as peak:
+        block = np.ones(30_000_000)
+        time.sleep(0.2)
+    assert peak.value - before > 0.9 * block.nbytes

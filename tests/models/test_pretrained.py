@@ -535,3 +535,23 @@ def test_tiny_models_are_made_when_first_asked_for_and_then_kept(monkeypatch, tm
     shutil.rmtree(folder)
     other = models.load("tiny-qwen2.5").parameters
     jax.tree.map(np.testing.assert_array_equal, first.parameters, other)
+
+
+@pytest.mark.parametrize("variant", ["llama-untied-sharded", "llama-bfloat16"])
+def test_tensors_that_are_read_in_pieces_are_the_same(golden, monkeypatch, tmp_path, variant):
+    directory, _ = golden[variant]
+    file = write_gguf(tmp_path / "model.gguf", directory)
+    whole, from_file = models.load(directory).parameters, models.load(file).parameters
+    held = []
+    place = importing._place
+    monkeypatch.setattr(importing, "PIECE_BYTES", 700)
+
+    def record(parameter, piece, *rest, **options):
+        held.append(piece.nbytes)
+        return place(parameter, piece, *rest, **options)
+
+    monkeypatch.setattr(importing, "_place", record)
+    for source, expected in ((directory, whole), (file, from_file)):
+        jax.tree.map(np.testing.assert_array_equal, models.load(source).parameters, expected)
+    assert len(held) > 300
+    assert max(held) <= 700

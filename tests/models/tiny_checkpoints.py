@@ -45,7 +45,7 @@ def write_gguf(path, directory, quantization="F32", rope_freqs=None, **changed):
         writer.add_rope_scaling_factor(changed["factor"])
     pairs = zip(checkpoint.tensors, names.tensors(config, gguf=True), strict=True)
     for hub, theirs in pairs:
-        values = checkpoint.source.read(hub.name).astype(np.float32)
+        values = checkpoint.source.read(hub.name, 0, hub.shape[0]).astype(np.float32)
         heads = {"attn_q": config.heads, "attn_k": config.kv_heads}
         for part, count in heads.items():
             if kind == "llama" and f".{part}." in theirs.name:

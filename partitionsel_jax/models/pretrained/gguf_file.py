@@ -124,7 +124,7 @@ class GGUFFile:
             raise ValueError(f"{self.path}: rope scaling {kind!r} is not supported; linear is")
         if _SCALING not in self._tensors:
             return RopeScaling()
-        found = self._dequantised(_SCALING)
+        found = self._dequantised(_SCALING, 0, head_dim // 2)
         plain = theta ** -(np.arange(0, head_dim, 2) / head_dim)
         for factor, original in _LLAMA3:
             scaling = RopeScaling("llama3", factor, original=original)
@@ -149,17 +149,19 @@ class GGUFFile:
             raise ValueError(f"{self.path} lacks the tensor {name!r}")
         return tuple(int(size) for size in self._tensors[name].shape[::-1])
 
-    def _dequantised(self, name: str) -> np.ndarray:
+    def _dequantised(self, name: str, start: int, stop: int) -> np.ndarray:
         import gguf
 
         tensor = self._tensors[name]
-        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        return values.astype(np.float32, copy=False).reshape(self.shape(name))
+        values = gguf.quants.dequantize(tensor.data[start:stop], tensor.tensor_type)
+        return values.astype(np.float32, copy=False).reshape(-1, *self.shape(name)[1:])
 
-    def read(self, name: str) -> np.ndarray:
-        values = self._dequantised(name)
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows start .. stop - 1 of a tensor, in float32."""
         heads = next((n for part, n in self._paired.items() if f".{part}." in name), None)
-        return values if heads is None else _halved(values, heads)
+        if heads is None:
+            return self._dequantised(name, start, stop)
+        return _halved(self._dequantised(name, 0, self.shape(name)[0]), heads)[start:stop]
 
 
 def _halved(rows: np.ndarray, heads: int) -> np.ndarray:

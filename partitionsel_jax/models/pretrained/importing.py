@@ -1,6 +1,8 @@
 """From a checkpoint's tensors to the decoder's parameters, one tensor at a time."""
 
+import collections
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -11,14 +13,17 @@ from flax import traverse_util
 
 from partitionsel_jax.models.pretrained.names import REDUNDANT, Tensor
 
+# A piece of a tensor, as float32, that is on its way from the file to the device.
+PIECE_BYTES = 32 << 20
+
 
 class Tensors(Protocol):
-    """Where a checkpoint's tensors are read from."""
+    """Where a checkpoint's tensors are read from; `read` gives the rows start .. stop - 1."""
 
     def names(self) -> Iterator[str]: ...
     def where(self, name: str) -> str: ...
     def shape(self, name: str) -> tuple[int, ...]: ...
-    def read(self, name: str) -> np.ndarray: ...
+    def read(self, name: str, start: int, stop: int) -> np.ndarray: ...
 
 
 def check(expected: Sequence[Tensor], source: Tensors, ignored: Sequence[str] = ()) -> None:
@@ -50,22 +55,23 @@ def check(expected: Sequence[Tensor], source: Tensors, ignored: Sequence[str] = 
 
 @functools.partial(jax.jit, static_argnames="transposed", donate_argnums=0)
 def _place(
-    stacked: jax.Array, values: jax.Array, layer: jax.Array, *, transposed: bool
+    parameter: jax.Array, piece: jax.Array, layer: int | None, row: int, *, transposed: bool
 ) -> jax.Array:
-    values = values.T if transposed else values
-    return stacked.at[layer].set(values.astype(stacked.dtype))
-
-
-@functools.partial(jax.jit, static_argnames=("dtype", "transposed"))
-def _convert(values: jax.Array, *, dtype: Any, transposed: bool) -> jax.Array:
-    return (values.T if transposed else values).astype(dtype)
+    """The parameter, stacked over layers or not, with rows of a tensor written into it."""
+    piece = (piece.T if transposed else piece).astype(parameter.dtype)
+    start = [jnp.int32(0)] * piece.ndim
+    start[-1 if transposed else 0] = jnp.int32(row)
+    if layer is not None:
+        piece, start = piece[None], [jnp.int32(layer), *start]
+    return jax.lax.dynamic_update_slice(parameter, piece, start)
 
 
 def read(expected: Sequence[Tensor], source: Tensors, dtype: Any) -> dict[str, Any]:
     """The parameters, on the default device, as a nested dict.
 
-    Every tensor goes to the device as it is read and is transposed and converted there, into its
-    place in the stack of its layers: the host never holds more than one.
+    Tensors go to the device in pieces of `PIECE_BYTES` at most, as they are read, and are
+    transposed and converted there, into their place in the stack of their layers: the host never
+    holds more than one piece.
 
     Args:
       expected: what `check` has found to be there.
@@ -75,24 +81,24 @@ def read(expected: Sequence[Tensor], source: Tensors, dtype: Any) -> dict[str, A
     Raises:
       ValueError: a tensor that holds no floating point numbers.
     """
+    depth = collections.Counter(tensor.path for tensor in expected)
     flat: dict[tuple[str, ...], jax.Array] = {}
-    depth: dict[tuple[str, ...], int] = {}
     for tensor in expected:
-        depth[tensor.path] = depth.get(tensor.path, 0) + 1
-    for tensor in expected:
-        values = source.read(tensor.name)
-        if not np.issubdtype(values.dtype, np.floating) and values.dtype != jnp.bfloat16:
-            raise ValueError(
-                f"{source.where(tensor.name)}: {tensor.name} holds {values.dtype}, where floating "
-                "point numbers are expected"
+        if tensor.path not in flat:
+            shape = tensor.shape[::-1] if tensor.transposed else tensor.shape
+            stack = () if tensor.layer is None else (depth[tensor.path],)
+            flat[tensor.path] = jnp.zeros((*stack, *shape), dtype)
+        rows = max(1, PIECE_BYTES // (4 * math.prod(tensor.shape[1:])))
+        for row in range(0, tensor.shape[0], rows):
+            piece = source.read(tensor.name, row, min(row + rows, tensor.shape[0]))
+            if not jnp.issubdtype(piece.dtype, jnp.floating):
+                raise ValueError(
+                    f"{source.where(tensor.name)}: {tensor.name} holds {piece.dtype}, where "
+                    "floating point numbers are expected"
+                )
+            placed = _place(
+                flat[tensor.path], piece, tensor.layer, row, transposed=tensor.transposed
             )
-        if tensor.layer is None:
-            placed = _convert(values, dtype=dtype, transposed=tensor.transposed)
-        else:
-            if tensor.path not in flat:
-                shape = tensor.shape[::-1] if tensor.transposed else tensor.shape
-                flat[tensor.path] = jnp.zeros((depth[tensor.path], *shape), dtype)
-            placed = _place(flat[tensor.path], values, tensor.layer, transposed=tensor.transposed)
-        # Waiting keeps the transfers of tensors still to come from piling up.
-        flat[tensor.path] = jax.block_until_ready(placed)
+            # Waiting keeps the transfers of pieces still to come from piling up.
+            flat[tensor.path] = jax.block_until_ready(placed)
     return traverse_util.unflatten_dict(flat)

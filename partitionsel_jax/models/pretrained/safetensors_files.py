@@ -85,8 +85,9 @@ class SafetensorsFiles:
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._open(self._files[name]).get_slice(name).get_shape())
 
-    def read(self, name: str) -> np.ndarray:
+    def read(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows start .. stop - 1 of a tensor, in the dtype that it is stored in."""
         try:
-            return self._open(self._files[name]).get_tensor(name)
+            return self._open(self._files[name]).get_slice(name)[start:stop]
         except (SafetensorError, TypeError, AttributeError) as error:
             raise ValueError(f"{self.where(name)}: {name} cannot be read ({error})") from None
