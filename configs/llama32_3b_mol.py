@@ -8,8 +8,7 @@ optimizer are the paper's.
     python -m experiments.train --config=configs/llama32_3b_mol.py --workdir=DIR
 """
 
-from configs import common, pretrained
-from configs.tasks import MATHEMATICS_TASKS
+from configs import pretrained
 
 
 def get_config(text=None):
@@ -18,14 +17,4 @@ def get_config(text=None):
     `seeds` is the number of repeats; `model` is a preset, a path or owner/name; `smoke` is a minute
     with a tiny random model of the same family.
     """
-    arguments = common.arguments(text, smoke=False, seeds=1, model="llama3.2-3b")
-    config = common.default()
-    config.repeats = arguments.seeds
-    pretrained.start_from(config, arguments.model)
-    pretrained.published_settings(config)
-    config.data.template = "alpaca"
-    config.data.tasks.update(dict(MATHEMATICS_TASKS))
-    if arguments.smoke:
-        pretrained.smoke(config, "tiny-llama3.2")
-        config.data.length = 320  # the tiny model\'s tokens are bytes
-    return config
+    return pretrained.stand_in(text, model="llama3.2-3b", tiny="tiny-llama3.2")

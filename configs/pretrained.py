@@ -2,6 +2,9 @@
 
 from ml_collections import ConfigDict
 
+from configs import common
+from configs.tasks import MATHEMATICS_TASKS
+
 # The fields of config.model that are the user's; the checkpoint decides all others.
 _NUMERICS = (
     "dtype",
@@ -49,3 +52,23 @@ def smoke(config: ConfigDict, checkpoint: str) -> None:
     config.training.update({"updates": 8, "evaluate_every": 4, "checkpoint_every": 4})
     config.training.microbatch = 0
     config.evaluation.batch = 16
+
+
+def stand_in(text: str | None, model: str, tiny: str) -> ConfigDict:
+    """The published settings on four domains of reasoning-gym, until the paper's data can be read.
+
+    Args:
+      text: the config's own arguments: smoke, seeds, model.
+      model, tiny: the checkpoint, and that of the smoke variant.
+    """
+    arguments = common.arguments(text, smoke=False, seeds=1, model=model)
+    config = common.default()
+    config.repeats = arguments.seeds
+    start_from(config, arguments.model)
+    published_settings(config)
+    config.data.template = "alpaca"
+    config.data.tasks.update(dict(MATHEMATICS_TASKS))
+    if arguments.smoke:
+        smoke(config, tiny)
+        config.data.length = 320  # the tiny model's tokens are bytes
+    return config

@@ -7,8 +7,7 @@ reasoning-gym stand in for it. Model, adapters, features, selection and optimize
     python -m experiments.train --config=configs/qwen25_3b_metamath.py --workdir=DIR
 """
 
-from configs import common, pretrained
-from configs.tasks import MATHEMATICS_TASKS
+from configs import pretrained
 
 
 def get_config(text=None):
@@ -17,14 +16,4 @@ def get_config(text=None):
     `seeds` is the number of repeats; `model` is a preset, a path or owner/name; `smoke` is a minute
     with a tiny random model of the same family.
     """
-    arguments = common.arguments(text, smoke=False, seeds=1, model="qwen2.5-3b")
-    config = common.default()
-    config.repeats = arguments.seeds
-    pretrained.start_from(config, arguments.model)
-    pretrained.published_settings(config)
-    config.data.template = "alpaca"
-    config.data.tasks.update(dict(MATHEMATICS_TASKS))
-    if arguments.smoke:
-        pretrained.smoke(config, "tiny-qwen2.5")
-        config.data.length = 320  # the tiny model\'s tokens are bytes
-    return config
+    return pretrained.stand_in(text, model="qwen2.5-3b", tiny="tiny-qwen2.5")

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.suites.measuring import Timing, interleave
 from partitionsel_jax.data import Rows
-from partitionsel_jax.models import DecoderConfig, LoRAConfig
+from partitionsel_jax.models import PRESETS, DecoderConfig, LoRAConfig
 
 # Seconds of timed runs of one pass, and runs of it however long they are.
 PATIENCE_S, LEAST_RUNS = 20.0, 3
@@ -66,18 +66,7 @@ class StepShape:
 def _smollm2(accelerated: bool) -> DecoderConfig:
     """SmolLM2-135M's shape."""
     dtype = "bfloat16" if accelerated else "float32"
-    return DecoderConfig(
-        vocab_size=49_152,
-        layers=30,
-        width=576,
-        mlp_width=1536,
-        heads=9,
-        kv_heads=3,
-        head_dim=64,
-        rope_theta=100_000.0,
-        dtype=dtype,
-        param_dtype=dtype,
-    )
+    return dataclasses.replace(PRESETS["smollm2-135m"].config, dtype=dtype, param_dtype=dtype)
 
 
 # The published settings.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import jax.numpy as jnp
 
@@ -108,7 +109,7 @@ class DecoderConfig:
     dtype: str = "float32"
     param_dtype: str = "float32"
     remat: str = "none"
-    attention: str = "xla"
+    attention: Literal["xla", "cudnn"] = "xla"
     chunk_vocab: int = losses.Chunks.vocab
     chunk_tokens: int = losses.Chunks.tokens
 

@@ -6,7 +6,7 @@ D width, H heads, K key/value heads, E head dimension, L layers, V vocabulary.
 """
 
 import functools
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from partitionsel_jax.models.lora import LoRAConfig
 from partitionsel_jax.models.rotary import rotary
 from partitionsel_jax.models.watch import UNWATCHED, Watch
 
-_ATTENTION: dict[str, Literal["xla", "cudnn"]] = {"xla": "xla", "cudnn": "cudnn"}
 # What `remat` keeps of a layer for the backward pass.
 _SAVED = {
     "layer": jax.checkpoint_policies.nothing_saveable,
@@ -104,7 +103,7 @@ class Attention(nnx.Module):
         q, k = rotary(q, positions, self.config), rotary(k, positions, self.config)
         if reading is None:
             mixed_BxTxHxE = jax.nn.dot_product_attention(
-                q, k, v, is_causal=True, implementation=_ATTENTION[self.config.attention]
+                q, k, v, is_causal=True, implementation=self.config.attention
             )
         else:
             reading = reading.remember(k, v)
