@@ -27,7 +27,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         if field in model and _plain(model[field]) != _plain(shape[field]):
             raise ValueError(
                 f"model.{field}={model[field]!r}, but the checkpoint {name!r} has "
-                f"{_plain(shape[field])!r}: leave the shape out, as configs/pretrained.py does"
+                f"{_plain(shape[field])!r}: leave the shape out, as configs that start from a "
+                "checkpoint do"
             )
         model[field] = _plain(shape[field])
     return {**config, "model": model}

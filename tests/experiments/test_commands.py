@@ -33,6 +33,10 @@ def run(module, *arguments):
         ("quickstart.py:smok", [], "unknown config argument 'smok'"),
         ("quickstart.py:seeds=many", [], "expected seeds=<int>"),
         ("no_such_config.py", [], "no_such_config.py"),
+        ("smollm2_reasoning.py:smoke,model=x", ["--config.checkpoint=x"], "error: no model 'x'"),
+        ("smollm2_reasoning.py:smoke", ["--config.model.layers=3"], "layers"),
+        ("llama32_3b_mol.py:smoke", ["--config.lora.targets=('qkv',)"], "are not projections"),
+        ("quickstart.py:smoke", ["--config.checkpoint=tiny-qwen2.5"], "but the checkpoint 'tiny-qwen2.5' has"),
     ],
 )
 def test_what_is_wrong_ends_the_command_with_a_clear_line(tmp_path, config, arguments, message):
@@ -42,3 +46,23 @@ def test_what_is_wrong_ends_the_command_with_a_clear_line(tmp_path, config, argu
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        ("fetch", [], "Flag --model must have a value other than None"),
+        ("fetch", ["--model=gpt-2"], "error: no preset 'gpt-2': expected one of"),
+        ("export", ["--workdir=nowhere"], "error: nothing to export: give --adapter, --merged"),
+        ("export", ["--workdir=nowhere", "--merged={new}"], "'nowhere' is not the folder of a"),
+        ("export", ["--workdir=nowhere", "--merged=tests"], "error: tests is not empty"),
+        ("export", ["--workdir=nowhere", "--dtype=float16"], "dtype"),
+    ],
+)
+def test_commands_about_models_say_what_is_wrong(tmp_path, module, arguments, message):
+    new = tmp_path / "new"
+    result = run(module, *(argument.format(new=new) for argument in arguments))
+    assert result.returncode != 0
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not new.exists()
