@@ -42,7 +42,7 @@ def published_settings(config: ConfigDict) -> None:
 
 
 def smoke(config: ConfigDict, checkpoint: str) -> None:
-    """The same run on a tiny random model, in a minute on a CPU."""
+    """The same run made small: on a tiny random model, a minute on a CPU."""
     start_from(config, checkpoint)
     config.model.update({"dtype": "float32", "param_dtype": "float32"})
     config.data.update({"train": 40, "validation": 8, "test": 1})
@@ -61,14 +61,14 @@ def stand_in(text: str | None, model: str, tiny: str) -> ConfigDict:
       text: the config's own arguments: smoke, seeds, model.
       model, tiny: the checkpoint, and that of the smoke variant.
     """
-    arguments = common.arguments(text, smoke=False, seeds=1, model=model)
+    arguments = common.arguments(text, smoke=False, seeds=1, model="")
     config = common.default()
     config.repeats = arguments.seeds
-    start_from(config, arguments.model)
+    start_from(config, arguments.model or model)
     published_settings(config)
     config.data.template = "alpaca"
     config.data.tasks.update(dict(MATHEMATICS_TASKS))
     if arguments.smoke:
-        smoke(config, tiny)
+        smoke(config, arguments.model or tiny)
         config.data.length = 320  # the tiny model's tokens are bytes
     return config

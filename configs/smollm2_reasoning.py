@@ -11,15 +11,13 @@ def get_config(text=None):
     well; `seeds` is the number of repeats; `model` is a preset, a path or owner/name; `smoke` is a
     minute with a tiny random model.
     """
-    arguments = common.arguments(
-        text, smoke=False, short=False, compare=False, seeds=1, model="smollm2-135m"
-    )
+    arguments = common.arguments(text, smoke=False, short=False, compare=False, seeds=1, model="")
     config = common.default()
     config.repeats = arguments.seeds
     if arguments.compare:
         config.methods.partitionsel = {}
         config.methods.random = {"selection": {"utility": "random", "rule": "greedy", "swaps": 0}}
-    pretrained.start_from(config, arguments.model)
+    pretrained.start_from(config, arguments.model or "smollm2-135m")
     pretrained.published_settings(config)
     config.data.tasks.update(dict(QUICKSTART_TASKS))
     config.data.update({"template": "chat", "length": 80, "train": 2000})
@@ -33,7 +31,7 @@ def get_config(text=None):
         config.training.update({"updates": 32, "evaluate_every": 8, "checkpoint_every": 8})
         config.training.microbatch = 0
     if arguments.smoke:
-        pretrained.smoke(config, "tiny-llama3.2")
+        pretrained.smoke(config, arguments.model or "tiny-llama3.2")
         config.data.length = 160  # the tiny model's tokens are bytes
         config.selection.anchors = 8
     return config

@@ -21,8 +21,9 @@ def main(argv: list[str]) -> None:
     from partitionsel_jax import reporting, training
 
     with console.one_line_errors(ValueError, OSError, training.NonFiniteUpdate):
-        training.train_all(_CONFIG.value.to_dict(), _WORKDIR.value)
-        console.show_report(reporting.build(_WORKDIR.value))
+        workdir = training.absolute(_WORKDIR.value)
+        training.train_all(_CONFIG.value.to_dict(), workdir)
+        console.show_report(reporting.build(workdir))
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ class DecoderConfig:
                 f"choose from {list(PROJECTIONS)}"
             )
         for name in ("rope_theta", "norm_eps"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"model.{name} must be > 0, not {getattr(self, name)}")
         for name, least in (("chunk_vocab", 1), ("chunk_tokens", 0), ("context", 0)):
             if getattr(self, name) < least:

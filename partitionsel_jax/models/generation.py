@@ -18,6 +18,7 @@ from partitionsel_jax.models.cache import Cache
 from partitionsel_jax.models.model import Model
 
 _SMALLEST_BUCKET = 32
+_MOST = 1 << 30  # tokens of a row where the model sets no limit
 
 
 class Sampling(NamedTuple):
@@ -49,17 +50,22 @@ class Continuation(NamedTuple):
 
 
 def _nucleus(logits_BxV: jax.Array, top_p: jax.Array | float) -> jax.Array:
-    """The logits with -inf outside each row's smallest set that reaches `top_p`."""
+    """The logits with -inf outside each row's smallest set that reaches `top_p`; 1 keeps all."""
     sorted_BxV = jnp.flip(jnp.sort(logits_BxV, axis=-1), axis=-1)
     probabilities = jax.nn.softmax(sorted_BxV, axis=-1)
     before = jnp.cumsum(probabilities, axis=-1) - probabilities
-    least = jnp.where(before < top_p, sorted_BxV, jnp.inf).min(axis=-1, keepdims=True)
-    return jnp.where(logits_BxV >= least, logits_BxV, -jnp.inf)
+    first = jnp.arange(before.shape[-1])[None, :] == 0
+    least = jnp.where((before < top_p) | first, sorted_BxV, jnp.inf).min(axis=-1, keepdims=True)
+    # A sum of many small probabilities may round to 1 before the last of them.
+    return jnp.where((logits_BxV >= least) | (top_p >= 1), logits_BxV, -jnp.inf)
 
 
 def _draw(logits_BxV: jax.Array, positions_B: jax.Array, sampling: Sampling) -> jax.Array:
     """i32[B], a token of every row, by keys that belong to row and position."""
-    allowed_BxV = _nucleus(logits_BxV / sampling.temperature, sampling.top_p)
+    # From 0 downwards, so that no temperature makes the largest of them infinite.
+    centred_BxV = logits_BxV - logits_BxV.max(axis=-1, keepdims=True)
+    temperature = jnp.maximum(sampling.temperature, jnp.finfo(jnp.float32).tiny)
+    allowed_BxV = _nucleus(centred_BxV / temperature, sampling.top_p)
 
     def draw(number: jax.Array, position: jax.Array, logits_V: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.fold_in(sampling.key, number), position)
@@ -168,6 +174,8 @@ def generate(
     if new_tokens < 1:
         raise ValueError(f"expected new_tokens >= 1, got {new_tokens}; ask for at least one")
     context = model.config.context
+    if len(stops):
+        check_ids(stops, 1 << 31, "stops")
     for number, prompt in enumerate(prompts):
         check_ids(prompt, model.config.vocab_size, f"prompt {number}")
         if context and len(prompt) >= context:
@@ -175,18 +183,19 @@ def generate(
                 f"prompt {number} has {len(prompt)} tokens, and the model's context of {context} "
                 "must hold them and the answer: shorten it"
             )
-    if not prompts:
+    if not len(prompts):
         return []
     lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-    width = bucket(int(lengths.max()))
+    most = min(context or _MOST, _MOST)
+    width = min(bucket(int(lengths.max())), most)
     rows = bucket(len(prompts), 1)
-    tokens = np.zeros((rows, width + bucket(new_tokens)), np.int32)
+    tokens = np.zeros((rows, min(width + bucket(new_tokens), most)), np.int32)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = prompt
     filled = np.ones(rows, np.int32)  # rows that only fill up the bucket are finished at once
     filled[: len(prompts)] = lengths
     limits = np.ones(rows, np.int32)
-    limits[: len(prompts)] = np.minimum(lengths + new_tokens, context or np.iinfo(np.int32).max)
+    limits[: len(prompts)] = np.minimum(lengths + min(new_tokens, most), most)
     out = _compiled(
         model,
         parameters,

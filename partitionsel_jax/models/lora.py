@@ -35,7 +35,7 @@ class LoRAConfig:
     def __post_init__(self):
         if self.rank < 0:
             raise ValueError(f"lora.rank must be 0 (no adapters) or more, not {self.rank}")
-        if not self.alpha > 0:
+        if not 0 < self.alpha < float("inf"):
             raise ValueError(f"lora.alpha must be > 0, not {self.alpha}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"lora.dropout must lie in [0, 1), not {self.dropout}")
@@ -66,18 +66,23 @@ def is_adapter(path: tuple[str, ...]) -> bool:
     return path[-1] in ("lora_a", "lora_b")
 
 
-def merge(parameters: dict[str, Any], lora: LoRAConfig) -> dict[str, Any]:
+def merge(parameters: dict[str, Any], lora: LoRAConfig, dtype: Any = None) -> dict[str, Any]:
     """The parameters of the same model without adapters: W + (alpha / rank) A B for W.
 
-    The sum is taken in float32 and rounded once, to W's dtype.
+    The sum is taken in float32 and rounded once, to `dtype` (W's own if None), as is all else.
     """
 
     def merged(part: dict[str, Any]) -> dict[str, Any]:
         if "lora_a" in part:
             kernel = part["kernel"]
             change = jnp.matmul(part["lora_a"], part["lora_b"], precision="highest")
-            kernel = (kernel.astype(jnp.float32) + lora.scale * change).astype(kernel.dtype)
-            part = {"kernel": kernel} | {k: v for k, v in part.items() if k == "bias"}
-        return {k: merged(v) if isinstance(v, dict) else v for k, v in part.items()}
+            kernel = kernel.astype(jnp.float32) + lora.scale * change
+            part = {"kernel": kernel.astype(dtype or part["kernel"].dtype)} | {
+                name: leaf for name, leaf in part.items() if name == "bias"
+            }
+        return {
+            name: merged(leaf) if isinstance(leaf, dict) else leaf.astype(dtype or leaf.dtype)
+            for name, leaf in part.items()
+        }
 
     return jax.jit(merged)(parameters)

@@ -4,5 +4,15 @@ from partitionsel_jax.training.loop import check, train, train_all
 from partitionsel_jax.training.plan import PlannedRun, expand
 from partitionsel_jax.training.recorder import NonFiniteUpdate
 from partitionsel_jax.training.step import Step
+from partitionsel_jax.training.workdir import absolute
 
-__all__ = ["NonFiniteUpdate", "PlannedRun", "Step", "check", "expand", "train", "train_all"]
+__all__ = [
+    "NonFiniteUpdate",
+    "PlannedRun",
+    "Step",
+    "absolute",
+    "check",
+    "expand",
+    "train",
+    "train_all",
+]

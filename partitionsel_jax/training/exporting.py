@@ -1,9 +1,9 @@
 """A finished run's adapters and merged weights for other libraries, written and checked."""
 
 import dataclasses
+import itertools
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ from partitionsel_jax import models
 from partitionsel_jax.models import pretrained
 from partitionsel_jax.models.pretrained import adapters, writing
 from partitionsel_jax.training import finished
+from partitionsel_jax.training import pretrained as run_pretrained
+from partitionsel_jax.training.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
 # Rows and tokens that logits are compared on.
 _ROWS, _TOKENS = 2, 64
-# Largest difference, relative to the largest logit, by the dtype that merged weights are stored in:
-# rounding a weight to bfloat16 moves it by up to 2^-9 of itself.
-_TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
+# Largest difference of logits that are the same but for the order of float32 sums, relative to the
+# largest of them.
+TOLERANCE = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,19 +33,21 @@ class Difference:
 
     Attributes:
       what: "adapter" or "merged".
-      largest: largest absolute difference of a logit.
+      largest: largest absolute difference of a logit between what was read back and what was
+        written.
       scale: largest absolute logit of the run's own model.
-      tolerance: largest difference allowed, relative to the scale.
+      rounding: largest absolute difference of a logit that comes of rounding merged weights to
+        their dtype; 0 in float32.
     """
 
     what: str
     largest: float
     scale: float
-    tolerance: float
+    rounding: float = 0.0
 
     @property
     def agrees(self) -> bool:
-        return self.largest <= self.tolerance * self.scale
+        return self.largest <= TOLERANCE * self.scale
 
 
 def export(
@@ -55,7 +59,8 @@ def export(
 ) -> list[Difference]:
     """Writes a run's adapters, its merged weights, or both, and reads them back to compare.
 
-    Logits are compared in float32, on rows of random tokens, whatever the run computed in.
+    Logits are compared in float32 at full precision, on rows of random tokens, whatever the run
+    computed in.
 
     Args:
       workdir: the folder of a finished run.
@@ -72,78 +77,118 @@ def export(
     """
     if adapter is None and merged is None:
         raise ValueError("nothing to export: give --adapter, --merged or both a directory")
-    for target in (adapter, merged):
-        if target is not None:
-            writing.check_new(target)
-    run = finished.load(workdir, f"--workdir={os.fspath(workdir)!r}")
-    chosen = run.settings
-    if adapter is not None and not chosen.lora.rank:
-        raise ValueError("this run trained all weights (lora.rank=0): give --merged, no --adapter")
-    if adapter is not None and not chosen.checkpoint:
-        raise ValueError(
-            "this run started from random weights, which an adapter is worth nothing without: "
-            "give --merged"
-        )
-    config = dataclasses.replace(chosen.model, dtype="float32", attention="xla")
-    tokens = np.random.default_rng(0).integers(config.vocab_size, size=(_ROWS, _TOKENS))
-    expected = _logits(models.Model(config, chosen.lora), run.parameters, tokens)
-    differences = []
-
-    def compare(what: str, load: Callable[[], models.Pretrained], tolerance: float) -> None:
-        found = load().logits(tokens)
-        difference = Difference(
-            what,
-            float(jnp.abs(found - expected).max()),
-            float(jnp.abs(expected).max()),
-            tolerance,
-        )
+    targets = [writing.check_new(target) for target in (adapter, merged) if target is not None]
+    if any(one.is_relative_to(other) for one, other in itertools.permutations(targets, 2)):
+        raise ValueError("--adapter and --merged must be apart: name two directories side by side")
+    name = f"--workdir={os.fspath(workdir)!r}"
+    if adapter is not None:
+        _check_adapted(finished.settings_of(workdir, name))
+    run = finished.load(workdir, name)
+    # An accelerator's quick products would show larger differences than any that matter.
+    with jax.default_matmul_precision("highest"):
+        expected = _logits(run, run.settings.lora, run.parameters)
+        differences = []
+        if adapter is not None:
+            differences.append(_export_adapter(run, expected, adapter))
+        if merged is not None:
+            differences.append(_export_merged(run, expected, merged, dtype))
+    for difference in differences:
         _LOG.info(
             "%s: largest difference of a logit %.2g, of logits up to %.3g",
-            what,
+            difference.what,
             difference.largest,
             difference.scale,
         )
-        differences.append(difference)
-
-    if adapter is not None:
-        base = os.fspath(pretrained.locate(chosen.checkpoint))
-        adapters.write(
-            adapter, config, chosen.lora, run.state.parameters, base=_public_name(chosen.checkpoint)
-        )
-        # A base that the run held in bfloat16 is rounded the same way when it is read back.
-        base_dtype = chosen.model.param_dtype
-        compare(
-            "adapter",
-            lambda: models.load(base, adapter=adapter, param_dtype=base_dtype),
-            _TOLERANCES["float32"],
-        )
-    if merged is not None:
-        weights = models.merge(_in_float32(run.parameters), chosen.lora)
-        with writing.new_directory(merged) as folder:
-            writing.checkpoint(folder, config, weights, dtype)
-            if chosen.checkpoint:
-                opened = pretrained.Checkpoint.open(pretrained.locate(chosen.checkpoint))
-                opened.tokenizer.save(folder)
-        compare("merged", lambda: models.load(Path(merged)), _TOLERANCES[dtype])
+        if difference.rounding:
+            _LOG.info(
+                "%s: rounding the weights to %s moves them by up to %.2g more",
+                difference.what,
+                dtype,
+                difference.rounding,
+            )
     for difference in differences:
         if not difference.agrees:
             raise ValueError(
                 f"the {difference.what} model's logits differ from the run's by up to "
-                f"{difference.largest:.3g}, of {difference.scale:.3g}; more than "
-                f"{difference.tolerance:g} of it was not expected: do not use it"
+                f"{difference.largest:.3g}, of {difference.scale:.3g}; more than {TOLERANCE:g} of "
+                "it was not expected: do not use it"
             )
     return differences
 
 
-def _in_float32(parameters: dict[str, Any]) -> dict[str, Any]:
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), parameters)
+def _check_adapted(settings: Settings) -> None:
+    if not settings.lora.rank:
+        raise ValueError("this run trained all weights (lora.rank=0): give --merged, no --adapter")
+    if not settings.checkpoint:
+        raise ValueError(
+            "this run started from random weights, which an adapter is worth nothing without: "
+            "give --merged"
+        )
 
 
-def _logits(model: models.Model, parameters: dict[str, Any], tokens: Any) -> jax.Array:
-    return jax.jit(model.apply)(parameters, jnp.asarray(tokens, jnp.int32))
+def _export_adapter(
+    run: finished.FinishedRun, expected: jax.Array, target: str | os.PathLike[str]
+) -> Difference:
+    chosen = run.settings
+    base, revision = chosen.checkpoint, None
+    if base in models.PRESETS:
+        # By this name others find it; what this machine holds of it may be a quantised copy.
+        base = models.PRESETS[base].repository
+        _LOG.info(
+            "the adapter names %s as its base; it was trained on %s",
+            base,
+            pretrained.locate(chosen.checkpoint),
+        )
+    elif Path(base).expanduser().exists() or base in pretrained.TINY:
+        base = os.fspath(pretrained.locate(base))
+    elif "@" in base:
+        base, revision = base.split("@", 1)
+    parameters = run.state.parameters
+    adapters.write(target, chosen.model, chosen.lora, parameters, base=base, revision=revision)
+    # A base that the run held in bfloat16 is rounded the same way when it is read back.
+    again = models.load(chosen.checkpoint, param_dtype=chosen.model.param_dtype, adapter=target)
+    return _compared("adapter", again, expected, expected)
 
 
-def _public_name(checkpoint: str) -> str:
-    """The model as others look for it: a preset's repository, or what the config says."""
-    preset = models.PRESETS.get(checkpoint)
-    return checkpoint if preset is None else preset.repository
+def _export_merged(
+    run: finished.FinishedRun, expected: jax.Array, target: str | os.PathLike[str], dtype: str
+) -> Difference:
+    chosen = run.settings
+    weights = models.merge(run.parameters, chosen.lora, jnp.dtype(dtype))
+    with writing.new_directory(target) as folder:
+        bos_id = eos_id = None
+        if chosen.checkpoint:
+            tokenizer = run_pretrained.open_checkpoint(chosen).tokenizer
+            bos_id, eos_id = tokenizer.bos_id, tokenizer.eos_id
+            tokenizer.save(folder)
+        writing.checkpoint(folder, chosen.model, weights, dtype, bos_id=bos_id, eos_id=eos_id)
+    written = _logits(run, models.LoRAConfig(), weights)
+    del weights
+    rounding = 0.0 if dtype == "float32" else float(jnp.abs(written - expected).max())
+    # In float32 it must also be what the adapters say beside the base.
+    reference = expected if dtype == "float32" else written
+    again = models.load(Path(target).expanduser(), param_dtype=dtype)
+    return _compared("merged", again, reference, expected, rounding)
+
+
+def _compared(
+    what: str,
+    found: models.Pretrained,
+    reference: jax.Array,
+    expected: jax.Array,
+    rounding: float = 0.0,
+) -> Difference:
+    largest = jnp.abs(found.logits(_tokens(found.config.vocab_size)) - reference).max()
+    return Difference(what, float(largest), float(jnp.abs(expected).max()), rounding)
+
+
+def _tokens(vocab_size: int) -> np.ndarray:
+    tokens = np.random.default_rng(0).integers(vocab_size, size=(_ROWS, _TOKENS))
+    return tokens.astype(np.int32)
+
+
+def _logits(
+    run: finished.FinishedRun, lora: models.LoRAConfig, parameters: dict[str, Any]
+) -> jax.Array:
+    config = dataclasses.replace(run.settings.model, dtype="float32", attention="xla")
+    return jax.jit(models.Model(config, lora).apply)(parameters, _tokens(config.vocab_size))

@@ -8,7 +8,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from partitionsel_jax.models import parameters as trees
-from partitionsel_jax.training import pretrained
+from partitionsel_jax.training import pretrained, workdir
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training.records import read_json
 from partitionsel_jax.training.settings import Settings
@@ -46,7 +46,7 @@ def settings_of(folder: epath.PathLike, name: str) -> Settings:
     Raises:
       ValueError: it holds no finished run, or one of another version.
     """
-    folder = epath.Path(folder).expanduser()
+    folder = workdir.absolute(folder)
     for file in ("config.json", "summary.json"):
         if not (folder / file).exists():
             inner = sorted(str(path.parent) for path in folder.glob("*/*/summary.json"))
@@ -72,7 +72,7 @@ def load(folder: epath.PathLike, name: str) -> FinishedRun:
       ValueError: as `settings_of`, or a checkpoint that cannot be read or is not the one that the
         run ended with.
     """
-    folder = epath.Path(folder).expanduser()
+    folder = workdir.absolute(folder)
     settings = settings_of(folder, name)
     summary = read_json(folder / "summary.json")
     state, frozen = Step.create(settings).initial(settings.seed, pretrained.weights(settings))
@@ -93,9 +93,9 @@ def load(folder: epath.PathLike, name: str) -> FinishedRun:
             f"{name}: its last checkpoint does not match the fingerprint in summary.json; restore "
             "it from a copy, or train it again"
         )
-    if int(fingerprint(frozen)) != summary["frozen_fingerprint"]:
+    if pretrained.origin(settings, frozen) != summary["origin"]:
         raise ValueError(
-            f"{name}: checkpoint={settings.checkpoint!r} does not hold the weights that the run "
-            "started from; restore it from a copy"
+            f"{name}: checkpoint={settings.checkpoint!r} does not hold the weights and the "
+            "tokenizer that the run started from; restore it from a copy"
         )
     return FinishedRun(settings, restored, frozen)

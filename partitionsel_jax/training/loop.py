@@ -66,6 +66,7 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
     Raises:
       ValueError: settings or devices that do not fit, or a folder that is another run's.
     """
+    root = workdir.absolute(root)
     settings = run_settings.parse(run.config)
     devices = run_setup.choose_devices(settings)
     pretrained.check(settings)
@@ -104,6 +105,7 @@ def train(run: PlannedRun, root: epath.PathLike) -> dict[str, Any]:
       ValueError: settings, devices, data or workdir that do not fit, before compilation.
       NonFiniteUpdate: the loss or gradient became non-finite.
     """
+    root = workdir.absolute(root)
     check(run, root)
     settings = run_settings.parse(run.config)
     devices = run_setup.choose_devices(settings)
@@ -129,10 +131,11 @@ def _train(
     state, frozen = run_setup.initialise(setup)
     restored = checkpoints.restore(state)
     spent = Seconds()
-    origin = int(fingerprint(frozen))
+    origin, before = pretrained.origin(setup.settings, frozen), None
     if restored is not None:
         state, spent = restored[0], Seconds(**restored[1]["seconds"])
-        _check_origin(label, origin, restored[1]["frozen_fingerprint"])
+        _check_origin(label, origin, restored[1]["origin"])
+        before = restored[1]["test_before"]
         _LOG.info("%s  continues after update %d", label, int(state.step))
     start, last = int(state.step), settings.training.updates
 
@@ -145,28 +148,32 @@ def _train(
         if restored is None:
             with spent.evaluating():
                 recorder.start(run_setup.validate(setup, state.parameters, frozen))
-        state, losses = _fit(setup, state, frozen, checkpoints, recorder, spent, origin)
+                # Random weights answer nothing, but a pretrained model may.
+                if setup.settings.checkpoint:
+                    before = run_setup.answer_test(setup, state.parameters, frozen)
+        kept = {"origin": origin, "test_before": before}
+        state, losses = _fit(setup, state, frozen, checkpoints, recorder, spent, kept)
     with spent.evaluating():
-        test = run_setup.final_test(setup, state.parameters, frozen)
+        test = run_setup.answer_test(setup, state.parameters, frozen)
     return {
         "updates": last,
         "validation_loss": losses.mean,
         "validation_loss_per_domain": losses.per_domain,
         "test": test,
+        "test_before": before,
         "fingerprint": int(fingerprint(state)),
-        "frozen_fingerprint": origin,
+        "origin": origin,
         "seconds": dataclasses.asdict(spent)
         | {f"{stage}_share": share for stage, share in shares.items()},
     }
 
 
-def _check_origin(label: str, found: int, expected: int) -> None:
-    """Raises ValueError unless what is frozen is what the run started with."""
-    if found != expected:
+def _check_origin(label: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raises ValueError unless the run goes on from what it started with."""
+    if changed := [name for name in expected if found[name] != expected[name]]:
         raise ValueError(
-            f"{label}: the frozen parameters are not those that the run started with (fingerprint "
-            f"{found}, {expected} then): was config.checkpoint replaced by another? Restore it, or "
-            "start again in a new --workdir"
+            f"{label}: the {' and the '.join(changed)} are not what the run started with: was "
+            "config.checkpoint replaced by another? Restore it, or start again in a new --workdir"
         )
 
 
@@ -190,13 +197,13 @@ def _fit(
     checkpoints: Checkpoints,
     recorder: Recorder,
     spent: Seconds,
-    origin: int,
+    kept: dict[str, Any],
 ) -> tuple[TrainState, DomainLosses]:
     """The updates that are left; returns the last state and its validation losses.
 
     The rows of an update are written while the next one runs, except where an evaluation or a
     checkpoint needs the devices first. A checkpoint is only begun once the rows up to it are on
-    disk, so that a restart always finds them. `origin` is the fingerprint of what is frozen.
+    disk, so that a restart always finds them. `kept` is saved with every checkpoint.
     """
     chosen = setup.settings.training
     needed = setup.settings.selection.needs_features
@@ -240,8 +247,7 @@ def _fit(
         if saves:
             with clock.pause():
                 recorder.flush()
-                about = {"seconds": dataclasses.asdict(spent), "frozen_fingerprint": origin}
-                checkpoints.save(state, about)
+                checkpoints.save(state, {"seconds": dataclasses.asdict(spent), **kept})
     if losses is None:
         # Stopped between its last checkpoint and its summary: nothing was left to do above.
         with spent.evaluating():

@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partitionsel_jax import data, models
 from partitionsel_jax.models import pretrained
+from partitionsel_jax.training.state import fingerprint
 
 if TYPE_CHECKING:
     from partitionsel_jax.training.settings import Settings
@@ -31,7 +33,10 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
                 "checkpoint do"
             )
         model[field] = _plain(shape[field])
-    return {**config, "model": model}
+    # A path must mean the same from another directory, when the run goes on there.
+    place = Path(name).expanduser()
+    is_path = name not in models.PRESETS and name not in pretrained.TINY and place.exists()
+    return {**config, "model": model, "checkpoint": str(place.resolve()) if is_path else name}
 
 
 def _plain(value: Any) -> Any:
@@ -43,24 +48,41 @@ def check(settings: "Settings") -> None:
     """Makes sure that the checkpoint is here and fits the run; reads no weights.
 
     Raises:
-      ValueError: as `Checkpoint.open` and its tokenizer, or a chat template that is not there.
+      ValueError: as `Checkpoint.open` and its tokenizer, a shape that is not the run's, or a chat
+        template that is not there.
     """
-    if settings.checkpoint:
-        _open(settings).tokenizer  # noqa: B018  (its own checks)
     data.check_template(settings.data.template, tokenizer(settings))
-
-
-def _open(settings: "Settings") -> pretrained.Checkpoint:
-    return pretrained.Checkpoint.open(pretrained.locate(settings.checkpoint))
 
 
 def tokenizer(settings: "Settings") -> data.Tokenizer:
     """The checkpoint's tokenizer, or the byte-level one."""
-    return _open(settings).tokenizer if settings.checkpoint else data.ByteTokenizer()
+    return open_checkpoint(settings).tokenizer if settings.checkpoint else data.ByteTokenizer()
 
 
 def weights(settings: "Settings") -> dict[str, Any] | None:
     """The checkpoint's parameters on the default device; None for a run from random ones."""
     if not settings.checkpoint:
         return None
-    return _open(settings).parameters(settings.model.param_dtype)
+    return open_checkpoint(settings).parameters(settings.model.param_dtype)
+
+
+def origin(settings: "Settings", frozen: Any) -> dict[str, Any]:
+    """What a run stands on beside its config: fingerprints of frozen weights and tokenizer."""
+    return {
+        "frozen weights": int(fingerprint(frozen)),
+        "tokenizer and its chat template": tokenizer(settings).fingerprint,
+    }
+
+
+def open_checkpoint(settings: "Settings") -> pretrained.Checkpoint:
+    """The run's checkpoint, once it is known to be the model that the run describes."""
+    checkpoint = pretrained.Checkpoint.open(pretrained.locate(settings.checkpoint))
+    for field in models.ARCHITECTURE:
+        there, here = getattr(checkpoint.config, field), getattr(settings.model, field)
+        if there != here:
+            raise ValueError(
+                f"{checkpoint.path} has {field}={there!r} where the run has {here!r}: it is not "
+                f"the model that checkpoint={settings.checkpoint!r} stood for; fetch it again, or "
+                "name it by its path in a new --workdir"
+            )
+    return checkpoint

@@ -374,6 +374,11 @@ class Settings:
                 f"model.param_dtype={self.model.param_dtype!r} cannot be trained itself, since its "
                 "small updates would round away: use 'float32' (model.dtype may stay), or adapters"
             )
+        if self.lora.rank > min(self.model.width, self.model.mlp_width):
+            raise ValueError(
+                f"lora.rank={self.lora.rank} exceeds the matrices of this model, of width "
+                f"{self.model.width}: an adapter is to be thinner than what it adapts"
+            )
         domains = len(self.data.tasks)
         shares = self.selection.shares
         if self.selection.budgets == "fixed" and len(shares) != domains:

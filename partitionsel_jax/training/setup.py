@@ -164,7 +164,7 @@ def validate(setup: Setup, trained: Any, frozen: Any) -> evaluation.DomainLosses
     return _losses(setup, trained, frozen, setup.validation_rows)
 
 
-def final_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any]:
+def answer_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any]:
     """Loss and exact-match accuracy on the test split."""
     source = setup.corpus.test
     losses = _losses(setup, trained, frozen, source.rows(range(len(source))))

@@ -411,7 +411,6 @@ class Step:
         dropout.
         """
         lora, layers = self.model.lora, self.model.config.layers
-
         chosen = self.selection
         picked_K = result.indices >= 0
         # Padding repeats the first pick, which is sound: its weight of 0 then leaves no trace.
@@ -478,7 +477,8 @@ class Step:
                 "what steps share, got None; make the training state with Step.initial"
             )
         key, dropout = (
-            jax.random.fold_in(self.key(seed, purpose), state.step) for purpose in PURPOSES[1:]
+            jax.random.fold_in(self.key(seed, purpose), state.step)
+            for purpose in ("selection", "dropout")
         )
         fresh_pool, fresh_anchors = self._fresh(state.step)
         kept = state.kept

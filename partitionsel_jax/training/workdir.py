@@ -1,6 +1,7 @@
 """A run's folder: whose it is, and where everything in it lives."""
 
 import importlib.metadata
+import os
 import subprocess
 from typing import Any
 
@@ -14,6 +15,14 @@ from partitionsel_jax.training.plan import PlannedRun
 from partitionsel_jax.training.records import read_json, write_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """A path that means the same from any directory, with "~" for the home; buckets as they are."""
+    text = os.fspath(path)
+    if "://" in text:
+        return epath.Path(text)
+    return epath.Path(os.path.abspath(os.path.expanduser(text)))
 
 
 def folder_of(run: PlannedRun, root: epath.PathLike) -> epath.Path:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from partitionsel_jax import data
-from partitionsel_jax.data.tokenizers.hub import _puts_in_front
+from partitionsel_jax.data.tokenizers.post_processing import puts_in_front
 from tests.data import checkpoints
 
 BEGIN, EOT, TEXT_END = "<|begin_of_text|>", "<|eot_id|>", "<|end_of_text|>"
@@ -155,7 +155,7 @@ def test_a_file_of_its_own_is_the_chat_template_before_the_config(tmp_path):
     + [{"type": "TemplateProcessing", "single": [{"SpecialToken": None}]}],
 )
 def test_a_post_processor_that_makes_no_sense_puts_nothing_in_front(processor):
-    assert not _puts_in_front(processor, BEGIN)
+    assert not puts_in_front(processor, BEGIN)
 
 
 def without(name):

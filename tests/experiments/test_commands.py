@@ -36,7 +36,11 @@ def run(module, *arguments):
         ("smollm2_reasoning.py:smoke,model=x", ["--config.checkpoint=x"], "error: no model 'x'"),
         ("smollm2_reasoning.py:smoke", ["--config.model.layers=3"], "layers"),
         ("llama32_3b_mol.py:smoke", ["--config.lora.targets=('qkv',)"], "are not projections"),
-        ("quickstart.py:smoke", ["--config.checkpoint=tiny-qwen2.5"], "but the checkpoint 'tiny-qwen2.5' has"),
+        (
+            "quickstart.py:smoke",
+            ["--config.checkpoint=tiny-qwen2.5"],
+            "but the checkpoint 'tiny-qwen2.5' has",
+        ),
     ],
 )
 def test_what_is_wrong_ends_the_command_with_a_clear_line(tmp_path, config, arguments, message):

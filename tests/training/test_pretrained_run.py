@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
 
 from configs import common, llama32_3b_mol, pretrained, qwen25_3b_metamath, smollm2_reasoning
 from partitionsel_jax import models, training
@@ -15,6 +16,8 @@ from partitionsel_jax.models.pretrained import TINY, tiny
 from partitionsel_jax.training import exporting, finished
 from partitionsel_jax.training import pretrained as run_pretrained
 from partitionsel_jax.training import settings as run_settings
+from partitionsel_jax.training import setup as run_setup
+from partitionsel_jax.training.checkpoints import Checkpoints
 from partitionsel_jax.training.step import Step
 from tests.training.conftest import tiny_config
 
@@ -95,8 +98,8 @@ def test_both_exports_say_what_the_run_says(done, tmp_path):
     assert np.abs(models.load(base).logits(tokens) - expected).max() > 0.01
     ids = merged.tokenizer.chat([{"role": "user", "content": "2 + 2"}])
     assert ids == models.load(base).tokenizer.chat([{"role": "user", "content": "2 + 2"}])
-    rounded = exporting.export(folder, merged=tmp_path / "half", dtype="bfloat16")
-    assert rounded[0].agrees and rounded[0].largest > 0
+    (rounded,) = exporting.export(folder, merged=tmp_path / "half", dtype="bfloat16")
+    assert rounded.agrees and rounded.largest < 1e-4 < rounded.rounding
     with pytest.raises(ValueError, match="is not empty"):
         exporting.export(folder, merged=tmp_path / "half")
 
@@ -105,8 +108,8 @@ def test_an_export_that_differs_is_an_error(done, tmp_path, monkeypatch):
     _, folder = done
     real = models.merge
 
-    def wrong(parameters, lora):
-        return jax.tree.map(lambda leaf: 1.01 * leaf, real(parameters, lora))
+    def wrong(parameters, lora, dtype):
+        return jax.tree.map(lambda leaf: 1.01 * leaf, real(parameters, lora, dtype))
 
     monkeypatch.setattr(models, "merge", wrong)
     with pytest.raises(
@@ -115,12 +118,131 @@ def test_an_export_that_differs_is_an_error(done, tmp_path, monkeypatch):
         exporting.export(folder, merged=tmp_path / "m")
 
 
+def test_other_libraries_are_told_the_tokens_that_begin_and_end(done, tmp_path):
+    _, folder = done
+    exporting.export(folder, adapter=tmp_path / "a", merged=tmp_path / "m")
+    tokenizer = models.load(tmp_path / "m").tokenizer
+    config, generation = (
+        json.loads((tmp_path / "m" / name).read_text())
+        for name in ("config.json", "generation_config.json")
+    )
+    assert config["bos_token_id"] == generation["bos_token_id"] == tokenizer.bos_id == 256
+    assert config["eos_token_id"] == tokenizer.eos_id
+    assert generation["eos_token_id"] == list(tokenizer.stop_ids)
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "m" / "tokenizer.json"))
+    assert theirs.encode("hi").ids == [tokenizer.bos_id, *tokenizer.encode("hi")]
+    adapter = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == finished.settings_of(folder, "run").checkpoint
+
+
+def test_an_export_of_a_run_whose_checkpoint_was_replaced_is_refused(
+    adapted, train, tmp_path, checkpoints
+):
+    copied = tmp_path / "model"
+    shutil.copytree(checkpoints["tiny-llama3.2"], copied)
+    adapted.checkpoint = str(copied)
+    adapted.training.update({"updates": 1, "evaluate_every": 1, "checkpoint_every": 1})
+    _, folder = train(adapted)
+    write_other(copied)
+    with pytest.raises(ValueError, match="does not hold the weights and the tokenizer"):
+        exporting.export(folder, merged=tmp_path / "m")
+    edited = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(edited | {"rope_theta": 1e4}))
+    with pytest.raises(ValueError, match=r"has rope_theta=10000\.0 where the run has 500000\.0"):
+        exporting.export(folder, merged=tmp_path / "m")
+
+
+def test_a_chat_template_that_changes_under_a_run_stops_it(adapted, train, checkpoints, tmp_path):
+    copied = tmp_path / "model"
+    shutil.copytree(checkpoints["tiny-llama3.2"], copied)
+    adapted.checkpoint = str(copied)
+    adapted.training.update({"updates": 1, "evaluate_every": 1, "checkpoint_every": 1})
+    _, folder = train(adapted)
+    (folder / "summary.json").unlink()
+    file = copied / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"chat_template": "Be brief. " + config["chat_template"]}))
+    with pytest.raises(ValueError, match="the tokenizer and its chat template are not what the"):
+        train(adapted, folder)
+
+
+def write_other(directory):
+    """Replaces a tiny Llama by another one of its shape."""
+    shutil.rmtree(directory)
+    config = TINY["tiny-llama3.2"]
+    with models.pretrained.writing.new_directory(directory) as target:
+        other = models.Model(config).init(jax.random.key(7))
+        models.pretrained.writing.checkpoint(target, config, other, "float32")
+        tiny._write_tokenizer(target, "tiny-llama3.2")
+
+
+def test_a_stopped_run_on_a_checkpoint_ends_with_the_same_bits(done, train, monkeypatch):
+    """Adapters, dropout and all."""
+    summary, folder = done
+    config = json.loads((folder / "config.json").read_text())["config"]
+    real, saved = Checkpoints.save, []
+
+    def save(self, state, extra):
+        real(self, state, extra)
+        saved.append(int(state.step))
+        if len(saved) == 1:
+            self.close()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", save)
+    run = training.PlannedRun("again", config["seed"], "", config)
+    other = folder.parent / "again"
+    with pytest.raises(KeyboardInterrupt):
+        training.train(run, other)
+    found = training.train(run, other)
+    assert saved[0] < summary["updates"]
+    for name in ("fingerprint", "origin", "validation_loss", "test", "test_before"):
+        assert found[name] == summary[name]
+    assert summary["test_before"]["loss"] > summary["test"]["loss"]
+
+
+def test_dropout_acts_in_updates_and_on_any_number_of_devices(adapted, checkpoints):
+    adapted.training.updates = 4
+    settings = {}
+    for rate in (0.0, 0.5):
+        adapted.lora.dropout = rate
+        (run,) = training.expand(adapted.to_dict())
+        settings[rate] = run_settings.parse(run.config)
+    updated = {}
+    for rate, count in ((0.0, 1), (0.5, 1), (0.5, 2)):
+        chosen = settings[rate]
+        setup = run_setup.prepare(chosen, tuple(jax.devices()[:count]))
+        state, frozen = run_setup.initialise(setup)
+        for number in range(2):  # B is zero before the first, which hides what A read
+            rows = [setup.shard(part) for part in setup.pools[number]]
+            state, _ = setup.training_step(state, frozen, *rows, setup.seed, None)
+        updated[rate, count] = jax.device_get(state.parameters)["layers"]["attention"]["q"]
+    plain, dropped, shared = updated.values()
+    assert np.abs(plain["lora_b"] - dropped["lora_b"]).max() > 1e-3
+    np.testing.assert_allclose(shared["lora_b"], dropped["lora_b"], atol=1e-5)
+    np.testing.assert_allclose(shared["lora_a"], dropped["lora_a"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["relative", "~/home"])
+def test_a_workdir_is_the_same_from_every_directory(adapted, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    adapted.training.update({"updates": 1, "evaluate_every": 1, "checkpoint_every": 1})
+    (planned,) = training.expand(adapted.to_dict())
+    training.train(planned, name)
+    assert {path.name for path in tmp_path.iterdir()} == {name.removeprefix("~/")}
+    assert exporting.export(name, adapter="~/adapter")[0].agrees
+    assert (tmp_path / "adapter" / "adapter_config.json").exists()
+
+
 def test_exports_that_make_no_sense_are_refused_before_anything_is_read(done, tmp_path):
     _, folder = done
     with pytest.raises(ValueError, match="nothing to export"):
         exporting.export(folder)
     with pytest.raises(ValueError, match="is not the folder of a finished run, as it lacks config"):
         exporting.export(folder.parent, merged=tmp_path / "m")
+    with pytest.raises(ValueError, match="must be apart"):
+        exporting.export(folder, adapter=tmp_path / "m" / "a", merged=tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 
@@ -131,14 +253,9 @@ def test_a_checkpoint_that_was_replaced_stops_the_run(adapted, train, tmp_path, 
     adapted.training.update({"updates": 2, "evaluate_every": 2, "checkpoint_every": 1})
     _, folder = train(adapted)
     (folder / "summary.json").unlink()
-    config = TINY["tiny-llama3.2"]
-    shutil.rmtree(copied)
-    with models.pretrained.writing.new_directory(copied) as target:
-        other = models.Model(config).init(jax.random.key(7))
-        models.pretrained.writing.checkpoint(target, config, other, "float32")
-        tiny._write_tokenizer(target, "tiny-llama3.2")
+    write_other(copied)
     with pytest.raises(
-        ValueError, match=r"not those that the run started with .*was config.checkpoint"
+        ValueError, match=r"the frozen weights are not what the run started with: was config"
     ):
         train(adapted, folder)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from etils import epath
 
+from partitionsel_jax.data.tokenizers.post_processing import puts_in_front
 from partitionsel_jax.data.tokenizers.subword import SubwordTokenizer
 
 
@@ -36,7 +37,7 @@ def read_directory(directory: epath.Path) -> SubwordTokenizer:
         raise ValueError(f"{config_path} names no eos_token, which has to close every response")
     begins_rows = config.get("add_bos_token")
     if begins_rows is None:
-        begins_rows = _puts_in_front(content.get("post_processor"), tokens["bos_token"])
+        begins_rows = puts_in_front(content.get("post_processor"), tokens["bos_token"])
     if not isinstance(begins_rows, bool):
         raise ValueError(
             f"{config_path}: expected add_bos_token to be true, false or null, got {begins_rows!r}"
@@ -90,18 +91,6 @@ def _text(token: Any, path: epath.Path) -> str | None:
     return text
 
 
-def _puts_in_front(processor: Any, token: str | None) -> bool:
-    """Whether a post-processor puts the token in front of a single text."""
-    if not isinstance(processor, dict) or token is None:
-        return False
-    if processor.get("type") == "Sequence":
-        return any(_puts_in_front(part, token) for part in processor.get("processors", ()))
-    if processor.get("type") != "TemplateProcessing":
-        return False
-    first = next(iter(processor.get("single") or ()), None)
-    return isinstance(first, dict) and (first.get("SpecialToken") or {}).get("id") == token
-
-
 def _chat_template(path: epath.Path, config: dict[str, Any], config_path: epath.Path) -> str | None:
     """The template in a file of its own, or the config's; of several, the one named "default"."""
     if path.exists():
@@ -119,6 +108,6 @@ def _stops(path: epath.Path) -> tuple[int, ...]:
     """The tokens at which generation_config.json ends an answer."""
     found = _optional(path).get("eos_token_id")
     ids = () if found is None else tuple(found) if isinstance(found, list) else (found,)
-    if not all(isinstance(i, int) for i in ids):
+    if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
         raise ValueError(f"{path}: expected eos_token_id to be token ids, got {found!r}")
     return ids

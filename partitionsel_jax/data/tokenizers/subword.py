@@ -2,14 +2,16 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from etils import epath
 
 from partitionsel_jax.data.tokenizers.chat import ChatTemplate, Message, Piece
+from partitionsel_jax.data.tokenizers.post_processing import puts_in_front, putting_in_front
 
 if TYPE_CHECKING:
     import tokenizers
@@ -112,6 +114,12 @@ class SubwordTokenizer:
         return next((i for i in ids if i in self.special_ids), self.eos_id)
 
     @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest of all that decides ids and templates; not of where it was read."""
+        fields = dataclasses.asdict(dataclasses.replace(self, origin=""))
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
+    @functools.cached_property
     def stop_ids(self) -> tuple[int, ...]:
         """The tokens at any of which a generated answer ends."""
         return tuple(dict.fromkeys((self.eos_id, self.turn_end_id, *self.further_stops)))
@@ -162,6 +170,8 @@ class SubwordTokenizer:
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes the files of a hub's format, from which `load_tokenizer` makes an equal one.
 
+        Other libraries add the beginning token by the post-processor: it follows the rule, too.
+
         Args:
           directory: one that exists; files of the same names in it are replaced.
         """
@@ -176,10 +186,20 @@ class SubwordTokenizer:
             "chat_template": self.chat_template,
             "clean_up_tokenization_spaces": False,
         }
-        files: dict[str, dict[str, Any]] = {"tokenizer_config.json": config}
-        if len(self.stop_ids) > 1:
-            files["generation_config.json"] = {"eos_token_id": list(self.stop_ids)}
-        (folder / "tokenizer.json").write_text(self.definition, encoding="utf-8")
+        generation = {
+            "bos_token_id": self.bos_id,
+            "eos_token_id": list(self.stop_ids),
+            "pad_token_id": self.pad_id,
+        }
+        files = {"tokenizer_config.json": config, "generation_config.json": generation}
+        definition = json.loads(self.definition)
+        if puts_in_front(definition.get("post_processor"), self.bos_token) != self.begins_rows:
+            processor = None
+            if self.bos_token is not None and self.bos_id is not None:
+                processor = putting_in_front(self.bos_token, self.bos_id)
+            definition["post_processor"] = processor
+        text = json.dumps(definition, ensure_ascii=False)
+        (folder / "tokenizer.json").write_text(text, encoding="utf-8")
         for name, content in files.items():
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             (folder / name).write_text(text, encoding="utf-8")

@@ -16,17 +16,28 @@ from partitionsel_jax.models.pretrained.safetensors_files import SafetensorsFile
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-# Variants of LoRA that compute something else, by their field and the value that means "not used".
-_UNUSED: dict[str, Any] = {
-    "use_dora": False,
-    "fan_in_fan_out": False,
-    "bias": "none",
-    "rank_pattern": {},
-    "alpha_pattern": {},
-    "modules_to_save": None,
-    "layers_to_transform": None,
-    "exclude_modules": None,
-    "trainable_token_indices": None,
+# Fields of adapter_config.json that are read, or that change nothing in what is computed.
+_READ = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora")
+_HARMLESS = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "eva_config",
+    "inference_mode",
+    "loftq_config",
+    "megatron_core",
+    "peft_version",
+    "revision",
+    "runtime_config",
+    "task_type",
+)
+# All others belong to variants of LoRA, which these values leave unused; of those that are not
+# named here, null, false and what is empty do.
+_UNUSED: dict[str, tuple[Any, ...]] = {
+    "bias": ("none",),
+    # Some initialisations also change the base; these do not.
+    "init_lora_weights": (True, False, "gaussian", "orthogonal"),
+    "qalora_group_size": (16,),
 }
 
 
@@ -37,11 +48,13 @@ def write(
     parameters: dict[str, Any],
     *,
     base: str,
-) -> Path:
+    revision: str | None = None,
+) -> None:
     """Writes the adapters among `parameters` into a new directory.
 
     Args:
       base: the model that they belong to, as PEFT shall look for it: a repository or a path.
+      revision: of the repository.
 
     Raises:
       ValueError: a model without adapters, or a directory that holds something.
@@ -53,19 +66,21 @@ def write(
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
         "r": lora.rank,
-        "lora_alpha": lora.alpha,
+        "lora_alpha": int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha,
         "lora_dropout": lora.dropout,
         "target_modules": [names.projection_module(name) for name in lora.targets],
+        "revision": revision,
+        "bias": "none",
+        "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
         "use_rslora": False,
-    } | _UNUSED
+    }
     tree, _ = split(parameters, is_adapter)
     tensors = names.adapters(config, lora.rank, lora.targets)
     with writing.new_directory(directory) as folder:
         writing.save(folder / WEIGHTS, tensors, tree, "float32")
         (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
-    return Path(directory)
 
 
 def read(
@@ -79,20 +94,21 @@ def read(
     Raises:
       ValueError: no adapter, one of another kind or another model, or damaged files.
     """
-    folder = Path(directory)
+    folder = Path(directory).expanduser()
     where = str(folder / CONFIG)
     content = read_json(where)
     fields = Fields(content, where)
     if (kind := fields.get("peft_type", str)) != "LORA":
         raise ValueError(f"{where}: peft_type={kind!r} is not supported; LORA is")
-    for name, unused in _UNUSED.items():
-        if content.get(name) and content[name] != unused:
-            raise ValueError(f"{where}: {name}={content[name]!r} is not supported")
+    for name, value in content.items():
+        unused = value is None or value is False or value in ("", [], {})
+        if name not in (*_READ, *_HARMLESS) and not (unused or value in _UNUSED.get(name, ())):
+            raise ValueError(f"{where}: {name}={value!r} is not supported")
     modules = content.get("target_modules")
     by_module = {names.projection_module(name): name for name in PROJECTIONS}
     if modules == "all-linear":
         modules = list(by_module)
-    if not isinstance(modules, list) or not modules:
+    if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
         raise ValueError(f"{where}: expected target_modules as a list, got {modules!r}")
     if unknown := sorted(set(modules) - set(by_module)):
         raise ValueError(

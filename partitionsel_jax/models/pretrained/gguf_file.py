@@ -35,8 +35,8 @@ class GGUFFile:
         import gguf
 
         self.path = Path(path)
-        if not self.path.exists():
-            raise ValueError(f"{self.path} is missing")
+        if not self.path.is_file():
+            raise ValueError(f"{self.path} is missing, or no file")
         try:
             self._reader = gguf.GGUFReader(self.path)
             self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
@@ -96,6 +96,11 @@ class GGUFFile:
             raise ValueError(f"{self.path}: attention.head_count must be at least 1, not {heads}")
         head_dim = self.field("{arch}.attention.key_length", int, width // heads)
         theta = self.field("{arch}.rope.freq_base", float, 10_000.0)
+        if (rotated := self.field("{arch}.rope.dimension_count", int, head_dim)) != head_dim:
+            raise ValueError(
+                f"{self.path}: rope.dimension_count={rotated} of head_dim={head_dim} is not "
+                "supported: all of a head must be rotated"
+            )
         try:
             return DecoderConfig(
                 vocab_size=self.shape("token_embd.weight")[0],
@@ -118,6 +123,8 @@ class GGUFFile:
 
     def _rope_scaling(self, theta: float, head_dim: int) -> RopeScaling:
         kind = self.field("{arch}.rope.scaling.type", str, "none")
+        if older := self.field("{arch}.rope.scale_linear", float, 0.0):
+            return RopeScaling("linear", older) if older != 1 else RopeScaling()
         if kind == "linear":
             return RopeScaling("linear", self.field("{arch}.rope.scaling.factor", float))
         if kind != "none":

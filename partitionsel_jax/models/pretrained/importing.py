@@ -33,7 +33,7 @@ def check(expected: Sequence[Tensor], source: Tensors, ignored: Sequence[str] = 
       ValueError: a tensor that is missing, has another shape, or that nobody knows, with its file.
     """
     held = set(source.names())
-    for tensor in expected:
+    for tensor in sorted(expected, key=lambda tensor: source.where(tensor.name)):
         if tensor.name not in held:
             raise ValueError(
                 f"{source.where(tensor.name)} lacks the tensor {tensor.name!r}: the checkpoint is "
@@ -56,22 +56,25 @@ def check(expected: Sequence[Tensor], source: Tensors, ignored: Sequence[str] = 
 @functools.partial(jax.jit, static_argnames="transposed", donate_argnums=0)
 def _place(
     parameter: jax.Array, piece: jax.Array, layer: int | None, row: int, *, transposed: bool
-) -> jax.Array:
-    """The parameter, stacked over layers or not, with rows of a tensor written into it."""
+) -> tuple[jax.Array, jax.Array]:
+    """The parameter, stacked over layers or not, with rows of a tensor written into it.
+
+    Also returns whether they are finite numbers.
+    """
     piece = (piece.T if transposed else piece).astype(parameter.dtype)
     start = [jnp.int32(0)] * piece.ndim
     start[-1 if transposed else 0] = jnp.int32(row)
     if layer is not None:
         piece, start = piece[None], [jnp.int32(layer), *start]
-    return jax.lax.dynamic_update_slice(parameter, piece, start)
+    return jax.lax.dynamic_update_slice(parameter, piece, start), jnp.isfinite(piece).all()
 
 
 def read(expected: Sequence[Tensor], source: Tensors, dtype: Any) -> dict[str, Any]:
     """The parameters, on the default device, as a nested dict.
 
-    Tensors go to the device in pieces of `PIECE_BYTES` at most, as they are read, and are
-    transposed and converted there, into their place in the stack of their layers: the host never
-    holds more than one piece.
+    Tensors go to the device in pieces, as they are read, and are transposed and converted there,
+    into their place in the stack of their layers: the host holds one piece at a time, of at most
+    `PIECE_BYTES` (q and k of a Llama's GGUF file, whose rows lie in another order, as a whole).
 
     Args:
       expected: what `check` has found to be there.
@@ -79,11 +82,11 @@ def read(expected: Sequence[Tensor], source: Tensors, dtype: Any) -> dict[str, A
       dtype: of the parameters.
 
     Raises:
-      ValueError: a tensor that holds no floating point numbers.
+      ValueError: a tensor that holds something else than finite floating point numbers.
     """
     depth = collections.Counter(tensor.path for tensor in expected)
     flat: dict[tuple[str, ...], jax.Array] = {}
-    for tensor in expected:
+    for tensor in sorted(expected, key=lambda tensor: source.where(tensor.name)):
         if tensor.path not in flat:
             shape = tensor.shape[::-1] if tensor.transposed else tensor.shape
             stack = () if tensor.layer is None else (depth[tensor.path],)
@@ -96,9 +99,13 @@ def read(expected: Sequence[Tensor], source: Tensors, dtype: Any) -> dict[str, A
                     f"{source.where(tensor.name)}: {tensor.name} holds {piece.dtype}, where "
                     "floating point numbers are expected"
                 )
-            placed = _place(
+            flat[tensor.path], finite = _place(
                 flat[tensor.path], piece, tensor.layer, row, transposed=tensor.transposed
             )
-            # Waiting keeps the transfers of pieces still to come from piling up.
-            flat[tensor.path] = jax.block_until_ready(placed)
+            # Asking waits, which keeps the transfers of pieces still to come from piling up.
+            if not finite:
+                raise ValueError(
+                    f"{source.where(tensor.name)}: {tensor.name} holds numbers that are not "
+                    "finite: the file is damaged; fetch it again"
+                )
     return traverse_util.unflatten_dict(flat)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from partitionsel_jax import data
 from partitionsel_jax.models import generation
@@ -55,7 +56,7 @@ class Pretrained:
         Raises:
           ValueError: another rank, ids outside the vocabulary, or rows longer than the context.
         """
-        tokens = jnp.asarray(tokens)
+        tokens = np.asarray(tokens)
         if tokens.ndim != 2:
             raise ValueError(f"expected tokens [B, T], got shape {list(tokens.shape)}")
         generation.check_ids(tokens, self.config.vocab_size, "tokens")
@@ -65,7 +66,7 @@ class Pretrained:
                 f"rows of {tokens.shape[1]} tokens exceed the model's context of {context}: "
                 "shorten them"
             )
-        return _apply(self.model, self.parameters, tokens.astype(jnp.int32))
+        return _apply(self.model, self.parameters, jnp.asarray(tokens, jnp.int32))
 
     def generate(
         self,
@@ -90,6 +91,10 @@ class Pretrained:
           ValueError: an unknown template, a chat template that is not there, or what
             `models.generate` refuses.
         """
+        if isinstance(prompts, str):
+            raise ValueError(
+                f"expected a list of prompts, got the text {prompts[:40]!r}: put it in one"
+            )
         make = data.check_template(template, self.tokenizer)
         written = generation.generate(
             self.model,

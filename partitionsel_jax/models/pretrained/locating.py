@@ -34,16 +34,14 @@ def locate(name: str | os.PathLike[str]) -> Path:
     """The directory or GGUF file of a model.
 
     Args:
-      name: a path; a preset, which `experiments.fetch` has brought (the tiny random ones are made
-        when they are first asked for); or a hub's repository as "owner/name" or
+      name: a preset, which `experiments.fetch` has brought (the tiny random ones are made when
+        they are first asked for); a path, written as "./name" where a preset has that name; or a
+        hub's repository as "owner/name" or
         "owner/name@revision", which is downloaded where it is not in the hub's own cache.
 
     Raises:
       ValueError: nothing of that name is here, and how to get it.
     """
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
     text = os.fspath(name)
     if text in tiny.TINY:
         return cached(text) or tiny.write(text, cache_directory() / text)
@@ -55,6 +53,9 @@ def locate(name: str | os.PathLike[str]) -> Path:
                 f"'python -m experiments.fetch --model={text}'"
             )
         return found
+    path = Path(text).expanduser()
+    if path.exists():
+        return path.resolve()
     if _REPOSITORY.fullmatch(text) and not text.startswith((".", "/")):
         return download(text)
     near = difflib.get_close_matches(text, [*PRESETS, *tiny.TINY], n=1)
@@ -68,7 +69,7 @@ def locate(name: str | os.PathLike[str]) -> Path:
 def shape_of(name: str | os.PathLike[str]) -> DecoderConfig:
     """The decoder of a model; a preset's is known before it is fetched."""
     text = os.fspath(name)
-    if not Path(text).expanduser().exists() and text in PRESETS:
+    if text in PRESETS:
         return PRESETS[text].config
     return describe(locate(name))
 
@@ -94,9 +95,9 @@ def download(repository: str, directory: Path | None = None) -> Path:
     except Exception as error:  # of the network, of HTTP, or of the hub's own making
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ValueError(
-            f"cannot download {repository!r} ({type(error).__name__}: {reason}): is there a "
-            "network, is the name right, and does it ask for a licence and a login "
-            "(hf auth login)? A directory on this machine does as well"
+            f"cannot download {repository!r}, which is no directory here either "
+            f"({type(error).__name__}: {reason}): is there a network, is the name right, and does "
+            "it ask for a licence and a login (hf auth login)?"
         ) from None
     return Path(folder)
 

@@ -31,10 +31,12 @@ class SafetensorsFiles:
     def __init__(self, directory: str | os.PathLike[str], single: str = SINGLE):
         self.directory = Path(directory)
         self._files: dict[str, str] = {}  # tensor -> file
-        self._opened: dict[str, Any] = {}
+        self._contents = INDEX  # the file that says which tensors there are
+        self._open_file: tuple[str, Any] = ("", None)
         if (self.directory / INDEX).exists():
             self._read_index()
         elif (self.directory / single).exists():
+            self._contents = single
             self._files = dict.fromkeys(self._open(single).keys(), single)
         else:
             raise ValueError(
@@ -48,7 +50,7 @@ class SafetensorsFiles:
         if not isinstance(mapping, dict) or not mapping:
             raise ValueError(f"{path}: expected a 'weight_map' of tensors to files")
         held: dict[str, set[str]] = {}
-        for tensor, file in mapping.items():
+        for tensor, file in sorted(mapping.items(), key=lambda item: str(item[1])):
             # What an index names lies beside it: nothing else of the machine is read.
             if not isinstance(file, str) or Path(file).name != file:
                 raise ValueError(f"{path}: {tensor} is said to be in {file!r}, no file beside it")
@@ -61,26 +63,26 @@ class SafetensorsFiles:
         self._files = dict(mapping)
 
     def _open(self, file: str) -> Any:
-        """A file's handle, which maps it into memory; opened once."""
-        if file in self._opened:
-            return self._opened[file]
+        """A file's handle. It maps the file into memory, so that only the last one is kept."""
+        if self._open_file[0] == file:
+            return self._open_file[1]
         path = self.directory / file
         if not path.exists():
             raise ValueError(f"{path} is missing, one of the files that {INDEX} names; fetch it")
         try:
-            self._opened[file] = safe_open(path, framework="numpy")
+            self._open_file = (file, safe_open(path, framework="numpy"))
         except (SafetensorError, OSError) as error:
             raise ValueError(
                 f"{path} cannot be read ({error}): it is cut short or damaged; fetch it again"
             ) from None
-        return self._opened[file]
+        return self._open_file[1]
 
     def names(self) -> Iterator[str]:
         return iter(self._files)
 
     def where(self, name: str) -> str:
-        """The file of a tensor, for errors."""
-        return str(self.directory / self._files.get(name, ""))
+        """The file of a tensor, or the one that should name it."""
+        return str(self.directory / self._files.get(name, self._contents))
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._open(self._files[name]).get_slice(name).get_shape())

@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from partitionsel_jax.models.config import DTYPES, DecoderConfig
@@ -25,11 +26,20 @@ _METADATA = {"format": "pt"}
 SHARD_BYTES = 5 << 30
 
 
-def check_new(directory: str | os.PathLike[str]) -> None:
-    """Raises ValueError if the directory holds something already."""
-    target = Path(directory)
+def check_new(directory: str | os.PathLike[str]) -> Path:
+    """The directory as a path.
+
+    Raises:
+      ValueError: it holds something already, or is not on this machine.
+    """
+    if "://" in os.fspath(directory):
+        raise ValueError(f"{directory} is no local directory: write to one, and copy it from there")
+    target = Path(directory).expanduser().resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target} is not empty: name a new directory, or remove it first")
+        raise ValueError(f"{directory} is not empty: name a new directory, or remove it first")
+    if target == Path.cwd():
+        raise ValueError(f"{directory} is the current directory: name a new one")
+    return target
 
 
 @contextlib.contextmanager
@@ -39,8 +49,7 @@ def new_directory(directory: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
       ValueError: the directory holds something already.
     """
-    check_new(directory)
-    target = Path(directory)
+    target = check_new(directory)
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
@@ -64,7 +73,10 @@ def save(
     """Writes tensors of a parameter tree into one file."""
     flat = traverse_util.flatten_dict(parameters)
     arrays = {tensor.name: _values(tensor, flat, dtype) for tensor in tensors}
-    save_file(arrays, file, metadata=_METADATA)
+    try:
+        save_file(arrays, file, metadata=_METADATA)
+    except SafetensorError as error:  # which is no OSError, though a full disk is behind it
+        raise OSError(f"{file.name} cannot be written ({error})") from None
     file.chmod(0o644)  # it is made for its owner alone, and models are shared
 
 
@@ -74,6 +86,9 @@ def checkpoint(
     parameters: dict[str, Any],
     dtype: str,
     shard_bytes: int = SHARD_BYTES,
+    *,
+    bos_id: int | None = None,
+    eos_id: int | None = None,
 ) -> None:
     """Writes a hub's checkpoint into a folder: config.json and safetensors, sharded where large.
 
@@ -81,6 +96,7 @@ def checkpoint(
       parameters: without adapters.
       dtype: "float32" or "bfloat16", of the weights.
       shard_bytes: largest file, unless one tensor alone is larger; so much is held in memory.
+      bos_id, eos_id: the tokenizer's, for libraries that look for them in config.json.
     """
     width = jnp.dtype(DTYPES[dtype]).itemsize
     shards: list[list[names.Tensor]] = [[]]
@@ -103,4 +119,5 @@ def checkpoint(
         index = {"metadata": {"total_size": total}, "weight_map": mapping}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
     content = description.config_json(config, dtype)
+    content |= {"bos_token_id": bos_id, "eos_token_id": eos_id}
     (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")

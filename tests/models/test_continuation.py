@@ -117,6 +117,26 @@ def test_the_nucleus_of_ties_and_of_certainty():
     assert np.isfinite(generation._nucleus(sure, 0.5)).tolist() == [[False, True, False]]
 
 
+@pytest.mark.parametrize(("temperature", "top_p"), [(1e-30, 1.0), (1e-46, 1.0), (1.0, 1e-46)])
+def test_extreme_settings_come_down_to_the_most_likely_token(
+    model, parameters, following, temperature, top_p
+):
+    found = models.generate(
+        model, parameters, PROMPTS[:3], new_tokens=5, temperature=temperature, top_p=top_p
+    )
+    assert found == [oracle(following, prompt, 5) for prompt in PROMPTS[:3]]
+
+
+def test_no_more_is_held_than_the_context(model, parameters):
+    (written,) = models.generate(model, parameters, [[1, 2]], new_tokens=10**9)
+    assert len(written) == CONFIG.context - 2
+
+
+def test_a_top_p_of_1_keeps_every_token():
+    logits = jnp.linspace(0.0, 20.0, 150_000)[None, :]
+    assert np.isfinite(jax.jit(generation._nucleus)(logits, 1.0)).all()
+
+
 def test_what_follows_an_end_stays_as_it_came(model, parameters):
     tokens = np.full((3, 16), 12, np.int32)
     lengths, limits = np.array([1, 3, 6]), np.array([5, 3, 16])
@@ -159,6 +179,7 @@ def test_a_bucket_of_sizes_is_compiled_once(model, parameters):
         ([[1], [-1]], {}, "prompt 1: expected token ids"),
         ([[0.5]], {}, "expected integer token ids, got float64"),
         ([[1] * 64], {}, "prompt 0 has 64 tokens, and the model's context of 64"),
+        ([[1]], {"stops": [2**40]}, "stops: expected token ids"),
         ([[1]], {"new_tokens": 0}, "expected new_tokens >= 1, got 0"),
         ([[1]], {"temperature": -1.0}, "temperature must be finite and at least 0"),
         ([[1]], {"temperature": float("nan")}, "temperature must be finite"),
