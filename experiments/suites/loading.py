@@ -28,9 +28,9 @@ STATUS = Path("/proc/self/status")
 
 NOTES = """\
 * A checkpoint of random weights in bfloat16, in shards, read as bfloat16 and as float32.
-* `beside the weights` is the most anonymous memory of the process while it reads, less what it had
-  before, and on a CPU less the weights themselves, which are then host memory too. Pages of the
-  files, which the system takes back when it needs them, do not count."""
+* Memory is the most that the process has while it reads, less what it had before, and on a CPU less
+  the weights themselves, which are then host memory too: `its own`, and `in all` with the pages of
+  the files, which the system takes back when it needs them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +40,15 @@ class Loading:
     Attributes:
       dtype: of the parameters.
       weights: their bytes.
-      beside: most bytes of host memory beside them.
+      own: most bytes of host memory beside them.
+      resident: the same with the pages of the files.
       seconds: wall-clock time.
     """
 
     dtype: str
     weights: int
-    beside: int
+    own: int
+    resident: int
     seconds: float
 
 
@@ -85,27 +87,28 @@ def write(folder: Path, config: DecoderConfig) -> int:
     return max(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def anonymous() -> int:
-    """Bytes of this process's memory that no file stands behind."""
-    lines = STATUS.read_text().splitlines()
-    (found,) = (line for line in lines if line.startswith("RssAnon:"))
-    return 1024 * int(found.split()[1])
+@dataclasses.dataclass
+class Memory:
+    """Bytes of this process: those that no file stands behind, and all that are in memory."""
 
+    own: int
+    resident: int
 
-class Peak:
-    """The most memory seen so far."""
-
-    value = 0
+    @classmethod
+    def now(cls) -> "Memory":
+        fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+        return cls(*(1024 * int(fields[name].split()[0]) for name in ("RssAnon", "VmRSS")))
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[Peak]:
-    """Looks at the memory all the while."""
-    peak, done = Peak(), threading.Event()
+def watched() -> Iterator[Memory]:
+    """Looks at the memory all the while; gives the most that there was."""
+    peak, done = Memory.now(), threading.Event()
 
     def look() -> None:
         while not done.wait(SAMPLE_S):
-            peak.value = max(peak.value, anonymous())
+            now = Memory.now()
+            peak.own, peak.resident = max(peak.own, now.own), max(peak.resident, now.resident)
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -119,14 +122,15 @@ def watched() -> Iterator[Peak]:
 def measure(folder: Path, dtype: str) -> Loading:
     """Reads the checkpoint once."""
     checkpoint = Checkpoint.open(folder)
-    before = anonymous()
+    before = Memory.now()
     with watched() as peak:
         started = time.perf_counter()
         parameters = jax.block_until_ready(checkpoint.parameters(dtype))
         seconds = time.perf_counter() - started
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(parameters))
     on_host = weights if jax.devices()[0].platform == "cpu" else 0
-    return Loading(dtype, weights, max(peak.value - before - on_host, 0), seconds)
+    own, resident = peak.own - before.own, peak.resident - before.resident
+    return Loading(dtype, weights, max(own - on_host, 0), max(resident - on_host, 0), seconds)
 
 
 def describe(config: DecoderConfig, largest: int, loadings: Sequence[Loading]) -> Results:
@@ -135,20 +139,21 @@ def describe(config: DecoderConfig, largest: int, loadings: Sequence[Loading]) -
     numbers: dict[str, Any] = {"largest_shard_bytes": largest, "target": TARGET, "loadings": {}}
     for dtype in dict.fromkeys(loading.dtype for loading in loadings):
         mine = [loading for loading in loadings if loading.dtype == dtype]
-        beside = max(loading.beside for loading in mine)
+        own = max(loading.own for loading in mine)
+        resident = max(loading.resident for loading in mine)
         seconds = float(np.median([loading.seconds for loading in mine]))
         numbers["loadings"][dtype] = {
             "weights_bytes": mine[0].weights,
-            "beside_bytes": beside,
-            "beside_over_largest_shard": beside / largest,
+            "own_bytes": own,
+            "own_over_largest_shard": own / largest,
+            "resident_bytes": resident,
+            "resident_over_largest_shard": resident / largest,
             "seconds": seconds,
             "runs": len(mine),
         }
-        cells = (mine[0].weights / 1e6, beside / 1e6, beside / largest, TARGET, seconds)
-        rows.append(
-            [dtype, *map(number, cells[:3]), at_most(cells[3]), number(cells[4]), str(len(mine))]
-        )
-    headings = ["read as", "weights, MB", "beside the weights, MB", "over largest shard"]
+        cells = (mine[0].weights / 1e6, own / 1e6, own / largest, resident / largest)
+        rows.append([dtype, *map(number, cells), at_most(TARGET), number(seconds), str(len(mine))])
+    headings = ["read as", "weights, MB", "its own, MB", "over largest shard", "in all, over it"]
     markdown = "\n\n".join(
         [
             f"Loading: {config.layers} layers of width {config.width}, {config.vocab_size} tokens; "

@@ -23,8 +23,8 @@ _LOG = logging.getLogger(__name__)
 # Rows and tokens that logits are compared on.
 _ROWS, _TOKENS = 2, 64
 # Largest difference of logits that are the same but for the order of float32 sums, relative to the
-# largest of them.
-TOLERANCE = 1e-5
+# largest of them; 30 layers were seen to reach 4e-6.
+TOLERANCE = 5e-5
 
 
 @dataclasses.dataclass(frozen=True)

@@ -121,7 +121,9 @@ def load(
     Args:
       source: a checkpoint directory in a hub's format, a GGUF file, a preset's name
         (`python -m experiments.fetch` brings it), or a repository "owner/name[@revision]".
-      dtype: "float32" or "bfloat16", of weights and computation alike.
+      dtype: "float32" or "bfloat16", of weights and computation alike. Accelerators multiply
+        float32 matrices at less than full precision unless `jax.default_matmul_precision` tells
+        them not to.
       param_dtype: another one for the weights.
       adapter: a directory in PEFT's format, whose adapters are put on the model.
 
