@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct learns eight reasoning domains, by the examples that PartitionSel picks.
 
     python -m experiments.fetch --model=smollm2-135m
-    python -m experiments.train --config=configs/smollm2_reasoning.py:short --workdir=DIR   7 minutes
+    python -m experiments.train --config=configs/smollm2_reasoning.py:short --workdir=DIR  7 min
 
 |                      | before | after 32 updates |
 |----------------------|--------|------------------|
