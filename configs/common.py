@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 
 def default() -> ConfigDict:
-    """All fields with defaults; what they mean is documented in `training/settings.py`.
+    """All fields with defaults; what they mean is documented in `training/sections.py`.
 
     A config file starts from this, changes what it is about, and documents the result.
     """

@@ -19,7 +19,7 @@ from partitionsel_jax.data import Rows
 from partitionsel_jax.gradients import Features, Scope, unit
 from partitionsel_jax.training import spmd
 from partitionsel_jax.training.candidates import compare
-from partitionsel_jax.training.settings import FeatureSettings, OptimizerSettings, SelectionSettings
+from partitionsel_jax.training.sections import FeatureSettings, OptimizerSettings, SelectionSettings
 from partitionsel_jax.training.state import TrainState
 from partitionsel_jax.training.step import Step
 

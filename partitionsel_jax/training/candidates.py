@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.gradients.features import Features
-from partitionsel_jax.training.settings import SelectionSettings
+from partitionsel_jax.training.sections import SelectionSettings
 
 
 @jax.tree_util.register_dataclass

@@ -14,7 +14,7 @@ from partitionsel_jax import gradients, models
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.gradients import Features, preconditioning
 from partitionsel_jax.models.watch import Watch
-from partitionsel_jax.training.settings import FeatureSettings
+from partitionsel_jax.training.sections import FeatureSettings
 
 
 @jax.tree_util.register_dataclass

@@ -586,6 +586,18 @@ def test_a_preset_that_was_not_fetched_says_how(monkeypatch, tmp_path):
         models.load("smollm2-135m")
 
 
+def test_a_fetched_preset_is_described_by_its_own_files(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    known = models.PRESETS["qwen2.5-0.5b"].config
+    assert pretrained.shape_of("qwen2.5-0.5b") == known
+    folder = tmp_path / ".cache/partitionsel_jax/models/qwen2.5-0.5b"
+    with pretrained.writing.new_directory(folder) as new:
+        newer = dataclasses.replace(known, rope_theta=2e6)
+        content = description.config_json(newer, "bfloat16")
+        (new / "config.json").write_text(json.dumps(content))
+    assert pretrained.shape_of("qwen2.5-0.5b") == newer
+
+
 def test_tiny_models_are_made_when_first_asked_for_and_then_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     first = models.load("tiny-qwen2.5")

@@ -12,8 +12,9 @@ from partitionsel_jax import data, gradients, models, selection
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import spmd
 from partitionsel_jax.training.candidates import anchor_direction, compare, mean_losses
+from partitionsel_jax.training.schemes import domain_budgets, update_weights
 from partitionsel_jax.training.state import TrainState
-from partitionsel_jax.training.step import Step, domain_budgets, update_weights
+from partitionsel_jax.training.step import Step
 
 LENGTH = 10
 

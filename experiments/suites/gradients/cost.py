@@ -17,7 +17,7 @@ from partitionsel_jax.data import Rows
 from partitionsel_jax.gradients import Features, Scope
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.training import features as row_features
-from partitionsel_jax.training.settings import FeatureSettings
+from partitionsel_jax.training.sections import FeatureSettings
 
 _log = logging.getLogger("partitionsel_jax.benchmark")
 

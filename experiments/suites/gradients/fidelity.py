@@ -27,7 +27,7 @@ from partitionsel_jax.gradients import Features, Scope, unit
 from partitionsel_jax.selection import diagnostics
 from partitionsel_jax.training import features as row_features
 from partitionsel_jax.training.candidates import Candidates, compare
-from partitionsel_jax.training.settings import FeatureSettings
+from partitionsel_jax.training.sections import FeatureSettings
 
 _log = logging.getLogger("partitionsel_jax.benchmark")
 

@@ -67,9 +67,9 @@ def locate(name: str | os.PathLike[str]) -> Path:
 
 
 def shape_of(name: str | os.PathLike[str]) -> DecoderConfig:
-    """The decoder of a model; a preset's is known before it is fetched."""
+    """The decoder of a model; of a preset that was not fetched yet, what is known of it."""
     text = os.fspath(name)
-    if text in PRESETS:
+    if text in PRESETS and cached(text) is None:
         return PRESETS[text].config
     return describe(locate(name))
 

@@ -1,0 +1,344 @@
+"""The sections of a run's configuration, each checked by itself."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from partitionsel_jax import data, gradients, selection
+
+WEIGHTS = ("uniform", "learned", "clipped")
+ANCHOR_MEANS = ("plain", "balanced")
+BUDGETS = ("proportional", "uniform", "fixed", "temperature", "curriculum")
+SCHEDULES = ("linear", "constant")
+FEATURE_PATHS = ("factored", "reference")
+PRECONDITIONERS = ("none", "adam", "adam_factored")
+
+
+def _choice(name: str, value: str, choices) -> None:
+    if value not in choices:
+        raise ValueError(
+            f"{name} must be one of {sorted(choices)}, not {value!r}{near(value, choices)}"
+        )
+
+
+def near(value: Any, choices) -> str:
+    """A question whether the nearest of the choices was meant, or nothing."""
+    found = difflib.get_close_matches(str(value), list(choices), n=1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def _at_least(section: str, settings: Any, low: float, *names: str) -> None:
+    for name in names:
+        if not getattr(settings, name) >= low:
+            raise ValueError(
+                f"{section}.{name} must be at least {low}, not {getattr(settings, name)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class SpoiltSettings:
+    """Which share of the training answers is spoilt, and how (see data/spoilage.py)."""
+
+    kind: str = "none"
+    share: float = 0.0
+
+    def __post_init__(self):
+        _choice("data.spoilt.kind", self.kind, data.KINDS)
+        if not 0 <= self.share < 1:
+            raise ValueError(f"data.spoilt.share must lie in [0, 1), not {self.share}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """The reasoning-gym corpus: task name -> arguments, rows per task and split, tokens per row.
+
+    `template` is how a question is put to the model (see data/templates.py).
+    """
+
+    tasks: Mapping[str, Mapping[str, Any]]
+    train: int
+    validation: int
+    test: int
+    length: int
+    spoilt: SpoiltSettings
+    template: str = "plain"
+    seed: int = 0
+    directory: str = ""
+
+    def __post_init__(self):
+        _choice("data.template", self.template, data.TEMPLATES)
+        if not self.tasks:
+            raise ValueError("data.tasks is empty: name at least one reasoning-gym task")
+        _at_least("data", self, 1, "train", "test")
+        _at_least("data", self, 2, "validation", "length")
+
+    @property
+    def task_list(self) -> list[tuple[str, dict[str, Any]]]:
+        """(name, arguments) of every domain, in order."""
+        return [(name, dict(arguments)) for name, arguments in self.tasks.items()]
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSettings:
+    """How an example's gradient becomes a feature vector (see gradients/).
+
+    `parameters` and `last_layers` say what is differentiated; `path` how: "factored", out of one
+    batched backward pass, or "reference", by vmap(grad). `family`, `dim` and `seed` make the
+    sketch; `dim` is 0 for "identity", which keeps every coordinate. `preconditioner` puts the
+    features into the geometry of Adam's steps: "adam" by its second moments, "adam_factored" by
+    their rank-one approximation, which is all that the factored path can use.
+
+    What makes features cheaper, at a price in fidelity: `tokens` (the window of a row that is
+    looked at, 0 for all of it; the losses that go with features, in the log and in what reads them,
+    are then those of the window), `anchors_every` (steps that share their anchors' features, taken
+    at the parameters and moments of the first of them, or of the first that has moments); also
+    `selection.updates_per_pool`. `sketch_every` is how many steps share a sketch, 0 for all.
+
+    Every `fidelity_every` steps, 0 for never, the features of `fidelity_rows` candidates are
+    compared with exact gradients, where the utility reads features at all.
+    """
+
+    parameters: str
+    last_layers: int
+    family: str
+    dim: int
+    normalize: bool
+    microbatch: int
+    seed: int = 0
+    path: str = "factored"
+    preconditioner: str = "none"
+    tokens: int = 0
+    anchors_every: int = 1
+    sketch_every: int = 0
+    fidelity_every: int = 0
+    fidelity_rows: int = 32
+
+    def __post_init__(self):
+        _choice("features.parameters", self.parameters, gradients.scope.PARAMETERS)
+        _choice("features.family", self.family, gradients.FAMILIES)
+        _choice("features.path", self.path, FEATURE_PATHS)
+        _choice("features.preconditioner", self.preconditioner, PRECONDITIONERS)
+        _at_least("features", self, 1, "microbatch", "anchors_every")
+        _at_least("features", self, 0, "last_layers", "tokens", "sketch_every", "fidelity_every")
+        _at_least("features", self, 2, "fidelity_rows")
+        if self.family == "identity":
+            if self.dim:
+                raise ValueError(
+                    f"features.dim={self.dim}, but features.family='identity' keeps every "
+                    "coordinate in scope: set features.dim=0"
+                )
+        else:
+            _at_least("features", self, 1, "dim")
+        if self.path == "factored" and self.family not in gradients.FACTORED:
+            raise ValueError(
+                f"features.path='factored' cannot serve features.family={self.family!r}: choose "
+                f"from {list(gradients.FACTORED)}, or features.path='reference'"
+            )
+        if self.path == "factored" and self.preconditioner == "adam":
+            raise ValueError(
+                "features.preconditioner='adam' needs whole gradients: use 'adam_factored', or "
+                "features.path='reference'"
+            )
+        if self.tokens == 1:
+            raise ValueError("features.tokens=1 leaves nothing to predict: use at least 2, or 0")
+        if self.sketch_every % self.anchors_every:
+            raise ValueError(
+                f"features.sketch_every={self.sketch_every} must be a multiple of "
+                f"features.anchors_every={self.anchors_every}, so that candidates and anchors "
+                "always share a sketch"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class CurriculumSettings:
+    """How budgets="curriculum" follows the anchors' losses (see selection/curriculum.py)."""
+
+    decay: float = 0.9
+    blend: float = 0.5
+    floor: float = 0.05
+    sharpness: float = 1.0
+
+    def __post_init__(self):
+        section = "selection.curriculum"
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"{section}.decay must lie in [0, 1), not {self.decay}")
+        for name in ("blend", "floor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{section}.{name} is a share in [0, 1], not {getattr(self, name)}"
+                )
+        if not 0 <= self.sharpness < float("inf"):
+            raise ValueError(f"{section}.sharpness must be finite and >= 0, not {self.sharpness}")
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectionSettings:
+    """What is picked from every pool, and how the picks enter the update.
+
+    `reference` is the folder of a finished run whose last parameters are the reference model of
+    `reducible_loss`: one of the same model, trained on data that this run does not see.
+    `anchor_balance` takes as many anchors from every domain; otherwise their mix is that of the
+    validation rows, and `anchor_mean` "balanced" makes up for it. `updates_per_pool` updates in a
+    row pick from the same pool, none of its rows twice, by features that are computed once.
+    """
+
+    pool: int
+    size: int
+    anchors: int
+    utility: str
+    coupling: str = "joint"
+    rule: str = "greedy"
+    solver: str = "exact"
+    reference: str = ""
+    budgets: str = "proportional"
+    shares: tuple[float, ...] = ()
+    temperature: float = 1.0
+    curriculum: CurriculumSettings = CurriculumSettings()
+    anchor_balance: bool = True
+    anchor_mean: str = "plain"
+    ridge: float = 0.0
+    swaps: int = 0
+    step_scale: float = 1.0
+    weights: str = "uniform"
+    weight_cap: float = 3.0
+    updates_per_pool: int = 1
+
+    def __post_init__(self):
+        _choice("selection.utility", self.utility, selection.UTILITIES)
+        _choice("selection.coupling", self.coupling, selection.COUPLINGS)
+        _choice("selection.rule", self.rule, selection.RULES)
+        _choice("selection.solver", self.solver, selection.SOLVERS)
+        _choice("selection.budgets", self.budgets, BUDGETS)
+        _choice("selection.anchor_mean", self.anchor_mean, ANCHOR_MEANS)
+        _choice("selection.weights", self.weights, WEIGHTS)
+        _at_least("selection", self, 1, "pool", "size", "anchors", "updates_per_pool")
+        _at_least("selection", self, 0, "swaps", "ridge")
+        if not self.step_scale > 0:
+            raise ValueError(f"selection.step_scale must be > 0, not {self.step_scale}")
+        if not 1 <= self.weight_cap < math.inf:
+            raise ValueError(
+                f"selection.weight_cap must be at least 1, the mean weight; got {self.weight_cap}"
+            )
+        if self.size > self.pool:
+            raise ValueError(
+                f"selection.size={self.size} picks cannot come from selection.pool={self.pool} "
+                "candidates: enlarge the pool or select fewer"
+            )
+        if self.size * self.updates_per_pool > self.pool:
+            raise ValueError(
+                f"selection.updates_per_pool={self.updates_per_pool} updates of {self.size} picks "
+                f"need more than the {self.pool} candidates of selection.pool: enlarge the pool, "
+                "or share it between fewer updates"
+            )
+        if self.utility == "full" and self.size != self.pool:
+            raise ValueError(
+                f"selection.utility='full' trains on the whole pool: set selection.size="
+                f"{self.pool} (it is {self.size}), or a pool of {self.size}"
+            )
+        try:
+            selection.check_choices(
+                utility=self.utility,
+                coupling=self.coupling,
+                rule=self.rule,
+                solver=self.solver,
+                swaps=self.swaps,
+            )
+        except ValueError as error:
+            raise ValueError(f"config.selection: {error}") from None
+        if "reference_losses" in self.reads and not self.reference:
+            raise ValueError(
+                f"selection.utility={self.utility!r} needs selection.reference: set it to the "
+                "folder of a finished run of the same model"
+            )
+        if self.budgets == "curriculum" and not (self.needs_features or self.needs_losses):
+            raise ValueError(
+                f"selection.budgets='curriculum' follows the anchors' losses, which "
+                f"selection.utility={self.utility!r} never computes: choose other budgets, or a "
+                "utility that looks at the rows"
+            )
+        if self.budgets == "fixed":
+            if not all(isinstance(share, int | float) for share in self.shares):
+                raise ValueError(f"selection.shares must be numbers, not {self.shares!r}")
+            if not self.shares:
+                raise ValueError("selection.budgets='fixed' needs selection.shares, one per domain")
+            if not (min(self.shares) >= 0 and abs(sum(self.shares) - 1) <= 1e-6):
+                raise ValueError(
+                    "selection.shares must be non-negative and sum to 1; "
+                    f"{self.shares} sums to {sum(self.shares):g}"
+                )
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether the utility reads gradients at all; the baselines that do not, skip them."""
+        return selection.UTILITIES[self.utility].gradients
+
+    @property
+    def needs_losses(self) -> bool:
+        """Whether the utility reads losses alone, for which a forward pass is enough."""
+        return not self.needs_features and "losses" in self.reads
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The fields of `selection.Problem` that may be None and that the utility reads."""
+        utility = selection.UTILITIES[self.utility]
+        return frozenset((*utility.needs, *utility.also_reads))
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW with clipping and a warm-up; see training/optimizer.py."""
+
+    learning_rate: float
+    schedule: str = "linear"
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.999
+
+    def __post_init__(self):
+        _choice("optimizer.schedule", self.schedule, SCHEDULES)
+        if not self.learning_rate > 0:
+            raise ValueError(f"optimizer.learning_rate must be > 0, not {self.learning_rate}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"optimizer.warmup is a share in [0, 1), not {self.warmup}")
+        if not self.clip > 0:
+            raise ValueError(f"optimizer.clip must be > 0 (a norm), not {self.clip}")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"optimizer.{name} is a decay in [0, 1), not {getattr(self, name)}"
+                )
+        _at_least("optimizer", self, 0, "weight_decay")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """How long, on how many devices (0: all), and what is kept.
+
+    `microbatch` picks go through a backward pass of the update at once; 0: all that a device has.
+    """
+
+    updates: int
+    evaluate_every: int
+    checkpoint_every: int
+    keep_checkpoints: int = 2
+    devices: int = 0
+    microbatch: int = 0
+
+    def __post_init__(self):
+        _at_least("training", self, 1, "updates", "evaluate_every", "checkpoint_every")
+        _at_least("training", self, 1, "keep_checkpoints")
+        _at_least("training", self, 0, "devices", "microbatch")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+    """Rows per forward pass of the evaluations."""
+
+    batch: int = 64
+
+    def __post_init__(self):
+        _at_least("evaluation", self, 1, "batch")
