@@ -41,7 +41,8 @@ def with_adapters(config, checkpoint):
 
 @pytest.fixture
 def adapted(tiny, checkpoints):
-    """The tiny configuration, on adapters of a tiny Llama."""
+    """The tiny configuration, on adapters of a tiny Llama; random picks, which compile fast."""
+    tiny.selection.utility = "random"
     return with_adapters(tiny, checkpoints["tiny-llama3.2"])
 
 
