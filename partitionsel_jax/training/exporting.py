@@ -139,10 +139,10 @@ def _export_adapter(
             base,
             pretrained.locate(chosen.checkpoint),
         )
-    elif Path(base).expanduser().exists() or base in pretrained.TINY:
+    elif base in pretrained.TINY or pretrained.as_path(base) is not None:
         base = os.fspath(pretrained.locate(base))
-    elif "@" in base:
-        base, revision = base.split("@", 1)
+    else:
+        base, revision = pretrained.parted(base)
     parameters = run.state.parameters
     adapters.write(target, chosen.model, chosen.lora, parameters, base=base, revision=revision)
     # A base that the run held in bfloat16 is rounded the same way when it is read back.
@@ -162,11 +162,12 @@ def _export_merged(
             bos_id, eos_id = tokenizer.bos_id, tokenizer.eos_id
             tokenizer.save(folder)
         writing.checkpoint(folder, chosen.model, weights, dtype, bos_id=bos_id, eos_id=eos_id)
-    written = _logits(run, models.LoRAConfig(), weights)
+    # In float32 it must be what the adapters say beside the base; rounded, what was rounded.
+    reference, rounding = expected, 0.0
+    if dtype != "float32":
+        reference = _logits(run, models.LoRAConfig(), weights)
+        rounding = float(jnp.abs(reference - expected).max())
     del weights
-    rounding = 0.0 if dtype == "float32" else float(jnp.abs(written - expected).max())
-    # In float32 it must also be what the adapters say beside the base.
-    reference = expected if dtype == "float32" else written
     again = models.load(Path(target).expanduser(), param_dtype=dtype)
     return _compared("merged", again, reference, expected, rounding)
 

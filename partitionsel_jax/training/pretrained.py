@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partitionsel_jax import data, models
@@ -34,9 +33,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
             )
         model[field] = _plain(shape[field])
     # A path must mean the same from another directory, when the run goes on there.
-    place = Path(name).expanduser()
-    is_path = name not in models.PRESETS and name not in pretrained.TINY and place.exists()
-    return {**config, "model": model, "checkpoint": str(place.resolve()) if is_path else name}
+    return {**config, "model": model, "checkpoint": str(pretrained.as_path(name) or name)}
 
 
 def _plain(value: Any) -> Any:

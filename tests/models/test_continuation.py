@@ -1,5 +1,7 @@
 """Continuations with a cache against full forward passes, one token at a time."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,16 +204,7 @@ def test_a_prompt_that_leaves_room_for_one_token_gets_one(model, parameters):
 
 
 def test_bfloat16_caches_hold_bfloat16(parameters):
-    config = models.DecoderConfig(
-        vocab_size=13,
-        layers=2,
-        width=8,
-        mlp_width=10,
-        heads=4,
-        kv_heads=2,
-        head_dim=6,
-        dtype="bfloat16",
-    )
+    config = dataclasses.replace(CONFIG, dtype="bfloat16")
     cache = models.Cache.empty(config, 2, 5)
     assert cache.keys.dtype == jnp.bfloat16
     assert cache.keys.shape == (2, 2, 5, 2, 6)

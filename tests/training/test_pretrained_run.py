@@ -46,6 +46,16 @@ def adapted(tiny, checkpoints):
     return with_adapters(tiny, checkpoints["tiny-llama3.2"])
 
 
+@pytest.fixture
+def run_on_a_copy(adapted, train, checkpoints, tmp_path):
+    """A checkpoint that may be changed, and the folder of a run that started from it."""
+    copied = tmp_path / "model"
+    shutil.copytree(checkpoints["tiny-llama3.2"], copied)
+    adapted.checkpoint = str(copied)
+    adapted.training.update({"updates": 1, "evaluate_every": 1, "checkpoint_every": 1})
+    return copied, train(adapted)[1]
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory, checkpoints, corpus_directory):
     """A finished run on adapters, shared by the tests that only look at it."""
@@ -136,14 +146,8 @@ def test_other_libraries_are_told_the_tokens_that_begin_and_end(done, tmp_path):
     assert adapter["base_model_name_or_path"] == finished.settings_of(folder, "run").checkpoint
 
 
-def test_an_export_of_a_run_whose_checkpoint_was_replaced_is_refused(
-    adapted, train, tmp_path, checkpoints
-):
-    copied = tmp_path / "model"
-    shutil.copytree(checkpoints["tiny-llama3.2"], copied)
-    adapted.checkpoint = str(copied)
-    adapted.training.update({"updates": 1, "evaluate_every": 1, "checkpoint_every": 1})
-    _, folder = train(adapted)
+def test_an_export_of_a_run_whose_checkpoint_was_replaced_is_refused(run_on_a_copy, tmp_path):
+    copied, folder = run_on_a_copy
     write_other(copied)
     with pytest.raises(ValueError, match="does not hold the weights and the tokenizer"):
         exporting.export(folder, merged=tmp_path / "m")
@@ -153,12 +157,8 @@ def test_an_export_of_a_run_whose_checkpoint_was_replaced_is_refused(
         exporting.export(folder, merged=tmp_path / "m")
 
 
-def test_a_chat_template_that_changes_under_a_run_stops_it(adapted, train, checkpoints, tmp_path):
-    copied = tmp_path / "model"
-    shutil.copytree(checkpoints["tiny-llama3.2"], copied)
-    adapted.checkpoint = str(copied)
-    adapted.training.update({"updates": 1, "evaluate_every": 1, "checkpoint_every": 1})
-    _, folder = train(adapted)
+def test_a_chat_template_that_changes_under_a_run_stops_it(adapted, train, run_on_a_copy):
+    copied, folder = run_on_a_copy
     (folder / "summary.json").unlink()
     file = copied / "tokenizer_config.json"
     config = json.loads(file.read_text())
@@ -247,12 +247,8 @@ def test_exports_that_make_no_sense_are_refused_before_anything_is_read(done, tm
     assert not (tmp_path / "m").exists()
 
 
-def test_a_checkpoint_that_was_replaced_stops_the_run(adapted, train, tmp_path, checkpoints):
-    copied = tmp_path / "model"
-    shutil.copytree(checkpoints["tiny-llama3.2"], copied)
-    adapted.checkpoint = str(copied)
-    adapted.training.update({"updates": 2, "evaluate_every": 2, "checkpoint_every": 1})
-    _, folder = train(adapted)
+def test_a_checkpoint_that_was_replaced_stops_the_run(adapted, train, run_on_a_copy):
+    copied, folder = run_on_a_copy
     (folder / "summary.json").unlink()
     write_other(copied)
     with pytest.raises(

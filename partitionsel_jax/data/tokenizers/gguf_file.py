@@ -2,12 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from partitionsel_jax.data.tokenizers.subword import SubwordTokenizer
-
-if TYPE_CHECKING:
-    from gguf import GGUFReader
+from partitionsel_jax.gguf_reading import open_gguf
 
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 
@@ -115,18 +113,8 @@ class _Metadata:
     """The fields of a GGUF file that describe its tokenizer, each checked when it is read."""
 
     def __init__(self, path: Path):
-        import gguf
-
         self._path = path
-        if not path.exists():
-            raise ValueError(f"{path} is missing")
-        try:
-            self._reader: GGUFReader = gguf.GGUFReader(path)
-        except Exception as error:  # whatever a damaged header makes the reader raise
-            raise ValueError(
-                f"{path} cannot be read ({error}): it is cut short, damaged, or no GGUF file; "
-                "fetch it again"
-            ) from None
+        self._reader = open_gguf(path)
 
     def value(self, name: str, kind: type, default: Any = None, prefix="tokenizer.ggml.") -> Any:
         """A field's value, or the default where it is absent."""

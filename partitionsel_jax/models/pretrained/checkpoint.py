@@ -99,7 +99,7 @@ def describe(path: str | os.PathLike[str]) -> DecoderConfig:
 def _gguf(path: Path) -> GGUFFile:
     if path.suffix != ".gguf" or not path.is_file():
         raise ValueError(f"{path}: expected a checkpoint directory or a .gguf file")
-    return _opened(path, *_state(path))
+    return GGUFFile(path)
 
 
 def _state(path: Path) -> tuple[int, ...]:
@@ -113,10 +113,3 @@ def _tokenizer(path: Path, *state: int) -> data.SubwordTokenizer:
     """Remembered while its files stay as they are, since large vocabularies take seconds."""
     del state
     return data.load_tokenizer(path)
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(path: Path, *state: int) -> GGUFFile:
-    """Remembered while the file stays as it is: listing the vocabulary takes seconds."""
-    del state
-    return GGUFFile(path)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from partitionsel_jax.gguf_reading import open_gguf
 from partitionsel_jax.models.config import DecoderConfig, RopeScaling
 from partitionsel_jax.models.pretrained.description import QWEN2_BIASES
 from partitionsel_jax.models.rotary import slowdown
@@ -31,20 +32,9 @@ class GGUFFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        # Imported late: many a run never sees such a file.
-        import gguf
-
         self.path = Path(path)
-        if not self.path.is_file():
-            raise ValueError(f"{self.path} is missing, or no file")
-        try:
-            self._reader = gguf.GGUFReader(self.path)
-            self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
-        except Exception as error:  # whatever a damaged header makes the reader raise
-            raise ValueError(
-                f"{self.path} cannot be read ({error}): it is cut short, damaged, or no GGUF file; "
-                "fetch it again"
-            ) from None
+        self._reader = open_gguf(self.path)
+        self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
         self.architecture = ""
         self.architecture = self.field("general.architecture", str)
         if self.architecture not in ("llama", "qwen2"):

@@ -30,14 +30,27 @@ def cached(name: str) -> Path | None:
     return next(iter(sorted(folder.glob("*.gguf"))), None)
 
 
+def as_path(name: str) -> Path | None:
+    """The absolute path that a name means; None for a preset, and where nothing is there."""
+    path = Path(name).expanduser()
+    known = name in PRESETS or name in tiny.TINY
+    return None if known or not path.exists() else path.resolve()
+
+
+def parted(repository: str) -> tuple[str, str | None]:
+    """A repository's name and its revision: "owner/name@revision"."""
+    name, _, revision = repository.partition("@")
+    return name, revision or None
+
+
 def locate(name: str | os.PathLike[str]) -> Path:
     """The directory or GGUF file of a model.
 
     Args:
       name: a preset, which `experiments.fetch` has brought (the tiny random ones are made when
         they are first asked for); a path, written as "./name" where a preset has that name; or a
-        hub's repository as "owner/name" or
-        "owner/name@revision", which is downloaded where it is not in the hub's own cache.
+        hub's repository as "owner/name" or "owner/name@revision", which is downloaded where it is
+        not in the hub's own cache.
 
     Raises:
       ValueError: nothing of that name is here, and how to get it.
@@ -53,9 +66,8 @@ def locate(name: str | os.PathLike[str]) -> Path:
                 f"'python -m experiments.fetch --model={text}'"
             )
         return found
-    path = Path(text).expanduser()
-    if path.exists():
-        return path.resolve()
+    if (path := as_path(text)) is not None:
+        return path
     if _REPOSITORY.fullmatch(text) and not text.startswith((".", "/")):
         return download(text)
     near = difflib.get_close_matches(text, [*PRESETS, *tiny.TINY], n=1)
@@ -84,11 +96,11 @@ def download(repository: str, directory: Path | None = None) -> Path:
       ValueError: no `huggingface_hub`, no such repository, no access, or no network.
     """
     hub = _hub()
-    name, _, revision = repository.partition("@")
+    name, revision = parted(repository)
     try:
         folder = hub.snapshot_download(
             name,
-            revision=revision or None,
+            revision=revision,
             allow_patterns=list(FILES),
             local_dir=None if directory is None else os.fspath(directory),
         )
