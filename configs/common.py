@@ -18,10 +18,22 @@ def default() -> ConfigDict:
     config.methods = ConfigDict()  # label -> changed fields; several runs side by side
 
     config.data = data = ConfigDict()
+    data.source = "reasoning_gym"  # or metamathqa, mol_instructions, instructions
     data.tasks = ConfigDict()  # reasoning-gym task -> its arguments
-    data.train, data.validation, data.test = 2000, 64, 32  # rows per task
+    data.path = ""  # of the other sources: file, directory or owner/name; "": as published
+    data.columns = ConfigDict(
+        {"prompt": "prompt", "input": "", "response": "response", "domain": "domain"}
+    )
+    data.columns.messages = ""
+    data.domains = ()  # of files, in order; (): all that are found
+    data.train, data.validation, data.test = 2000, 64, 32  # rows per domain; train 0: the rest
+    data.anchors_path = ""  # the user's own anchors; "": half of the validation rows
     data.length = 96  # tokens per row
     data.template = "plain"  # how a question is put to the model
+    data.buckets = ()  # narrower rows that short ones are computed at
+    data.mix, data.weights = "natural", ()  # shares of the domains in a pool
+    data.workers = 0  # processes that read ahead; 0: threads
+    data.scorer = ""  # what judges answers; "": the source's own
     data.spoilt = ConfigDict({"kind": "none", "share": 0.0})
     data.seed = 0
     data.directory = ""  # prepared corpora; empty for the user's cache folder

@@ -11,12 +11,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from partitionsel_jax.data.corpus import Corpus, Example, Source, load
-from partitionsel_jax.data.pools import Pools, prefetch
-from partitionsel_jax.data.rows import EncodedExample, Rows, encode_example, encode_prompt
+from partitionsel_jax.data.pools import Pools
+from partitionsel_jax.data.prefetching import prefetch
+from partitionsel_jax.data.rows import (
+    Encoded,
+    EncodedExample,
+    Rows,
+    encode_batch,
+    encode_example,
+    encode_prompt,
+)
 from partitionsel_jax.data.scoring import score
+from partitionsel_jax.data.shares import MIXES, domain_shares
 from partitionsel_jax.data.spoilage import KINDS, spoil
 from partitionsel_jax.data.templates import (
     TEMPLATES,
+    Prompt,
     Template,
     check_template,
     final_answer,
@@ -34,12 +44,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS",
+    "MIXES",
     "TEMPLATES",
     "ByteTokenizer",
     "Corpus",
+    "Encoded",
     "EncodedExample",
     "Example",
     "Pools",
+    "Prompt",
     "ReasoningGym",
     "Rows",
     "Source",
@@ -47,6 +60,8 @@ __all__ = [
     "Template",
     "Tokenizer",
     "check_template",
+    "domain_shares",
+    "encode_batch",
     "encode_example",
     "encode_prompt",
     "final_answer",
@@ -58,6 +73,8 @@ __all__ = [
     "score",
     "spoil",
 ]
+
+FILE_KINDS = ("metamathqa", "mol_instructions", "instructions")
 
 _LAZY = {"ReasoningGym": "reasoning", "prepare": "reasoning"}
 

@@ -1,22 +1,25 @@
 """A corpus: random access to training, anchor, validation and test rows of named domains."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from etils import epath
 
-from partitionsel_jax.data import spoilage
-from partitionsel_jax.data.rows import Rows, encode_example, least_room
+from partitionsel_jax.data import scanning, spoilage
+from partitionsel_jax.data.rows import Rows, encode_batch, laid_out
+from partitionsel_jax.data.scanning import Scan
 from partitionsel_jax.data.streams import generator
-from partitionsel_jax.data.templates import Template, check_template
+from partitionsel_jax.data.templates import Prompt, check_template, named_template
 from partitionsel_jax.data.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 _SPLITS = ("train", "validation", "test")
-_SCAN_CHUNK = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Example:
       answer: the reference answer, never spoilt.
       entry: JSON that the domain's scorer needs.
       spoilt: whether the response was spoilt.
+      messages: JSON of the conversation that the question ends; "" where there is none.
     """
 
     id: int
@@ -39,6 +43,12 @@ class Example:
     answer: str
     entry: str
     spoilt: bool
+    messages: str = ""
+
+    @property
+    def prompt(self) -> Prompt:
+        """What is put to the model: the conversation where there is one, else the question."""
+        return json.loads(self.messages) if self.messages else self.question
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,7 +95,7 @@ class Source:
         chosen = [int(index) for index in indices]
         if outside := [index for index in chosen if not 0 <= index < len(self)]:
             raise IndexError(f"expected indices in 0 .. {len(self) - 1} of {self.name}: {outside}")
-        records = _read(self.records, self.positions[chosen])
+        records = scanning.read(self.records, self.positions[chosen])
         return [self._example(*pair) for pair in zip(chosen, records, strict=True)]
 
     def rows(self, indices: Sequence[int] | np.ndarray) -> Rows:
@@ -95,14 +105,24 @@ class Source:
           IndexError: an index outside 0 .. n-1.
         """
         examples = self.examples(indices)
-        encoded = [
-            encode_example(e.question, e.response, self.tokenizer, self.length, self.template)
-            for e in examples
-        ]
-        shape = (len(examples), self.length)
+        encoded = encode_batch(
+            [example.prompt for example in examples],
+            [example.response for example in examples],
+            self.tokenizer,
+            self.length,
+            self.template,
+        )
+        if None in encoded:
+            raise ValueError(
+                f"example {examples[encoded.index(None)].id} of {self.name} does not fit into "
+                f"{self.length} tokens: were its records changed since they were scanned? Prepare "
+                "them again, in a new directory"
+            )
+        fitting = [row for row in encoded if row is not None]
+        tokens, is_response = laid_out(fitting, self.tokenizer, self.length)
         return Rows(
-            tokens=np.array([e.tokens for e in encoded], np.int32).reshape(shape),
-            response=np.array([e.response for e in encoded], bool).reshape(shape),
+            tokens=tokens,
+            response=is_response,
             domain=np.array([e.domain for e in examples], np.int32),
             id=np.array([e.id for e in examples], np.int32),
             spoilt=np.array([e.spoilt for e in examples], bool),
@@ -119,6 +139,7 @@ class Source:
             answer=record["answer"].decode(),
             entry=record["entry"].decode(),
             spoilt=spoilt,
+            messages=record.get("messages", b"").decode(),
         )
 
 
@@ -134,6 +155,8 @@ class Corpus:
       test: questions and entries for generation and scoring.
       left_out: split -> rows that do not fit, and which are in no source.
       cut: split -> rows of which a part of the prompt was cut.
+      fingerprint: differs where the records do.
+      report: what was counted when the records were prepared; see `prepare_files`.
     """
 
     domains: tuple[str, ...]
@@ -143,6 +166,8 @@ class Corpus:
     test: Source
     left_out: Mapping[str, int]
     cut: Mapping[str, int]
+    fingerprint: str = ""
+    report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def load(
@@ -155,8 +180,9 @@ def load(
     spoilt_kind: str = "none",
     spoilt_share: float = 0.0,
     anchor_share: float = 0.5,
+    anchors: Sequence[Mapping[str, Any]] | None = None,
 ) -> Corpus:
-    """Opens a prepared builder as a corpus; scans every record once.
+    """Opens a prepared builder as a corpus; scans every record once, and remembers what it found.
 
     Args:
       builder: prepared, with the splits train, validation and test, the features of
@@ -171,12 +197,14 @@ def load(
         is too long for its row loses its end.
       anchor_share: part of every validation domain that become anchors, in (0, 1), rounded, and
         at least one row on either side.
+      anchors: records of the user's own (see `sources.read_anchors`) that are the anchors instead;
+        all validation rows are then scored.
 
     Raises:
       ValueError: an argument out of range, a template that is unknown or that the tokenizer does
         not have, or a domain without rows in one of the sources.
     """
-    chosen = check_template(template, tokenizer)
+    check_template(template, tokenizer)
     spoilage.check(spoilt_kind, spoilt_share)
     if not 0.0 < anchor_share < 1.0:
         raise ValueError(
@@ -185,81 +213,76 @@ def load(
         )
     if length < 3:
         raise ValueError(f"expected rows of at least 3 tokens, got {length}; use longer rows")
-    domains = tuple((builder.info.metadata or {}).get("domains", ()))
-    empty = (np.empty(0, np.int64), np.empty(0, np.int32), tokenizer, length, template)
-    scans = {
-        split: _scan(Source(split, builder.as_data_source(split=split), *empty), chosen, domains)
+    metadata = builder.info.metadata or {}
+    domains = tuple(metadata.get("domains", ()))
+    how = (tokenizer, length, template)
+    kept = getattr(builder, "data_dir", None)
+
+    def opened(split: str, records: Any, directory: Any = None) -> tuple[Source, Scan]:
+        scanned = scanning.scan(records, *how, directory, split)
+        _check(scanned, split, domains, length)
+        return Source(split, records, scanned.positions, scanned.domains, *how), scanned
+
+    splits = {
+        split: opened(
+            split, builder.as_data_source(split=split), kept and epath.Path(kept) / "scans"
+        )
         for split in _SPLITS
     }
-    train, validation, test = (scans[split].source for split in _SPLITS)
-    new = spoilage.spoil(seed, train.domains, scans["train"].responses, spoilt_kind, spoilt_share)
-    room = scans["train"].room
-    new = {row: _shortened(text, tokenizer, room[row]) for row, text in new.items()}
-    is_anchor = _anchors(validation.domains, domains, anchor_share, seed)
+    train, validation, test = (splits[split][0] for split in _SPLITS)
+    scans = {split: scanned for split, (_, scanned) in splits.items()}
+    if anchors is None:
+        is_anchor = _anchors(validation.domains, domains, anchor_share, seed)
+        held_out = _part(validation, "anchors", is_anchor)
+        validation = _part(validation, "validation", ~is_anchor)
+    else:
+        largest = max(int(scanned.ids.max()) for scanned in scans.values())
+        numbered = [{**record, "id": largest + 1 + number} for number, record in enumerate(anchors)]
+        held_out, scans["anchors"] = opened("anchors", _InMemory(numbered))
     return Corpus(
         domains=domains,
-        train=dataclasses.replace(train, spoilt=new),
-        anchors=_part(validation, "anchors", is_anchor),
-        validation=_part(validation, "validation", ~is_anchor),
+        train=dataclasses.replace(
+            train, spoilt=_spoilt(train, scans["train"], seed, spoilt_kind, spoilt_share)
+        ),
+        anchors=held_out,
+        validation=validation,
         test=test,
-        left_out={split: scan.left_out for split, scan in scans.items()},
-        cut={split: scan.cut for split, scan in scans.items()},
+        left_out={split: scanned.left_out for split, scanned in scans.items()},
+        cut={split: scanned.cut for split, scanned in scans.items()},
+        fingerprint=_fingerprint(builder, anchors),
+        report=metadata.get("report", {}),
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Scan:
-    """A split's source and what only a look at every record tells."""
-
-    source: Source
-    responses: list[str]
-    room: list[int]
-    left_out: int
-    cut: int
-
-
-def _scan(empty: Source, template: Template, domains: tuple[str, ...]) -> _Scan:
-    """Reads the records of a source once: keeps the rows that fit, in order of their ids."""
-    tokenizer, length = empty.tokenizer, empty.length
-    kept: list[tuple[int, int, int]] = []
-    texts: list[str] = []
-    rooms: list[int] = []
-    cut = 0
-    for position, record in enumerate(_all(empty.records)):
-        response = record["response"].decode()
-        prompt = template(record["question"].decode(), tokenizer)
-        # What the prompt and the closing token leave to the response.
-        room = length - 1 - least_room(prompt, template)
-        size = len(tokenizer.encode(response))
-        if size > room:
-            continue
-        cut += len(prompt) + size + 1 > length
-        kept.append((int(record["id"]), position, int(record["domain"])))
-        texts.append(response)
-        rooms.append(room)
-    columns = np.array(kept, np.int64).reshape(len(kept), 3)
-    order = np.argsort(columns[:, 0])
-    ids, positions, domain = columns[order].T
-    left_out = len(empty.records) - len(kept)
-    _check(ids, domain, empty.name, domains, left_out, length)
-    return _Scan(
-        dataclasses.replace(empty, positions=positions, domains=domain.astype(np.int32)),
-        [texts[row] for row in order],
-        [rooms[row] for row in order],
-        left_out,
-        cut,
-    )
+def _spoilt(train: Source, scanned: Scan, seed: int, kind: str, share: float) -> dict[int, str]:
+    """Row -> spoilt response, cut to the room that its prompt leaves."""
+    if kind == "none" or not share:
+        return {}
+    framed = named_template(train.template).framed
+    least = scanned.prompts if framed else np.ones_like(scanned.prompts)
+    responses = list(scanning.all_responses(train.records, scanned.positions))
+    new = spoilage.spoil(seed, train.domains, responses, kind, share)
+    room = train.length - 1 - least
+    return {row: _shortened(text, train.tokenizer, int(room[row])) for row, text in new.items()}
 
 
-def _check(
-    ids: np.ndarray,
-    domain: np.ndarray,
-    split: str,
-    domains: tuple[str, ...],
-    left_out: int,
-    length: int,
-) -> None:
+def _fingerprint(builder: Any, anchors: Any) -> str:
+    """Of the builder by its name, which holds a digest of its content, and of the own anchors."""
+    name = getattr(builder.info, "full_name", "")
+    content = json.dumps(anchors or [], default=str, sort_keys=True)
+    return hashlib.sha256(f"{name}\n{content}".encode()).hexdigest()[:16]
+
+
+class _InMemory(list):
+    """Records with the batched read of a TFDS data source."""
+
+    def __getitems__(self, positions: Sequence[int]) -> list[Any]:
+        return [self[position] for position in positions]
+
+
+def _check(scanned: Scan, split: str, domains: tuple[str, ...], length: int) -> None:
     """Raises ValueError unless ids and domains are in range and every domain has a row."""
+    ids, domain = scanned.ids, scanned.domains
     if len(domain) and not 0 <= domain.min() <= domain.max() < len(domains):
         raise ValueError(
             f"expected domains in 0 .. {len(domains) - 1} in {split}, got {domain.min()} .. "
@@ -271,10 +294,13 @@ def _check(
             "them as 32-bit integers"
         )
     empty = [name for i, name in enumerate(domains) if not np.any(domain == i)]
+    # Anchors of the user's own need not be of every domain.
+    if split == "anchors" and len(ids):
+        return
     if empty or not domains:
         raise ValueError(
             f"expected rows of every domain in {split}, got none of {', '.join(empty) or 'any'} "
-            f"({left_out} rows were left out because they do not fit {length} tokens); "
+            f"({scanned.left_out} rows were left out because they do not fit {length} tokens); "
             "use longer rows, or leave the domain out"
         )
 
@@ -305,14 +331,3 @@ def _shortened(text: str, tokenizer: Tokenizer, room: int) -> str:
     while (excess := len(tokenizer.encode(text)) - room) > 0:
         text = text[:-excess]
     return text
-
-
-def _all(records: Any) -> Iterator[Mapping[str, Any]]:
-    """Every record in order, read in chunks: one read each would take twice as long."""
-    for start in range(0, len(records), _SCAN_CHUNK):
-        yield from _read(records, range(start, min(start + _SCAN_CHUNK, len(records))))
-
-
-def _read(records: Any, positions: Sequence[int] | np.ndarray) -> Sequence[Mapping[str, Any]]:
-    """The records at `positions`, with one read."""
-    return records.__getitems__([int(position) for position in positions])

@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-from collections import deque
-from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 
 import numpy as np
 
 from partitionsel_jax.data.corpus import Corpus
 from partitionsel_jax.data.rows import Rows
+from partitionsel_jax.data.shares import domain_counts, domain_shares, most_rows
 from partitionsel_jax.data.streams import generator
 
 
@@ -20,8 +19,11 @@ class Pools:
     Guarantees:
       * a pure function of the corpus, the sizes, the seed and t: no state to save, and any number
         of processes agree;
+      * each process reads its own part, and the parts, one behind the other, are the whole;
       * training rows come in shuffled epochs: within one no row comes twice, every epoch has a new
-        order, and a tail shorter than a pool is dropped;
+        order, and a tail shorter than a pool is dropped. With shares of the domains that are not
+        the natural ones, every domain has epochs of its own, of which each pool takes the domain's
+        share, rounded down or up; what rounding leaves is dropped too;
       * so do the anchors: in every domain on its own when they are balanced (equally many of each
         domain, domain by domain), in one order over all of them otherwise.
 
@@ -35,10 +37,13 @@ class Pools:
       seed: the config's seed.
       anchor_balance: whether every domain gives A / P anchors.
       pool_every, anchor_every: so many steps in a row see the same pool, the same anchors.
+      mix, weights: shares of the domains in a pool; see `domain_shares`.
+      process, processes: which of how many equal parts of the rows this process reads.
 
     Raises:
       ValueError: a size below 1 or above what the source holds, A that P does not divide when
-        anchors are balanced, or a number of steps below 1.
+        anchors are balanced, a number of steps below 1, shares that `domain_shares` refuses or
+        that want more rows of a domain than there are, or sizes that `processes` does not divide.
     """
 
     corpus: Corpus
@@ -48,6 +53,10 @@ class Pools:
     anchor_balance: bool = True
     pool_every: int = 1
     anchor_every: int = 1
+    mix: str = "natural"
+    weights: Sequence[float] = ()
+    process: int = 0
+    processes: int = 1
 
     def __post_init__(self) -> None:
         """Checks the sizes against the corpus."""
@@ -56,6 +65,17 @@ class Pools:
                 raise ValueError(f"expected {name} >= 1 steps, got {getattr(self, name)}")
         _check_size("pool", self.pool_size, len(self.corpus.train), "training rows")
         _check_size("anchor", self.anchor_size, len(self.corpus.anchors), "anchor rows")
+        self._check_processes()
+        if self._shares is not None:
+            most = most_rows(self._shares, self.pool_size)
+            for name, wanted, rows in zip(
+                self.corpus.domains, most, self._train_groups, strict=True
+            ):
+                if wanted > len(rows):
+                    raise ValueError(
+                        f"domain {name} has {len(rows)} training rows, and its share of a pool of "
+                        f"{self.pool_size} is {wanted}: lower its weight, or shrink the pool"
+                    )
         if not self.anchor_balance:
             return
         domains = len(self.corpus.domains)
@@ -70,36 +90,91 @@ class Pools:
         for name, rows in zip(self.corpus.domains, self._anchor_groups, strict=True):
             _check_size("balanced anchor", each, len(rows), f"anchors of domain {name}")
 
+    def _check_processes(self) -> None:
+        """Raises ValueError unless the processes divide the rows."""
+        if not 0 <= self.process < self.processes:
+            raise ValueError(
+                f"expected a process in 0 .. {self.processes - 1}, got {self.process}; processes "
+                "count from 0"
+            )
+        for name, size in (("pool", self.pool_size), ("anchor", self.anchor_size)):
+            if size % self.processes:
+                raise ValueError(
+                    f"expected a {name} size that {self.processes} processes divide, got {size}; "
+                    f"use {size + -size % self.processes}"
+                )
+
     @property
     def steps_per_epoch(self) -> int:
-        """Steps after which every training row, but for a dropped tail, was in a pool once."""
-        return len(self.corpus.train) // self.pool_size * self.pool_every
+        """Steps after which every training row, but for dropped tails, was in a pool once.
+
+        Where the domains have epochs of their own, the longest of them.
+        """
+        if self._shares is None:
+            return len(self.corpus.train) // self.pool_size * self.pool_every
+        most = most_rows(self._shares, self.pool_size)
+        epochs = [
+            len(rows) // size for size, rows in zip(most, self._train_groups, strict=True) if size
+        ]
+        return max(epochs) * self.pool_every
 
     def __getitem__(self, step: int) -> tuple[Rows, Rows]:
-        """The pool (N rows) and the anchors (A rows) of a step, which counts from 0.
+        """This process's part of the pool (N rows) and of the anchors (A rows) of a step.
+
+        Args:
+          step: counts from 0.
 
         Raises:
           ValueError: a negative step.
         """
-        pool, anchors = self.members(step)
-        return self.corpus.train.rows(pool), self.corpus.anchors.rows(anchors)
+        pool, anchors = (np.split(part, self.processes) for part in self.members(step))
+        return (
+            self.corpus.train.rows(pool[self.process]),
+            self.corpus.anchors.rows(anchors[self.process]),
+        )
 
     def members(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The step's indices into `corpus.train` (i64[N]) and `corpus.anchors` (i64[A]).
+        """All of a step's indices into `corpus.train` (i64[N]) and `corpus.anchors` (i64[A]).
 
         Raises:
           ValueError: a negative step.
         """
         if step < 0:
             raise ValueError(f"expected a step >= 0, got {step}; steps count from the first one")
-        train = np.arange(len(self.corpus.train))
-        pool = _batch(train, self.pool_size, step // self.pool_every, self.seed, "pool order")
+        pool = self._pool(step // self.pool_every)
         each = self.anchor_size // len(self._anchor_groups)
         anchors = [
             _batch(rows, each, step // self.anchor_every, self.seed, "anchor order", group)
             for group, rows in enumerate(self._anchor_groups)
         ]
         return pool, np.concatenate(anchors)
+
+    def _pool(self, number: int) -> np.ndarray:
+        """i64[N], the rows of a pool, which counts from 0."""
+        if self._shares is None:
+            train = np.arange(len(self.corpus.train))
+            return _batch(train, self.pool_size, number, self.seed, "pool order")
+        most = most_rows(self._shares, self.pool_size)
+        counts = domain_counts(self._shares, self.pool_size, self.seed, number)
+        parts = [
+            _batch(rows, int(size), number, self.seed, "domain order", domain)[:count]
+            for domain, (rows, size, count) in enumerate(
+                zip(self._train_groups, most, counts, strict=True)
+            )
+            if size
+        ]
+        order = generator(self.seed, "order in the pool", number).permutation(self.pool_size)
+        return np.concatenate(parts)[order]
+
+    @functools.cached_property
+    def _shares(self) -> np.ndarray | None:
+        return domain_shares(self.mix, self.weights, len(self.corpus.domains))
+
+    @functools.cached_property
+    def _train_groups(self) -> list[np.ndarray]:
+        """The training rows of each domain."""
+        domains = self.corpus.train.domains
+        return [np.flatnonzero(domains == i) for i in range(len(self.corpus.domains))]
 
     @functools.cached_property
     def _anchor_groups(self) -> list[np.ndarray]:
@@ -108,46 +183,6 @@ class Pools:
         if not self.anchor_balance:
             return [np.arange(len(domains))]
         return [np.flatnonzero(domains == i) for i in range(len(self.corpus.domains))]
-
-
-def prefetch(
-    pools: Pools, start: int, stop: int, buffer: int = 4
-) -> Generator[tuple[Rows, Rows], None, None]:
-    """Yields pools[start], ..., pools[stop - 1], read ahead by one background thread.
-
-    Closing the iterator, or leaving it to the garbage collector, ends the thread.
-
-    Args:
-      pools: what to read.
-      start, stop: the range of steps.
-      buffer: steps that are read ahead; at least 1.
-
-    Raises:
-      ValueError: at once, for a range or a buffer out of bounds. Later, while iterating, whatever
-        reading a step raises, when that step is due.
-    """
-    if not 0 <= start <= stop:
-        raise ValueError(f"expected steps 0 <= start <= stop, got {start} and {stop}")
-    if buffer < 1:
-        raise ValueError(f"expected to read at least 1 step ahead, got a buffer of {buffer}")
-    return _read_ahead(pools, range(start, stop), buffer)
-
-
-def _read_ahead(
-    pools: Pools, steps: range, buffer: int
-) -> Generator[tuple[Rows, Rows], None, None]:
-    """The generator behind `prefetch`."""
-    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
-    try:
-        ahead: deque[Future[tuple[Rows, Rows]]] = deque()
-        for step in steps:
-            ahead.append(executor.submit(pools.__getitem__, step))
-            if len(ahead) > buffer:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
 
 
 def _batch(

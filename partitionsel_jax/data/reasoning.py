@@ -1,11 +1,9 @@
 """reasoning-gym as a TFDS builder: array_record files, read and written without TensorFlow."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
 from partitionsel_jax.data.generation import Task, canonical_tasks, distinct_entries, worked_steps
 from partitionsel_jax.data.scoring import score
+from partitionsel_jax.data.sources.preparing import prepared
 from partitionsel_jax.data.templates import response_text
 
 SPLITS = ("train", "validation", "test")
@@ -126,8 +124,7 @@ def prepare(
 ) -> ReasoningGym:
     """Generates and writes the corpus, unless `directory` has it already.
 
-    TFDS writes into a temporary directory and renames it at the end: a process killed half-way
-    leaves nothing that the next call would take for the corpus.
+    A process killed half-way leaves nothing that the next call would take for the corpus.
 
     Args:
       tasks: reasoning-gym task names or (name, settings) pairs; one domain each.
@@ -142,16 +139,9 @@ def prepare(
       ValueError: sizes or tasks that cannot be had, or prepared files that are not complete.
     """
     config = configure(tasks, train, validation, test, seed)
-    open_builder = functools.partial(ReasoningGym, config=config, data_dir=os.fspath(directory))
-    with _quiet():
-        builder = open_builder()
-        try:
-            builder.download_and_prepare(file_format="array_record")
-        except OSError:
-            # Another process may have finished the same corpus first: then theirs is as good.
-            builder = open_builder()
-            if not builder.info.splits:
-                raise
+    builder = prepared(
+        functools.partial(ReasoningGym, config=config, data_dir=os.fspath(directory))
+    )
     found = {split: info.num_examples for split, info in builder.info.splits.items()}
     wanted = {split: size * len(config.tasks) for split, size in config.sizes.items()}
     if found != wanted:
@@ -160,18 +150,6 @@ def prepare(
             "and call again"
         )
     return builder
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences TFDS: its progress bars, its prints, and its warning that a config is custom."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _record(task: Task, domain: int, number: int, entry: dict[str, Any]) -> dict[str, Any]:

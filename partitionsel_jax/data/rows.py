@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from partitionsel_jax.data.templates import Template, named_template
+from partitionsel_jax.data.templates import Prompt, Template, named_template
 from partitionsel_jax.data.tokenizers import Tokenizer
 
 # NumPy's on the host, and `jax.Array` inside a step: this package does not import jax.
@@ -31,6 +31,13 @@ class Rows(NamedTuple):
     id: Array
     spoilt: Array
 
+    @property
+    def lengths(self) -> Array:
+        """i32[B], each row's tokens up to its last response token, 0 without one."""
+        width = self.response.shape[1]
+        behind = self.response[:, ::-1].argmax(axis=1)
+        return ((width - behind) * self.response.any(axis=1)).astype(np.int32)
+
 
 class EncodedExample(NamedTuple):
     """One example as `Rows` holds it, and how many prompt tokens had to go.
@@ -46,81 +53,171 @@ class EncodedExample(NamedTuple):
     cut: int
 
 
-def least_room(prompt: Sequence[int], template: Template) -> int:
-    """Tokens of a prompt that a row must hold: all of it, or one where it may be cut.
+class Encoded(NamedTuple):
+    """The ids of one example, unpadded.
 
-    Raises:
-      ValueError: a prompt without any token, behind which nothing could be predicted.
+    Attributes:
+      prompt: its ids, cut to what the response leaves.
+      response: its ids, the closing token included.
+      cut: prompt tokens that were left out.
     """
-    if not prompt:
-        raise ValueError(
-            "expected a prompt of at least one token, got none; this tokenizer has no beginning "
-            "token, so that the question must hold text"
-        )
-    return 1 if template.cuttable else len(prompt)
+
+    prompt: list[int]
+    response: list[int]
+    cut: int
 
 
 def encode_prompt(
-    question: str, tokenizer: Tokenizer, length: int, template: str = "plain"
+    prompt: Prompt, tokenizer: Tokenizer, length: int, template: str = "plain"
 ) -> list[int]:
     """A prompt's ids in at most `length` tokens, the beginning token included.
 
     Generation starts from these ids, training from the same ids with the response behind them.
 
     Args:
-      question: what the template makes a prompt of; may be empty.
+      prompt: a question, which may be empty, or the turns of a conversation.
       tokenizer: gives the ids.
-      length: room for the prompt. In a longer one the tokens next to the beginning token are left
-        out, where the template allows that.
+      length: room for the prompt. A longer one loses its beginning: without a frame the tokens next
+        to the beginning token, else the first characters of the question, and before those the
+        first turns of a conversation (but for a system message).
       template: one of `TEMPLATES`.
 
     Raises:
       ValueError: an unknown template, a prompt without any token, or one that does not fit.
     """
     chosen = named_template(template)
-    return _cut(chosen(question, tokenizer), tokenizer, length, chosen)
+    ids = chosen(prompt, tokenizer)
+    return _fitted(prompt, ids, tokenizer, length, chosen)
 
 
-def encode_example(
-    question: str, response: str, tokenizer: Tokenizer, length: int, template: str = "plain"
-) -> EncodedExample:
-    """Lays one example out over `length` tokens; a long prompt is cut as by `encode_prompt`.
+def encode_batch(
+    prompts: Sequence[Prompt],
+    responses: Sequence[str],
+    tokenizer: Tokenizer,
+    length: int,
+    template: str = "plain",
+) -> list[Encoded | None]:
+    """The ids of many examples; None for one of which no `length` tokens hold the whole response.
 
     Args:
-      question: what the template makes a prompt of; may be empty.
-      response: text to learn; may be empty, and then only the closing token is learnt.
+      prompts: see `encode_prompt`.
+      responses: texts to learn; of an empty one, only the closing token is learnt.
       tokenizer: gives the ids.
       length: T, the tokens of a row.
       template: one of `TEMPLATES`.
 
     Raises:
-      ValueError: the whole response and its closing token do not fit beside the prompt, or what
-        `encode_prompt` raises.
+      ValueError: an unknown template, or a prompt without any token.
     """
     chosen = named_template(template)
-    answer = [*tokenizer.encode(response), chosen.closing(tokenizer)]
-    if len(answer) >= length:
-        raise ValueError(
-            f"expected a response of at most {length - 2} tokens in a row of {length}, got "
-            f"{len(answer) - 1}; use longer rows, or leave the example out"
-        )
-    prompt = chosen(question, tokenizer)
-    context = _cut(prompt, tokenizer, length - len(answer), chosen)
-    ids = context + answer
-    tokens = np.full(length, tokenizer.pad_id, np.int32)
-    tokens[: len(ids)] = ids
-    is_response = np.zeros(length, bool)
-    is_response[len(context) : len(ids)] = True
-    return EncodedExample(tokens, is_response, len(prompt) - len(context))
+    closing = chosen.closing(tokenizer)
+    found: list[Encoded | None] = []
+    for prompt, ids, answer in zip(
+        prompts, chosen.batch(prompts, tokenizer), tokenizer.encode_batch(responses), strict=True
+    ):
+        answer = [*answer, closing]
+        try:
+            fitted = _fitted(prompt, ids, tokenizer, length - len(answer), chosen)
+        except _NoRoom:
+            found.append(None)
+            continue
+        found.append(Encoded(fitted, answer, max(0, len(ids) - len(fitted))))
+    return found
 
 
-def _cut(prompt: list[int], tokenizer: Tokenizer, room: int, template: Template) -> list[int]:
-    """The prompt in at most `room` tokens."""
-    if (least := least_room(prompt, template)) > room:
+def encode_example(
+    prompt: Prompt, response: str, tokenizer: Tokenizer, length: int, template: str = "plain"
+) -> EncodedExample:
+    """Lays one example out over `length` tokens; a long prompt is cut as by `encode_prompt`.
+
+    Args:
+      prompt, response, tokenizer, length, template: see `encode_batch`.
+
+    Raises:
+      ValueError: the whole response and its closing token do not fit beside the prompt, or what
+        `encode_batch` raises.
+    """
+    (encoded,) = encode_batch([prompt], [response], tokenizer, length, template)
+    if encoded is None:
         raise ValueError(
-            f"expected room for at least {least} tokens of the prompt, got {room}; use longer "
-            "rows, or leave the example out"
+            f"expected a response that fits into a row of {length} tokens beside what must stay of "
+            f"its prompt, got one of {len(tokenizer.encode(response))}; use longer rows, or leave "
+            "the example out"
         )
+    tokens, is_response = laid_out([encoded], tokenizer, length)
+    return EncodedExample(tokens[0], is_response[0], encoded.cut)
+
+
+def laid_out(
+    examples: Sequence[Encoded], tokenizer: Tokenizer, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens i32[B, T] and response masks bool[B, T] of examples that fit."""
+    tokens = np.full((len(examples), length), tokenizer.pad_id, np.int32)
+    is_response = np.zeros((len(examples), length), bool)
+    for row, example in enumerate(examples):
+        start, stop = len(example.prompt), len(example.prompt) + len(example.response)
+        tokens[row, :start] = example.prompt
+        tokens[row, start:stop] = example.response
+        is_response[row, start:stop] = True
+    return tokens, is_response
+
+
+class _NoRoom(ValueError):
+    """What must stay of a prompt does not fit."""
+
+
+def _no_room(least: int, room: int) -> str:
+    return (
+        f"expected room for at least {least} tokens of the prompt, got {room}; use longer rows, or "
+        "leave the example out"
+    )
+
+
+def _fitted(
+    prompt: Prompt, ids: list[int], tokenizer: Tokenizer, room: int, template: Template
+) -> list[int]:
+    """The prompt's ids in at most `room` tokens; `ids` are all of them."""
+    if not ids:
+        raise ValueError(
+            "expected a prompt of at least one token, got none; this tokenizer has no beginning "
+            "token, so that the question must hold text"
+        )
+    if len(ids) <= room:
+        return ids
+    if template.framed:
+        return _cut_inside(prompt, tokenizer, room, template)
+    if room < 1:
+        raise _NoRoom(_no_room(1, room))
     begun = tokenizer.bos_id is not None
-    excess = max(0, len(prompt) - room)
-    return prompt[:begun] + prompt[begun + excess :]
+    return ids[:begun] + ids[begun + len(ids) - room :]
+
+
+def _cut_inside(prompt: Prompt, tokenizer: Tokenizer, room: int, template: Template) -> list[int]:
+    """The ids of the prompt whose question has lost as little of its beginning as need be."""
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    system = turns[:1] if turns[0]["role"] == "system" else []
+    starts = [i for i, turn in enumerate(turns) if i and turn["role"] == "user"]
+    for start in starts:
+        ids = template([*system, *turns[start:]], tokenizer)
+        if len(ids) <= room:
+            return ids
+    last = turns[-1]["content"]
+
+    def without(count: int) -> list[int]:
+        shorter = last[count:]
+        if isinstance(prompt, str):
+            return template(shorter, tokenizer)
+        return template([*system, {**turns[-1], "content": shorter}], tokenizer)
+
+    # One character stays, so that there is a question at all.
+    fits, too_long = max(0, len(last) - 1), 0
+    least = without(fits)
+    if len(least) > room:
+        raise _NoRoom(_no_room(len(least), room))
+    while fits - too_long > 1:
+        middle = (fits + too_long) // 2
+        if len(without(middle)) <= room:
+            fits = middle
+        else:
+            too_long = middle
+    return without(fits)

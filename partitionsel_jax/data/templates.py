@@ -2,9 +2,12 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from partitionsel_jax.data.tokenizers import Tokenizer
+from partitionsel_jax.data.tokenizers import Message, Tokenizer
+
+# A question, or the turns of a conversation up to the answer.
+Prompt = str | Sequence[Message]
 
 # GSM8K's marker (Cobbe et al. 2021, arXiv 2110.14168): worked steps, then "#### " and the answer.
 _MARKER = "#### "
@@ -19,45 +22,57 @@ _ALPACA = (
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """How a question is put to a model: `template(question, tokenizer)` gives the prompt's ids.
+    """How a question is put to a model: `template(prompt, tokenizer)` gives the prompt's ids.
 
     Prompt and response are encoded apart, so that generation starts from the ids that training saw.
 
     Attributes:
-      prompt: (question, tokenizer) -> ids, the beginning token included where rows begin with one.
+      batch: (prompts, tokenizer) -> ids of each, the beginning token included where rows begin
+        with one.
       closing: tokenizer -> the token that closes a response.
-      cuttable: whether a prompt that is too long may lose its beginning; where that would break the
-        frame around the question, rows that do not fit are left out instead.
+      framed: whether there is text around the question. A prompt that is too long loses the
+        beginning of its question; the frame stays.
     """
 
-    prompt: Callable[[str, Tokenizer], list[int]]
+    batch: Callable[[Sequence[Prompt], Tokenizer], list[list[int]]]
     closing: Callable[[Tokenizer], int]
-    cuttable: bool = False
+    framed: bool = True
 
-    def __call__(self, question: str, tokenizer: Tokenizer) -> list[int]:
-        """The ids of a question's prompt."""
-        return self.prompt(question, tokenizer)
+    def __call__(self, prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
+        """The ids of a prompt."""
+        return self.batch([prompt], tokenizer)[0]
 
 
-def _begun(text: str, tokenizer: Tokenizer) -> list[int]:
-    """The text as content, behind the beginning token if there is one."""
+def text_of(prompt: Prompt) -> str:
+    """The prompt as one text: of a conversation, its turns one below the other."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(message["content"] for message in prompt)
+
+
+def _begun(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """The texts as content, behind the beginning token if there is one."""
     beginning = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    return beginning + tokenizer.encode(text)
+    return [beginning + ids for ids in tokenizer.encode_batch(texts)]
 
 
-def _plain(question: str, tokenizer: Tokenizer) -> list[int]:
+def _plain(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[list[int]]:
     """The question, closed by one newline where the response starts."""
-    return _begun(question + "\n", tokenizer)
+    return _begun([text_of(prompt) + "\n" for prompt in prompts], tokenizer)
 
 
-def _alpaca(question: str, tokenizer: Tokenizer) -> list[int]:
+def _alpaca(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[list[int]]:
     """The question as Stanford Alpaca's instruction."""
-    return _begun(_ALPACA.format(question=question), tokenizer)
+    texts = [_ALPACA.format(question=text_of(prompt)) for prompt in prompts]
+    return _begun(texts, tokenizer)
 
 
-def _chat(question: str, tokenizer: Tokenizer) -> list[int]:
-    """The question as the user's turn of the tokenizer's own chat template."""
-    return tokenizer.chat([{"role": "user", "content": question}])
+def _chat(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[list[int]]:
+    """The question as the user's turn, or a conversation, by the tokenizer's own chat template."""
+    return [
+        tokenizer.chat([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
+        for prompt in prompts
+    ]
 
 
 def _end(tokenizer: Tokenizer) -> int:
@@ -69,7 +84,7 @@ def _turn_end(tokenizer: Tokenizer) -> int:
 
 
 TEMPLATES: Mapping[str, Template] = {
-    "plain": Template(_plain, _end, cuttable=True),
+    "plain": Template(_plain, _end, framed=False),
     "alpaca": Template(_alpaca, _end),
     "chat": Template(_chat, _turn_end),
 }

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from partitionsel_jax.gradients.buckets import narrowed
+
 
 @dataclasses.dataclass(frozen=True)
 class DomainLosses:
@@ -34,7 +36,12 @@ def batches(tree: Any, batch: int):
 
 
 def domain_losses(
-    losses: Callable[[Any], jax.Array], rows: Any, *, batch: int, domains: int
+    losses: Callable[[Any], jax.Array],
+    rows: Any,
+    *,
+    batch: int,
+    domains: int,
+    widths: tuple[int, ...] = (),
 ) -> DomainLosses:
     """Averages a loss over rows, and over the rows of each domain, in float64.
 
@@ -43,6 +50,7 @@ def domain_losses(
       rows: `data.Rows` of the split.
       batch: rows per call.
       domains: number of domains P.
+      widths: columns that pieces of short rows may have instead of all; ascending.
 
     Raises:
       ValueError: a domain without a row, whose mean would not exist.
@@ -52,7 +60,13 @@ def domain_losses(
         raise ValueError(
             f"domain {int(np.argmin(counts))} has no row to evaluate: enlarge its split"
         )
-    pending = [(losses(piece), real) for piece, real in batches(rows, batch)]
-    values = np.concatenate([np.asarray(loss, np.float64)[:real] for loss, real in pending])
+    order = np.argsort(rows.lengths, kind="stable") if widths else np.arange(len(rows.domain))
+    pending = []
+    for piece, real in batches(jax.tree.map(lambda leaf: leaf[order], rows), batch):
+        longest = int(piece.lengths.max())
+        width = next((width for width in widths if width >= longest), rows.tokens.shape[1])
+        pending.append((losses(narrowed(piece, width)), real))
+    values = np.zeros(len(order))
+    values[order] = np.concatenate([np.asarray(loss, np.float64)[:real] for loss, real in pending])
     sums = np.bincount(rows.domain, weights=values, minlength=domains)
     return DomainLosses(float(values.mean()), [float(mean) for mean in sums / counts])

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.gradients import two_sided
+from partitionsel_jax.gradients.buckets import Buckets
 from partitionsel_jax.gradients.features import Features, finish
 from partitionsel_jax.gradients.microbatches import map_microbatches
 from partitionsel_jax.gradients.scope import Path, is_stacked
@@ -232,6 +233,7 @@ def factored_features(
     normalize: bool,
     scales: Mapping[Path, Scale] | None = None,
     span: tuple[jax.Array | int, jax.Array | int] | None = None,
+    buckets: Buckets | None = None,
 ) -> Features:
     """Sketches the gradient of every row's loss, at the price of one backward pass over them.
 
@@ -250,6 +252,7 @@ def factored_features(
         `preconditioning.factored`): by path, (f32[in], f32[out]) for a matrix, f32[D] for a vector,
         with a leading layer axis where `scoped` has one. None for nothing.
       span: the rows that are needed, if not all; see `map_microbatches`.
+      buckets: the widths to compute rows in by their lengths, if not whole.
 
     Returns:
       `Features` of the B rows, in their order. `norms` are the sketches' norms: exact for
@@ -296,7 +299,7 @@ def factored_features(
         vectors = jnp.concatenate(parts, axis=1) if whole else sum(parts, jnp.float32(0))
         return vectors, losses_B
 
-    vectors, losses_B = map_microbatches(one_microbatch, rows, microbatch, span)
+    vectors, losses_B = map_microbatches(one_microbatch, rows, microbatch, span, buckets)
     if whole and vectors.shape[1] != sketch.dim:
         raise ValueError(
             f"the identity keeps all {vectors.shape[1]} coordinates in scope, but the sketch was "

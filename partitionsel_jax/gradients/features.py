@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from partitionsel_jax.gradients.buckets import Buckets
 from partitionsel_jax.gradients.microbatches import map_microbatches
 from partitionsel_jax.gradients.sketches import Sketch
 from partitionsel_jax.varying import varying_like
@@ -39,6 +40,7 @@ def per_example_features(
     stacked: Any = None,
     scales: Any = None,
     span: tuple[jax.Array | int, jax.Array | int] | None = None,
+    buckets: Buckets | None = None,
 ) -> Features:
     """Sketches the gradient of every example's loss, one microbatch at a time.
 
@@ -60,6 +62,7 @@ def per_example_features(
       scales: pytree like `parameters` by which the gradients are multiplied before they are
         sketched; None for nothing.
       span: the rows that are needed, if not all; see `map_microbatches`.
+      buckets: the widths to compute rows in by their lengths, if not whole.
 
     Returns:
       `Features` of the B rows, in their order; `norms` are exact.
@@ -80,7 +83,7 @@ def per_example_features(
         ]
         return sketch(gradients, stacked), losses_B, jnp.sqrt(sum(squares))
 
-    vectors, losses_B, norms_B = map_microbatches(one_microbatch, rows, microbatch, span)
+    vectors, losses_B, norms_B = map_microbatches(one_microbatch, rows, microbatch, span, buckets)
     return finish(vectors, losses_B, norms_B, normalize)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from partitionsel_jax.gradients.buckets import Buckets, switch
 from partitionsel_jax.varying import varying_like
 
 
@@ -14,6 +15,7 @@ def map_microbatches(
     rows: Any,
     microbatch: int,
     span: tuple[jax.Array | int, jax.Array | int] | None = None,
+    buckets: Buckets | None = None,
 ) -> Any:
     """Applies `function` to rows, `microbatch` at a time, and puts the results together.
 
@@ -23,6 +25,8 @@ def map_microbatches(
       microbatch: b, at least 1; B need not be a multiple of it.
       span: (start, stop), the rows that are needed, may be traced: microbatches without any of
         them are skipped, at no cost. None: all.
+      buckets: the widths that microbatches may have, and the rows' lengths; a span then has to
+        begin and end at 0, `buckets.split` or B. None: all columns of all rows.
 
     Returns:
       A pytree of arrays with a leading axis B, in the rows' order; 0 where skipped.
@@ -45,16 +49,34 @@ def map_microbatches(
     shapes = jax.eval_shape(function, one)
     if not batch:
         return jax.tree.map(lambda x: jnp.zeros((0, *x.shape[1:]), x.dtype), shapes)
+    order = choices = None
+    if buckets is not None and len(buckets.widths) > 1:
+        order, choices = buckets.order(), buckets.choices(size)
+        rows = jax.tree.map(lambda leaf: leaf[order], rows)
     parts = jax.tree.map(pad, rows)
     results = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), shapes)
 
     def body(number: jax.Array, results: Any) -> Any:
         part = jax.tree.map(lambda leaf: leaf[number], parts)
-        return jax.tree.map(lambda all_, new: all_.at[number].set(new), results, function(part))
+        if buckets is None or choices is None:
+            found = function(part)
+        else:
+            found = switch(function, part, buckets.widths, choices[number])
+        return jax.tree.map(lambda all_, new: all_.at[number].set(new), results, found)
 
-    first, last = 0, count
-    if span is not None:
-        first = span[0] // size
-        last = jnp.where(span[1] > span[0], -(-span[1] // size), first)
+    first, last = needed(batch, size, span)
     results = jax.lax.fori_loop(first, last, body, varying_like(results, rows))
-    return jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[:batch], results)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[:batch], results)
+    if order is None:
+        return flat
+    return jax.tree.map(lambda leaf: jnp.zeros_like(leaf).at[order].set(leaf), flat)
+
+
+def needed(
+    batch: int, size: int, span: tuple[jax.Array | int, jax.Array | int] | None
+) -> tuple[jax.Array | int, jax.Array | int]:
+    """The first microbatch that holds a row of the span, and the one after the last."""
+    if span is None:
+        return 0, -(-batch // size)
+    first = span[0] // size
+    return first, jnp.where(span[1] > span[0], -(-span[1] // size), first)

@@ -11,6 +11,7 @@ INCIDENTAL = (
     "repeats",
     "seed",
     "data.directory",
+    "data.workers",
     "features.fidelity_every",
     "features.fidelity_rows",
     "training.checkpoint_every",

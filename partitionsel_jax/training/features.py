@@ -4,7 +4,7 @@ Letters of the shape comments: B rows, T tokens, N pool, A anchors, M feature di
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ import optax
 from partitionsel_jax import gradients, models
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.gradients import Features, preconditioning
+from partitionsel_jax.gradients.buckets import Buckets
+from partitionsel_jax.gradients.microbatches import needed
 from partitionsel_jax.models.watch import Watch
 from partitionsel_jax.training.sections import FeatureSettings
 
@@ -62,6 +64,52 @@ def has_response(rows: Rows) -> jax.Array:
     return jnp.any(rows.response[:, 1:], axis=1)
 
 
+def buckets_of(rows: Rows, widths: tuple[int, ...], split: int = 0) -> Buckets:
+    """The buckets of rows [B, T]: those widths that are below T, and T."""
+    length = rows.tokens.shape[1]
+    narrower = tuple(width for width in widths if width < length)
+    return Buckets((*narrower, length), rows.lengths, split)
+
+
+class Work(NamedTuple):
+    """Tokens that went through the model, on this device.
+
+    Attributes:
+      real: i32[], of the rows themselves.
+      computed: i32[], with the padding that was computed beside them.
+    """
+
+    real: jax.Array
+    computed: jax.Array
+
+    def and_also(self, other: "Work") -> "Work":
+        """Both together."""
+        return Work(self.real + other.real, self.computed + other.computed)
+
+    @classmethod
+    def of(
+        cls,
+        buckets: Buckets,
+        microbatch: int,
+        span: tuple[jax.Array | int, jax.Array | int] | None = None,
+    ) -> "Work":
+        """The work of a pass over rows in microbatches; see `map_microbatches`."""
+        rows = buckets.lengths.shape[0]
+        size = max(1, min(microbatch, rows))
+        choices = buckets.choices(size)
+        first, last = needed(rows, size, span)
+        number = jnp.arange(choices.shape[0])
+        widths = jnp.where(
+            (first <= number) & (number < last), jnp.asarray(buckets.widths)[choices], 0
+        )
+        row = jnp.arange(rows)
+        wanted = True if span is None else (span[0] <= row) & (row < span[1])
+        return cls(
+            real=jnp.sum(jnp.where(wanted, buckets.lengths, 0), dtype=jnp.int32),
+            computed=jnp.sum(widths * size, dtype=jnp.int32),
+        )
+
+
 def make_sketch(
     settings: FeatureSettings, step: jax.Array | int, coordinates: int
 ) -> gradients.Sketch:
@@ -86,8 +134,10 @@ def compute(
     step: jax.Array,
     second_moments: Any = None,
     decay: float = 0.0,
+    widths: tuple[int, ...] = (),
+    split: int = 0,
     span: tuple[jax.Array | int, jax.Array | int] | None = None,
-) -> Features:
+) -> tuple[Features, Work]:
     """Features of this device's rows; those of a row without a response token are NaN.
 
     Args:
@@ -97,7 +147,12 @@ def compute(
       step: i32[], updates done.
       second_moments: Adam's, of the trained parameters, a nested dict; for preconditioning only.
       decay: their decay, b2.
+      widths: what microbatches may have, beside the window's own; see `Buckets`.
+      split: where `span` may begin or end.
       span: the rows that are needed, if not all.
+
+    Returns:
+      The features, and the tokens that they took.
     """
     scoped = scope.extract(parameters)
     sketch = make_sketch(settings, step, sum(leaf.size for leaf in scoped.values()))
@@ -107,6 +162,7 @@ def compute(
         make = preconditioning.exact if whole else preconditioning.factored
         scales = make(scope.extract(second_moments), step, decay)
     rows = crop(rows, settings.tokens)
+    buckets = buckets_of(rows, widths, split)
     if settings.path == "factored":
 
         def losses(rows: Rows, watch: Watch) -> jax.Array:
@@ -121,6 +177,7 @@ def compute(
             normalize=settings.normalize,
             scales=scales,
             span=span,
+            buckets=buckets,
         )
     else:
 
@@ -139,12 +196,14 @@ def compute(
             stacked=gradients.scope.stacked(scoped),
             scales=None if scales is None else preconditioning.expand(scales),
             span=span,
+            buckets=buckets,
         )
     counted_B = has_response(rows)
-    return jax.tree.map(
+    found = jax.tree.map(
         lambda leaf: jnp.where(counted_B.reshape((-1,) + (1,) * (leaf.ndim - 1)), leaf, jnp.nan),
         found,
     )
+    return found, Work.of(buckets, settings.microbatch, span)
 
 
 def second_moments_of(optimizer: Any) -> Any:

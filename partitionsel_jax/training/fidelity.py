@@ -65,10 +65,10 @@ def compare(
     count = step.features.fidelity_rows
     # Gathered first, so that the rows compared do not depend on how many devices hold them.
     rows = spmd.share(jax.tree.map(lambda leaf: leaf[:count], spmd.gather(pool)))
-    configured, _ = step.featurize(state, frozen, pool, anchors)
+    configured, *_ = step.featurize(state, frozen, pool, anchors)
     configured = _first(configured, count)
     exact_step, fresh = _restricted(step, exact=True), dataclasses.replace(state, kept=None)
-    exact, _ = exact_step.featurize(fresh, frozen, rows, anchors)
+    exact, *_ = exact_step.featurize(fresh, frozen, rows, anchors)
     key = jax.random.fold_in(step.key(seed, "selection"), state.step)
     picks, exact_picks = (
         _restricted(step).choose(candidates, key, state.curriculum)[0].indices

@@ -93,7 +93,7 @@ def load(folder: epath.PathLike, name: str) -> FinishedRun:
             f"{name}: its last checkpoint does not match the fingerprint in summary.json; restore "
             "it from a copy, or train it again"
         )
-    if pretrained.origin(settings, frozen) != summary["origin"]:
+    if not pretrained.origin(settings, frozen).items() <= summary["origin"].items():
         raise ValueError(
             f"{name}: checkpoint={settings.checkpoint!r} does not hold the weights and the "
             "tokenizer that the run started from; restore it from a copy"

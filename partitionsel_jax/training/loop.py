@@ -12,7 +12,7 @@ from etils import epath
 
 from partitionsel_jax import data
 from partitionsel_jax.evaluation import DomainLosses
-from partitionsel_jax.training import fidelity, pretrained, records, workdir
+from partitionsel_jax.training import corpora, fidelity, pretrained, records, workdir
 from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
@@ -70,6 +70,7 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
     settings = run_settings.parse(run.config)
     devices = run_setup.choose_devices(settings)
     pretrained.check(settings)
+    corpora.check(settings)
     fidelity.check(Step.create(settings), len(devices))
     workdir.check(run, root)
 
@@ -131,7 +132,8 @@ def _train(
     state, frozen = run_setup.initialise(setup)
     restored = checkpoints.restore(state)
     spent = Seconds()
-    origin, before = pretrained.origin(setup.settings, frozen), None
+    origin = pretrained.origin(setup.settings, frozen) | {"examples": setup.corpus.fingerprint}
+    before = None
     if restored is not None:
         state, spent = restored[0], Seconds(**restored[1]["seconds"])
         _check_origin(label, origin, restored[1]["origin"])
@@ -173,7 +175,8 @@ def _check_origin(label: str, found: dict[str, Any], expected: dict[str, Any]) -
     if changed := [name for name in expected if found[name] != expected[name]]:
         raise ValueError(
             f"{label}: the {' and the '.join(changed)} are not what the run started with: was "
-            "config.checkpoint replaced by another? Restore it, or start again in a new --workdir"
+            "config.checkpoint or config.data.path replaced by another? Restore it, or start again "
+            "in a new --workdir"
         )
 
 
@@ -219,7 +222,8 @@ def _fit(
         spent.train += seconds
         recorder.step(step, record, seconds, losses)
 
-    for step, rows in enumerate(data.prefetch(setup.pools, start, last), start + 1):
+    reading = data.prefetch(setup.pools, start, last, workers=setup.settings.data.workers)
+    for step, rows in enumerate(reading, start + 1):
         pool, anchors = (setup.shard(part) for part in rows)
         compared = {}
         # At multiples, so that what steps share is old where the two numbers are the same.

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from partitionsel_jax.training import pretrained
+from partitionsel_jax.training import corpora, pretrained
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training.essentials import flatten
 
@@ -65,7 +65,7 @@ def expand(config: Mapping[str, Any]) -> list[PlannedRun]:
             own = copy.deepcopy(base)
             _override(own, changes, method)
             own["seed"] = base["seed"] + repeat
-            own = pretrained.complete(own)
+            own = corpora.complete(pretrained.complete(own))
             parsed = run_settings.parse(own)
             label = method or f"{parsed.selection.utility}-{parsed.selection.coupling}"
             alone = not methods and repeats == 1

@@ -1,12 +1,10 @@
 """The sections of a run's configuration, each checked by itself."""
 
 import dataclasses
-import difflib
 import math
-from collections.abc import Mapping
-from typing import Any
 
-from partitionsel_jax import data, gradients, selection
+from partitionsel_jax import gradients, selection
+from partitionsel_jax.training.checks import at_least, choice
 
 WEIGHTS = ("uniform", "learned", "clipped")
 ANCHOR_MEANS = ("plain", "balanced")
@@ -14,70 +12,6 @@ BUDGETS = ("proportional", "uniform", "fixed", "temperature", "curriculum")
 SCHEDULES = ("linear", "constant")
 FEATURE_PATHS = ("factored", "reference")
 PRECONDITIONERS = ("none", "adam", "adam_factored")
-
-
-def _choice(name: str, value: str, choices) -> None:
-    if value not in choices:
-        raise ValueError(
-            f"{name} must be one of {sorted(choices)}, not {value!r}{near(value, choices)}"
-        )
-
-
-def near(value: Any, choices) -> str:
-    """A question whether the nearest of the choices was meant, or nothing."""
-    found = difflib.get_close_matches(str(value), list(choices), n=1)
-    return f" (did you mean {found[0]!r}?)" if found else ""
-
-
-def _at_least(section: str, settings: Any, low: float, *names: str) -> None:
-    for name in names:
-        if not getattr(settings, name) >= low:
-            raise ValueError(
-                f"{section}.{name} must be at least {low}, not {getattr(settings, name)}"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class SpoiltSettings:
-    """Which share of the training answers is spoilt, and how (see data/spoilage.py)."""
-
-    kind: str = "none"
-    share: float = 0.0
-
-    def __post_init__(self):
-        _choice("data.spoilt.kind", self.kind, data.KINDS)
-        if not 0 <= self.share < 1:
-            raise ValueError(f"data.spoilt.share must lie in [0, 1), not {self.share}")
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings:
-    """The reasoning-gym corpus: task name -> arguments, rows per task and split, tokens per row.
-
-    `template` is how a question is put to the model (see data/templates.py).
-    """
-
-    tasks: Mapping[str, Mapping[str, Any]]
-    train: int
-    validation: int
-    test: int
-    length: int
-    spoilt: SpoiltSettings
-    template: str = "plain"
-    seed: int = 0
-    directory: str = ""
-
-    def __post_init__(self):
-        _choice("data.template", self.template, data.TEMPLATES)
-        if not self.tasks:
-            raise ValueError("data.tasks is empty: name at least one reasoning-gym task")
-        _at_least("data", self, 1, "train", "test")
-        _at_least("data", self, 2, "validation", "length")
-
-    @property
-    def task_list(self) -> list[tuple[str, dict[str, Any]]]:
-        """(name, arguments) of every domain, in order."""
-        return [(name, dict(arguments)) for name, arguments in self.tasks.items()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,13 +50,13 @@ class FeatureSettings:
     fidelity_rows: int = 32
 
     def __post_init__(self):
-        _choice("features.parameters", self.parameters, gradients.scope.PARAMETERS)
-        _choice("features.family", self.family, gradients.FAMILIES)
-        _choice("features.path", self.path, FEATURE_PATHS)
-        _choice("features.preconditioner", self.preconditioner, PRECONDITIONERS)
-        _at_least("features", self, 1, "microbatch", "anchors_every")
-        _at_least("features", self, 0, "last_layers", "tokens", "sketch_every", "fidelity_every")
-        _at_least("features", self, 2, "fidelity_rows")
+        choice("features.parameters", self.parameters, gradients.scope.PARAMETERS)
+        choice("features.family", self.family, gradients.FAMILIES)
+        choice("features.path", self.path, FEATURE_PATHS)
+        choice("features.preconditioner", self.preconditioner, PRECONDITIONERS)
+        at_least("features", self, 1, "microbatch", "anchors_every")
+        at_least("features", self, 0, "last_layers", "tokens", "sketch_every", "fidelity_every")
+        at_least("features", self, 2, "fidelity_rows")
         if self.family == "identity":
             if self.dim:
                 raise ValueError(
@@ -130,7 +64,7 @@ class FeatureSettings:
                     "coordinate in scope: set features.dim=0"
                 )
         else:
-            _at_least("features", self, 1, "dim")
+            at_least("features", self, 1, "dim")
         if self.path == "factored" and self.family not in gradients.FACTORED:
             raise ValueError(
                 f"features.path='factored' cannot serve features.family={self.family!r}: choose "
@@ -206,15 +140,15 @@ class SelectionSettings:
     updates_per_pool: int = 1
 
     def __post_init__(self):
-        _choice("selection.utility", self.utility, selection.UTILITIES)
-        _choice("selection.coupling", self.coupling, selection.COUPLINGS)
-        _choice("selection.rule", self.rule, selection.RULES)
-        _choice("selection.solver", self.solver, selection.SOLVERS)
-        _choice("selection.budgets", self.budgets, BUDGETS)
-        _choice("selection.anchor_mean", self.anchor_mean, ANCHOR_MEANS)
-        _choice("selection.weights", self.weights, WEIGHTS)
-        _at_least("selection", self, 1, "pool", "size", "anchors", "updates_per_pool")
-        _at_least("selection", self, 0, "swaps", "ridge")
+        choice("selection.utility", self.utility, selection.UTILITIES)
+        choice("selection.coupling", self.coupling, selection.COUPLINGS)
+        choice("selection.rule", self.rule, selection.RULES)
+        choice("selection.solver", self.solver, selection.SOLVERS)
+        choice("selection.budgets", self.budgets, BUDGETS)
+        choice("selection.anchor_mean", self.anchor_mean, ANCHOR_MEANS)
+        choice("selection.weights", self.weights, WEIGHTS)
+        at_least("selection", self, 1, "pool", "size", "anchors", "updates_per_pool")
+        at_least("selection", self, 0, "swaps", "ridge")
         if not self.step_scale > 0:
             raise ValueError(f"selection.step_scale must be > 0, not {self.step_scale}")
         if not 1 <= self.weight_cap < math.inf:
@@ -299,7 +233,7 @@ class OptimizerSettings:
     b2: float = 0.999
 
     def __post_init__(self):
-        _choice("optimizer.schedule", self.schedule, SCHEDULES)
+        choice("optimizer.schedule", self.schedule, SCHEDULES)
         if not self.learning_rate > 0:
             raise ValueError(f"optimizer.learning_rate must be > 0, not {self.learning_rate}")
         if not 0 <= self.warmup < 1:
@@ -311,7 +245,7 @@ class OptimizerSettings:
                 raise ValueError(
                     f"optimizer.{name} is a decay in [0, 1), not {getattr(self, name)}"
                 )
-        _at_least("optimizer", self, 0, "weight_decay")
+        at_least("optimizer", self, 0, "weight_decay")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -329,9 +263,9 @@ class TrainingSettings:
     microbatch: int = 0
 
     def __post_init__(self):
-        _at_least("training", self, 1, "updates", "evaluate_every", "checkpoint_every")
-        _at_least("training", self, 1, "keep_checkpoints")
-        _at_least("training", self, 0, "devices", "microbatch")
+        at_least("training", self, 1, "updates", "evaluate_every", "checkpoint_every")
+        at_least("training", self, 1, "keep_checkpoints")
+        at_least("training", self, 0, "devices", "microbatch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,4 +275,4 @@ class EvaluationSettings:
     batch: int = 64
 
     def __post_init__(self):
-        _at_least("evaluation", self, 1, "batch")
+        at_least("evaluation", self, 1, "batch")

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from partitionsel_jax import data, gradients, models
+from partitionsel_jax.training.checks import near
+from partitionsel_jax.training.data_section import DataSettings
 from partitionsel_jax.training.sections import (
-    DataSettings,
     EvaluationSettings,
     FeatureSettings,
     OptimizerSettings,
     SelectionSettings,
     TrainingSettings,
-    near,
 )
 
 # Features of a step's candidates and anchors, which every device holds.
@@ -53,12 +53,17 @@ class Settings:
                 f"lora.rank={self.lora.rank} exceeds the matrices of this model, of width "
                 f"{self.model.width}: an adapter is to be thinner than what it adapts"
             )
-        domains = len(self.data.tasks)
+        domains = len(self.data.names)
+        if not domains:
+            raise ValueError(
+                "data.domains is empty: name the domains of data.path in order, or let "
+                "training.expand fill them in from the files"
+            )
         shares = self.selection.shares
         if self.selection.budgets == "fixed" and len(shares) != domains:
             raise ValueError(
                 f"selection.shares has {len(shares)} entries for {domains} domains; "
-                f"give one share for each of {list(self.data.tasks)}"
+                f"give one share for each of {list(self.data.names)}"
             )
         floor = self.selection.curriculum.floor
         if self.selection.budgets == "curriculum" and floor * domains > 1:
@@ -66,7 +71,7 @@ class Settings:
                 f"selection.curriculum.floor={floor} for each of {domains} domains exceeds the "
                 f"whole: set it to {1 / domains:g} at most"
             )
-        if self.selection.pool > self.data.train * domains:
+        if self.data.train and self.selection.pool > self.data.train * domains:
             raise ValueError(
                 f"selection.pool={self.selection.pool} exceeds the training split of "
                 f"{self.data.train * domains} rows: enlarge data.train or shrink the pool"
@@ -142,7 +147,7 @@ class Settings:
         )
 
 
-def _build(cls: type, section: Mapping[str, Any], name: str) -> Any:
+def build(cls: type, section: Mapping[str, Any], name: str) -> Any:
     """A settings dataclass from its section of the config; nested ones by their type."""
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -161,7 +166,7 @@ def _build(cls: type, section: Mapping[str, Any], name: str) -> Any:
             continue
         value = section[key]
         if dataclasses.is_dataclass(hints[key]):
-            value = _build(typing.cast(type, hints[key]), value, path)
+            value = build(typing.cast(type, hints[key]), value, path)
         elif isinstance(value, list):
             value = tuple(value)
         if isinstance(value, float) and not math.isfinite(value):
@@ -181,4 +186,4 @@ def parse(config: Mapping[str, Any]) -> Settings:
       ValueError: an unknown or missing key, or a value out of its range, by name.
     """
     rest = {key: value for key, value in config.items() if key not in ("methods", "repeats")}
-    return _build(Settings, rest, "")
+    return build(Settings, rest, "")

@@ -8,10 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 
 from partitionsel_jax import data, evaluation
-from partitionsel_jax.training import pretrained, spmd
+from partitionsel_jax.training import corpora, pretrained, spmd
 from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import reference as references
 from partitionsel_jax.training.settings import Settings
@@ -101,36 +100,13 @@ def choose_devices(settings: Settings) -> tuple[jax.Device, ...]:
     return tuple(available[:count])
 
 
-def load_corpus(settings: Settings) -> data.Corpus:
-    """The corpus of a run, prepared when it is not yet, spoilt as asked."""
-    chosen = settings.data
-    directory = chosen.directory or epath.Path("~/.cache/partitionsel_jax").expanduser()
-    builder = data.prepare(
-        chosen.task_list,
-        train=chosen.train,
-        validation=chosen.validation,
-        test=chosen.test,
-        seed=chosen.seed,
-        directory=directory,
-    )
-    return data.load(
-        builder,
-        pretrained.tokenizer(settings),
-        chosen.length,
-        chosen.seed,
-        template=chosen.template,
-        spoilt_kind=chosen.spoilt.kind,
-        spoilt_share=chosen.spoilt.share,
-    )
-
-
 def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
     """Reads the data and names the programs of a run; nothing is compiled yet.
 
     Raises:
       ValueError: data or a reference model that do not fit.
     """
-    corpus = load_corpus(settings)
+    corpus = corpora.load(settings)
     for what, counts in (
         ("left out, since they do not fit", corpus.left_out),
         ("with a prompt cut from the left", corpus.cut),
@@ -149,6 +125,8 @@ def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
         anchor_balance=settings.selection.anchor_balance,
         pool_every=settings.selection.updates_per_pool,
         anchor_every=settings.features.anchors_every,
+        mix=settings.data.mix,
+        weights=settings.data.weights,
     )
     return Setup(settings, corpus, pools, devices, step, reference)
 
@@ -175,7 +153,10 @@ def answer_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any]:
         return setup.evaluators.generate(trained, frozen, *rows, stops)
 
     accuracy = evaluation.answer_accuracy(
-        generate, source, setup.settings.data.task_list, batch=setup.settings.evaluation.batch
+        generate,
+        source,
+        corpora.scorers(setup.settings),
+        batch=setup.settings.evaluation.batch,
     )
     return {"loss": losses.mean, "loss_per_domain": losses.per_domain, **accuracy}
 
@@ -186,4 +167,5 @@ def _losses(setup: Setup, trained: Any, frozen: Any, rows: data.Rows) -> evaluat
         rows,
         batch=setup.settings.evaluation.batch,
         domains=setup.step.domains,
+        widths=setup.settings.data.buckets,
     )

@@ -31,7 +31,7 @@ from partitionsel_jax.training import optimizer as optimizers
 from partitionsel_jax.training import spmd
 from partitionsel_jax.training.accumulation import accumulated
 from partitionsel_jax.training.candidates import Candidates, compare, mean_losses
-from partitionsel_jax.training.features import Kept
+from partitionsel_jax.training.features import Kept, Work
 from partitionsel_jax.training.schemes import domain_budgets, matroid, update_weights
 from partitionsel_jax.training.sections import FeatureSettings, OptimizerSettings, SelectionSettings
 from partitionsel_jax.training.settings import Settings
@@ -54,6 +54,7 @@ class Step:
       updates: length of the run, for the learning rate's schedule.
       domains: P.
       microbatch: picks in one backward pass of the update; 0 for all that a device has.
+      widths: tokens that microbatches of short rows may have instead of all.
     """
 
     model: models.Model
@@ -64,6 +65,7 @@ class Step:
     updates: int
     domains: int
     microbatch: int = 0
+    widths: tuple[int, ...] = ()
 
     @classmethod
     def create(cls, settings: Settings) -> "Step":
@@ -74,8 +76,9 @@ class Step:
             selection=settings.selection,
             optimizer=settings.optimizer,
             updates=settings.training.updates,
-            domains=len(settings.data.tasks),
+            domains=len(settings.data.names),
             microbatch=settings.training.microbatch,
+            widths=settings.data.buckets,
         )
 
     @functools.cached_property
@@ -170,11 +173,11 @@ class Step:
 
     def featurize(
         self, state: TrainState, frozen: Any, pool: Rows, anchors: Rows
-    ) -> tuple[Candidates, Kept | None]:
+    ) -> tuple[Candidates, Kept | None, Work]:
         """Features of this device's candidates and anchors in one pass, gathered from all.
 
         Those that an earlier step computed are taken from what it kept. Also returns what later
-        steps may take.
+        steps may take, and this device's work.
         """
         count, total = pool.tokens.shape[0], pool.tokens.shape[0] + anchors.tokens.shape[0]
         kept = state.kept
@@ -187,7 +190,7 @@ class Step:
         span = None
         if kept is not None:
             span = jnp.where(fresh_pool, 0, count), jnp.where(fresh_anchors, total, count)
-        local = row_features.compute(
+        local, work = row_features.compute(
             self.model,
             self.scope,
             self.features,
@@ -196,6 +199,8 @@ class Step:
             step=state.step,
             second_moments=row_features.second_moments_of(state.optimizer) if follows else None,
             decay=self.optimizer.b2,
+            widths=self.widths,
+            split=count,
             span=span,
         )
         mine = jax.tree.map(lambda leaf: leaf[:count], local)
@@ -211,18 +216,21 @@ class Step:
         candidates = compare(
             rows, domains_A, mine, held_out, settings=self.selection, domains=self.domains
         )
-        return candidates, kept
+        return candidates, kept, work
 
     def forward(
         self, trained: Any, frozen: Any, reference: Any, pool: Rows, anchors: Rows
-    ) -> Candidates:
+    ) -> tuple[Candidates, Work]:
         """What a utility that reads losses alone is given: no gradient is taken."""
         everything = trees.join(frozen, trained)
 
+        passes = []
+
         def losses(parameters: Any, rows: Rows) -> jax.Array:
-            found = map_microbatches(
-                functools.partial(self.losses, parameters), rows, self.features.microbatch
-            )
+            buckets, size = row_features.buckets_of(rows, self.widths), self.features.microbatch
+            passes.append(Work.of(buckets, size))
+            one = functools.partial(self.losses, parameters)
+            found = map_microbatches(one, rows, size, buckets=buckets)
             return spmd.gather(jnp.where(row_features.has_response(rows), found, jnp.nan))
 
         reference_losses_N = anchor_losses_P = None
@@ -237,12 +245,13 @@ class Step:
             anchor_losses_P = mean_losses(
                 losses(everything, anchors), spmd.gather(anchors.domain), self.domains
             )
-        return dataclasses.replace(
+        candidates = dataclasses.replace(
             self.without_features(pool),
             losses=losses(everything, pool),
             reference_losses=reference_losses_N,
             anchor_losses=anchor_losses_P,
         )
+        return candidates, functools.reduce(Work.and_also, passes)
 
     def without_features(self, pool: Rows) -> Candidates:
         """What a baseline that never looks at gradients is given: the rows, and which to leave."""
@@ -346,11 +355,12 @@ class Step:
         curriculum: CurriculumState | None = None,
         kept: Kept | None = None,
         key: jax.Array | None = None,
+        work: Work | None = None,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """The weighted gradient step on this device's share of the picks, summed over devices.
 
         `curriculum` and `kept` are what the next state remembers; `key` is the update's, for
-        dropout.
+        dropout; `work` is what this device has computed before it.
         """
         lora, layers = self.model.lora, self.model.config.layers
         chosen = self.selection
@@ -368,8 +378,11 @@ class Step:
             return (weights * losses).sum() / count, (counted * losses).sum() / count
 
         local = spmd.share((picks, weights_K, picked_K.astype(jnp.float32)))
-        loss, gradient = accumulated(objective, state.parameters, local, self.microbatch)
+        buckets, size = row_features.buckets_of(local[0], self.widths), self.microbatch
+        loss, gradient = accumulated(objective, state.parameters, local, size, buckets)
         loss, gradient = jax.lax.psum((loss, gradient), spmd.AXIS)
+        done = Work.of(buckets, size or len(local[1]))
+        real, computed = jax.lax.psum(done if work is None else done.and_also(work), spmd.AXIS)
         norm = optax.tree.norm(gradient)
         changes, optimizer = self.transformation.update(gradient, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, changes)
@@ -390,6 +403,8 @@ class Step:
             "spoilt_picks": jnp.sum(picked_K & picks.spoilt),
             "spoilt_pool": jnp.sum(rows.spoilt),
             "update_weights": weights_K,
+            "tokens": computed,
+            "padding": 1 - real / computed,
         }
         return after, record
 
@@ -423,11 +438,11 @@ class Step:
             for purpose in ("selection", "dropout")
         )
         fresh_pool, fresh_anchors = self._fresh(state.step)
-        kept = state.kept
+        kept, work = state.kept, None
         if self.selection.needs_features:
-            candidates, kept = self.featurize(state, frozen, pool, anchors)
+            candidates, kept, work = self.featurize(state, frozen, pool, anchors)
         elif self.selection.needs_losses:
-            candidates = self.forward(state.parameters, frozen, reference, pool, anchors)
+            candidates, work = self.forward(state.parameters, frozen, reference, pool, anchors)
         else:
             candidates = self.without_features(pool)
         curriculum = state.curriculum
@@ -446,7 +461,7 @@ class Step:
             place_K = jnp.where(result.indices >= 0, result.indices, used_N.size)
             kept = dataclasses.replace(kept, used=used_N.at[place_K].set(True, mode="drop"))
         state, updated = self.update(
-            state, frozen, candidates.rows, result, curriculum, kept, dropout
+            state, frozen, candidates.rows, result, curriculum, kept, dropout, work
         )
         return state, chosen | updated
 

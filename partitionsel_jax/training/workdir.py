@@ -71,7 +71,7 @@ def claim(run: PlannedRun, root: epath.PathLike, device: str) -> epath.Path:
             "method": run.method,
             "seed": run.seed,
             "config_hash": config_hash(run.config),
-            "domains": list(parsed.data.tasks),
+            "domains": list(parsed.data.names),
             "updates": parsed.training.updates,
             "pool_size": parsed.selection.pool,
             "selected": parsed.selection.size,

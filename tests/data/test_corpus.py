@@ -132,7 +132,9 @@ def test_long_responses_are_left_out_and_cut_prompts_counted(synthetic):
 
 @pytest.mark.parametrize("template", ["alpaca", "chat"])
 @pytest.mark.parametrize("family", checkpoints.FAMILIES)
-def test_rows_whose_prompt_would_be_cut_are_left_out(synthetic, family, template):
+def test_prompts_are_cut_inside_their_frame_and_rows_without_room_left_out(
+    synthetic, family, template
+):
     tokenizer = checkpoints.golden(family)
     frame = len(data.encode_prompt("", tokenizer, 200, template))
     x = len(tokenizer.encode("x" * 8))
@@ -147,12 +149,13 @@ def test_rows_whose_prompt_would_be_cut_are_left_out(synthetic, family, template
     ]
     corpus = data.load(builder, tokenizer, frame + x + 2, seed=0, template=template)
     assert corpus.train.template == corpus.test.template == template
-    assert {900, 903} == {i for i in all_ids(corpus.train) if i >= 900}
-    assert corpus.left_out == {"train": 3, "validation": 0, "test": 0}
-    assert corpus.cut == {"train": 0, "validation": 0, "test": 0}
+    assert {900, 901, 902, 903} == {i for i in all_ids(corpus.train) if i >= 900}
+    assert corpus.left_out == {"train": 1, "validation": 0, "test": 0}
+    assert corpus.cut == {"train": 2, "validation": 0, "test": 0}
     rows, examples = corpus.train.rows(range(42)), corpus.train.examples(range(42))
     for tokens, is_response, example in zip(rows.tokens, rows.response, examples, strict=True):
-        prompt = data.TEMPLATES[template](example.question, tokenizer)
+        room = len(tokens) - is_response.sum()
+        prompt = data.encode_prompt(example.question, tokenizer, room, template)
         assert tokens[: np.argmax(is_response)].tolist() == prompt
 
 

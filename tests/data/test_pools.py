@@ -3,8 +3,11 @@ import threading
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from partitionsel_jax import data
+from partitionsel_jax.data.shares import domain_counts, domain_shares, most_rows
 
 
 @pytest.fixture
@@ -144,7 +147,7 @@ def test_prefetch_raises_what_the_reader_raised_when_the_step_is_due(corpus, poo
     assert equal(next(read), pools[1])
     with pytest.raises(OSError, match="bucket is gone"):
         next(read)
-    assert not reader_threads()
+    await_no_reader()
 
 
 def test_closing_prefetch_ends_its_thread(pools):
@@ -152,11 +155,114 @@ def test_closing_prefetch_ends_its_thread(pools):
     next(read)
     assert reader_threads()
     read.close()
-    assert not reader_threads()
+    await_no_reader()
 
 
 def reader_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("grain-prefetch")]
+
+
+def await_no_reader():
+    for thread in reader_threads():
+        thread.join(timeout=5)
+    assert not reader_threads()
+
+
+@pytest.fixture(scope="module")
+def on_disk(builder):
+    return data.load(builder, data.ByteTokenizer(), length=96, seed=0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_prefetch_by_worker_processes_gives_what_direct_access_gives(on_disk, workers):
+    pools = data.Pools(on_disk, 32, 8, seed=0, mix="weighted", weights=range(1, 9))
+    read = list(data.prefetch(pools, 2, 7, buffer=2, workers=workers))
+    assert len(read) == 5
+    assert all(equal(pair, pools[2 + i]) for i, pair in enumerate(read))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("mix", ["natural", "uniform"])
+def test_parts_of_processes_one_behind_the_other_are_the_whole(on_disk, processes, mix):
+    whole = data.Pools(on_disk, 32, 8, seed=0, mix=mix)
+    parts = [
+        data.Pools(on_disk, 32, 8, seed=0, mix=mix, process=i, processes=processes)
+        for i in range(processes)
+    ]
+    for t in (0, 5, 23):
+        for place, rows in enumerate(whole[t]):
+            read = [part[t][place] for part in parts]
+            joined = [np.concatenate(leaves) for leaves in zip(*read, strict=True)]
+            assert all(np.array_equal(a, b) for a, b in zip(rows, joined, strict=True))
+
+
+SHARES = st.lists(st.integers(0, 20), min_size=1, max_size=6).filter(any)
+
+
+@given(weights=SHARES, size=st.integers(0, 40), seed=st.integers(0, 5))
+def test_every_domain_has_its_share_rounded_down_or_up(weights, size, seed):
+    shares = domain_shares("weighted", weights, len(weights))
+    exact = np.array([size * weight / sum(weights) for weight in weights])
+    for number in range(20):
+        counts = domain_counts(shares, size, seed, number)
+        assert counts.sum() == size
+        assert (counts >= np.floor(exact + 1e-9)).all()
+        assert (counts <= np.ceil(exact - 1e-9)).all()
+        assert (counts <= most_rows(shares, size)).all()
+
+
+def test_shares_are_right_on_average():
+    shares = domain_shares("weighted", [1, 2, 4, 6], 4)
+    counts = np.mean([domain_counts(shares, 10, 0, number) for number in range(4000)], axis=0)
+    np.testing.assert_allclose(counts, 10 * shares, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("mix", "weights"), [("uniform", ()), ("weighted", (1, 3)), ("weighted", (0, 1))]
+)
+def test_pools_hold_the_domains_in_their_shares_and_no_row_twice(corpus, mix, weights):
+    pools = data.Pools(corpus, 8, 4, seed=0, mix=mix, weights=weights)
+    shares = domain_shares(mix, weights, 2)
+    seen = []
+    for t in range(60):
+        members = pools.members(t)[0]
+        assert len(set(members.tolist())) == 8
+        np.testing.assert_array_equal(
+            np.bincount(corpus.train.domains[members], minlength=2),
+            domain_counts(shares, 8, 0, t),
+        )
+        seen += members.tolist()
+    assert set(seen) == set(np.flatnonzero(shares[corpus.train.domains] > 0).tolist())
+    # Domains do not come one behind the other, so that no device has one of them alone.
+    firsts = {int(corpus.train.domains[pools.members(t)[0][0]]) for t in range(60)}
+    assert firsts == set(np.flatnonzero(shares).tolist())
+    again = data.Pools(corpus, 8, 4, seed=0, mix=mix, weights=weights)
+    np.testing.assert_array_equal(again.members(31)[0], pools.members(31)[0])
+
+
+def test_a_domains_epoch_holds_no_row_twice(corpus):
+    pools = data.Pools(corpus, 8, 4, seed=0, mix="uniform")
+    first = np.concatenate([pools.members(t)[0] for t in range(26 // 4)])
+    assert len(set(first.tolist())) == len(first)
+    assert pools.steps_per_epoch == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mix": "even"}, "unknown mix 'even'; choose one of natural, uniform, weighted"),
+        ({"mix": "uniform", "weights": (1, 2)}, "say nothing for the mix 'uniform'"),
+        ({"mix": "weighted"}, "a weight for each of 2 domains, got"),
+        ({"mix": "weighted", "weights": (0, 0)}, "one of them above, got"),
+        ({"mix": "weighted", "weights": (1, float("nan"))}, "finite weights"),
+        ({"mix": "weighted", "weights": (1, 0), "pool_size": 30}, "domain domain0 has 27 .* is 30"),
+        ({"processes": 4}, "a pool size that 4 processes divide, got 10; use 12"),
+        ({"processes": 2, "process": 2}, "a process in 0 .. 1, got 2"),
+    ],
+)
+def test_shares_and_processes_that_cannot_be_had_are_refused(corpus, options, message):
+    with pytest.raises(ValueError, match=message):
+        data.Pools(corpus, **({"pool_size": 10, "anchor_size": 4, "seed": 0} | options))
 
 
 @pytest.mark.parametrize(

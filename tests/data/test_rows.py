@@ -54,24 +54,89 @@ def test_rows_without_a_beginning_token_begin_with_the_question():
 
 
 def test_a_response_without_room_is_refused():
-    with pytest.raises(ValueError, match="at most 4 tokens in a row of 6, got 5"):
+    with pytest.raises(ValueError, match="fits into a row of 6 tokens .* got one of 5"):
         data.encode_example("a", "ccccc", TOKENIZER, 6)
 
 
 @pytest.mark.parametrize("template", ["alpaca", "chat"])
-def test_a_prompt_whose_frame_would_break_is_never_cut(template):
+def test_the_frame_around_a_question_stays_and_a_character_of_it(template):
     prompt = data.encode_prompt("a", QWEN, 200, template)
     assert data.encode_prompt("a", QWEN, len(prompt), template) == prompt
     message = rf"at least {len(prompt)} tokens of the prompt, got {len(prompt) - 1}; use longer"
     with pytest.raises(ValueError, match=message):
         data.encode_prompt("a", QWEN, len(prompt) - 1, template)
     assert data.encode_example("a", "c", QWEN, len(prompt) + 2, template).cut == 0
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="expected a response that fits into a row of"):
         data.encode_example("a", "c", QWEN, len(prompt) + 1, template)
 
 
+@pytest.mark.parametrize("template", ["alpaca", "chat"])
+@given(question=st.text(min_size=1, max_size=30), room=st.integers(0, 30))
+def test_a_long_question_loses_as_little_of_its_beginning_as_need_be(template, question, room):
+    make = data.TEMPLATES[template]
+    room += len(make(question[-1], QWEN))
+    fits = [start for start in range(len(question)) if len(make(question[start:], QWEN)) <= room]
+    found = data.encode_prompt(question, QWEN, room, template)
+    assert found in [make(question[start:], QWEN) for start in fits]
+    assert len(found) <= room
+    # Where a longer text never takes fewer tokens, it is the longest that fits.
+    sizes = [len(make(question[start:], QWEN)) for start in range(len(question))]
+    if sizes == sorted(sizes, reverse=True):
+        assert found == make(question[min(fits) :], QWEN)
+
+
+def test_a_long_conversation_loses_its_first_turns_but_for_the_system_message():
+    def turn(role, content):
+        return {"role": role, "content": content}
+
+    system, last = turn("system", "Be brief."), turn("user", "And of Italy?")
+    early = [turn("user", "Capital of France?"), turn("assistant", "Paris.")]
+    whole = data.TEMPLATES["chat"]([system, *early, last], QWEN)
+    shorter = data.TEMPLATES["chat"]([system, last], QWEN)
+    for room in (len(whole), len(whole) - 1, len(shorter), len(shorter) - 1):
+        found = data.encode_prompt([system, *early, last], QWEN, room, "chat")
+        if room >= len(shorter):
+            assert found == (whole if room == len(whole) else shorter)
+        else:
+            cut = turn("user", "nd of Italy?")
+            assert found == data.TEMPLATES["chat"]([system, cut], QWEN)
+
+
+def test_a_conversation_without_a_chat_template_is_its_turns_one_below_the_other():
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    for template in ("plain", "alpaca"):
+        expected = data.encode_prompt("a\nb", QWEN, 200, template)
+        assert data.encode_prompt(turns, QWEN, 200, template) == expected
+
+
+@pytest.mark.parametrize(("name", "template"), EVERY)
+def test_examples_in_a_batch_are_those_one_by_one(name, template):
+    tokenizer = TOKENIZERS[name]
+    pairs = [
+        ("a", "b"),
+        ("", ""),
+        ("<|im_end|> x", "y <|eot_id|>"),
+        ("long " * 60, "z"),
+        ("q", "w" * 900),
+    ]
+    prompts, responses = zip(*pairs, strict=True)
+    batch = data.encode_batch(prompts, responses, tokenizer, 200, template)
+    assert batch[-1] is None
+    for (prompt, response), encoded in zip(pairs[:-1], batch, strict=False):
+        tokens, is_response, cut = data.encode_example(prompt, response, tokenizer, 200, template)
+        assert (encoded.prompt + encoded.response, encoded.cut) == (
+            tokens[: len(encoded.prompt) + len(encoded.response)].tolist(),
+            cut,
+        )
+        assert np.flatnonzero(is_response).tolist() == list(
+            range(len(encoded.prompt), len(encoded.prompt) + len(encoded.response))
+        )
+
+
 def test_a_prompt_of_nothing_is_refused_where_there_is_no_beginning_token(monkeypatch):
-    nothing = data.Template(lambda question, _: [], lambda tokenizer: tokenizer.eos_id)
+    nothing = data.Template(
+        lambda prompts, _: [[] for _ in prompts], lambda tokenizer: tokenizer.eos_id
+    )
     monkeypatch.setitem(data.TEMPLATES, "nothing", nothing)
     with pytest.raises(ValueError, match="at least one token, got none"):
         data.encode_prompt("", QWEN, 5, "nothing")

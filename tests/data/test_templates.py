@@ -74,10 +74,6 @@ def test_responses_are_closed_by_the_turns_end_or_the_end(tmp_path):
     assert closing == {"plain": end, "alpaca": end, "chat": turn_end}
 
 
-def test_only_plain_prompts_may_be_cut():
-    assert [name for name, template in data.TEMPLATES.items() if template.cuttable] == ["plain"]
-
-
 def test_templates_are_checked_on_a_question(tmp_path):
     assert data.check_template("chat", QWEN) is data.TEMPLATES["chat"]
     with pytest.raises(ValueError, match=r"unknown template 'vicuna'; choose one of plain, alp"):

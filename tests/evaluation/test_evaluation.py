@@ -44,6 +44,7 @@ def test_a_domain_without_a_row_is_refused():
 
 
 TOKENIZER = data.ByteTokenizer()
+SCORERS = {"chain_sum": evaluation.task_scorer(("chain_sum", {}))}
 SUMS = [("1 + 2 =", "3"), ("4 + 5 =", "9"), ("7 + 7 =", "14")]
 WRITTEN = {"1 + 2 =": "3", "4 + 5 =": "8", "7 + 7 =": "steps\n#### 14"}
 
@@ -97,7 +98,7 @@ def model(source, stops, calls):
 def test_what_is_written_between_prompt_and_end_is_scored():
     source, calls = sums(), []
     generate = model(source, [TOKENIZER.eos_id], calls)
-    found = evaluation.answer_accuracy(generate, source, [("chain_sum", {})], batch=2)
+    found = evaluation.answer_accuracy(generate, source, SCORERS, batch=2)
     assert calls == [2, 2]
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["accuracy_per_domain"] == {"chain_sum": pytest.approx(2 / 3)}
@@ -111,19 +112,62 @@ def test_answers_end_at_any_stop_and_prompts_are_those_of_the_template(tmp_path,
     assert len(stops) == 3
     for stop in stops:
         generate = model(source, [stop], [])
-        found = evaluation.answer_accuracy(generate, source, [("chain_sum", {})], batch=3)
+        found = evaluation.answer_accuracy(generate, source, SCORERS, batch=3)
         assert found["accuracy"] == pytest.approx(2 / 3)
     # A special token that ends no answer is no part of the text either, but what follows it is.
     generate = model(source, [source.tokenizer.bos_id], [])
-    found = evaluation.answer_accuracy(generate, source, [("chain_sum", {})], batch=3)
+    found = evaluation.answer_accuracy(generate, source, SCORERS, batch=3)
     assert found["accuracy"] == 0.0
 
 
-def test_prompts_that_must_stay_whole_are_not_cut():
+def test_frames_of_prompts_are_not_cut():
     tokenizer = checkpoints.golden("qwen2")
-    longest = max(len(data.encode_prompt(q, tokenizer, 200, "chat")) for q, _ in SUMS)
+    frame = len(data.encode_prompt("=", tokenizer, 200, "chat"))
     generate = pytest.fail
-    with pytest.raises(ValueError, match=f"at least {longest} tokens of the prompt"):
-        evaluation.answer_accuracy(
-            generate, sums(tokenizer, longest, "chat"), [("chain_sum", {})], batch=3
-        )
+    with pytest.raises(ValueError, match=f"at least {frame} tokens of the prompt"):
+        evaluation.answer_accuracy(generate, sums(tokenizer, frame, "chat"), SCORERS, batch=3)
+
+
+def test_scorers_judge_by_text_by_value_and_by_molecule():
+    def example(answer):
+        return data.Example(0, 0, "", "", answer, "{}", False)
+
+    for name, answer, right, wrong in (
+        ("text", "so\n#### a b", "#### a b", "a  b"),
+        ("mathematics", "1/2", "The answer is: 0.5", "The answer is: 5"),
+        ("molecules", "[C][C][O]", "[O][C][C]", "[C][O][C]"),
+    ):
+        scorer = evaluation.check_scorer(name)
+        assert scorer(answer, example(answer)) and scorer(right, example(answer))
+        assert not scorer(wrong, example(answer)) and not scorer("", example(answer))
+
+
+def test_unknown_scorers_and_missing_packages_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="unknown scorer 'bleu'; choose one of text, math"):
+        evaluation.check_scorer("bleu")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"'molecules' needs rdkit, selfies: pip install"):
+        evaluation.check_scorer("molecules")
+    evaluation.check_scorer("text")
+
+
+@pytest.mark.parametrize("widths", [(), (2, 3), (1, 2, 5, 8)])
+def test_losses_at_narrower_widths_are_those_of_whole_rows(widths):
+    lengths = np.random.default_rng(0).integers(1, 9, 23)
+    response = np.arange(8)[None] == lengths[:, None] - 1
+    whole = rows(np.arange(23) % 3)._replace(
+        tokens=np.tile(np.arange(23)[:, None], (1, 8)), response=response
+    )
+    seen = []
+
+    def losses(piece):
+        seen.append(piece.tokens.shape[1])
+        assert piece.response.any(axis=1).all()
+        return piece.tokens[:, 0] + 0.5 * piece.lengths
+
+    values = np.arange(23) + 0.5 * lengths
+    found = evaluation.domain_losses(losses, whole, batch=4, domains=3, widths=widths)
+    assert found.mean == pytest.approx(values.mean())
+    assert found.per_domain == pytest.approx([values[i::3].mean() for i in range(3)])
+    assert set(seen) <= {*widths, 8}
+    assert (min(seen) < 8) == bool(widths)

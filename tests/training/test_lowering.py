@@ -34,6 +34,7 @@ EVERY_OPTION = {
     "swaps": {"selection.swaps": 1, "selection.weights": "learned"},
     "published": {"selection.rule": "residual_random", "selection.solver": "published"},
     "transport": {"selection.utility": "fair_transport", "selection.coupling": "independent"},
+    "buckets": {"data.buckets": (4, 7), "training.microbatch": 2, "features.anchors_every": 2},
     "reference srht": {"features.path": "reference", "features.family": "srht"},
     "reference sparse": {"features.path": "reference", "features.family": "sparse"},
     "reference fft": {"features.path": "reference", "features.family": "fft"},

@@ -317,7 +317,11 @@ def test_losses_are_those_of_the_features_without_a_gradient(step):
     )
     (state, frozen), other = step.initial(1), step.model.init(jax.random.key(9))
     pool, anchors = random_rows(16, 1), random_rows(8, 2)
-    program = spmd.data_parallel(step.forward, (False, False, False, True, True), jax.devices()[:2])
+    program = spmd.data_parallel(
+        lambda *inputs: step.forward(*inputs)[0],
+        (False, False, False, True, True),
+        jax.devices()[:2],
+    )
     made = program(state.parameters, frozen, other, spmd.shard(pool, 2), spmd.shard(anchors, 2))
 
     @jax.jit

@@ -162,7 +162,10 @@ def _methods(shape: CostShape, kind: str, large: bool) -> list[Method]:
 
         def compute(trained: Any, frozen: Any, rows: Rows) -> Features:
             everything = trees.join(frozen, trained)
-            return row_features.compute(model, scope, settings, everything, rows, step=jnp.int32(0))
+            found = row_features.compute(
+                model, scope, settings, everything, rows, step=jnp.int32(0)
+            )
+            return found[0]
 
         return compute
 

@@ -137,7 +137,7 @@ def _compute(
     scope = Scope(settings.parameters, settings.last_layers, model.config.layers)
     # The seed is an argument, so that all seeds share a program.
     seeded = dataclasses.replace(settings, seed=cast(int, seed))
-    features = row_features.compute(model, scope, seeded, parameters, rows, step=jnp.int32(0))
+    features, _ = row_features.compute(model, scope, seeded, parameters, rows, step=jnp.int32(0))
     return features.vectors
 
 

@@ -29,6 +29,10 @@ class ByteTokenizer:
         """The ids (3 .. 258) of the text's bytes; a lone surrogate, which has none, becomes "?"."""
         return [_SPECIAL + byte for byte in text.encode("utf-8", errors="replace")]
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """What `encode` gives of each text."""
+        return [self.encode(text) for text in texts]
+
     def encode_markup(self, text: str) -> list[int]:
         """The same as `encode`."""
         return self.encode(text)

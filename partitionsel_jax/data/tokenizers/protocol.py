@@ -41,6 +41,10 @@ class Tokenizer(Protocol):
         """The ids of content: special tokens written in it are ordinary text, none is added."""
         ...
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """What `encode` gives of each text, faster."""
+        ...
+
     def encode_markup(self, text: str) -> list[int]:
         """The ids of text whose special tokens are meant as such; none is added."""
         ...

@@ -130,6 +130,16 @@ class SubwordTokenizer:
         ids = self._content.encode(text, add_special_tokens=False).ids
         return ids if self.special_ids.isdisjoint(ids) else self._spelt_out(text)
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """What `encode` gives of each text; on all cores, and without the interpreter's lock."""
+        clean = [_encodable(text) for text in texts]
+        encodings = self._content.encode_batch_fast(clean, add_special_tokens=False)
+        found = [encoding.ids for encoding in encodings]
+        return [
+            ids if self.special_ids.isdisjoint(ids) else self._spelt_out(text)
+            for ids, text in zip(found, clean, strict=True)
+        ]
+
     def encode_markup(self, text: str) -> list[int]:
         """The ids of text whose special tokens are meant as such; none is added."""
         return self._markup.encode(_encodable(text), add_special_tokens=False).ids

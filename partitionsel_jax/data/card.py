@@ -1,0 +1,326 @@
+"""What a corpus holds, in numbers and a few rows: how much, how long, how much of it is learnt."""
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from partitionsel_jax.data.corpus import Corpus, Source
+from partitionsel_jax.data.sources.duplicates import normalise
+from partitionsel_jax.data.streams import generator
+from partitionsel_jax.data.templates import text_of
+from partitionsel_jax.data.tokenizers import Tokenizer
+
+SPLITS = ("train", "anchors", "validation", "test")
+_BINS = 16
+_CHUNK = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Bin:
+    """Rows of `first` to `last` tokens, both included."""
+
+    first: int
+    last: int
+    rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+    """How long training rows are, padding left out.
+
+    Attributes:
+      rows: that were read.
+      tokens: of all of them.
+      learnt: response tokens among them, closing tokens included: those with a loss.
+      longest: tokens of the longest row.
+    """
+
+    rows: int
+    tokens: int
+    learnt: int
+    longest: int
+
+    @property
+    def label_share(self) -> float:
+        """Part of the tokens that has a loss."""
+        return self.learnt / self.tokens if self.tokens else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Repeats:
+    """Rows whose text another row has, white space and case aside.
+
+    Attributes:
+      splits: one split, for rows that repeat an earlier row of it, or two, for rows of the second
+        whose text stands in the first.
+      rows: that were looked at, of the last of the splits.
+      prompts, responses: of them, those that repeat a prompt, or a response.
+      both: those that repeat prompt and response of one row.
+    """
+
+    splits: tuple[str, ...]
+    rows: int
+    prompts: int
+    responses: int
+    both: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A stretch of a row, all of it prompt or all of it learnt.
+
+    Attributes:
+      text: what its tokens say; of a token without text, what it is for.
+      is_learnt: whether it has a loss.
+      is_marker: whether it is one token without text of its own, such as the closing one.
+    """
+
+    text: str
+    is_learnt: bool
+    is_marker: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownRow:
+    """A training row to look at, piece by piece.
+
+    Attributes:
+      id, domain, spoilt: as the corpus has them; the domain by its name.
+      tokens, learnt: how many tokens the row has, and how many have a loss.
+      pieces: in order.
+    """
+
+    id: int
+    domain: str
+    spoilt: bool
+    tokens: int
+    learnt: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """A corpus in numbers.
+
+    Attributes:
+      length: T, the most tokens of a row.
+      template: what makes prompts of questions.
+      domains: their names.
+      rows: split -> rows per domain; exact.
+      spoilt: training rows that were spoilt; exact.
+      left_out: split -> rows that do not fit `length`.
+      cut: split -> rows with a prompt that was cut.
+      read: split -> rows that the following was read from, all of them or a random part.
+      histogram: of the tokens of the training rows.
+      lengths: of the training rows of each domain, in order.
+      repeats: within train, and between any two splits.
+      shown: some training rows of each domain.
+      report: what was counted when the corpus was prepared from files.
+    """
+
+    length: int
+    template: str
+    domains: tuple[str, ...]
+    rows: Mapping[str, tuple[int, ...]]
+    spoilt: int
+    left_out: Mapping[str, int]
+    cut: Mapping[str, int]
+    read: Mapping[str, int]
+    histogram: tuple[Bin, ...]
+    lengths: tuple[Lengths, ...]
+    repeats: tuple[Repeats, ...]
+    shown: tuple[ShownRow, ...]
+    report: Mapping[str, Any]
+
+    @property
+    def total(self) -> Lengths:
+        """The lengths of all domains together."""
+        return Lengths(
+            rows=sum(part.rows for part in self.lengths),
+            tokens=sum(part.tokens for part in self.lengths),
+            learnt=sum(part.learnt for part in self.lengths),
+            longest=max(part.longest for part in self.lengths),
+        )
+
+
+def gather(corpus: Corpus, *, rows: int = 5_000, shown: int = 2, seed: int = 0) -> Card:
+    """Counts a corpus, and reads a random part of every split that has more rows than asked for.
+
+    Args:
+      corpus: as `load` opens it.
+      rows: read from each split at most; 0 reads all.
+      shown: rows of each domain to show, as far as it has them.
+      seed: decides which rows are read and shown.
+
+    Raises:
+      ValueError: `rows` or `shown` below 0.
+    """
+    for name, value in (("rows", rows), ("shown", shown)):
+        if value < 0:
+            raise ValueError(f"expected {name} of at least 0, got {value}")
+    count = len(corpus.domains)
+    sources = {split: getattr(corpus, split) for split in SPLITS}
+    chosen = {split: _chosen(source, rows, seed) for split, source in sources.items()}
+    hashes = {split: _hashes(source, chosen[split]) for split, source in sources.items()}
+    tokens, learnt = _sizes(corpus.train, chosen["train"])
+    domain = corpus.train.domains[chosen["train"]]
+    return Card(
+        length=corpus.train.length,
+        template=corpus.train.template,
+        domains=corpus.domains,
+        rows={
+            split: tuple(np.bincount(source.domains, minlength=count).tolist())
+            for split, source in sources.items()
+        },
+        spoilt=len(corpus.train.spoilt),
+        left_out=corpus.left_out,
+        cut=corpus.cut,
+        read={split: len(indices) for split, indices in chosen.items()},
+        histogram=_histogram(tokens, corpus.train.length),
+        lengths=tuple(_lengths(tokens[domain == i], learnt[domain == i]) for i in range(count)),
+        repeats=(
+            _repeats_within("train", hashes["train"]),
+            *(
+                _repeats_between(pair, hashes[pair[0]], hashes[pair[1]])
+                for pair in itertools.combinations(SPLITS, 2)
+            ),
+        ),
+        shown=tuple(
+            _shown(corpus, index)
+            for i in range(count)
+            for index in _some_of(corpus.train.domains, i, shown, seed)
+        ),
+        report=corpus.report,
+    )
+
+
+def pieces(tokens: Sequence[int], is_learnt: Sequence[bool], tokenizer: Tokenizer) -> list[Piece]:
+    """A row cut wherever its loss mask changes, and around tokens that decode to no text.
+
+    Args:
+      tokens: the ids of one row; what follows the last learnt token is padding, and left out.
+      is_learnt: where there is a loss.
+      tokenizer: what the ids are of.
+    """
+    size = _size(np.asarray(is_learnt))
+    names = {
+        tokenizer.bos_id: "begin",
+        tokenizer.turn_end_id: "end of turn",
+        tokenizer.eos_id: "end",
+    }
+    found: list[Piece] = []
+    keyed = [
+        (
+            bool(learnt),
+            "" if tokenizer.decode([token]) else names.get(token, f"token {token}"),
+            token,
+        )
+        for token, learnt in zip(tokens[:size], is_learnt[:size], strict=True)
+    ]
+    for (learnt, name), run in itertools.groupby(keyed, key=lambda entry: entry[:2]):
+        if name:
+            found += [Piece(name, learnt, is_marker=True) for _ in run]
+        else:
+            found.append(Piece(tokenizer.decode([token for *_, token in run]), learnt))
+    return found
+
+
+def _chosen(source: Source, rows: int, seed: int) -> np.ndarray:
+    """i64[n], the rows to read, ascending, which reads fastest."""
+    if not rows or rows >= len(source):
+        return np.arange(len(source))
+    random = generator(seed, f"data card of {source.name}")
+    return np.sort(random.choice(len(source), rows, replace=False))
+
+
+def _some_of(domains: np.ndarray, domain: int, count: int, seed: int) -> np.ndarray:
+    order = generator(seed, "data card, shown", domain).permutation(
+        np.flatnonzero(domains == domain)
+    )
+    return order[:count]
+
+
+def _chunks(indices: np.ndarray) -> list[np.ndarray]:
+    return [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
+
+
+def _sizes(source: Source, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """i64[n] each: the tokens of rows, and those with a loss."""
+    sizes = [
+        (_size(is_learnt), np.count_nonzero(is_learnt))
+        for chunk in _chunks(indices)
+        for is_learnt in source.rows(chunk).response
+    ]
+    tokens, learnt = np.array(sizes, np.int64).reshape(len(sizes), 2).T
+    return tokens, learnt
+
+
+def _size(is_learnt: np.ndarray) -> int:
+    """The tokens of a row: its last one, which closes the response, is always learnt."""
+    return int(np.flatnonzero(is_learnt)[-1]) + 1
+
+
+def _histogram(tokens: np.ndarray, length: int) -> tuple[Bin, ...]:
+    width = -(-length // _BINS)
+    firsts = range(1, length + 1, width)
+    counts = np.bincount((tokens - 1) // width, minlength=len(firsts)).tolist()
+    return tuple(
+        Bin(first, min(first + width - 1, length), rows)
+        for first, rows in zip(firsts, counts, strict=True)
+    )
+
+
+def _lengths(tokens: np.ndarray, learnt: np.ndarray) -> Lengths:
+    return Lengths(len(tokens), int(tokens.sum()), int(learnt.sum()), int(tokens.max(initial=0)))
+
+
+def _hashes(source: Source, indices: np.ndarray) -> np.ndarray:
+    """u64[n, 2], of the prompts and responses of rows; texts would not fit into memory."""
+    found = [
+        (_hash(text_of(example.prompt)), _hash(example.response))
+        for chunk in _chunks(indices)
+        for example in source.examples(chunk)
+    ]
+    return np.array(found, np.uint64).reshape(len(found), 2)
+
+
+def _hash(text: str) -> int:
+    digest = hashlib.blake2b(normalise(text).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _columns(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """u64[n] each: of prompts, of responses, and of both together."""
+    prompts, responses = hashes.T
+    # Times an odd number, modulo 2^64, keeps what the hash tells apart.
+    return prompts, responses, prompts * np.uint64(0x9E3779B97F4A7C15) + responses
+
+
+def _repeats_within(split: str, hashes: np.ndarray) -> Repeats:
+    counts = [len(column) - len(np.unique(column)) for column in _columns(hashes)]
+    return Repeats((split,), len(hashes), *counts)
+
+
+def _repeats_between(splits: tuple[str, ...], first: np.ndarray, second: np.ndarray) -> Repeats:
+    counts = [
+        int(np.isin(there, here).sum())
+        for here, there in zip(_columns(first), _columns(second), strict=True)
+    ]
+    return Repeats(splits, len(second), *counts)
+
+
+def _shown(corpus: Corpus, index: int) -> ShownRow:
+    rows = corpus.train.rows([index])
+    tokens, is_learnt = rows.tokens[0].tolist(), rows.response[0].tolist()
+    return ShownRow(
+        id=int(rows.id[0]),
+        domain=corpus.domains[int(rows.domain[0])],
+        spoilt=bool(rows.spoilt[0]),
+        tokens=_size(rows.response[0]),
+        learnt=sum(is_learnt),
+        pieces=tuple(pieces(tokens, is_learnt, corpus.train.tokenizer)),
+    )

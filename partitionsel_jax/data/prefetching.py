@@ -1,0 +1,75 @@
+"""Reading the pools of steps ahead, by grain."""
+
+from collections.abc import Generator
+
+from absl import flags
+
+from partitionsel_jax.data.pools import Pools
+from partitionsel_jax.data.rows import Rows
+
+_THREADS = 2
+
+
+class _Steps:
+    """The steps from `start` to `stop` as a random-access source."""
+
+    def __init__(self, pools: Pools, start: int, stop: int):
+        self._pools, self._steps = pools, range(start, stop)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, index: int) -> tuple[Rows, Rows]:
+        return self._pools[self._steps[index]]
+
+
+def prefetch(
+    pools: Pools, start: int, stop: int, buffer: int = 4, workers: int = 0
+) -> Generator[tuple[Rows, Rows], None, None]:
+    """Yields pools[start], ..., pools[stop - 1], read ahead in the background.
+
+    What is read does not depend on who reads it. Closing the iterator, or leaving it to the garbage
+    collector, ends the readers.
+
+    Args:
+      pools: what to read.
+      start, stop: the range of steps.
+      buffer: steps that are read ahead, by each worker; at least 1.
+      workers: processes that read, 0 for threads of this one. Processes are worth their start where
+        tokenising the rows takes longer than a step.
+
+    Raises:
+      ValueError: at once, for a range, a buffer or a number of workers out of bounds. Later, while
+        iterating, whatever reading a step raises, when that step is due.
+    """
+    if not 0 <= start <= stop:
+        raise ValueError(f"expected steps 0 <= start <= stop, got {start} and {stop}")
+    if buffer < 1:
+        raise ValueError(f"expected to read at least 1 step ahead, got a buffer of {buffer}")
+    if workers < 0:
+        raise ValueError(f"expected 0 or more workers, got {workers}")
+    return _read_ahead(_Steps(pools, start, stop), buffer, workers)
+
+
+def _read_ahead(
+    steps: _Steps, buffer: int, workers: int
+) -> Generator[tuple[Rows, Rows], None, None]:
+    """The generator behind `prefetch`."""
+    if not len(steps):
+        return
+    import grain
+
+    options = grain.ReadOptions(num_threads=min(_THREADS, buffer), prefetch_buffer_size=buffer)
+    dataset = grain.MapDataset.source(steps).to_iter_dataset(options)
+    if workers:
+        # grain's processes ask for flags, which only a program that has some ever parses.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffer)
+        )
+    iterator = iter(dataset)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()

@@ -1,0 +1,139 @@
+"""What only a look at every record tells: which rows fit, and how long they are.
+
+A corpus that lies on disk keeps the result beside its records, so that one of hundreds of thousands
+of rows is tokenised once and not at every start.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from partitionsel_jax.data.rows import Encoded, encode_batch
+from partitionsel_jax.data.templates import Prompt
+from partitionsel_jax.data.tokenizers import Tokenizer
+
+# Raised whenever other rows could come of the same records.
+_VERSION = 1
+_CHUNK = 1024
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scan:
+    """The rows of a split that fit, in order of their ids.
+
+    Attributes:
+      ids: i64[n].
+      positions: i64[n], of their records.
+      domains: i32[n].
+      prompts: i32[n], tokens of each prompt in its row.
+      responses: i32[n], tokens of each response, the closing one included.
+      cut: rows of which a part of the prompt was cut.
+      left_out: rows that do not fit.
+    """
+
+    ids: np.ndarray
+    positions: np.ndarray
+    domains: np.ndarray
+    prompts: np.ndarray
+    responses: np.ndarray
+    cut: int
+    left_out: int
+
+
+def scan(
+    records: Any,
+    tokenizer: Tokenizer,
+    length: int,
+    template: str,
+    directory: str | os.PathLike[str] | None = None,
+    name: str = "",
+) -> Scan:
+    """Tokenises every record once.
+
+    Args:
+      records: a split's data source.
+      tokenizer, length, template: how rows are made of them.
+      directory: where results are kept; None for nowhere.
+      name: of the split.
+    """
+    if directory is None:
+        return _scan(records, tokenizer, length, template)
+    content = [_VERSION, name, len(records), tokenizer.fingerprint, length, template]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    path = epath.Path(directory) / f"{name}-{digest}.npz"
+    if path.exists():
+        with np.load(io.BytesIO(path.read_bytes())) as kept:
+            found: dict[str, Any] = {name: kept[name] for name in kept.files}
+        counts = {name: int(found.pop(name)) for name in ("cut", "left_out")}
+        return Scan(**found, **counts)
+    scanned = _scan(records, tokenizer, length, template)
+    buffer = io.BytesIO()
+    np.savez(buffer, **dataclasses.asdict(scanned))
+    # Written beside it and renamed, so that no reader sees half of it.
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(buffer.getvalue())
+        partial.replace(path)
+    except OSError:
+        # A corpus on a read-only disk is scanned at every start.
+        partial.unlink(missing_ok=True)
+    return scanned
+
+
+def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> Scan:
+    rows: list[tuple[int, int, int, int, int]] = []
+    cut = 0
+    for start in range(0, len(records), _CHUNK):
+        positions = range(start, min(start + _CHUNK, len(records)))
+        chunk = read(records, positions)
+        encoded = encode(chunk, tokenizer, length, template)
+        for position, record, example in zip(positions, chunk, encoded, strict=True):
+            if example is None:
+                continue
+            cut += example.cut > 0
+            sizes = len(example.prompt), len(example.response)
+            rows.append((int(record["id"]), position, int(record["domain"]), *sizes))
+    columns = np.array(rows, np.int64).reshape(len(rows), 5)
+    ids, places, *narrow = columns[np.argsort(columns[:, 0])].T
+    domains, prompts, responses = (column.astype(np.int32) for column in narrow)
+    left_out = len(records) - len(rows)
+    return Scan(ids, places, domains, prompts, responses, cut, left_out)
+
+
+def read(records: Any, positions: Sequence[int] | np.ndarray) -> Sequence[Mapping[str, Any]]:
+    """The records at `positions`, with one read: one read each would take twice as long."""
+    return records.__getitems__([int(position) for position in positions])
+
+
+def prompt_of(record: Mapping[str, Any]) -> Prompt:
+    """What a record asks: its conversation where it has one, else its question."""
+    messages = record.get("messages", b"")
+    return json.loads(messages) if messages else record["question"].decode()
+
+
+def encode(
+    chunk: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, length: int, template: str
+) -> list[Encoded | None]:
+    """The ids of records; see `rows.encode_batch`."""
+    return encode_batch(
+        [prompt_of(record) for record in chunk],
+        [record["response"].decode() for record in chunk],
+        tokenizer,
+        length,
+        template,
+    )
+
+
+def all_responses(records: Any, positions: np.ndarray) -> Iterator[str]:
+    """The responses of the records at `positions`, in order."""
+    for start in range(0, len(positions), _CHUNK):
+        for record in read(records, positions[start : start + _CHUNK]):
+            yield record["response"].decode()

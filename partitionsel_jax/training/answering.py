@@ -1,0 +1,123 @@
+"""A model that answers in text: what a run has learnt, or a checkpoint, adapted or not."""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from partitionsel_jax import data, models
+from partitionsel_jax.data.generation import distinct_entries
+from partitionsel_jax.models import pretrained as checkpoints
+from partitionsel_jax.training import finished, pretrained
+from partitionsel_jax.training.settings import Settings
+from partitionsel_jax.training.state import fingerprint
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answering:
+    """A decoder with its tokenizer and the template that it is asked by; answers are greedy.
+
+    Attributes:
+      model, parameters: the decoder, adapters included.
+      tokenizer: its tokenizer.
+      template: one of `data.TEMPLATES`.
+    """
+
+    model: models.Model
+    parameters: dict[str, Any] = dataclasses.field(repr=False)
+    tokenizer: data.Tokenizer
+    template: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides its answers, by content: the same wherever its files lie."""
+        return {
+            "weights": int(fingerprint(self.parameters)),
+            "tokenizer": self.tokenizer.fingerprint,
+            "template": self.template,
+            "dtype": self.model.config.dtype,
+        }
+
+    def fits(self, prompt: str, new_tokens: int) -> bool:
+        """Whether the model's context holds a prompt and an answer of so many tokens."""
+        context = self.model.config.context
+        return not context or len(self._ids(prompt)) + new_tokens <= context
+
+    def answers(self, prompts: Sequence[str], new_tokens: int) -> list[str]:
+        """Answers of at most `new_tokens` tokens; special tokens are not part of them."""
+        written = models.generate(
+            self.model,
+            self.parameters,
+            [self._ids(prompt) for prompt in prompts],
+            new_tokens=new_tokens,
+            stops=self.tokenizer.stop_ids,
+        )
+        stops = set(self.tokenizer.stop_ids)
+        return [
+            self.tokenizer.decode(itertools.takewhile(lambda token: token not in stops, ids))
+            for ids in written
+        ]
+
+    def _ids(self, prompt: str) -> list[int]:
+        return data.TEMPLATES[self.template](prompt, self.tokenizer)
+
+
+def of_run(workdir: str | os.PathLike[str], name: str, template: str = "") -> Answering:
+    """The model that a finished run ended with.
+
+    Args:
+      workdir: the run's folder.
+      name: what errors call it.
+      template: another one than the run's own.
+
+    Raises:
+      ValueError: no finished run, a template that its tokenizer does not have, or files that are
+        damaged or were changed.
+    """
+    settings = finished.settings_of(workdir, name)
+    tokenizer = pretrained.tokenizer(settings)
+    template = template or settings.data.template
+    data.check_template(template, tokenizer)
+    run = finished.load(workdir, name)
+    model = models.Model(settings.model, settings.lora)
+    return Answering(model, run.parameters, tokenizer, template)
+
+
+def of_model(
+    source: str | os.PathLike[str],
+    adapter: str | os.PathLike[str] | None = None,
+    *,
+    template: str = "",
+    dtype: str = "float32",
+) -> Answering:
+    """A pretrained model, with an adapter or as it is; see `models.load`.
+
+    Args:
+      template: "chat" where the tokenizer has a chat template and "plain" where not, if empty.
+
+    Raises:
+      ValueError: what `models.load` raises, no tokenizer, or a template that it does not have.
+    """
+    tokenizer = checkpoints.Checkpoint.open(checkpoints.locate(source)).tokenizer
+    template = template or ("chat" if tokenizer.chat_template else "plain")
+    data.check_template(template, tokenizer)
+    loaded = models.load(source, dtype, adapter=adapter)
+    return Answering(loaded.model, loaded.parameters, tokenizer, template)
+
+
+def seen_questions(settings: Settings, tasks: Collection[str]) -> frozenset[str]:
+    """The reasoning-gym questions of these tasks that a run's corpus holds, whatever their split.
+
+    Args:
+      settings: of the run.
+      tasks: names.
+    """
+    chosen = settings.data
+    rows = chosen.train + chosen.validation + chosen.test
+    return frozenset(
+        entry["question"]
+        for name, arguments in chosen.task_list
+        if name in tasks
+        for entry in distinct_entries((name, arguments), rows, chosen.seed)
+    )
