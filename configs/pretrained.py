@@ -1,9 +1,14 @@
 """What configs that start from a pretrained model share."""
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.tasks import MATHEMATICS_TASKS
+
+SAMPLES = Path(__file__).parent / "samples"
+# Widths for rows of 512 tokens: what they save is in docs/results/data.md.
+BUCKETS = (128, 192, 256, 320, 384, 448)
 
 # The fields of config.model that are the user's; the checkpoint decides all others.
 _NUMERICS = (
@@ -27,7 +32,7 @@ def published_settings(config: ConfigDict) -> None:
 
     LoRA of rank 16 and alpha 96, 32 of 256 candidates by the LoRA gradients of the last 3 layers,
     scaled to unit norm, rows of 512 tokens, AdamW for 1,024 updates up to a learning rate of 2e-4.
-    It takes 4 anchors a step; with balanced ones, that is one for each of 4 domains.
+    It takes 4 anchors a step; balanced ones have to be as many of every domain.
     """
     config.data.length = 512
     config.lora.update({"rank": 16, "alpha": 96.0})
@@ -54,21 +59,32 @@ def smoke(config: ConfigDict, checkpoint: str) -> None:
     config.evaluation.batch = 16
 
 
-def stand_in(text: str | None, model: str, tiny: str) -> ConfigDict:
-    """The published settings on four domains of reasoning-gym, until the paper's data can be read.
+def published_corpus(
+    text: str | None, source: str, model: str, tiny: str, sample: str
+) -> ConfigDict:
+    """The published settings on one of the paper's corpora.
 
     Args:
-      text: the config's own arguments: smoke, seeds, model.
+      text: the config's own arguments: smoke, compare, seeds, model, path.
+      source: see `DataSettings`.
       model, tiny: the checkpoint, and that of the smoke variant.
+      sample: what of configs/samples/ the smoke variant reads.
     """
-    arguments = common.arguments(text, smoke=False, seeds=1, model="")
+    arguments = common.arguments(text, smoke=False, compare=False, seeds=1, model="", path="")
     config = common.default()
     config.repeats = arguments.seeds
+    if arguments.compare:
+        config.methods.partitionsel = {}
+        config.methods.random = {"selection": {"utility": "random", "rule": "greedy", "swaps": 0}}
     start_from(config, arguments.model or model)
     published_settings(config)
-    config.data.template = "alpaca"
-    config.data.tasks.update(dict(MATHEMATICS_TASKS))
+    config.data.update({"source": source, "path": arguments.path, "template": "alpaca"})
+    config.data.update({"train": 0, "validation": 64, "test": 16, "buckets": BUCKETS})
+    config.selection.anchor_balance = False
     if arguments.smoke:
         smoke(config, arguments.model or tiny)
-        config.data.length = 320  # the tiny model's tokens are bytes
+        config.data.path = arguments.path or str(SAMPLES / sample)
+        config.data.update({"train": 0, "validation": 3, "test": 1})
+        # The tiny model's tokens are bytes.
+        config.data.update({"length": 512, "buckets": (384,)})
     return config

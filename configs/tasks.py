@@ -38,12 +38,3 @@ QUICKSTART_TASKS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("number_sequence", {"max_terms": 6, "max_complexity": 1}),
     ("coin_flip", {"min_trials": 2, "max_trials": 50}),
 )
-
-# Stand-ins for the paper's corpora. With the Alpaca template a row takes up to 320 bytes, or about
-# 110 tokens of a pretrained model.
-MATHEMATICS_TASKS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("chain_sum", {"min_terms": 2, "max_terms": 4, "max_digits": 3}),
-    ("simple_equations", {}),
-    ("fraction_simplification", {}),
-    ("gcd", {}),
-)

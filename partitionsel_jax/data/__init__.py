@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from partitionsel_jax.data.corpus import Corpus, Example, Source, load
+from partitionsel_jax.data.own_anchors import OwnAnchors, read_anchors
 from partitionsel_jax.data.pools import Pools
 from partitionsel_jax.data.prefetching import prefetch
 from partitionsel_jax.data.rows import (
@@ -23,6 +24,8 @@ from partitionsel_jax.data.rows import (
 )
 from partitionsel_jax.data.scoring import score
 from partitionsel_jax.data.shares import MIXES, domain_shares
+from partitionsel_jax.data.sources import KINDS as FILE_KINDS
+from partitionsel_jax.data.sources import Columns
 from partitionsel_jax.data.spoilage import KINDS, spoil
 from partitionsel_jax.data.templates import (
     TEMPLATES,
@@ -41,16 +44,20 @@ from partitionsel_jax.data.tokenizers import (
 
 if TYPE_CHECKING:
     from partitionsel_jax.data.reasoning import ReasoningGym, prepare
+    from partitionsel_jax.data.sources import prepare_files
 
 __all__ = [
+    "FILE_KINDS",
     "KINDS",
     "MIXES",
     "TEMPLATES",
     "ByteTokenizer",
+    "Columns",
     "Corpus",
     "Encoded",
     "EncodedExample",
     "Example",
+    "OwnAnchors",
     "Pools",
     "Prompt",
     "ReasoningGym",
@@ -69,14 +76,14 @@ __all__ = [
     "load_tokenizer",
     "prefetch",
     "prepare",
+    "prepare_files",
+    "read_anchors",
     "response_text",
     "score",
     "spoil",
 ]
 
-FILE_KINDS = ("metamathqa", "mol_instructions", "instructions")
-
-_LAZY = {"ReasoningGym": "reasoning", "prepare": "reasoning"}
+_LAZY = {"ReasoningGym": "reasoning", "prepare": "reasoning", "prepare_files": "sources"}
 
 
 def __getattr__(name: str) -> Any:

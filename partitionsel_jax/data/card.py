@@ -159,9 +159,10 @@ def gather(corpus: Corpus, *, rows: int = 5_000, shown: int = 2, seed: int = 0) 
     Raises:
       ValueError: `rows` or `shown` below 0.
     """
-    for name, value in (("rows", rows), ("shown", shown)):
-        if value < 0:
-            raise ValueError(f"expected {name} of at least 0, got {value}")
+    if rows < 0 or shown < 0:
+        raise ValueError(
+            f"expected rows and shown of at least 0, got {rows} and {shown}; 0 rows stand for all"
+        )
     count = len(corpus.domains)
     sources = {split: getattr(corpus, split) for split in SPLITS}
     chosen = {split: _chosen(source, rows, seed) for split, source in sources.items()}

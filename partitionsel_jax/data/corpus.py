@@ -3,13 +3,14 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from etils import epath
 
 from partitionsel_jax.data import scanning, spoilage
+from partitionsel_jax.data.own_anchors import OwnAnchors
 from partitionsel_jax.data.rows import Rows, encode_batch, laid_out
 from partitionsel_jax.data.scanning import Scan
 from partitionsel_jax.data.streams import generator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 _SPLITS = ("train", "validation", "test")
+_CHUNK = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +99,11 @@ class Source:
             raise IndexError(f"expected indices in 0 .. {len(self) - 1} of {self.name}: {outside}")
         records = scanning.read(self.records, self.positions[chosen])
         return [self._example(*pair) for pair in zip(chosen, records, strict=True)]
+
+    def all_examples(self) -> Iterator[Example]:
+        """Every example in order, of which only a few are in memory at a time."""
+        for start in range(0, len(self), _CHUNK):
+            yield from self.examples(range(start, min(start + _CHUNK, len(self))))
 
     def rows(self, indices: Sequence[int] | np.ndarray) -> Rows:
         """The rows at `indices`, each in 0 .. n-1, in the order given.
@@ -180,7 +187,7 @@ def load(
     spoilt_kind: str = "none",
     spoilt_share: float = 0.0,
     anchor_share: float = 0.5,
-    anchors: Sequence[Mapping[str, Any]] | None = None,
+    anchors: OwnAnchors | None = None,
 ) -> Corpus:
     """Opens a prepared builder as a corpus; scans every record once, and remembers what it found.
 
@@ -197,8 +204,8 @@ def load(
         is too long for its row loses its end.
       anchor_share: part of every validation domain that become anchors, in (0, 1), rounded, and
         at least one row on either side.
-      anchors: records of the user's own (see `sources.read_anchors`) that are the anchors instead;
-        all validation rows are then scored.
+      anchors: of the user's own, from `read_anchors`; all validation rows are then scored, and
+        anchors that ask what a validation or test row asks are left out.
 
     Raises:
       ValueError: an argument out of range, a template that is unknown or that the tokenizer does
@@ -237,7 +244,9 @@ def load(
         validation = _part(validation, "validation", ~is_anchor)
     else:
         largest = max(int(scanned.ids.max()) for scanned in scans.values())
-        numbered = [{**record, "id": largest + 1 + number} for number, record in enumerate(anchors)]
+        scored = (row.question for part in (validation, test) for row in part.all_examples())
+        anchors = anchors.without(scored)
+        numbered = [{**row, "id": largest + 1 + i} for i, row in enumerate(anchors.records)]
         held_out, scans["anchors"] = opened("anchors", _InMemory(numbered))
     return Corpus(
         domains=domains,
@@ -250,7 +259,7 @@ def load(
         left_out={split: scanned.left_out for split, scanned in scans.items()},
         cut={split: scanned.cut for split, scanned in scans.items()},
         fingerprint=_fingerprint(builder, anchors),
-        report=metadata.get("report", {}),
+        report={**metadata.get("report", {}), **({"anchors": anchors.report} if anchors else {})},
     )
 
 
@@ -266,10 +275,10 @@ def _spoilt(train: Source, scanned: Scan, seed: int, kind: str, share: float) ->
     return {row: _shortened(text, train.tokenizer, int(room[row])) for row, text in new.items()}
 
 
-def _fingerprint(builder: Any, anchors: Any) -> str:
+def _fingerprint(builder: Any, anchors: OwnAnchors | None) -> str:
     """Of the builder by its name, which holds a digest of its content, and of the own anchors."""
     name = getattr(builder.info, "full_name", "")
-    content = json.dumps(anchors or [], default=str, sort_keys=True)
+    content = json.dumps(anchors.records if anchors else [], default=str, sort_keys=True)
     return hashlib.sha256(f"{name}\n{content}".encode()).hexdigest()[:16]
 
 

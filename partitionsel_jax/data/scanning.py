@@ -71,8 +71,8 @@ def scan(
     if path.exists():
         with np.load(io.BytesIO(path.read_bytes())) as kept:
             found: dict[str, Any] = {name: kept[name] for name in kept.files}
-        counts = {name: int(found.pop(name)) for name in ("cut", "left_out")}
-        return Scan(**found, **counts)
+        cut, left_out = int(found.pop("cut")), int(found.pop("left_out"))
+        return Scan(**found, cut=cut, left_out=left_out)
     scanned = _scan(records, tokenizer, length, template)
     buffer = io.BytesIO()
     np.savez(buffer, **dataclasses.asdict(scanned))

@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from partitionsel_jax.evaluation import benchmarks, comparing, evaluating
+from partitionsel_jax.evaluation import benchmarks, comparing, evaluating, scoring
 from partitionsel_jax.evaluation.benchmarks import PROCEDURAL, Benchmark, Question
 from partitionsel_jax.evaluation.outputs import SETTINGS, write_json
 from partitionsel_jax.training import answering, finished, workdir
@@ -46,6 +46,8 @@ def evaluate_all(
     """
     target, name = _target(run, model, adapter, output), f"--workdir={os.fspath(run or '')!r}"
     chosen = [benchmarks.named(one) for one in settings.benchmarks]
+    for one in chosen:
+        scoring.check_scorer(one.scorer)
     others = {one.name: _evaluation_of(against, one.name) for one in chosen if against is not None}
     seen = frozenset[str]()
     if run is not None:
@@ -60,10 +62,17 @@ def evaluate_all(
         subject = answering.of_model(
             model, adapter, template=settings.template, dtype=settings.dtype
         )
+    room = {one.name: settings.new_tokens or one.new_tokens for one in chosen}
+    for benchmark, new_tokens in room.items():
+        if not subject.fits("", new_tokens):
+            raise ValueError(
+                f"answers of {new_tokens} tokens to {benchmark} leave no room for a question in "
+                "the model's context: set a smaller --config.new_tokens"
+            )
     identity = subject.identity
     summaries, differences = [], []
     for benchmark, questions, examples in asked:
-        new_tokens = settings.new_tokens or benchmark.new_tokens
+        new_tokens = room[benchmark.name]
         folder = target / benchmark.name
         summaries.append(
             evaluating.evaluate(
@@ -139,9 +148,9 @@ def _table(summaries: Sequence[Mapping[str, Any]]) -> str:
     for summary in summaries:
         for metric, value in summary["metrics"].items():
             interval = f"{value['low']:.4f} to {value['high']:.4f}"
-            rows.append(
-                (summary["benchmark"], f"{summary['n']}", metric, f"{value['mean']:.4f}", interval)
-            )
+            rows.append((*_start(summary, metric), f"{value['mean']:.4f}", interval))
+        for metric, value in summary.get("over_all", {}).items():
+            rows.append((*_start(summary, metric), f"{value:.4f}", "–"))
     notes = [
         f"{summary['benchmark']}: {summary['too_long']} questions did not fit, and count as wrong; "
         f"{summary['dropped_examples']} examples were dropped from prompts"
@@ -149,6 +158,10 @@ def _table(summaries: Sequence[Mapping[str, Any]]) -> str:
         if summary["too_long"] or summary["dropped_examples"]
     ]
     return "\n".join([_aligned(rows), *notes])
+
+
+def _start(summary: Mapping[str, Any], metric: str) -> tuple[str, str, str]:
+    return summary["benchmark"], f"{summary['n']}", metric
 
 
 def _difference_table(comparisons: Sequence[comparing.Comparison]) -> str:

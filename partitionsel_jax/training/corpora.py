@@ -1,6 +1,7 @@
 """The corpus of a run: prepared when it is not yet, and opened as the settings say."""
 
 import dataclasses
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from partitionsel_jax.training import pretrained
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training.data_section import REASONING_GYM, DataSettings
 from partitionsel_jax.training.settings import Settings
+
+_LOG = logging.getLogger(__name__)
 
 # What answers to the questions of each kind of file are judged by.
 _SCORERS = {"metamathqa": "mathematics", "mol_instructions": "molecules", "instructions": "text"}
@@ -74,7 +77,8 @@ def load(settings: Settings) -> data.Corpus:
             columns=data.Columns(**dataclasses.asdict(chosen.columns)),
             domains=chosen.names,
         )
-    return data.load(
+        _check_foreign(settings, anchors.foreign)
+    corpus = data.load(
         prepare(chosen),
         pretrained.tokenizer(settings),
         chosen.length,
@@ -84,6 +88,51 @@ def load(settings: Settings) -> data.Corpus:
         spoilt_share=chosen.spoilt.share,
         anchors=anchors,
     )
+    _tell(corpus, chosen.length)
+    return corpus
+
+
+def _tell(corpus: data.Corpus, length: int) -> None:
+    """Says aloud what of the files is not in the corpus."""
+    report = corpus.report
+    if "read" in report:
+        duplicates = sum(report["duplicates"]["train"].values())
+        bad = sum(reason["rows"] for reason in report["bad"].values())
+        _LOG.info(
+            "corpus  %d training rows in %d domains of %d rows read, %d bad; %d left out because "
+            "validation or test rows nearly ask the same",
+            len(corpus.train),
+            len(corpus.domains),
+            report["read"],
+            bad,
+            duplicates,
+        )
+        for reason, rows in report["bad"].items():
+            places = ", ".join(f"{file} row {number}" for file, number in rows["first"])
+            _LOG.warning("bad rows: %s (%d, first %s)", reason, rows["rows"], places)
+    for what, counts in (
+        ("left out, since their responses do not fit", corpus.left_out),
+        ("with a prompt cut from the left", corpus.cut),
+    ):
+        if any(counts.values()):
+            _LOG.warning("rows %s in data.length=%d: %s", what, length, dict(counts))
+
+
+def _check_foreign(settings: Settings, foreign: int) -> None:
+    """Raises ValueError if something wants to know the domains of anchors that have none here."""
+    chosen = settings.selection
+    wanting = {
+        "selection.anchor_balance=True": chosen.anchor_balance,
+        "selection.anchor_mean='balanced'": chosen.anchor_mean == "balanced",
+        "selection.budgets='curriculum'": chosen.budgets == "curriculum",
+    }
+    asked = [name for name, wants in wanting.items() if wants]
+    if foreign and asked:
+        raise ValueError(
+            f"{foreign} rows of data.anchors_path={settings.data.anchors_path!r} are of none of "
+            f"the domains {', '.join(settings.data.names)}, and {' and '.join(asked)} go by them: "
+            "change that, or give the rows domains"
+        )
 
 
 def scorers(settings: Settings) -> dict[str, evaluation.Scorer]:

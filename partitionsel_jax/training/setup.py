@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import logging
 from typing import Any
 
 import jax
@@ -16,8 +15,6 @@ from partitionsel_jax.training import reference as references
 from partitionsel_jax.training.settings import Settings
 from partitionsel_jax.training.state import TrainState
 from partitionsel_jax.training.step import Step
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,12 +104,6 @@ def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
       ValueError: data or a reference model that do not fit.
     """
     corpus = corpora.load(settings)
-    for what, counts in (
-        ("left out, since they do not fit", corpus.left_out),
-        ("with a prompt cut from the left", corpus.cut),
-    ):
-        if any(counts.values()):
-            _LOG.warning("rows %s in data.length=%d: %s", what, settings.data.length, dict(counts))
     step = Step.create(settings)
     reference = None
     if "reference_losses" in settings.selection.reads:
