@@ -10,7 +10,10 @@ from absl import app, flags
 from experiments import console
 
 _SUITE = flags.DEFINE_string(
-    "suite", None, "What to measure: selection, gradients, step or loading.", required=True
+    "suite",
+    None,
+    "What to measure: selection, gradients, step, loading, data or buckets.",
+    required=True,
 )
 _SIZES = flags.DEFINE_list(
     "sizes",

@@ -6,7 +6,7 @@ import os
 
 from etils import epath
 
-from experiments.suites import gradients, loading, measuring, selection, step
+from experiments.suites import buckets, data, gradients, loading, measuring, selection, step
 from experiments.suites.gradients import chart
 
 SUITES = {
@@ -14,6 +14,8 @@ SUITES = {
     "gradients": gradients.run,
     "step": step.run,
     "loading": loading.run,
+    "data": data.run,
+    "buckets": buckets.run,
 }
 # Suites with a chart: numbers -> PNG, or None where the numbers hold nothing to draw.
 CHARTS = {"gradients": chart.draw}

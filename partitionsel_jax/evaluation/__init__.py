@@ -1,6 +1,8 @@
 """Measures of a trained model."""
 
+from partitionsel_jax.evaluation import molecules, statistics
 from partitionsel_jax.evaluation.accuracy import answer_accuracy
+from partitionsel_jax.evaluation.answers import is_correct
 from partitionsel_jax.evaluation.losses import DomainLosses, domain_losses
 from partitionsel_jax.evaluation.scoring import SCORERS, Scorer, check_scorer, task_scorer
 
@@ -11,5 +13,8 @@ __all__ = [
     "answer_accuracy",
     "check_scorer",
     "domain_losses",
+    "is_correct",
+    "molecules",
+    "statistics",
     "task_scorer",
 ]

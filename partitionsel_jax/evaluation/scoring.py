@@ -34,7 +34,11 @@ SCORERS: Mapping[str, Scorer] = {
     "molecules": _by_molecule,
 }
 
-_PACKAGES = {"text": (), "mathematics": ("math_verify",), "molecules": ("rdkit", "selfies")}
+_PACKAGES = {
+    "text": (),
+    "mathematics": ("math_verify",),
+    "molecules": ("rdkit", "selfies", "rapidfuzz", "sacrebleu"),
+}
 
 
 def check_scorer(name: str) -> Scorer:

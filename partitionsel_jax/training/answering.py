@@ -1,7 +1,6 @@
 """A model that answers in text: what a run has learnt, or a checkpoint, adapted or not."""
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -53,11 +52,7 @@ class Answering:
             new_tokens=new_tokens,
             stops=self.tokenizer.stop_ids,
         )
-        stops = set(self.tokenizer.stop_ids)
-        return [
-            self.tokenizer.decode(itertools.takewhile(lambda token: token not in stops, ids))
-            for ids in written
-        ]
+        return [self.tokenizer.decode(ids) for ids in written]
 
     def _ids(self, prompt: str) -> list[int]:
         return data.TEMPLATES[self.template](prompt, self.tokenizer)

@@ -46,8 +46,8 @@ def evaluate_all(
     """
     target, name = _target(run, model, adapter, output), f"--workdir={os.fspath(run or '')!r}"
     chosen = [benchmarks.named(one) for one in settings.benchmarks]
-    for one in chosen:
-        scoring.check_scorer(one.scorer)
+    for benchmark in chosen:
+        scoring.check_scorer(benchmark.scorer)
     others = {one.name: _evaluation_of(against, one.name) for one in chosen if against is not None}
     seen = frozenset[str]()
     if run is not None:
@@ -63,10 +63,10 @@ def evaluate_all(
             model, adapter, template=settings.template, dtype=settings.dtype
         )
     room = {one.name: settings.new_tokens or one.new_tokens for one in chosen}
-    for benchmark, new_tokens in room.items():
+    for one, new_tokens in room.items():
         if not subject.fits("", new_tokens):
             raise ValueError(
-                f"answers of {new_tokens} tokens to {benchmark} leave no room for a question in "
+                f"answers of {new_tokens} tokens to {one} leave no room for a question in "
                 "the model's context: set a smaller --config.new_tokens"
             )
     identity = subject.identity

@@ -1,0 +1,181 @@
+"""Corpora from files as TFDS builders: array_record, read and written without TensorFlow."""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from partitionsel_jax.data.sources.downloading import locate
+from partitionsel_jax.data.sources.files import content_digest, source_files
+from partitionsel_jax.data.sources.planning import Plan, make_plan, planned_rows, report
+from partitionsel_jax.data.sources.preparing import prepared, quiet
+from partitionsel_jax.data.sources.schemas import Columns, domain_order, schema_of
+from partitionsel_jax.data.sources.splitting import SPLITS, Sizes
+from partitionsel_jax.data.sources.writing import serialise, shard_writers
+
+_TEXTS = ("question", "response", "answer", "messages", "entry")
+
+
+@dataclasses.dataclass(eq=False)
+class FilesConfig(tfds.core.BuilderConfig):
+    """What decides the rows is hashed into the name; the plan is there while they are written."""
+
+    plan: Plan | None = None
+
+
+class FilesBuilder(  # type: ignore[call-arg]
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
+    """Rows of files, with a domain each, in splits that share no question.
+
+    Features: id (unique over all splits: the place among the source's good rows), domain, question,
+    response, answer, messages (JSON of the conversation up to the response, where it is more than
+    the question), entry (JSON of what else was published with the row). `builder.info.metadata` has
+    the names of the "domains" and a "report" of what happened to every row.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    # Nothing is downloaded. Looking for checksums, TFDS would import a package it does not require.
+    url_infos = None
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        """Describes the features."""
+        texts = {name: tfds.features.Text() for name in _TEXTS}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=type(self).__doc__,
+            features=tfds.features.FeaturesDict({"id": np.int64, "domain": np.int64, **texts}),
+            metadata=tfds.core.MetadataDict(),
+        )
+
+    def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[tfds.core.SplitInfo]:
+        """Writes the planned rows, in order, and then what is known of them."""
+        plan = self.builder_config.plan
+        counts = np.zeros((len(SPLITS), len(plan.scan.domains)), np.int64)
+        left_out: collections.Counter[str] = collections.Counter()
+        encode = json.JSONEncoder(ensure_ascii=False).encode
+        with shard_writers(self.data_path, SPLITS) as writers:
+            for split, number, domain, row in planned_rows(plan, left_out):
+                numbers = {"id": number, "domain": domain}
+                texts = {
+                    "question": row.question,
+                    "response": row.response,
+                    "answer": row.answer,
+                    "messages": row.messages,
+                    "entry": encode(row.entry),
+                }
+                writers[split].write(serialise(numbers, texts))
+                counts[split, domain] += 1
+            infos = [
+                writer.finish(self._get_filename_template(split_name=split))
+                for split, writer in zip(SPLITS, writers, strict=True)
+            ]
+        empty = [name for name, rows in zip(plan.scan.domains, counts[0], strict=True) if not rows]
+        if empty:
+            raise ValueError(
+                f"expected training rows of every domain, got none of {', '.join(empty)}: all of "
+                "them are near-duplicates of validation or test rows; ask for fewer of those, or "
+                "leave the domain out"
+            )
+        self.info.metadata["domains"] = list(plan.scan.domains)
+        self.info.metadata["report"] = report(plan, counts, left_out)
+        return infos
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+        """Not asked for: `_generate_splits` writes all splits in one pass."""
+        raise NotImplementedError
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
+        """Not asked for, as `_split_generators`."""
+        raise NotImplementedError
+
+
+class MetaMathQA(FilesBuilder):
+    """MetaMathQA (Yu et al. 2023, arXiv 2309.12284): a domain for every kind of augmentation."""
+
+
+class MolInstructions(FilesBuilder):
+    """Mol-Instructions (Fang et al. 2023, arXiv 2306.08018): what answers with molecules."""
+
+
+class Instructions(FilesBuilder):
+    """Instructions and responses, or conversations, of a user's own files."""
+
+
+BUILDERS = {
+    "metamathqa": MetaMathQA,
+    "mol_instructions": MolInstructions,
+    "instructions": Instructions,
+}
+
+
+def prepare_files(
+    kind: str,
+    path: str | os.PathLike[str],
+    *,
+    validation: int,
+    test: int,
+    train: int = 0,
+    seed: int,
+    directory: str | os.PathLike[str],
+    columns: Columns | None = None,
+    domains: Sequence[str] = (),
+) -> FilesBuilder:
+    """Reads a source of files and writes it as a corpus, unless `directory` has it already.
+
+    The source is read as a stream: memory grows by a few dozen bytes a row and with the validation
+    and test rows. The corpus has a place of its own for every choice of the arguments and every
+    content of the files, so that it is prepared again when they change.
+
+    Args:
+      kind: one of `KINDS`.
+      path: a file or a directory; where nothing is there, a hub's dataset repository as
+        "owner/name"; "" for the one that the kind is published in.
+      validation, test: rows per domain, each of another question.
+      train: at most so many rows per domain; 0 for all the rest.
+      seed: data seed.
+      directory: TFDS data directory; also keeps the digests of the files.
+      columns: of instructions, the names of their columns; the default `Columns()`.
+      domains: those wanted, in order; () for all that the kind has or the rows name. A row of
+        another domain is passed over where the kind has it, else it is a bad row.
+
+    Returns:
+      The builder, ready for `as_data_source` and `load`.
+
+    Raises:
+      ValueError: an unknown kind, domain or column; a source that is not there, damaged, or has
+        more than 1 % bad rows; a domain with fewer questions than its splits need. Nothing is
+        written then.
+    """
+    columns = Columns() if columns is None else columns
+    sizes = Sizes(validation=validation, test=test, train=train)
+    schema = schema_of(kind, columns)
+    chosen = domain_order(kind, schema, domains)
+    root = locate(path, schema.repository, schema.patterns)
+    files = source_files(root, schema.leave_out)
+    content = {
+        "kind": kind,
+        "columns": dataclasses.asdict(columns),
+        "domains": chosen,
+        "sizes": dataclasses.asdict(sizes),
+        "seed": int(seed),
+        "builder": str(FilesBuilder.VERSION),
+        "files": content_digest(files, epath.Path(directory) / "digests"),
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    open_builder = functools.partial(BUILDERS[kind], data_dir=os.fspath(directory))
+    config = FilesConfig(name=digest[:16])
+    with quiet():
+        is_prepared = open_builder(config=config).is_prepared()
+    if not is_prepared:
+        plan = make_plan(files, schema, chosen, sizes, seed)
+        config = dataclasses.replace(config, plan=plan)
+    return prepared(functools.partial(open_builder, config=config))

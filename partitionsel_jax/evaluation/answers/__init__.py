@@ -1,0 +1,11 @@
+"""Answer checking: explicit rules first, math-verify where they leave expressions to compare.
+
+evaluation.is_correct("She sells 9 eggs at $2.\\n#### 18", "16 - 3 - 4 = 9, 9 * 2 = 18\\n#### 18")
+evaluation.is_correct(r"So \\boxed{\\tfrac12}", "0.5", benchmark="math")
+"""
+
+from partitionsel_jax.evaluation.answers.benchmarks import BENCHMARKS, Benchmark
+from partitionsel_jax.evaluation.answers.checking import is_correct
+from partitionsel_jax.evaluation.answers.extraction import final_answer_of
+
+__all__ = ["BENCHMARKS", "Benchmark", "final_answer_of", "is_correct"]

@@ -1,0 +1,228 @@
+"""Whether two tidy answers are the same answer."""
+
+import dataclasses
+import re
+
+from partitionsel_jax.evaluation.answers.benchmarks import Benchmark
+from partitionsel_jax.evaluation.answers.choices import chosen_letter
+from partitionsel_jax.evaluation.answers.equivalence import equivalent
+from partitionsel_jax.evaluation.answers.expressions import factor_count, form
+from partitionsel_jax.evaluation.answers.quantities import (
+    Quantity,
+    only_quantity,
+    quantity,
+    same_quantity,
+)
+from partitionsel_jax.evaluation.answers.several import Several, several
+from partitionsel_jax.evaluation.answers.tidying import untexted
+from partitionsel_jax.evaluation.answers.units import compatible, unit_behind
+
+_MOST_CHARACTERS = 400
+_MOST_SYMBOLIC_PARTS = 4
+_TRUTH = {"true": True, "yes": True, "false": False, "no": False}
+_NOTHING = re.compile(
+    r"(?:there (?:is|are) )?no (?:real )?solutions?|\\emptyset|(?:the )?empty set|\{\s*\}"
+)
+_LETTER = re.compile(r"\(?([A-F])\)?")
+# DeepMind writes 2*x, so that digits and letters without a sign are a number in another base.
+_LITERAL = re.compile(r"-?(?=[0-9]*[a-z])[0-9a-z]+")
+_NAME = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?:\([a-z]\))?|\\[a-z]+")
+_UNIT = re.compile(r"(?:\s*\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?[23]\}?)?|(?:\s+[A-Za-z]{2,})+)$")
+_EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)|\\approx(?![A-Za-z])")
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
+
+
+def same_answer(expected: str, given: str, kind: Benchmark) -> bool:
+    """Compares an answer with the reference; anything that is not surely right is wrong.
+
+    Args:
+      expected: the tidy reference.
+      given: the tidy answer.
+      kind: the benchmark's rules.
+    """
+    if not expected or not given or len(given) > _MOST_CHARACTERS:
+        return False
+    if expected == given:
+        return True
+    parts = several(expected) if kind.lists and _number(expected, kind) is None else None
+    if parts is None:
+        return _same_single(expected, given, kind)
+    found = several(given)
+    if found is None:
+        return kind.symbolic and equivalent(expected, given)
+    return _same_parts(parts, found, kind)
+
+
+def _same_parts(expected: Several, given: Several, kind: Benchmark) -> bool:
+    """Compares part by part, in order for tuples, intervals and lists whose order matters."""
+    count = len(expected.parts)
+    if count != len(given.parts):
+        return False
+    if expected.names and given.names and expected.names != given.names:
+        return False
+    brackets = (given.opening, given.closing)
+    positional = kind.algebra and expected.opening in ("(", "[")
+    if positional and brackets != (expected.opening, expected.closing) and not given.names:
+        return False
+    if kind.algebra and not positional and given.opening == "(":
+        return False
+    pairs = list(zip(expected.parts, given.parts, strict=True))
+    if positional or expected.names or count >= kind.ordered_from:
+        return all(_same_single(part, other, kind) for part, other in pairs)
+    cheap = dataclasses.replace(kind, symbolic=False)
+    wanted, left = _unmatched(list(expected.parts), list(given.parts), cheap)
+    if kind.symbolic and len(wanted) <= _MOST_SYMBOLIC_PARTS:
+        wanted, left = _unmatched(wanted, left, kind)
+    return not wanted
+
+
+def _unmatched(
+    expected: list[str], given: list[str], kind: Benchmark
+) -> tuple[list[str], list[str]]:
+    """What is left of two lists when equal parts are taken out in pairs."""
+    wanted = []
+    for part in expected:
+        match = next((other for other in given if _same_single(part, other, kind)), None)
+        if match is None:
+            wanted.append(part)
+        else:
+            given.remove(match)
+    return wanted, given
+
+
+def _same_single(expected: str, given: str, kind: Benchmark) -> bool:
+    """Compares answers of one part by what the reference is."""
+    if expected == given:
+        return True
+    words = _words(expected)
+    if words in _TRUTH:
+        return _truth(given) is _TRUTH[words]
+    if _NOTHING.fullmatch(untexted(expected).lower()):
+        return _NOTHING.fullmatch(untexted(given).lower()) is not None
+    letter = _LETTER.fullmatch(untexted(expected))
+    if letter:
+        return chosen_letter(given, "ABCDEF") == letter.group(1)
+    literal = kind.lowest_terms and _LITERAL.fullmatch(expected)
+    number = None if literal else _number(expected, kind)
+    if number is not None:
+        other = _given_number(expected, given, kind)
+        return other is not None and same_quantity(
+            number, other, rounded=kind.rounded, reduced=kind.lowest_terms
+        )
+    if not kind.algebra or literal or _is_words(expected):
+        return words == _words(given)
+    return _same_expression(expected, given, kind)
+
+
+def _number(text: str, kind: Benchmark) -> Quantity | None:
+    """The number that a reference is, its name left out."""
+    assigned = _assignment(text)
+    return quantity(assigned[1], algebra=kind.algebra) if assigned else None
+
+
+def _given_number(expected: str, given: str, kind: Benchmark) -> Quantity | None:
+    """The one number that an answer gives where the reference is a number."""
+    assigned, reference = _assignment(given, loose=True), _assignment(expected)
+    if assigned is None or _RELATION.search(untexted(given)):
+        return None
+    if reference and not _names_agree(reference[0], assigned[0]):
+        return None
+    value = assigned[1]
+    found = quantity(value, algebra=kind.algebra)
+    return found or only_quantity(untexted(value), algebra=kind.algebra)
+
+
+def _same_expression(expected: str, given: str, kind: Benchmark) -> bool:
+    """Compares expressions by form and, where the benchmark allows it, by value."""
+    reference, answer = _assignment(expected), _assignment(given)
+    if (reference is None) != (answer is None) and not kind.symbolic:
+        return False
+    if reference and answer:
+        if not _names_agree(reference[0], answer[0]):
+            return False
+        expected, given = reference[1], answer[1]
+    elif (reference or answer) and not ("=" in expected and "=" in given):
+        # An equation answers an equation only.
+        return False
+    (expected, unit), (given, other) = _without_unit(expected), _without_unit(given)
+    if not compatible(unit, other):
+        return False
+    first, second = form(expected), form(given)
+    if first is not None and first == second:
+        return True
+    if not kind.symbolic:
+        return re.sub(r"\s", "", expected) == re.sub(r"\s", "", given)
+    if first is not None:
+        # An equal sum is no answer to a question for factors.
+        factors = factor_count(first)
+        if factors and (second is None or factor_count(second) != factors):
+            return False
+    return equivalent(expected, given)
+
+
+def _assignment(text: str, *, loose: bool = False) -> tuple[str, str] | None:
+    """Parts a name from its value: "x = 5", "5 = x", "f(2) = 3 + 4 = 7".
+
+    Args:
+      text: a tidy answer.
+      loose: sums of names and arithmetic may stand for the name too: "x + y = 5", "2 + 3 = 5".
+
+    Returns:
+      (name, value), the name "" where there is none; None for an equation, "2x = 5".
+    """
+    parts = [part.strip() for part in _EQUALS.split(text)]
+    if len(parts) == 1:
+        return "", text
+    name, value = parts[0], parts[-1]
+    if not name or not value:
+        return None
+    if _NAME.fullmatch(name):
+        return name, value
+    if len(parts) == 2 and _NAME.fullmatch(value) and quantity(name):
+        return value, name
+    return ("", value) if loose and _is_label(name) else None
+
+
+def _is_label(text: str) -> bool:
+    """Whether what stands before an equals sign is a name, a sum of names, or arithmetic."""
+    text = re.sub(r"\\[A-Za-z]+|_\{?\w+\}?|\([^()]*\)", " ", untexted(text))
+    letters = re.search(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])|[0-9][A-Za-z]", text)
+    return not (letters and re.search(r"[0-9^]|^\s*-", text)) and not _RELATION.search(text)
+
+
+def _names_agree(first: str, second: str) -> bool:
+    """Whether two names may be of one value: a name that is left out agrees with any."""
+    return not first or not second or first.replace(" ", "") == second.replace(" ", "")
+
+
+def _without_unit(text: str) -> tuple[str, str]:
+    """An expression and the unit behind it."""
+    found = _UNIT.search(text)
+    unit = unit_behind(found.group(), algebra=True) if found and found.start() else None
+    return (text, "") if found is None or unit is None else (text[: found.start()].strip(), unit)
+
+
+def _is_words(text: str) -> bool:
+    """Whether a reference is words, a time or a date rather than mathematics."""
+    plain = untexted(text)
+    if not re.fullmatch(r"[A-Za-z0-9 :.,'/-]+", plain):
+        return False
+    upright = re.match(r"\\text\s*\{\s*[A-Za-z]", text) is not None
+    return upright or re.search(r"[A-Za-z]{4,}|[0-9]:[0-9]", plain) is not None
+
+
+def _truth(text: str) -> bool | None:
+    """What a yes or no says; None where it says neither or both."""
+    words = _words(text)
+    if words in _TRUTH:
+        return _TRUTH[words]
+    first = words.split(" ")[0]
+    said = {_TRUTH[word] for word in words.split(" ") if word in _TRUTH}
+    return _TRUTH.get(first) if len(said) == 1 and re.match(r"\w+\s*[,.:;]", text) else None
+
+
+def _words(text: str) -> str:
+    """Words without case, articles and punctuation (Rajpurkar et al. 2016, arXiv 1606.05250)."""
+    text = re.sub(r"[.'\"]|(?<=:)\s+|\s+(?=:)", "", untexted(text).casefold())
+    text = re.sub(r"(?<=[0-9])(?=[^\W\d_])", " ", re.sub(r"[^\w:%+-]+", " ", text))
+    return " ".join(re.sub(r"\b(?:a|an|the)\b(?=\s+\S)", " ", text).split())

@@ -1,0 +1,197 @@
+"""Equality of two expressions by math-verify, in a process of its own with a time limit."""
+
+import atexit
+import contextlib
+import functools
+import importlib.util
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+_START_SECONDS = 120.0
+_SECONDS = 5.0
+_MOST_CHARACTERS = 400
+_MOST_DIGITS = 60
+_MOST_NESTED = 20
+# Sums, integrals, limits, products and named operators are questions, not answers.
+_COMMANDS = (
+    "frac sqrt pi infty cup cap in le ge ne pm cdot times sin cos tan sec csc cot arcsin arccos "
+    "arctan log ln exp theta alpha beta gamma delta lambda mu phi omega binom begin end setminus "
+    "emptyset mathbb langle rangle lfloor rfloor lceil rceil mid"
+)
+_READABLE_COMMANDS = frozenset(_COMMANDS.split())
+_CHARACTERS = re.compile(r"[A-Za-z0-9+\-*/^_(){}\[\]|.,=<>!&: \\]+")
+# "1 2" would be read as 3, and the base of 101_2 would be dropped.
+_MISREAD = re.compile(r"[0-9]\s+[0-9]|[0-9]\s*_|[A-Za-z]{4,}")
+_ENVIRONMENTS = re.compile(r"\\(?:begin|end)\s*\{[pbv]?matrix\}")
+
+
+def equivalent(expected: str, given: str, *, seconds: float = _SECONDS) -> bool:
+    """Whether math-verify finds two tidy LaTeX expressions equal.
+
+    Nothing is executed: both go through math-verify's LaTeX grammar only, in a separate process
+    that is ended and replaced when it takes too long. It is shared by all threads.
+
+    Args:
+      expected: the reference.
+      given: the answer.
+      seconds: limit of one comparison.
+
+    Returns:
+      True where they are equal; False where they are not, cannot be read, are too long or nested
+      too deeply, or could not be compared in time and within 2 GiB.
+
+    Raises:
+      ImportError: math-verify is not installed.
+      RuntimeError: the process could not be started, whatever the expressions.
+    """
+    require_math_verify()
+    pair = [_latex(expected), _latex(given)]
+    if not all(map(_readable, pair)):
+        return False
+    return _SERVICE.ask(json.dumps([*pair, seconds]).encode() + b"\n", seconds)
+
+
+@functools.cache
+def require_math_verify() -> None:
+    """Makes sure that expressions can be compared.
+
+    Raises:
+      ImportError: math-verify is not installed.
+    """
+    if importlib.util.find_spec("math_verify") is None:
+        raise ImportError(
+            "checking expressions needs math-verify; install it with "
+            'pip install "partitionsel_jax[evaluation]"'
+        )
+
+
+class _Service:
+    """The worker process, started when first asked and again after it was ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+
+    def ask(self, request: bytes, seconds: float) -> bool:
+        """Sends one request; True for the answer "equal", False for any other or for none.
+
+        Raises:
+          RuntimeError: no worker could be started, whatever the request.
+        """
+        with self._lock:
+            connection = self._connection or self._start()
+            try:
+                connection.settimeout(seconds)
+                connection.sendall(request)
+                reply = connection.recv(1)
+            except OSError:
+                reply = b""
+            except BaseException:
+                # An answer is under way, which the next request would take for its own.
+                self._end()
+                raise
+            if not reply:
+                self._end()
+            return reply == b"1"
+
+    def close(self) -> None:
+        """Ends the worker, if there is one."""
+        with self._lock:
+            self._end()
+
+    def _start(self) -> socket.socket:
+        """Starts the worker and waits until it has imported what it needs."""
+        ours, theirs = socket.socketpair()
+        ours.settimeout(_START_SECONDS)
+        paths = os.pathsep.join(path for path in sys.path if path)
+        try:
+            with theirs:
+                self._connection, self._process = (
+                    ours,
+                    subprocess.Popen(
+                        # -P: the worker's folder must not become a place to import from.
+                        [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))],
+                        stdin=theirs.fileno(),
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        env=os.environ | {"PYTHONPATH": paths},
+                    ),
+                )
+            if ours.recv(1) != b"!":
+                raise EOFError
+        except (OSError, EOFError) as error:
+            self._end()
+            raise RuntimeError(
+                "the process that compares expressions did not start; "
+                f"`{sys.executable} -c 'import math_verify'` may say why"
+            ) from error
+        except BaseException:
+            self._end()
+            raise
+        return ours
+
+    def _end(self) -> None:
+        """Kills the worker and waits for it."""
+        if self._connection is not None:
+            self._connection.close()
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            self._process.wait()
+        self._connection = self._process = None
+
+
+_SERVICE = _Service()
+
+
+def _forget() -> None:
+    """After a fork: the worker is the parent's, whose lock may be held for ever here."""
+    global _SERVICE
+    _SERVICE = _Service()
+
+
+os.register_at_fork(after_in_child=_forget)
+atexit.register(lambda: _SERVICE.close())
+
+
+def _latex(text: str) -> str:
+    """A tidy expression as LaTeX with exact numbers."""
+    text = re.sub(r"(?<![\\A-Za-z])(sqrt|sin|cos|tan|log|ln|exp|pi)(?![A-Za-z])", r"\\\1", text)
+    text = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
+    text = re.sub(r"\^\s*\(([^()]*)\)", r"^{\1}", text)
+    text = re.sub(r"\^\s*(-\s*[0-9A-Za-z]|-?[0-9]+)", r"^{\1}", text)
+    text = text.replace("*", r" \cdot ")
+    return re.sub(r"([0-9]*)\.([0-9]+)", _exact, text)
+
+
+def _exact(decimal: re.Match[str]) -> str:
+    """A decimal as a fraction: math-verify would round it to six digits."""
+    whole, part = decimal.groups()
+    return rf"\frac{{{whole}{part}}}{{1{'0' * len(part)}}}"
+
+
+def _readable(text: str) -> bool:
+    """Whether math-verify may see a text."""
+    if not 0 < len(text) <= _MOST_CHARACTERS or re.search(rf"[0-9]{{{_MOST_DIGITS},}}", text):
+        return False
+    bare = re.sub(r"\\mathbb\s*\{[RQZNC]\}", "", _ENVIRONMENTS.sub("", text))
+    names = re.findall(r"\\([A-Za-z]+)", bare)
+    if not _READABLE_COMMANDS.issuperset(names) or {"begin", "end"} & set(names):
+        return False
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    plain = re.sub(r"\\[A-Za-z]+", " ", bare)
+    return (
+        deepest <= _MOST_NESTED
+        and _CHARACTERS.fullmatch(text) is not None
+        and _MISREAD.search(plain) is None
+    )

@@ -1,0 +1,263 @@
+"""Numbers with their percent sign and unit: how they are written, and when two are the same."""
+
+import dataclasses
+import re
+from fractions import Fraction
+
+from partitionsel_jax.evaluation.answers.number_words import MAGNITUDES, number_in_words
+from partitionsel_jax.evaluation.answers.tidying import matching
+from partitionsel_jax.evaluation.answers.units import compatible, unit_behind
+
+_INTEGER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
+_DECIMAL = rf"(?:{_INTEGER}(?:\.[0-9]+|\.(?![0-9A-Za-z]))?|\.[0-9]+)"
+# The longest notation first: "1 1/2" must not be read as 1, nor "1/2" as 1.
+_NOTATIONS = (
+    r"(?P<whole0>[0-9]+)\s*(?:and\s+)?\\frac\{(?P<top0>[0-9]+)\}\{(?P<bottom0>[0-9]+)\}",
+    r"(?P<whole1>[0-9]+)\s+(?:and\s+)?(?P<top1>[0-9]+)\s*/\s*(?P<bottom1>[0-9]+)(?![0-9.])",
+    rf"\\frac\{{(?P<top2>-?{_INTEGER})\}}\{{(?P<bottom2>-?{_INTEGER})\}}",
+    rf"(?P<top3>{_INTEGER})\s*/\s*(?P<bottom3>{_INTEGER})(?![0-9.])",
+    rf"(?:(?P<mantissa>{_DECIMAL})\s*(?:\\times|\\cdot|\*|x)\s*)?"
+    r"10\s*\^\s*(?:\{\s*(?P<power0>[+-]?[0-9]{1,3})\s*\}|(?P<power1>[+-]?[0-9]{1,3}))(?![0-9])",
+    rf"(?P<digits>{_DECIMAL})[eE](?P<power2>[+-]?[0-9]{{1,3}})(?![0-9A-Za-z])",
+    r"(?P<lead>[0-9]*\.[0-9]*)\\overline\s*\{(?P<period>[0-9]+)\}",
+    rf"(?P<plain>{_DECIMAL})",
+)
+_NUMBER = re.compile(
+    r"(?P<sign>-\s*|\+\s*|(?:negative|minus)\s+)?(?:(?P<currency>(?:US)?\$|Rs\.?|€|£|₹)\s*(?P<late>-\s*)?)?"
+    rf"(?:{'|'.join(_NOTATIONS)})",
+    re.IGNORECASE,
+)
+_PERCENT = re.compile(r"\s*(?:%|per\s?cent(?:age)?(?: points?)?\b)", re.IGNORECASE)
+_MAGNITUDE = re.compile(rf"\s*-?({'|'.join(MAGNITUDES)})s?\b", re.IGNORECASE)
+_AND_A_HALF = re.compile(r"\s+and (?:a|one) half\b", re.IGNORECASE)
+_CURRENCIES = {"€": "euro", "£": "sterling", "₹": "rupee", "rs": "rupee", "rs.": "rupee"}
+_OPERAND_BEFORE = re.compile(
+    r"(?:[\w\\.]|[-+*/^_]\s*|\\times\s*|\\cdot\s*|(?:\bnot|n't)\s+(?:be\s+)?)$", re.IGNORECASE
+)
+_OPERAND_AFTER = re.compile(r"\s*(?:[*^_+]|/\s*[\d(\\])|\{")
+_MINUEND = re.compile(r"(?:[\d)}\]]|(?<![A-Za-z])[A-Za-z])\s*$|\w$")
+_PROSE = re.compile(r"[A-Za-z ,.:;'\"()-]*")
+# In front of a number these deny it, bound it, or compute with it.
+_DENIALS = (
+    "not no never neither nor or than between under over below above plus minus times divided half "
+    "twice double triple dozen hundred thousand million two three four five six seven eight nine "
+    "ten"
+)
+_DENYING = frozenset(_DENIALS.split())
+# No benchmark has numbers of more digits, and their cost grows with the square.
+_MOST_DIGITS = 200
+_FLOAT_DECIMALS = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """A number as it was written.
+
+    Attributes:
+      value: the number in front of a percent sign or a unit.
+      percent: whether a percent sign or word follows.
+      unit: the unit in one spelling, or "" without one.
+      decimals: digits behind the decimal point.
+      fraction: written as a fraction without a whole number before it.
+      reduced: not a fraction, or one in lowest terms that is no integer.
+    """
+
+    value: Fraction
+    percent: bool = False
+    unit: str = ""
+    decimals: int = 0
+    fraction: bool = False
+    reduced: bool = True
+
+
+def quantity(text: str, *, algebra: bool = False) -> Quantity | None:
+    """Reads a tidy text that is one number and nothing else but its unit.
+
+    Args:
+      text: integers, decimals, fractions, mixed numbers, thousands separators, scientific notation,
+        repeating decimals, currency signs, percentages, units, or number words.
+      algebra: a letter behind a number is a variable.
+
+    Returns:
+      The quantity, or None where the text is anything else: an expression, two numbers, a word.
+    """
+    # An exclamation mark is a factorial only where numbers are computed with.
+    text = text.strip() if algebra else text.rstrip("! ").lstrip()
+    while text.startswith("(") and matching(text, 0) == len(text) - 1 and "," not in text:
+        text = text[1:-1].strip()
+    found = _NUMBER.match(text)
+    if found is None:
+        return _in_words(text)
+    return _read(found, text[found.end() :], algebra)
+
+
+def last_quantity(text: str, *, algebra: bool = False) -> str:
+    """The last number in prose, as it is written there with its percent sign; "" without one.
+
+    Where the last number is denied, part of a word, or an operand of an unfinished expression,
+    there is none.
+
+    Args:
+      text: prose.
+      algebra: an exclamation mark behind a number is a factorial.
+    """
+    last = None
+    for found in _NUMBER.finditer(text):
+        last = found
+    if last is None:
+        return ""
+    before, after = text[: last.start()], text[last.end() :]
+    if _OPERAND_BEFORE.search(before) or _OPERAND_AFTER.match(after):
+        return ""
+    if algebra and after.startswith("!"):
+        return ""
+    # The dash of "5-7" and "x - 7" is a range or a subtraction, that of "is -7" a sign.
+    if last.group()[0] in "+-" and _MINUEND.search(before):
+        return ""
+    attached = re.match(r"[A-Za-z]+", after)
+    if attached and unit_behind(attached.group(), algebra=False) is None:
+        return ""
+    percent = _PERCENT.match(after)
+    return last.group() + (percent.group() if percent else "")
+
+
+def only_quantity(text: str, *, algebra: bool = False) -> Quantity | None:
+    """The number of a tidy sentence that has one number only: "She has 18 apples left".
+
+    None where the words before it deny it, bound it, or compute with it: "not 5", "more than 5".
+    """
+    found = list(_NUMBER.finditer(text))
+    if len(found) != 1:
+        return None
+    before = text[: found[0].start()]
+    words = re.findall(r"[a-z']+", before.lower())
+    if (
+        not _PROSE.fullmatch(before)
+        or before[-1:].isalnum()
+        or (words and len(words[-1]) == 1 and words[-1] != "a")
+        or any(word in _DENYING or word.endswith("n't") for word in words)
+    ):
+        return None
+    return quantity(text[found[0].start() :], algebra=algebra)
+
+
+def same_quantity(expected: Quantity, given: Quantity, *, rounded: bool, reduced: bool) -> bool:
+    """Whether two quantities are the same answer.
+
+    * Numbers are compared exactly, however they are written: 0.5 = 1/2, 18 = 18.00.
+    * Units that are both given must agree; a unit that one of them leaves out does not count.
+    * A percentage p % against a plain number x: x = p / 100 where x is written as a fraction or
+      lies between -1 and 1, and x = p otherwise, the sign then being a unit: 50 % = 0.5 = 1/2 = 50,
+      but not 0.5 % = 0.5 and not 5000 % = 50.
+    * A reference with six decimals or more is the print of a float: a fraction, or a decimal with
+      six digits or more, may differ by one in the last digit of the shorter of both. With
+      `rounded`, a reference of two decimals or more is met by a number with more digits that rounds
+      to it.
+    * With `reduced`, references are exact and a fraction must be in lowest terms.
+
+    Args:
+      expected: the reference.
+      given: the answer.
+      rounded: as above.
+      reduced: as above.
+    """
+    if not compatible(expected.unit, given.unit) or (reduced and not given.reduced):
+        return False
+    if expected.percent == given.percent:
+        return expected.value == given.value or (
+            not reduced and _rounds_to(expected, given, 2 if rounded else _FLOAT_DECIMALS)
+        )
+    percentage, plain = (expected, given) if expected.percent else (given, expected)
+    if plain.fraction or abs(plain.value) < 1:
+        return plain.value == percentage.value / 100
+    return plain.value == percentage.value
+
+
+def _rounds_to(expected: Quantity, given: Quantity, decimals: int) -> bool:
+    """Whether an inexact reference of at least that many decimals stands for a number."""
+    places, error = expected.decimals, abs(given.value - expected.value)
+    # Of an integer nothing was rounded, and of a tiny number too much.
+    if expected.value.denominator == 1 or abs(expected.value) * 10**places < 10:
+        return False
+    if places >= _FLOAT_DECIMALS and (given.fraction or given.decimals >= _FLOAT_DECIMALS):
+        shorter = places if given.fraction else min(places, given.decimals)
+        return error * 10**shorter <= 1
+    more_digits = (given.value * 10**places).denominator != 1
+    return places >= decimals and more_digits and error * 10**places <= Fraction(1, 2)
+
+
+def _read(found: re.Match[str], rest: str, algebra: bool) -> Quantity | None:
+    """The quantity of a number and of what follows it."""
+    if sum(character.isdigit() for character in found.group()) > _MOST_DIGITS:
+        return None
+    groups = {name: value for name, value in found.groupdict().items() if value is not None}
+    top = next((groups[name] for name in groups if name.startswith("top")), None)
+    whole = next((groups[name] for name in groups if name.startswith("whole")), None)
+    decimals, reduced = 0, True
+    if top is not None:
+        bottom = next(groups[name] for name in groups if name.startswith("bottom"))
+        numerator, denominator = int(_digits(top)), int(_digits(bottom))
+        if denominator == 0 or (whole is not None and numerator < 0):
+            return None
+        value = Fraction(numerator, denominator)
+        reduced = value.denominator == denominator != 1
+        value += int(whole or 0)
+    elif "period" in groups:
+        lead, period = groups["lead"], groups["period"]
+        places = len(lead.partition(".")[2])
+        repeating = Fraction(int(period), 10 ** len(period) - 1)
+        value = _decimal(lead + "0") + repeating / 10**places
+    else:
+        digits = groups.get("plain") or groups.get("digits") or groups.get("mantissa") or "1"
+        power = int(next((groups[name] for name in groups if name.startswith("power")), "0"))
+        value = _decimal(digits) * Fraction(10) ** power
+        decimals = len(digits.partition(".")[2]) if power == 0 else 0
+    half = _AND_A_HALF.match(rest)
+    if half:
+        value, rest = value + Fraction(1, 2), rest[half.end() :]
+    magnitude = _MAGNITUDE.match(rest)
+    if magnitude:
+        value, rest = value * MAGNITUDES[magnitude.group(1).lower()], rest[magnitude.end() :]
+        decimals = 0
+    percent = _PERCENT.match(rest)
+    unit = unit_behind(rest[percent.end() :] if percent else rest, algebra)
+    if unit is None or (percent and unit):
+        return None
+    negative = groups.get("sign", "+")[0] in "-nNmM"
+    if "late" in groups:
+        negative = not negative
+    return Quantity(
+        value=-value if negative else value,
+        percent=percent is not None,
+        unit=_CURRENCIES.get(groups.get("currency", "").lower(), unit),
+        decimals=decimals,
+        fraction=top is not None and whole is None,
+        reduced=reduced,
+    )
+
+
+def _in_words(text: str) -> Quantity | None:
+    """The quantity of a number in words and of what follows it."""
+    found = number_in_words(text)
+    if found is None:
+        return None
+    value, rest = found
+    half = _AND_A_HALF.match(rest)
+    if half and value.denominator == 1:
+        value, rest = value + Fraction(1, 2), rest[half.end() :]
+    percent = _PERCENT.match(rest)
+    unit = unit_behind(rest[percent.end() :] if percent else rest, algebra=False)
+    if unit is None or (percent and unit):
+        return None
+    return Quantity(value, percent=percent is not None, unit=unit, fraction=value.denominator != 1)
+
+
+def _digits(text: str) -> str:
+    """A number without thousands separators."""
+    return text.replace(",", "")
+
+
+def _decimal(text: str) -> Fraction:
+    """The value of digits with an optional decimal point."""
+    whole, _, part = _digits(text).partition(".")
+    return Fraction(int(whole + part or "0"), 10 ** len(part))

@@ -1,0 +1,193 @@
+"""A model on a benchmark: every output saved and judged, going on where a stopped one ended."""
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from partitionsel_jax.evaluation import statistics
+from partitionsel_jax.evaluation.benchmarks import Benchmark, Examples, Question, digest
+from partitionsel_jax.evaluation.benchmarks.few_shot import Prompt, make_prompt, own_answer
+from partitionsel_jax.evaluation.outputs import (
+    OUTPUTS,
+    SUMMARY,
+    Outputs,
+    claim,
+    write_json,
+)
+
+_LOG = logging.getLogger(__name__)
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """A question that is still to be answered."""
+
+    question: Question
+    prompt: Prompt
+
+
+def evaluate(
+    generate: Callable[[list[str]], Sequence[str]],
+    questions: Sequence[Question],
+    benchmark: Benchmark,
+    folder: epath.PathLike,
+    *,
+    settings: Mapping[str, Any],
+    examples: Examples | None = None,
+    fits: Callable[[str], bool] = lambda prompt: True,
+    batch: int = 16,
+) -> dict[str, Any]:
+    """Answers and judges the questions, and writes outputs and summary into a folder.
+
+    Guarantees:
+      * every question counts: one whose prompt does not fit even without examples is answered by
+        nothing, judged as that, and counted as `too_long`;
+      * what a killed evaluation had judged is not answered again, and a line that it left half
+        written is dropped;
+      * a folder holds one evaluation: other settings, other questions and other examples are
+        refused;
+      * prompts that are alike in length come together, the longest first, so that few shapes are
+        compiled and memory that does not suffice is found out at once.
+
+    Args:
+      generate: at most `batch` prompts -> as many outputs.
+      questions: of the benchmark.
+      folder: made when missing: settings.json, outputs.jsonl (a line per question as batches are
+        done) and summary.json.
+      settings: what else decides the outputs: the model's identity, the template, new tokens.
+      examples: what few-shot prompts show; None for none.
+      fits: whether a prompt leaves room for an answer; examples are dropped until it does.
+      batch: prompts per call.
+
+    Returns:
+      What summary.json holds: benchmark, primary, n, too_long, dropped_examples, metrics (name ->
+      mean, low, high: 95 % interval), over_all where the benchmark has metrics that are no means,
+      and, where there are several groups, n and metrics of each.
+
+    Raises:
+      ValueError: no question, a folder with other settings, or outputs that are not one text for
+        each prompt.
+    """
+    if not questions:
+        raise ValueError(f"no question of {benchmark.name} to answer: pass at least one")
+    examples = examples or Examples()
+    folder = epath.Path(folder)
+    whole = {
+        "benchmark": benchmark.name,
+        "questions": digest(questions),
+        "few_shot": examples.count,
+        "examples": digest(example for pool in examples.pools.values() for example in pool),
+        **settings,
+    }
+    claim(folder, whole)
+    with contextlib.closing(Outputs(folder / OUTPUTS, {q.id for q in questions})) as outputs:
+        left = [question for question in questions if question.id not in outputs.rows]
+        if len(left) < len(questions):
+            _LOG.info("%s: %d are answered already", benchmark.name, len(questions) - len(left))
+        tasks = [_Task(question, make_prompt(question, examples, fits)) for question in left]
+        progress = _Progress(benchmark, len(questions), outputs)
+        for task in tasks:
+            if not task.prompt.fits:
+                outputs.append(_row(task, "", benchmark, examples))
+        asked = sorted((task for task in tasks if task.prompt.fits), key=_length, reverse=True)
+        for start in range(0, len(asked), batch):
+            piece = asked[start : start + batch]
+            written = _texts(generate([task.prompt.text for task in piece]), len(piece))
+            for task, output in zip(piece, written, strict=True):
+                outputs.append(_row(task, output, benchmark, examples))
+            outputs.flush()
+            progress.show()
+        rows = [outputs.rows[question.id] for question in questions]
+    summary = summarise(rows, benchmark)
+    write_json(folder / SUMMARY, summary)
+    return summary
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], benchmark: Benchmark) -> dict[str, Any]:
+    """Means with 95 % intervals over all outputs, and over those of each group; see `evaluate`."""
+    summary: dict[str, Any] = {
+        "benchmark": benchmark.name,
+        "primary": benchmark.primary,
+        "n": len(rows),
+        "too_long": sum(row["too_long"] for row in rows),
+        "dropped_examples": sum(row["dropped_examples"] for row in rows),
+        "metrics": _metrics(rows),
+    }
+    if benchmark.over_all is not None:
+        summary["over_all"] = benchmark.over_all(rows)
+    groups = sorted({row["group"] for row in rows})
+    if len(groups) > 1:
+        parts = {name: [row for row in rows if row["group"] == name] for name in groups}
+        summary["groups"] = {
+            name: {"n": len(part), "metrics": _metrics(part)} for name, part in parts.items()
+        }
+    return summary
+
+
+def _metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    found = {}
+    for name in rows[0]["scores"]:
+        interval = statistics.mean_interval([row["scores"][name] for row in rows])
+        found[name] = {"mean": interval.mean, "low": interval.low, "high": interval.high}
+    return found
+
+
+def _length(task: _Task) -> int:
+    return len(task.prompt.text)
+
+
+def _texts(outputs: Sequence[str], count: int) -> list[str]:
+    texts = list(outputs)
+    if len(texts) != count or not all(isinstance(text, str) for text in texts):
+        raise ValueError(
+            f"expected {count} texts for as many prompts, got {len(texts)} of "
+            f"{sorted({type(text).__name__ for text in texts})}; repair the generate function"
+        )
+    return texts
+
+
+def _row(task: _Task, output: str, benchmark: Benchmark, examples: Examples) -> dict[str, Any]:
+    question, prompt = task.question, task.prompt
+    judgement = benchmark.judge(own_answer(output, examples), question)
+    return {
+        "id": question.id,
+        "group": question.group,
+        "prompt": prompt.text,
+        "output": output,
+        "answer": judgement.answer,
+        "reference": question.reference,
+        "scores": dict(judgement.scores),
+        "too_long": not prompt.fits,
+        "dropped_examples": prompt.dropped,
+    }
+
+
+class _Progress:
+    """A line every few seconds: how many are answered, how well, how fast, and when it will end."""
+
+    def __init__(self, benchmark: Benchmark, total: int, outputs: Outputs):
+        self._benchmark, self._total, self._outputs = benchmark, total, outputs
+        self._before, self._start = len(outputs.rows), time.monotonic()
+        self._shown = self._start
+
+    def show(self) -> None:
+        now, done = time.monotonic(), len(self._outputs.rows)
+        if done < self._total and now - self._shown < _SECONDS_BETWEEN_LINES:
+            return
+        self._shown = now
+        primary = self._benchmark.primary
+        mean = np.mean([row["scores"][primary] for row in self._outputs.rows.values()])
+        pace = (done - self._before) / max(now - self._start, 1e-9)
+        seconds = int((self._total - done) / pace)
+        _LOG.info(
+            "%s  %d/%d  %s %.3f  %.1f questions/s  ETA %d:%02d",
+            *(self._benchmark.name, done, self._total, primary, mean, pace),
+            *divmod(seconds, 60),
+        )

@@ -1,0 +1,233 @@
+"""What can be said of a metric from finitely many questions: intervals and paired tests."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+Values = Sequence[float] | np.ndarray
+
+# Draws held at once.
+_CHUNK = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A mean and where it may lie.
+
+    Attributes:
+      mean: of the values.
+      low, high: the ends of the interval.
+      confidence: how often such intervals hold the true mean.
+      count: n, the number of values.
+    """
+
+    mean: float
+    low: float
+    high: float
+    confidence: float
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedBootstrap:
+    """How far two means over the same questions are apart.
+
+    Attributes:
+      difference: mean(a) - mean(b).
+      low, high: its interval.
+      p_value: two-sided, of no difference.
+      confidence: of the interval.
+      count: n, the number of pairs.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    confidence: float
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class McNemar:
+    """How often two systems are right on the same questions.
+
+    Attributes:
+      both, only_a, only_b, neither: numbers of questions; they add up to all of them.
+      p_value: two-sided, of `only_a` and `only_b` being equally likely.
+    """
+
+    both: int
+    only_a: int
+    only_b: int
+    neither: int
+    p_value: float
+
+
+def mean_interval(
+    values: Values, confidence: float = 0.95, *, samples: int = 10_000, seed: int = 0
+) -> Interval:
+    """The mean with an interval: Wilson's where all values are 0 or 1, else by the bootstrap.
+
+    Of one value that is not 0 or 1, and of values that are all the same, the bootstrap knows no
+    spread: both ends are the value itself. Below some twenty values its intervals are too short.
+
+    Args:
+      values: float[n], one per question; n >= 1.
+      confidence: in (0, 1).
+      samples: resamples of the bootstrap (percentile).
+      seed: of the resamples; the result is a function of the arguments.
+
+    Raises:
+      ValueError: no value, one that is not finite, or an argument out of range.
+
+    Sources: Wilson (1927), "Probable inference, the law of succession, and statistical inference";
+    Efron and Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13.
+    """
+    array = _checked(values, "values")
+    _check_sampling(confidence, samples)
+    mean = float(array.mean())
+    if _is_binary(array):
+        low, high = _wilson(int(array.sum()), len(array), confidence)
+    else:
+        low, high = _percentiles(_resampled_means(array, samples, seed), confidence)
+    return Interval(mean, low, high, confidence, len(array))
+
+
+def paired_bootstrap(
+    a: Values, b: Values, *, samples: int = 10_000, seed: int = 0, confidence: float = 0.95
+) -> PairedBootstrap:
+    """Whether two systems differ in their means over the same questions.
+
+    The p-value agrees with the percentile interval: twice the share of resampled differences on the
+    far side of zero, counted as (1 + number) / (1 + samples). It is never below 2^(1 - n), the
+    least that n signs can show, so that one pair shows nothing.
+
+    Args:
+      a, b: float[n], the values of each system, question by question; n >= 1.
+      samples: resamples of the questions.
+      seed: of the resamples; the result is a function of the arguments.
+      confidence: of the interval, in (0, 1).
+
+    Raises:
+      ValueError: no value, one that is not finite, lengths that disagree, or an argument out of
+        range.
+
+    Source: Koehn (2004), "Statistical Significance Tests for Machine Translation Evaluation".
+    """
+    first, second = _checked_pair(a, b)
+    _check_sampling(confidence, samples)
+    differences = first - second
+    means = _resampled_means(differences, samples, seed)
+    low, high = _percentiles(means, confidence)
+    fewer = min(np.count_nonzero(means <= 0.0), np.count_nonzero(means >= 0.0))
+    p_value = max(2.0 * (1 + fewer) / (1 + samples), 2.0 ** (1 - len(differences)))
+    return PairedBootstrap(
+        float(differences.mean()), low, high, min(p_value, 1.0), confidence, len(differences)
+    )
+
+
+def mcnemar(a: Values, b: Values) -> McNemar:
+    """McNemar's exact test of two systems that are right (1) or wrong (0) on the same questions.
+
+    Args:
+      a, b: n values of 0 and 1 (or of bool), question by question; n >= 1.
+
+    Raises:
+      ValueError: no value, one that is neither 0 nor 1, or lengths that disagree.
+
+    Source: McNemar (1947); the exact p-value is that of a fair coin for the questions on which the
+    two disagree, and 1 where there are none.
+    """
+    first, second = _checked_pair(a, b)
+    for name, array in (("a", first), ("b", second)):
+        if not _is_binary(array):
+            other = array[(array != 0.0) & (array != 1.0)][0]
+            raise ValueError(
+                f"expected {name} to hold 0 and 1 alone, got {other}; compare other values with "
+                "paired_bootstrap"
+            )
+    is_a, is_b = first == 1.0, second == 1.0
+    both, only_a, only_b, neither = (
+        int(np.count_nonzero(cell))
+        for cell in (is_a & is_b, is_a & ~is_b, ~is_a & is_b, ~is_a & ~is_b)
+    )
+    return McNemar(both, only_a, only_b, neither, _sign_test(only_a, only_b))
+
+
+def _wilson(ones: int, count: int, confidence: float) -> tuple[float, float]:
+    """The score interval of a share; its ends stay in [0, 1], and reach them at 0 and n ones."""
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share, spread = ones / count, z * z / count
+    centre = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
+    low = 0.0 if ones == 0 else centre - half
+    high = 1.0 if ones == count else centre + half
+    return low, high
+
+
+def _resampled_means(values: np.ndarray, samples: int, seed: int) -> np.ndarray:
+    """f64[samples], the means of resamples with replacement."""
+    generator = np.random.default_rng(seed)
+    count = len(values)
+    rows = max(1, _CHUNK // count)
+    means = [
+        values[generator.integers(count, size=(min(rows, samples - start), count))].mean(axis=1)
+        for start in range(0, samples, rows)
+    ]
+    return np.concatenate(means)
+
+
+def _percentiles(means: np.ndarray, confidence: float) -> tuple[float, float]:
+    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return float(low), float(high)
+
+
+def _sign_test(first: int, second: int) -> float:
+    """P(a fair coin's n = first + second throws are at least as uneven), in whole numbers."""
+    throws = first + second
+    term, tail = 1, 0
+    for heads in range(min(first, second) + 1):
+        tail += term
+        term = term * (throws - heads) // (heads + 1)
+    return min(1.0, 2 * tail / 2**throws)
+
+
+def _is_binary(values: np.ndarray) -> bool:
+    return bool(((values == 0.0) | (values == 1.0)).all())
+
+
+def _checked_pair(a: Values, b: Values) -> tuple[np.ndarray, np.ndarray]:
+    first, second = _checked(a, "a"), _checked(b, "b")
+    if len(first) != len(second):
+        raise ValueError(
+            f"expected a and b of one length, got {len(first)} and {len(second)} values; pair them "
+            "question by question"
+        )
+    return first, second
+
+
+def _checked(values: Values, name: str) -> np.ndarray:
+    array = np.asarray(values, np.float64)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(
+            f"expected {name} to be at least one number in a row, got the shape {array.shape}; "
+            "evaluate at least one question"
+        )
+    if not np.isfinite(array).all():
+        worst = int(np.argmin(np.isfinite(array)))
+        raise ValueError(
+            f"expected finite numbers in {name}, got {array[worst]} at {worst}; a mean of the rest "
+            "would hide that question"
+        )
+    return array
+
+
+def _check_sampling(confidence: float, samples: int) -> None:
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"expected a confidence in (0, 1), got {confidence}; 0.95 is usual")
+    if samples < 1:
+        raise ValueError(f"expected at least 1 resample, got {samples}; 10,000 is usual")

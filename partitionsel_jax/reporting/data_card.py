@@ -1,0 +1,310 @@
+"""A data card as text for a terminal, and as one page that needs nothing else."""
+
+import dataclasses
+import os
+import textwrap
+import unicodedata
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import TextIO
+
+from partitionsel_jax.data.card import SPLITS, Card, Lengths, Piece, ShownRow
+from partitionsel_jax.reporting import labels, page
+from partitionsel_jax.reporting.tables import NOTHING
+
+_BAR, _COLUMNS = 40, 100
+_SHOWN = "Some training rows"
+_DIM, _COLOUR, _FRAME, _PLAIN = "\x1b[2m", "\x1b[36m", "\x1b[7m", "\x1b[0m"
+_STYLE = """
+.row{white-space:pre-wrap;overflow-wrap:anywhere;margin:.4rem 0 1.4rem;padding:.6rem .8rem;
+border:1px solid var(--grid);border-radius:4px;
+font:.85rem/1.6 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
+.prompt{color:var(--muted)}
+.learnt{color:var(--ink);border-bottom:2px solid var(--blue)}
+.marker{border:1px solid var(--grid);border-radius:3px;padding:0 .25rem;font-size:.8em}
+.learnt.marker{border-color:var(--blue)}
+.bars td:last-child{width:100%;min-width:6rem;vertical-align:middle}
+.bars td:first-child{min-width:0;white-space:nowrap}
+.bar{display:block;height:.8rem;border-radius:2px;background:var(--blue)}
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """A table of the card.
+
+    Attributes:
+      heading: above it.
+      note: what its numbers were counted on.
+      columns: their headings.
+      lines: their cells.
+      bars: a length in [0, 1] for each line, for a chart; empty for none.
+    """
+
+    heading: str
+    note: str
+    columns: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    bars: Sequence[float] = ()
+
+
+def wants_colours(stream: TextIO) -> bool:
+    """Whether text for a stream may hold ANSI colours: a terminal, without NO_COLOR.
+
+    Source: https://no-color.org.
+    """
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def as_text(card: Card, *, colours: bool) -> str:
+    """The card for a terminal.
+
+    Args:
+      card: as `card.gather` makes it.
+      colours: whether the loss mask is shown by colours (prompt dim, response in colour, tokens
+        without text inverted); otherwise what is learnt stands between ⟦ and ⟧.
+    """
+    parts = [_title(card), ""]
+    for table in _tables(card):
+        lines = [table.columns, *table.lines]
+        if table.bars:
+            full = ["", *("█" * round(_BAR * bar) for bar in table.bars)]
+            lines = [[*line, bar] for line, bar in zip(lines, full, strict=True)]
+        parts += [table.heading, *textwrap.wrap(table.note, _COLUMNS), _aligned(lines), ""]
+    parts += [_SHOWN, _legend(colours), ""]
+    for row in card.shown:
+        parts += [_caption(row), _row_text(row, colours), ""]
+    return "\n".join(parts)
+
+
+def as_html(card: Card) -> str:
+    """The card as a whole document, for desk and phone, light and dark."""
+    title = escape(_title(card))
+    parts = [f"<h1>{title}</h1>"]
+    for table in _tables(card):
+        lines = [[escape(_printable(cell)) for cell in line] for line in table.lines]
+        columns = [escape(column) for column in table.columns]
+        if table.bars:
+            columns.append("")
+            for line, bar in zip(lines, table.bars, strict=True):
+                line.append(f'<span class="bar" style="width:{100 * bar:.1f}%"></span>')
+        note = f'<p class="facts">{escape(table.note)}</p>' if table.note else ""
+        body = page._table(columns, lines)
+        parts += [
+            f"<h2>{escape(table.heading)}</h2>{note}",
+            f'<div class="bars">{body}</div>' if table.bars else body,
+        ]
+    parts.append(
+        f'<h2>{_SHOWN}</h2><p class="facts">'
+        '<span class="prompt">Grey: prompt, without a loss.</span> '
+        '<span class="learnt">Underlined: learnt.</span> '
+        '<span class="marker">Framed</span>: tokens without text.</p>'
+    )
+    for row in card.shown:
+        spans = "".join(map(_span, row.pieces))
+        parts.append(f'<p>{escape(_caption(row))}</p>\n<div class="row">{spans}</div>')
+    return _document(title, "\n".join(parts))
+
+
+def _document(title: str, body: str) -> str:
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{title}</title>\n<style>{page._colours()}{page._STYLE}{_STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _title(card: Card) -> str:
+    total = sum(card.rows["train"])
+    return (
+        f"Data: {total:,} training rows of at most {card.length} tokens, "
+        f"{len(card.domains)} domain{'' if len(card.domains) == 1 else 's'}, "
+        f"template {card.template}"
+    )
+
+
+def _tables(card: Card) -> list[_Table]:
+    makers: list[Callable[[Card], _Table]] = [
+        _rows_per_split,
+        _histogram,
+        _lengths_per_domain,
+        _repeats,
+        _left_out,
+        *([_report] if card.report else []),
+    ]
+    return [make(card) for make in makers]
+
+
+def _rows_per_split(card: Card) -> _Table:
+    counts = [[card.rows[split][i] for split in SPLITS] for i in range(len(card.domains))]
+    lines = [
+        (name, *(f"{count:,}" for count in line))
+        for name, line in zip(card.domains, counts, strict=True)
+    ]
+    total = ("all", *(f"{sum(card.rows[split]):,}" for split in SPLITS))
+    spoilt = card.spoilt / max(sum(card.rows["train"]), 1)
+    note = f"{card.spoilt:,} of the training rows ({_percent(spoilt)}) are spoilt on purpose."
+    return _Table(
+        "Rows of each split",
+        note if card.spoilt else "",
+        ("domain", *SPLITS),
+        _with_total(lines, total),
+    )
+
+
+def _histogram(card: Card) -> _Table:
+    most = max(part.rows for part in card.histogram)
+    return _Table(
+        "Tokens of a row",
+        f"{_read(card, 'train')} Prompt, response and closing token; padding left out.",
+        ("tokens", "rows"),
+        [(f"{part.first}–{part.last}", f"{part.rows:,}") for part in card.histogram],
+        [part.rows / max(most, 1) for part in card.histogram],
+    )
+
+
+def _lengths_per_domain(card: Card) -> _Table:
+    lines = [
+        _lengths_line(name, part) for name, part in zip(card.domains, card.lengths, strict=True)
+    ]
+    return _Table(
+        "Tokens that are learnt",
+        f"{_read(card, 'train')} Label share: tokens with a loss, of all that are no padding.",
+        ("domain", "rows read", "tokens, mean", "longest", "learnt, mean", "label share"),
+        _with_total(lines, _lengths_line("all", card.total)),
+    )
+
+
+def _lengths_line(name: str, part: Lengths) -> tuple[str, ...]:
+    if not part.rows:
+        return (name, "0", *[NOTHING] * 4)
+    return (
+        name,
+        f"{part.rows:,}",
+        f"{part.tokens / part.rows:.1f}",
+        f"{part.longest:,}",
+        f"{part.learnt / part.rows:.1f}",
+        _percent(part.label_share),
+    )
+
+
+def _repeats(card: Card) -> _Table:
+    partial = [split for split in SPLITS if card.read[split] < sum(card.rows[split])]
+    notes = ["Rows whose text stands in another row too, white space and case aside."]
+    notes += [_read(card, split) for split in partial]
+    if partial:
+        notes.append("Rows that were not read may hold more.")
+    lines = [
+        (
+            _between(part.splits),
+            f"{part.rows:,}",
+            *(f"{count:,}" for count in (part.prompts, part.responses, part.both)),
+        )
+        for part in card.repeats
+    ]
+    return _Table(
+        "Duplicates",
+        " ".join(notes),
+        ("rows", "read", "same prompt", "same response", "both"),
+        lines,
+    )
+
+
+def _between(splits: Sequence[str]) -> str:
+    first, *second = splits
+    return f"{second[0]}, also in {first}" if second else f"within {first}"
+
+
+def _left_out(card: Card) -> _Table:
+    return _Table(
+        "Left out or cut",
+        "",
+        ("split", f"left out: over {card.length} tokens", "prompt cut from the left"),
+        [(split, f"{card.left_out[split]:,}", f"{card.cut[split]:,}") for split in card.left_out],
+    )
+
+
+def _report(card: Card) -> _Table:
+    """What reading the files counted; a list is one cell."""
+    lines = [(key.replace(".", " · "), _cell(value)) for key, value in labels.flatten(card.report)]
+    return _Table("When the files were read", "", ("what", "count"), lines)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(" ".join(map(str, v)) if isinstance(v, list) else str(v) for v in value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _with_total(lines: Sequence[Sequence[str]], total: Sequence[str]) -> list[Sequence[str]]:
+    return [*lines, total] if len(lines) > 1 else list(lines)
+
+
+def _read(card: Card, split: str) -> str:
+    read, total = card.read[split], sum(card.rows[split])
+    if read == total:
+        return f"All {total:,} rows of {split}."
+    return f"{read:,} rows of {split} at random, of {total:,}."
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    lines = [[_printable(cell, kept="") for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _legend(colours: bool) -> str:
+    if not colours:
+        return "What is learnt stands between ⟦ and ⟧, tokens without text between ⟨ and ⟩."
+    marker = f"{_FRAME}inverted{_PLAIN}"
+    return f"{_DIM}Prompt{_PLAIN}, {_COLOUR}learnt{_PLAIN}, {marker}: tokens without text."
+
+
+def _caption(row: ShownRow) -> str:
+    spoilt = ", spoilt" if row.spoilt else ""
+    domain = _printable(row.domain, kept="")
+    return f"{domain}, id {row.id}: {row.tokens} tokens, {row.learnt} of them learnt{spoilt}"
+
+
+def _row_text(row: ShownRow, colours: bool) -> str:
+    if colours:
+        return "".join(map(_coloured, row.pieces))
+    text, is_learnt = "", False
+    for piece in row.pieces:
+        if piece.is_learnt != is_learnt:
+            text += "⟦" if piece.is_learnt else "⟧"
+            is_learnt = piece.is_learnt
+        text += f"⟨{piece.text}⟩" if piece.is_marker else _printable(piece.text)
+    return text + ("⟧" if is_learnt else "")
+
+
+def _coloured(piece: Piece) -> str:
+    colour = _COLOUR if piece.is_learnt else _DIM
+    if piece.is_marker:
+        return f"{colour}{_FRAME}{piece.text}{_PLAIN}"
+    return f"{colour}{_printable(piece.text)}{_PLAIN}"
+
+
+def _span(piece: Piece) -> str:
+    name = "learnt" if piece.is_learnt else "prompt"
+    kind = f"{name} marker" if piece.is_marker else name
+    return f'<span class="{kind}">{escape(_printable(piece.text))}</span>'
+
+
+def _printable(text: str, kept: str = "\n\t") -> str:
+    """The text with its control characters replaced: data must not steer a terminal."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}"
+        if unicodedata.category(character) == "Cc" and character not in kept
+        else character
+        for character in text
+    )

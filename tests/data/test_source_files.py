@@ -1,0 +1,192 @@
+import gzip
+import json
+import os
+import time
+import zipfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from partitionsel_jax.data.sources import readers
+from partitionsel_jax.data.sources.files import content_digest, source_files
+from tests.data import source_rows
+
+ROWS = source_rows.instructions(20)
+
+
+def read(path):
+    return [row for file in source_files(path) for row in readers.read(file)]
+
+
+def only(path):
+    (file,) = source_files(path)
+    return file
+
+
+@pytest.mark.parametrize("name", source_rows.WRITERS)
+def test_every_format_gives_the_rows_that_were_written(tmp_path, name):
+    rows = read(source_rows.write(tmp_path, name, ROWS))
+    assert [row.number for row in rows] == list(range(1, len(ROWS) + 1))
+    assert not any(row.problem for row in rows)
+    expected = ROWS
+    if name == "rows.csv":
+        texts = [json.dumps(row["messages"]) for row in ROWS]
+        expected = [row | {"messages": text} for row, text in zip(ROWS, texts, strict=True)]
+    assert [row.fields for row in rows] == expected
+
+
+@pytest.mark.parametrize("window", [4, 7, 64])
+def test_a_json_array_does_not_depend_on_where_its_windows_end(tmp_path, monkeypatch, window):
+    rows = [
+        {"text": 'é "quoted" \\ ' * i, "n": [i, -1.5e-7, None, True], "u": "\u2028"}
+        for i in range(9)
+    ]
+    (tmp_path / "rows.json").write_bytes(b"\xef\xbb\xbf\n " + json.dumps(rows).encode())
+    monkeypatch.setattr(readers, "_WINDOW", window)
+    assert [row.fields for row in read(tmp_path / "rows.json")] == rows
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.csv"])
+def test_invalid_utf8_spoils_its_row_alone(tmp_path, name):
+    path = source_rows.write(tmp_path, name, ROWS)
+    damaged = path.read_bytes().replace(b"the 3th time", b"the \xff time")
+    path.write_bytes(damaged)
+    assert [(row.number, row.problem) for row in read(path) if row.problem] == [
+        (4, "invalid UTF-8")
+    ]
+
+
+def test_invalid_utf8_in_parquet_spoils_its_row_alone(tmp_path):
+    messages = [[{"role": b"user", "content": text}] for text in (b"a", "é".encode(), b"\xe9")]
+    texts = pa.array([b"fine", b"\xff", b"fine"])
+    # The bytes are labelled as text, as a careless writer would.
+    text = pa.StringArray.from_buffers(3, *texts.buffers()[1:])
+    table = pa.table({"text": text, "messages": pa.array(messages)})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    rows = read(tmp_path / "rows.parquet")
+    assert [row.problem for row in rows] == ["", "invalid UTF-8", "invalid UTF-8"]
+    assert rows[0].fields == {"text": "fine", "messages": [{"role": "user", "content": "a"}]}
+
+
+def test_parquet_categories_are_text(tmp_path):
+    names = pa.StringArray.from_buffers(3, *pa.array(["é".encode(), b"b", b"\xff"]).buffers()[1:])
+    column = pa.DictionaryArray.from_arrays([0, 1, 2, 0], names)
+    pq.write_table(pa.table({"domain": column}), tmp_path / "rows.parquet")
+    rows = read(tmp_path / "rows.parquet")
+    assert [row.fields.get("domain") for row in rows] == ["é", "b", None, "é"]
+    assert [row.problem for row in rows] == ["", "", "invalid UTF-8", ""]
+
+
+def test_lines_that_are_no_object_are_told_by_their_number(tmp_path):
+    lines = ['{"a": 1}', "", "{", "[1]", '{"a": 2}', "9" * 5000]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    found = [(row.number, row.problem) for row in read(tmp_path / "rows.jsonl")]
+    assert found == [(1, ""), (3, "not JSON"), (4, "not a JSON object"), (5, ""), (6, "not JSON")]
+
+
+def test_csv_lines_of_another_length_are_told_by_their_number(tmp_path):
+    (tmp_path / "rows.csv").write_text('a,b\n1,2\n1\n"1"x,2\n"1\n",2\n')
+    problems = [row.problem for row in read(tmp_path / "rows.csv")]
+    assert problems == ["", "another number of cells than the header", "not CSV", ""]
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.csv", "rows.parquet", "rows.jsonl.gz"])
+def test_a_truncated_file_is_named(tmp_path, name):
+    path = source_rows.write(tmp_path, name, ROWS)
+    cut = -30 if name == "rows.csv" else -20
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ValueError, match=rf"{name} is damaged or cut short.*write.* again"):
+        read(path)
+
+
+def test_a_damaged_page_of_parquet_is_named(tmp_path):
+    path = source_rows.write(tmp_path, "rows.parquet", ROWS)
+    content = bytearray(path.read_bytes())
+    content[60:200] = bytes(140)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"rows.parquet is damaged or cut short"):
+        read(path)
+
+
+@pytest.mark.parametrize("damage", [slice(90, 120), slice(-20, None)], ids=["inside", "end"])
+def test_a_damaged_archive_is_named(tmp_path, damage):
+    path = source_rows.write(tmp_path, "rows.zip", ROWS)
+    content = bytearray(path.read_bytes())
+    content[damage] = bytes(len(content[damage]))
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"rows.zip.* is damaged or cut short"):
+        read(path)
+
+
+def test_a_broken_array_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "_WINDOW", 64)
+    (tmp_path / "rows.json").write_text('[{"a": 1}, {"a" 2}, ' + '{"a": 3}, ' * 1000 + "{}]")
+    asked = []
+    original = readers._is_cut
+    monkeypatch.setattr(readers, "_is_cut", lambda *a: asked.append(a) or original(*a))
+    with pytest.raises(ValueError, match=r"rows.json is damaged or cut short at row 2"):
+        read(tmp_path / "rows.json")
+    assert len(asked) == 1
+
+
+def test_a_directory_is_all_its_data_files_in_order_of_their_names(tmp_path):
+    for name in ("b/rows.jsonl", "a.json", "c.zip", ".cache/x.json", "dataset_infos.json", "d.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        if name == "c.zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                for member in ("z.csv", "y.json", "x.txt"):
+                    archive.writestr(member, "")
+        else:
+            path.write_text("[]")
+    names = [file.name for file in source_files(tmp_path, leave_out=("a",))]
+    assert names == ["b/rows.jsonl", "c.zip:y.json", "c.zip:z.csv"]
+
+
+def test_a_directory_without_data_is_refused(tmp_path):
+    (tmp_path / "README.md").write_text("# no rows")
+    with pytest.raises(ValueError, match=r"\.jsonl.*found none; name the file or directory"):
+        source_files(tmp_path)
+
+
+def test_the_digest_is_of_names_and_content(tmp_path):
+    def digest(name, content):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / name).write_text(content)
+        return content_digest(source_files(folder), tmp_path / "cache")
+
+    first = digest("a.json", "[1]")
+    assert digest("a.json", "[1]") == first
+    assert digest("a.json", "[2]") != first
+    assert digest("b.json", "[1]") != first
+
+
+def test_a_file_is_hashed_again_only_when_it_was_touched(tmp_path, monkeypatch):
+    path, cache = tmp_path / "rows.json", tmp_path / "cache"
+    path.write_text("[1]")
+    before = content_digest([only(path)], cache)
+    with monkeypatch.context() as patch:
+        patch.setattr("hashlib.file_digest", lambda *_: pytest.fail("hashed again"))
+        assert content_digest([only(path)], cache) == before
+    path.write_text("[2]")
+    os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns + 1))
+    assert content_digest([only(path)], cache) != before
+
+
+def test_a_damaged_entry_of_the_digest_cache_is_replaced(tmp_path):
+    path, cache = tmp_path / "rows.json", tmp_path / "cache"
+    path.write_text("[1]")
+    before = content_digest([only(path)], cache)
+    (entry,) = cache.iterdir()
+    entry.write_text("{")
+    assert content_digest([only(path)], cache) == before
+    assert json.loads(entry.read_text())["size"] == 3
+
+
+def test_packed_parquet_is_no_known_format(tmp_path):
+    with gzip.open(tmp_path / "rows.parquet.gz", "wb") as file:
+        file.write(b"")
+    with pytest.raises(ValueError, match="found none"):
+        source_files(tmp_path)

@@ -1,0 +1,599 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import types
+
+import numpy as np
+import pytest
+
+from partitionsel_jax import data
+from partitionsel_jax.data import sources
+from partitionsel_jax.data.sources import builders, planning, scanning, splitting, writing
+from partitionsel_jax.data.sources.schemas import METAMATHQA_DOMAINS, MOLECULE_DOMAINS
+from tests.data import source_rows
+
+SIZES = {"validation": 3, "test": 2, "seed": 0}
+SPLITS = ("train", "validation", "test")
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    """Writes rows as a file and prepares it."""
+
+    def prepare_rows(kind, rows, name="rows.jsonl", **arguments):
+        path = source_rows.write(tmp_path, name, rows)
+        directory = tmp_path / "prepared"
+        return sources.prepare_files(kind, path, **{**SIZES, "directory": directory, **arguments})
+
+    return prepare_rows
+
+
+def records(builder, split=None):
+    """The records of a split, or of all."""
+    if split is None:
+        return [record for split in SPLITS for record in records(builder, split)]
+    source = builder.as_data_source(split=split)
+    return [
+        {
+            key: value.decode() if isinstance(value, bytes) else int(value)
+            for key, value in r.items()
+        }
+        for r in source.__getitems__(list(range(len(source))))
+    ]
+
+
+def report(builder):
+    return builder.info.metadata["report"]
+
+
+def lines(count, prefix="question"):
+    """Instructions that have no three words in common."""
+    return [
+        {"prompt": f"{prefix}{i}", "response": f"answer {i}", "domain": "all"} for i in range(count)
+    ]
+
+
+def test_metamathqa_has_its_eight_domains_and_final_answers(prepare):
+    builder = prepare("metamathqa", source_rows.metamathqa(12), "rows.json")
+    assert builder.info.metadata["domains"] == list(METAMATHQA_DOMAINS)
+    assert METAMATHQA_DOMAINS[0] == "GSM_AnsAug" and METAMATHQA_DOMAINS[-1] == "MATH_FOBAR"
+    published = {row["query"]: row for row in source_rows.metamathqa(12)}
+    for record in records(builder):
+        row = published[record["question"]]
+        assert record["response"] == row["response"]
+        assert record["answer"] == row["response"].split()[-1]
+        assert METAMATHQA_DOMAINS[record["domain"]] == row["type"]
+        entry = {"type": row["type"], "original_question": row["original_question"]}
+        assert json.loads(record["entry"]) == entry
+        assert record["messages"] == ""
+
+
+def test_metamathqa_without_original_questions_groups_by_query(prepare):
+    rows = source_rows.metamathqa(8)
+    for row in rows:
+        del row["original_question"]
+    builder = prepare("metamathqa", rows, validation=1, test=1)
+    assert report(builder)["groups"] == len(rows)
+
+
+def test_molecules_have_a_domain_for_every_task_that_answers_with_one(tmp_path):
+    path = source_rows.molecule_archive(tmp_path / "Molecule-oriented_Instructions.zip", 12, 4)
+    builder = sources.prepare_files("mol_instructions", path, **SIZES, directory=tmp_path)
+    assert builder.info.metadata["domains"] == list(MOLECULE_DOMAINS)
+    published = {
+        (task, row["output"]): row
+        for task in MOLECULE_DOMAINS
+        for row in source_rows.molecules(task, 12, 4)
+    }
+    for record in records(builder):
+        row = published[MOLECULE_DOMAINS[record["domain"]], record["response"]]
+        assert record["question"] == f"{row['instruction']}\n{row['input']}"
+        assert record["answer"] == row["output"]
+        entry = json.loads(record["entry"])
+        assert entry["input"] == row["input"] and entry["split"] == row["metadata"]["split"]
+
+
+def test_molecules_marked_for_testing_are_the_test_rows_and_no_others(tmp_path):
+    path = source_rows.molecule_archive(tmp_path / "molecules.zip", 12, 4)
+    builder = sources.prepare_files("mol_instructions", path, **SIZES, directory=tmp_path)
+    marks = {
+        split: {json.loads(record["entry"])["split"] for record in records(builder, split)}
+        for split in SPLITS
+    }
+    assert marks == {"train": {"train"}, "validation": {"train"}, "test": {"test"}}
+    assert report(builder)["left_out"] == {"published for testing and not needed": 2 * 4}
+
+
+def test_molecule_files_of_other_tasks_are_skipped_and_counted(tmp_path):
+    others = {
+        task: source_rows.molecules(task, 5)
+        for task in ("property_prediction", "molecular_description_generation")
+    }
+    path = source_rows.molecule_archive(tmp_path / "molecules.zip", 12, 4, **others)
+    builder = sources.prepare_files("mol_instructions", path, **SIZES, directory=tmp_path)
+    assert report(builder)["skipped"] == dict.fromkeys(others, 5)
+    assert report(builder)["read"] == 4 * 12 + 10
+
+
+def test_molecules_without_metadata_go_by_the_name_of_their_file(tmp_path):
+    folder = tmp_path / "Molecule-oriented_Instructions"
+    folder.mkdir()
+    for task in MOLECULE_DOMAINS:
+        rows = [row | {"metadata": None} for row in source_rows.molecules(task, 9)]
+        (folder / f"{task}.json").write_text(json.dumps(rows))
+    (tmp_path / "Protein-oriented_Instructions.zip").write_text("of no concern")
+    builder = sources.prepare_files("mol_instructions", tmp_path, **SIZES, directory=tmp_path / "p")
+    counts = report(builder)["rows"]
+    shares = {"train": 4, "validation": 3, "test": 2}
+    assert counts == {domain: shares for domain in MOLECULE_DOMAINS}
+
+
+@pytest.mark.parametrize("name", source_rows.WRITERS)
+def test_instructions_are_the_same_in_every_format(prepare, name):
+    columns = sources.Columns(input="input")
+    builder = prepare("instructions", source_rows.instructions(20), name, columns=columns)
+    assert builder.info.metadata["domains"] == ["code", "prose"]
+    number = 3
+    row = source_rows.instructions(20)[number]
+    (record,) = [record for record in records(builder) if record["id"] == number]
+    assert record == {
+        "id": number,
+        "domain": 0,
+        "question": f"{row['prompt']}\n{row['input']}",
+        "response": row["response"],
+        "answer": "3",
+        "messages": "",
+        "entry": "{}",
+    }
+
+
+@pytest.mark.parametrize("name", source_rows.WRITERS)
+def test_conversations_keep_what_comes_before_the_response(prepare, name):
+    columns = sources.Columns(messages="messages", domain="")
+    builder = prepare("instructions", source_rows.instructions(20), name, columns=columns)
+    assert builder.info.metadata["domains"] == ["all"]
+    messages = source_rows.instructions(20)[5]["messages"]
+    (record,) = [record for record in records(builder) if record["id"] == 5]
+    assert record["response"] == messages[-1]["content"]
+    assert record["question"] == f"Be brief.\n{messages[1]['content']}"
+    assert json.loads(record["messages"]) == messages[:-1]
+
+
+def test_sharegpt_conversations_end_with_the_last_message_of_the_assistant(prepare):
+    rows = [
+        {
+            "turns": [
+                {"from": "human", "value": f"question{i}"},
+                {"from": "gpt", "value": "first"},
+                {"from": "human", "value": "and then"},
+                {"from": "gpt", "value": "last"},
+                {"from": "human", "value": "thanks"},
+            ]
+        }
+        for i in range(10)
+    ]
+    columns = sources.Columns(messages="turns", domain="")
+    record = records(prepare("instructions", rows, columns=columns))[0]
+    assert record["response"] == "last"
+    roles = [message["role"] for message in json.loads(record["messages"])]
+    assert roles == ["user", "assistant", "user"]
+
+
+def test_a_conversation_of_one_question_is_the_question(prepare):
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"question{i}"},
+                {"role": "assistant", "content": "a"},
+            ]
+        }
+        for i in range(10)
+    ]
+    columns = sources.Columns(messages="messages", domain="")
+    record = records(prepare("instructions", rows, columns=columns))[0]
+    assert record["messages"] == "" and record["question"].startswith("question")
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"prompt": "a", "domain": "all"}, "no column 'response'"),
+        ({"prompt": "a", "response": None, "domain": "all"}, "'response' is not text"),
+        ({"prompt": "a", "response": " \n", "domain": "all"}, "empty 'response'"),
+        ({"prompt": "", "response": "b", "domain": "all"}, "empty 'prompt'"),
+        ({"prompt": "a", "response": "b", "domain": "none"}, "unknown domain"),
+        ({"prompt": "a", "response": "b", "domain": ""}, "empty 'domain'"),
+        ({"prompt": "\ud800", "response": "b", "domain": "all"}, "invalid UTF-8"),
+        ([], "not a JSON object"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_bad_row_is_counted_by_reason_and_number(prepare, tmp_path, bad, reason):
+    path = tmp_path / "rows.jsonl"
+    rows = lines(200)
+    rows.insert(6, bad)
+    path.write_text("\n".join(map(json.dumps, rows)))
+    builder = sources.prepare_files(
+        "instructions", path, **SIZES, directory=tmp_path / "p", domains=("all",)
+    )
+    assert report(builder)["read"] == 201
+    assert report(builder)["bad"] == {reason: {"rows": 1, "first": [["rows.jsonl", 7]]}}
+    assert len(records(builder)) == 200
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ("[", "'messages' is not JSON"),
+        ({"role": "user"}, "'messages' is not a list of messages"),
+        ([{"role": "user", "content": "a"}], "no message of the assistant"),
+        ([{"role": "assistant", "content": "a"}], "no message of the user before the response"),
+        (
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}],
+            "empty response",
+        ),
+        ([{"role": "user", "content": ["a"]}], "'content' is not text"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_bad_conversation_is_refused_with_its_reason(prepare, messages, reason):
+    rows = [{"messages": messages}]
+    with pytest.raises(ValueError, match=f"got 1 of 1 .*row 1: {reason}"):
+        prepare("instructions", rows, columns=sources.Columns(messages="messages", domain=""))
+
+
+def test_more_than_one_in_a_hundred_bad_rows_stop_with_the_first_ten(prepare, tmp_path):
+    rows = lines(1000)
+    for number in range(11):
+        rows[7 * number]["response"] = ""
+    with pytest.raises(ValueError, match="at most 1% bad rows, got 11 of 1000") as error:
+        prepare("instructions", rows)
+    named = [f"rows.jsonl row {7 * number + 1}: empty 'response'" for number in range(10)]
+    assert f"({'; '.join(named)})" in str(error.value)
+    assert not list((tmp_path / "prepared").rglob("*.array_record*"))
+    assert not (tmp_path / "prepared" / "instructions").exists()
+    rows[0]["response"] = "mended"
+    assert report(prepare("instructions", rows))["bad"]["empty 'response'"]["rows"] == 10
+
+
+def test_a_missing_column_is_named_with_those_that_are_there(prepare):
+    columns = sources.Columns(prompt="question")
+    with pytest.raises(ValueError, match=r"rows.csv, got prompt, response, domain: question miss"):
+        prepare("instructions", lines(20), "rows.csv", columns=columns)
+
+
+def test_every_domain_with_too_few_questions_is_named_with_its_counts(prepare):
+    rows = lines(6) + [row | {"domain": "few"} for row in lines(5, "other") + lines(2, "other")]
+    with pytest.raises(ValueError, match=r"too few of few \(7 rows of 5 questions") as error:
+        prepare("instructions", rows)
+    assert "all (" not in str(error.value)
+
+
+def test_a_domain_asked_for_that_no_row_has_is_named(prepare):
+    with pytest.raises(ValueError, match=r"too few of other \(0 rows of 0 questions"):
+        prepare("instructions", lines(20), domains=("all", "other"))
+
+
+def test_published_domains_that_are_not_wanted_are_skipped(prepare):
+    chosen = ("MATH_SV", "GSM_SV")
+    builder = prepare("metamathqa", source_rows.metamathqa(8), domains=chosen)
+    assert builder.info.metadata["domains"] == list(chosen)
+    assert sum(report(builder)["skipped"].values()) == 6 * 8
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        ("magic", {}, "unknown kind of source 'magic'; choose one of metamathqa"),
+        ("metamathqa", {"domains": ("GSM",)}, "metamathqa has no domain GSM; choose of GSM_AnsAug"),
+        ("instructions", {"domains": ("a", "a")}, "every domain once"),
+        ("metamathqa", {"columns": sources.Columns(prompt="q")}, "its format is fixed"),
+        ("instructions", {"columns": sources.Columns(prompt="")}, "of prompt and response"),
+        ("instructions", {"validation": 0}, "at least 1 row per domain in validation, got 0"),
+        ("instructions", {"test": 0}, "at least 1 row per domain in test, got 0"),
+        ("instructions", {"train": -1}, "or more training rows, got -1"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(prepare, kind, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(kind, lines(20), **arguments)
+
+
+def test_rows_of_one_question_are_in_one_split(prepare):
+    builder = prepare("metamathqa", source_rows.metamathqa(15, variants=2))
+    questions = {
+        split: {
+            json.loads(record["entry"])["original_question"] for record in records(builder, split)
+        }
+        for split in SPLITS
+    }
+    assert not questions["train"] & questions["validation"]
+    assert not questions["train"] & questions["test"]
+    assert not questions["validation"] & questions["test"]
+    assert report(builder)["left_out"] == {
+        "another row of its question is held out": len(METAMATHQA_DOMAINS) * 5
+    }
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_two_splits_share_a_group_at_any_size(seed):
+    random = np.random.default_rng(seed)
+    count, groups, domains = random.integers((1, 1, 1), (400, 120, 5))
+    scan = scanning.Scan(
+        domains=tuple(map(str, range(domains))),
+        domain=random.integers(0, domains, count).astype(np.int32),
+        group=random.integers(0, groups, count) * 7919,
+        test=random.integers(-1, 2, count).astype(np.int8) * np.int8(seed % 2),
+        tally=scanning.Tally(),
+    )
+    sizes = splitting.Sizes(*random.integers((1, 1, 0), (4, 4, 3)))
+    near = random.choice(count, count // 20, replace=False)
+    try:
+        split = splitting.assign(scan, sizes, seed, near)
+    except ValueError as error:
+        assert "got too few of" in str(error)
+        return
+    parts = [splitting.TRAIN, splitting.VALIDATION, splitting.TEST]
+    owned = [set(scan.group[split == part].tolist()) for part in parts]
+    assert not owned[0] & owned[1] and not owned[0] & owned[2] and not owned[1] & owned[2]
+    for domain in range(domains):
+        train, validation, test = (np.sum(split[scan.domain == domain] == part) for part in parts)
+        assert (validation, test) == (sizes.validation, sizes.test)
+        assert train >= 1 and (not sizes.train or train <= sizes.train)
+        meant = scan.test[scan.domain == domain] == 1
+        if meant.any():
+            assert np.all(meant[split[scan.domain == domain] == splitting.TEST])
+        assert not np.any(meant[split[scan.domain == domain] == splitting.TRAIN])
+    assert not np.isin(split[near], parts[:2]).any()
+
+
+def test_the_test_rows_do_not_depend_on_the_other_sizes(prepare):
+    few = prepare("instructions", lines(40))
+    more = prepare("instructions", lines(40), validation=9, train=4)
+    assert records(few, "test") == records(more, "test")
+
+
+def test_the_seed_decides_which_rows_go_where(prepare):
+    one, other = (prepare("instructions", lines(40), seed=seed) for seed in (0, 1))
+    assert records(one, "test") != records(other, "test")
+
+
+def test_training_rows_are_at_most_so_many_per_domain(prepare):
+    builder = prepare("instructions", source_rows.instructions(60), train=4)
+    counts = report(builder)["rows"]
+    assert all(rows["train"] == 4 for rows in counts.values())
+    assert report(builder)["left_out"] == {"more than the training rows asked for": 42}
+
+
+def test_near_duplicates_between_splits_are_left_out_and_counted(prepare):
+    sentence = " ".join(f"word{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(40))
+    rows = [
+        {
+            "prompt": f"{sentence} of kind {i % 20} {'again' * (i // 20)}",
+            "response": "r",
+            "domain": "d",
+        }
+        for i in range(60)
+    ]
+    builder = prepare("instructions", rows)
+    kinds = {
+        split: {record["question"].split()[42] for record in records(builder, split)}
+        for split in SPLITS
+    }
+    assert not kinds["train"] & (kinds["validation"] | kinds["test"])
+    assert not kinds["validation"] & kinds["test"]
+    counts = report(builder)
+    assert counts["rows"]["d"]["validation"] == SIZES["validation"]
+    assert counts["rows"]["d"]["train"] == len(records(builder, "train"))
+    assert counts["duplicates"]["train"]["near"] > 0 and counts["duplicates"]["train"]["exact"] == 0
+    accounted = len(records(builder)) + sum(counts["left_out"].values())
+    assert accounted + counts["duplicates"]["train"]["near"] == 60
+
+
+def test_the_same_query_of_two_original_questions_counts_as_exact(prepare):
+    rows = source_rows.metamathqa(12, ["GSM_SV"])
+    rows += [row | {"original_question": row["original_question"] + " Really?"} for row in rows]
+    builder = prepare("metamathqa", rows, domains=("GSM_SV",))
+    assert report(builder)["duplicates"]["train"]["exact"] > 0
+    asked = {split: {r["question"] for r in records(builder, split)} for split in SPLITS}
+    assert not asked["train"] & (asked["validation"] | asked["test"])
+
+
+def test_a_domain_whose_training_rows_are_all_duplicates_is_refused(prepare, tmp_path):
+    same = {"query": "the same", "response": "r", "type": "GSM_SV"}
+    rows = [same | {"original_question": str(i)} for i in range(9)]
+    rows += source_rows.metamathqa(3, ["GSM_SV"])
+    with pytest.raises(ValueError, match=r"training rows of every domain, got none of GSM_SV"):
+        prepare("metamathqa", rows, validation=3, test=1, domains=("GSM_SV",))
+    assert not list((tmp_path / "prepared").rglob("*.array_record*"))
+
+
+def test_ids_are_unique_and_records_in_order_of_reading(prepare):
+    builder = prepare("metamathqa", source_rows.metamathqa(12))
+    ids = [record["id"] for record in records(builder)]
+    assert len(set(ids)) == len(ids)
+    for split in SPLITS:
+        numbers = [record["id"] for record in records(builder, split)]
+        assert numbers == sorted(numbers)
+
+
+def test_shards_do_not_change_the_records(prepare, tmp_path, monkeypatch):
+    one = records(prepare("instructions", lines(600)))
+    monkeypatch.setattr(writing, "_SHARD_BYTES", 10_000)
+    builder = prepare("instructions", lines(600), directory=tmp_path / "shards")
+    assert len(builder.info.splits["train"].shard_lengths) > 1
+    assert records(builder) == one
+
+
+def test_a_corpus_is_prepared_once_and_quietly(prepare, tmp_path, monkeypatch, capfd, caplog):
+    first = records(prepare("instructions", lines(20)))
+    monkeypatch.setattr(builders, "make_plan", lambda *_: pytest.fail("prepared again"))
+    path = tmp_path / "rows.jsonl"
+    builder = sources.prepare_files("instructions", path, **SIZES, directory=tmp_path / "prepared")
+    assert records(builder) == first
+    assert builder.info.metadata["domains"] == ["all"] and report(builder)["read"] == 20
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_changed_source_is_prepared_again_beside_the_old_corpus(prepare):
+    old = prepare("instructions", lines(20))
+    kept = records(old)
+    new = prepare("instructions", lines(21))
+    assert report(new)["read"] == 21
+    assert records(old) == kept
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"validation": 4}, {"test": 3}, {"train": 1}, {"seed": 1}, {"domains": ("all",)}],
+    ids=str,
+)
+def test_any_change_of_the_arguments_has_a_name_of_its_own(prepare, change):
+    names = {
+        prepare("instructions", lines(20), **more).builder_config.name for more in ({}, change)
+    }
+    assert len(names) == 2
+
+
+def test_a_later_process_reads_the_same_records(prepare, tmp_path):
+    builder = prepare("instructions", lines(20))
+    script = f"""
+        import tensorflow_datasets as tfds
+        builder = tfds.builder_from_directory({str(builder.data_path)!r})
+        source = builder.as_data_source(split="train")
+        print([source[i]["question"].decode() for i in range(len(source))])
+        print(builder.info.metadata["domains"])
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    asked = [record["question"] for record in records(builder, "train")]
+    assert done.stdout.splitlines() == [str(asked), "['all']"]
+
+
+def test_a_process_killed_half_way_leaves_nothing_in_the_way(prepare, tmp_path):
+    path = source_rows.write(tmp_path, "rows.jsonl", lines(20))
+    arguments = {**SIZES, "directory": str(tmp_path / "prepared")}
+    script = f"""
+        import os, signal
+        from partitionsel_jax.data.sources import builders
+
+        def dying(*_):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        builders.report = dying
+        builders.prepare_files("instructions", {str(path)!r}, **{arguments!r})
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    killed = subprocess.run(command, env=os.environ | {"PYTHONPATH": "."}, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert list((tmp_path / "prepared").rglob("incomplete*"))
+    again = prepare("instructions", lines(20))
+    fresh = prepare("instructions", lines(20), directory=tmp_path / "fresh")
+    assert records(again) == records(fresh)
+
+
+def test_another_process_that_finishes_first_is_no_error(prepare, monkeypatch):
+    original = builders.Instructions._generate_splits
+
+    def overtaken(self, *arguments):
+        infos = original(self, *arguments)
+        monkeypatch.setattr(builders.Instructions, "_generate_splits", original)
+        prepare("instructions", lines(20))
+        return infos
+
+    monkeypatch.setattr(builders.Instructions, "_generate_splits", overtaken)
+    assert len(records(prepare("instructions", lines(20)))) == 20
+
+
+@pytest.mark.parametrize("count", [19, 21])
+def test_a_source_that_changes_while_it_is_read_is_refused(prepare, tmp_path, monkeypatch, count):
+    def changed(plan, left_out):
+        source_rows.write(tmp_path, "rows.jsonl", lines(count))
+        return planning.planned_rows(plan, left_out)
+
+    monkeypatch.setattr(builders, "planned_rows", changed)
+    with pytest.raises(ValueError, match="changed while it was read"):
+        prepare("instructions", lines(20))
+
+
+def test_a_prepared_source_is_a_corpus(prepare):
+    builder = prepare("metamathqa", source_rows.metamathqa(12))
+    corpus = data.load(builder, data.ByteTokenizer(), length=256, seed=0)
+    assert corpus.domains == METAMATHQA_DOMAINS
+    assert len(corpus.test) == 16
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub whose every repository holds the molecules' archive; records what is asked of it."""
+    asked = []
+
+    def snapshot_download(repository, **arguments):
+        asked.append((repository, arguments))
+        folder = tmp_path / "snapshot" / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        source_rows.molecule_archive(folder / "Molecule-oriented_Instructions.zip", 12, 4)
+        return str(folder.parent)
+
+    hub = types.SimpleNamespace(snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("path", "repository", "revision"),
+    [("", "zjunlp/Mol-Instructions", None), ("own/copy@v1", "own/copy", "v1")],
+)
+def test_a_source_is_downloaded_by_its_name(hub, tmp_path, path, repository, revision):
+    builder = sources.prepare_files("mol_instructions", path, **SIZES, directory=tmp_path / "p")
+    assert len(records(builder, "test")) == 2 * 4
+    patterns = ["data/Molecule-oriented_Instructions.zip"]
+    arguments = {"repo_type": "dataset", "revision": revision, "allow_patterns": patterns}
+    assert hub == [(repository, arguments)]
+
+
+def test_a_download_that_fails_says_what_to_do(monkeypatch, tmp_path):
+    def fails(*_, **__):
+        raise ConnectionError("no route\nmore")
+
+    hub = types.SimpleNamespace(snapshot_download=fails)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    with pytest.raises(
+        ValueError, match=r"cannot download .*meta-math/MetaMathQA.*no route\).*copy"
+    ):
+        sources.prepare_files("metamathqa", "", **SIZES, directory=tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ValueError, match=r"pip install 'partitionsel_jax\[hub\]'"):
+        sources.prepare_files("metamathqa", "", **SIZES, directory=tmp_path)
+
+
+@pytest.mark.parametrize("path", ["", "nothing.json", "a/b/c.json", "./a/b"])
+def test_a_path_where_nothing_is_is_refused(tmp_path, path):
+    with pytest.raises(ValueError, match=r"name it|mend the path"):
+        sources.prepare_files("instructions", path, **SIZES, directory=tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_first_prompts_are_those_of_the_first_groups_and_rows(seed):
+    random = np.random.default_rng(seed)
+    groups = random.integers(-50, 50, 400).tolist()
+    first = scanning.FirstPrompts(10)
+    for row, group in enumerate(groups):
+        first.add("domain", group, row, f"prompt {row}")
+    kept = first.prompts()
+    assert len(kept) <= 20
+    for group in sorted(set(groups))[:10]:
+        assert kept[groups.index(group)] == f"prompt {groups.index(group)}"
+
+
+def test_prompts_that_were_not_kept_are_read_again(prepare, tmp_path, monkeypatch):
+    rows = source_rows.metamathqa(30, variants=2)
+    kept = records(prepare("metamathqa", rows))
+    monkeypatch.setattr(scanning.FirstPrompts, "prompts", lambda _: {})
+    again = prepare("metamathqa", rows, directory=tmp_path / "again")
+    assert records(again) == kept
