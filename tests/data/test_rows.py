@@ -54,7 +54,7 @@ def test_rows_without_a_beginning_token_begin_with_the_question():
 
 
 def test_a_response_without_room_is_refused():
-    with pytest.raises(ValueError, match="fits into a row of 6 tokens .* got one of 5"):
+    with pytest.raises(ValueError, match=r"fits into a row of 6 tokens .* got one of 5"):
         data.encode_example("a", "ccccc", TOKENIZER, 6)
 
 

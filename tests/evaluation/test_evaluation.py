@@ -146,9 +146,7 @@ def test_unknown_scorers_and_missing_packages_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="unknown scorer 'bleu'; choose one of text, math"):
         evaluation.check_scorer("bleu")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError, match=r"'molecules' needs rdkit, selfies, rapidfuzz, sacrebleu: pip install"
-    ):
+    with pytest.raises(ValueError, match="'molecules' needs rdkit, selfies, rapidfuzz"):
         evaluation.check_scorer("molecules")
     evaluation.check_scorer("text")
 

@@ -64,7 +64,7 @@ def test_a_run_trains_on_files_and_another_content_stops_it(own, train, tmp_path
 
 def test_domains_can_be_chosen_and_weighted(own):
     own.data.domains = ("words",)
-    with pytest.raises(ValueError, match="1 % bad rows|bad rows, got 40 of 80"):
+    with pytest.raises(ValueError, match=r"1 % bad rows|bad rows, got 40 of 80"):
         corpora.load(settings_of(own))
     own.data.domains = ("words", "sums")
     own.data.update({"mix": "weighted", "weights": (3.0, 1.0)})
@@ -146,7 +146,7 @@ def test_anchors_of_other_domains_are_for_what_does_not_go_by_domains(own, tmp_p
 
 def test_missing_or_bad_files_of_anchors_are_refused(own, tmp_path):
     own.data.anchors_path = str(tmp_path / "none.jsonl")
-    with pytest.raises(ValueError, match="expected a file of anchors at .*none.jsonl, got none"):
+    with pytest.raises(ValueError, match=r"expected a file of anchors at .*none.jsonl, got none"):
         corpora.load(settings_of(own))
     (tmp_path / "none.jsonl").write_text('{"q": "a", "kind": "sums", "a": ""}\n')
     with pytest.raises(ValueError, match="empty 'a'"):
