@@ -12,9 +12,8 @@ import pytest
 from flax import traverse_util
 
 from partitionsel_jax import data, training
-from partitionsel_jax.training import loop, programs, spmd
+from partitionsel_jax.training import corpora, loop, programs, spmd
 from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.step import Step
 from tests.training.conftest import tiny_config
 
@@ -225,7 +224,7 @@ def test_a_comparison_that_cannot_be_made_is_refused_before_any_data_is_read(
     def read(settings):
         raise AssertionError("data were read")
 
-    monkeypatch.setattr(run_setup, "load_corpus", read)
+    monkeypatch.setattr(corpora, "load", read)
     plan = comparing.to_dict() | {"methods": {"sound": {}, "other": changes}}
     with pytest.raises(ValueError, match=message):
         training.train_all(plan, tmp_path)

@@ -253,7 +253,9 @@ def test_features_of_a_window_are_those_of_rows_cut_to_it():
     def compute(tokens, rows):
         settings = dataclasses.replace(step.features, tokens=tokens)
         parameters = state.parameters
-        return features.compute(step.model, step.scope, settings, parameters, rows, step=state.step)
+        return features.compute(
+            step.model, step.scope, settings, parameters, rows, step=state.step
+        )[0]
 
     found, expected = compute(4, whole), compute(0, features.crop(whole, 4))
     for name in ("vectors", "losses", "norms"):

@@ -164,7 +164,10 @@ def _parquet(file: SourceFile) -> Iterator[RawRow]:
         pq.ParquetFile(file.path, buffer_size=_WINDOW, pre_buffer=False) as parquet,
     ):
         for batch in parquet.iter_batches(batch_size=_BATCH):
-            columns = [_as_bytes(column).to_pylist() for column in batch.columns]
+            # Parquet does not promise that its text is UTF-8.
+            columns = [
+                column.cast(_bytes_type(column.type)).to_pylist() for column in batch.columns
+            ]
             for cells in zip(*columns, strict=True):
                 number += 1
                 try:
@@ -173,15 +176,6 @@ def _parquet(file: SourceFile) -> Iterator[RawRow]:
                     yield RawRow(number, {}, INVALID_UTF8)
                 else:
                     yield RawRow(number, dict(zip(batch.schema.names, values, strict=True)))
-
-
-def _as_bytes(column: Any) -> Any:
-    """An Arrow column with bytes for its text, which Parquet does not promise to be UTF-8."""
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    return column.cast(_bytes_type(column.type))
 
 
 def _bytes_type(kind: Any) -> Any:
