@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from configs import common
 
 SAMPLES = Path(__file__).parent / "samples"
-# Widths for rows of 512 tokens: what they save is in docs/results/data.md.
+# Widths for rows of 512 tokens: what they save is in docs/results/buckets.md.
 BUCKETS = (128, 192, 256, 320, 384, 448)
 
 # The fields of config.model that are the user's; the checkpoint decides all others.

@@ -12,7 +12,7 @@ import numpy as np
 
 from configs.pretrained import BUCKETS
 from experiments.suites import passes
-from experiments.suites.measuring import Results, number, ratio, table
+from experiments.suites.measuring import Results, check_no_sizes, number, ratio, table
 from partitionsel_jax import models
 from partitionsel_jax.data import Rows
 from partitionsel_jax.gradients import Scope
@@ -104,8 +104,7 @@ def run(*, sizes: Sequence[str] | None, repeats: int, large: bool) -> Results:
       ValueError: sizes, of which there are none to choose from.
     """
     del repeats, large
-    if sizes is not None:
-        raise ValueError(f"the buckets suite has no sizes, got {list(sizes)}; leave --sizes out.")
+    check_no_sizes("buckets", sizes)
     cuts = {
         name: {
             f"scale {scale}, {devices} devices": tokens_cut(widths, scale, devices)

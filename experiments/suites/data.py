@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.suites.measuring import Results, number, table
+from experiments.suites.measuring import Results, check_no_sizes, number, table
 from partitionsel_jax.data.sources.schemas import METAMATHQA_DOMAINS
 
 _log = logging.getLogger("partitionsel_jax.benchmark")
@@ -76,8 +76,7 @@ def run(*, sizes: Sequence[str] | None, repeats: int, large: bool) -> Results:
       ValueError: sizes are given.
       OSError: a system without /proc, which the memory is read from, or a preparation that failed.
     """
-    if sizes is not None:
-        raise ValueError(f"the data suite has no sizes, got {list(sizes)}; leave --sizes out.")
+    check_no_sizes("data", sizes)
     planned = [SPEED_ROWS] * min(repeats, 3) + [*MEMORY_ROWS] + [LARGE_ROWS] * large
     preparations = []
     with tempfile.TemporaryDirectory() as folder:

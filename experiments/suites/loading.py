@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.suites.measuring import Results, at_most, number, table
+from experiments.suites.measuring import Results, at_most, check_no_sizes, number, table
 from partitionsel_jax.models import DecoderConfig, Model
 from partitionsel_jax.models.pretrained import PRESETS, Checkpoint, writing
 
@@ -64,8 +64,7 @@ def run(*, sizes: Sequence[str] | None, repeats: int, large: bool) -> Results:
       ValueError: sizes are given.
       OSError: a system without /proc, which the memory is read from.
     """
-    if sizes is not None:
-        raise ValueError(f"the loading suite has no sizes, got {list(sizes)}; leave --sizes out.")
+    check_no_sizes("loading", sizes)
     whole = PRESETS["qwen2.5-0.5b"].config
     config = whole if large else dataclasses.replace(whole, layers=2)
     with tempfile.TemporaryDirectory() as folder:

@@ -146,6 +146,12 @@ def banner(facts: Mapping[str, Any]) -> str:
     return f"{facts['suite']} on {facts['device']} ({facts['host']}); {versions}"
 
 
+def check_no_sizes(suite: str, sizes: Sequence[str] | None) -> None:
+    """Raises ValueError if sizes were asked for of a suite that has none to choose from."""
+    if sizes is not None:
+        raise ValueError(f"the {suite} suite has no sizes, got {list(sizes)}; leave --sizes out.")
+
+
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table whose columns also line up as plain text."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]

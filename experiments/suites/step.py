@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.suites import passes
-from experiments.suites.measuring import Results, at_most, number, ratio, table
+from experiments.suites.measuring import Results, at_most, check_no_sizes, number, ratio, table
 from experiments.suites.operations import RowCost
 from experiments.suites.passes import StepShape
 from partitionsel_jax import models
@@ -101,8 +101,7 @@ def run(*, sizes: Sequence[str] | None, repeats: int, large: bool) -> Results:
       ValueError: sizes, of which there are none to choose from.
     """
     del large
-    if sizes is not None:
-        raise ValueError(f"the step suite has no sizes, got {list(sizes)}; leave --sizes out.")
+    check_no_sizes("step", sizes)
     numbers, markdown = measure(passes.step_shape(), repeats=repeats)
     return Results(numbers, markdown)
 

@@ -26,6 +26,7 @@ from partitionsel_jax.data.scoring import score
 from partitionsel_jax.data.shares import MIXES, domain_shares
 from partitionsel_jax.data.sources import KINDS as FILE_KINDS
 from partitionsel_jax.data.sources import Columns
+from partitionsel_jax.data.sources.splitting import SPLITS
 from partitionsel_jax.data.spoilage import KINDS, spoil
 from partitionsel_jax.data.templates import (
     TEMPLATES,
@@ -50,6 +51,7 @@ __all__ = [
     "FILE_KINDS",
     "KINDS",
     "MIXES",
+    "SPLITS",
     "TEMPLATES",
     "ByteTokenizer",
     "Columns",

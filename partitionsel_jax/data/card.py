@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from partitionsel_jax.data import scanning
 from partitionsel_jax.data.corpus import Corpus, Source
 from partitionsel_jax.data.sources.duplicates import normalise
 from partitionsel_jax.data.streams import generator
@@ -16,7 +17,6 @@ from partitionsel_jax.data.tokenizers import Tokenizer
 
 SPLITS = ("train", "anchors", "validation", "test")
 _BINS = 16
-_CHUNK = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +207,7 @@ def pieces(tokens: Sequence[int], is_learnt: Sequence[bool], tokenizer: Tokenize
       is_learnt: where there is a loss.
       tokenizer: what the ids are of.
     """
-    size = _size(np.asarray(is_learnt))
+    size = int(np.flatnonzero(is_learnt)[-1]) + 1
     names = {
         tokenizer.bos_id: "begin",
         tokenizer.turn_end_id: "end of turn",
@@ -245,24 +245,12 @@ def _some_of(domains: np.ndarray, domain: int, count: int, seed: int) -> np.ndar
     return order[:count]
 
 
-def _chunks(indices: np.ndarray) -> list[np.ndarray]:
-    return [indices[start : start + _CHUNK] for start in range(0, len(indices), _CHUNK)]
-
-
 def _sizes(source: Source, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """i64[n] each: the tokens of rows, and those with a loss."""
-    sizes = [
-        (_size(is_learnt), np.count_nonzero(is_learnt))
-        for chunk in _chunks(indices)
-        for is_learnt in source.rows(chunk).response
-    ]
-    tokens, learnt = np.array(sizes, np.int64).reshape(len(sizes), 2).T
+    read = (source.rows(chunk) for chunk in scanning.chunks(indices))
+    sizes = [(rows.lengths, rows.response.sum(axis=1)) for rows in read]
+    tokens, learnt = np.concatenate([np.empty((2, 0), np.int64), *sizes], axis=1)
     return tokens, learnt
-
-
-def _size(is_learnt: np.ndarray) -> int:
-    """The tokens of a row: its last one, which closes the response, is always learnt."""
-    return int(np.flatnonzero(is_learnt)[-1]) + 1
 
 
 def _histogram(tokens: np.ndarray, length: int) -> tuple[Bin, ...]:
@@ -283,7 +271,7 @@ def _hashes(source: Source, indices: np.ndarray) -> np.ndarray:
     """u64[n, 2], of the prompts and responses of rows; texts would not fit into memory."""
     found = [
         (_hash(text_of(example.prompt)), _hash(example.response))
-        for chunk in _chunks(indices)
+        for chunk in scanning.chunks(indices)
         for example in source.examples(chunk)
     ]
     return np.array(found, np.uint64).reshape(len(found), 2)
@@ -321,7 +309,7 @@ def _shown(corpus: Corpus, index: int) -> ShownRow:
         id=int(rows.id[0]),
         domain=corpus.domains[int(rows.domain[0])],
         spoilt=bool(rows.spoilt[0]),
-        tokens=_size(rows.response[0]),
+        tokens=int(rows.lengths[0]),
         learnt=sum(is_learnt),
         pieces=tuple(pieces(tokens, is_learnt, corpus.train.tokenizer)),
     )

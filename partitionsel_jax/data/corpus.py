@@ -13,15 +13,13 @@ from partitionsel_jax.data import scanning, spoilage
 from partitionsel_jax.data.own_anchors import OwnAnchors
 from partitionsel_jax.data.rows import Rows, encode_batch, laid_out
 from partitionsel_jax.data.scanning import Scan
+from partitionsel_jax.data.sources.splitting import SPLITS
 from partitionsel_jax.data.streams import generator
 from partitionsel_jax.data.templates import Prompt, check_template, named_template
 from partitionsel_jax.data.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
-
-_SPLITS = ("train", "validation", "test")
-_CHUNK = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Example:
     @property
     def prompt(self) -> Prompt:
         """What is put to the model: the conversation where there is one, else the question."""
-        return json.loads(self.messages) if self.messages else self.question
+        return scanning.prompt_of(self.question, self.messages)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,8 +100,8 @@ class Source:
 
     def all_examples(self) -> Iterator[Example]:
         """Every example in order, of which only a few are in memory at a time."""
-        for start in range(0, len(self), _CHUNK):
-            yield from self.examples(range(start, min(start + _CHUNK, len(self))))
+        for chunk in scanning.chunks(np.arange(len(self))):
+            yield from self.examples(chunk)
 
     def rows(self, indices: Sequence[int] | np.ndarray) -> Rows:
         """The rows at `indices`, each in 0 .. n-1, in the order given.
@@ -222,32 +220,26 @@ def load(
         raise ValueError(f"expected rows of at least 3 tokens, got {length}; use longer rows")
     metadata = builder.info.metadata or {}
     domains = tuple(metadata.get("domains", ()))
-    how = (tokenizer, length, template)
-    kept = getattr(builder, "data_dir", None)
-
-    def opened(split: str, records: Any, directory: Any = None) -> tuple[Source, Scan]:
-        scanned = scanning.scan(records, *how, directory, split)
-        _check(scanned, split, domains, length)
-        return Source(split, records, scanned.positions, scanned.domains, *how), scanned
-
-    splits = {
-        split: opened(
-            split, builder.as_data_source(split=split), kept and epath.Path(kept) / "scans"
-        )
-        for split in _SPLITS
+    data_dir = getattr(builder, "data_dir", None)
+    scans_dir = None if data_dir is None else epath.Path(data_dir) / "scans"
+    how = (domains, tokenizer, length, template)
+    opened = {
+        split: _open(split, builder.as_data_source(split=split), *how, scans_dir)
+        for split in SPLITS
     }
-    train, validation, test = (splits[split][0] for split in _SPLITS)
-    scans = {split: scanned for split, (_, scanned) in splits.items()}
+    train, validation, test = (opened[split][0] for split in SPLITS)
     if anchors is None:
         is_anchor = _anchors(validation.domains, domains, anchor_share, seed)
         held_out = _part(validation, "anchors", is_anchor)
         validation = _part(validation, "validation", ~is_anchor)
     else:
-        largest = max(int(scanned.ids.max()) for scanned in scans.values())
         scored = (row.question for part in (validation, test) for row in part.all_examples())
         anchors = anchors.without(scored)
-        numbered = [{**row, "id": largest + 1 + i} for i, row in enumerate(anchors.records)]
-        held_out, scans["anchors"] = opened("anchors", _InMemory(numbered))
+        first = 1 + max(int(scanned.ids.max()) for _, scanned in opened.values())
+        records = _InMemory({**row, "id": first + i} for i, row in enumerate(anchors.records))
+        opened["anchors"] = _open("anchors", records, *how)
+        held_out = opened["anchors"][0]
+    scans = {split: scanned for split, (_, scanned) in opened.items()}
     return Corpus(
         domains=domains,
         train=dataclasses.replace(
@@ -263,13 +255,29 @@ def load(
     )
 
 
+def _open(
+    split: str,
+    records: Any,
+    domains: tuple[str, ...],
+    tokenizer: Tokenizer,
+    length: int,
+    template: str,
+    directory: epath.Path | None = None,
+) -> tuple[Source, Scan]:
+    """The rows of a split that fit, and what its scan has found."""
+    scanned = scanning.scan(records, tokenizer, length, template, directory, split)
+    _check(scanned, split, domains, length)
+    rows = Source(split, records, scanned.positions, scanned.domains, tokenizer, length, template)
+    return rows, scanned
+
+
 def _spoilt(train: Source, scanned: Scan, seed: int, kind: str, share: float) -> dict[int, str]:
     """Row -> spoilt response, cut to the room that its prompt leaves."""
     if kind == "none" or not share:
         return {}
     framed = named_template(train.template).framed
     least = scanned.prompts if framed else np.ones_like(scanned.prompts)
-    responses = list(scanning.all_responses(train.records, scanned.positions))
+    responses = [example.response for example in train.all_examples()]
     new = spoilage.spoil(seed, train.domains, responses, kind, share)
     room = train.length - 1 - least
     return {row: _shortened(text, train.tokenizer, int(room[row])) for row, text in new.items()}
@@ -302,10 +310,10 @@ def _check(scanned: Scan, split: str, domains: tuple[str, ...], length: int) -> 
             f"expected ids in 0 .. 2^31 - 1 in {split}, got {ids.min()} .. {ids.max()}; rows hold "
             "them as 32-bit integers"
         )
-    empty = [name for i, name in enumerate(domains) if not np.any(domain == i)]
     # Anchors of the user's own need not be of every domain.
     if split == "anchors" and len(ids):
         return
+    empty = [name for i, name in enumerate(domains) if not np.any(domain == i)]
     if empty or not domains:
         raise ValueError(
             f"expected rows of every domain in {split}, got none of {', '.join(empty) or 'any'} "

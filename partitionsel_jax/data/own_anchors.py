@@ -4,7 +4,6 @@ As LESS has them (Xia et al. 2024, arXiv 2402.04333), they need not be of the tr
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -67,16 +66,7 @@ def read_anchors(
     records, foreign = [], 0
     for row in good_rows(files, schema, (), tally):
         foreign += row.domain not in places
-        texts = {
-            "question": row.question,
-            "response": row.response,
-            "answer": row.answer,
-            "messages": row.messages,
-            "entry": json.dumps(row.entry, ensure_ascii=False),
-        }
-        records.append(
-            {"domain": places.get(row.domain, 0)}
-            | {name: text.encode() for name, text in texts.items()}
-        )
+        texts = {name: text.encode() for name, text in row.texts.items()}
+        records.append({"domain": places.get(row.domain, 0), **texts})
     tally.check()
     return OwnAnchors(records, foreign, {"file": os.fspath(path), **tally.report()})

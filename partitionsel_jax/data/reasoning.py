@@ -15,9 +15,8 @@ import tensorflow_datasets as tfds
 from partitionsel_jax.data.generation import Task, canonical_tasks, distinct_entries, worked_steps
 from partitionsel_jax.data.scoring import score
 from partitionsel_jax.data.sources.preparing import prepared
+from partitionsel_jax.data.sources.splitting import SPLITS
 from partitionsel_jax.data.templates import response_text
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(eq=False)

@@ -1,4 +1,4 @@
-"""What only a look at every record tells: which rows fit, and how long they are.
+"""What only a look at every record tells: which rows fit, and how long their prompts are.
 
 A corpus that lies on disk keeps the result beside its records, so that one of hundreds of thousands
 of rows is tokenised once and not at every start.
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from partitionsel_jax.data.rows import Encoded, encode_batch
+from partitionsel_jax.data.rows import encode_batch
 from partitionsel_jax.data.templates import Prompt
 from partitionsel_jax.data.tokenizers import Tokenizer
 
 # Raised whenever other rows could come of the same records.
-_VERSION = 1
+_VERSION = 2
 _CHUNK = 1024
 
 
@@ -33,7 +33,6 @@ class Scan:
       positions: i64[n], of their records.
       domains: i32[n].
       prompts: i32[n], tokens of each prompt in its row.
-      responses: i32[n], tokens of each response, the closing one included.
       cut: rows of which a part of the prompt was cut.
       left_out: rows that do not fit.
     """
@@ -42,7 +41,6 @@ class Scan:
     positions: np.ndarray
     domains: np.ndarray
     prompts: np.ndarray
-    responses: np.ndarray
     cut: int
     left_out: int
 
@@ -89,23 +87,30 @@ def scan(
 
 
 def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> Scan:
-    rows: list[tuple[int, int, int, int, int]] = []
+    rows: list[tuple[int, int, int, int]] = []
     cut = 0
-    for start in range(0, len(records), _CHUNK):
-        positions = range(start, min(start + _CHUNK, len(records)))
+    for positions in chunks(np.arange(len(records))):
         chunk = read(records, positions)
-        encoded = encode(chunk, tokenizer, length, template)
+        encoded = encode_batch(
+            [
+                prompt_of(record["question"].decode(), record.get("messages", b"").decode())
+                for record in chunk
+            ],
+            [record["response"].decode() for record in chunk],
+            tokenizer,
+            length,
+            template,
+        )
         for position, record, example in zip(positions, chunk, encoded, strict=True):
             if example is None:
                 continue
             cut += example.cut > 0
-            sizes = len(example.prompt), len(example.response)
-            rows.append((int(record["id"]), position, int(record["domain"]), *sizes))
-    columns = np.array(rows, np.int64).reshape(len(rows), 5)
-    ids, places, *narrow = columns[np.argsort(columns[:, 0])].T
-    domains, prompts, responses = (column.astype(np.int32) for column in narrow)
-    left_out = len(records) - len(rows)
-    return Scan(ids, places, domains, prompts, responses, cut, left_out)
+            numbers = int(record["id"]), int(position), int(record["domain"])
+            rows.append((*numbers, len(example.prompt)))
+    columns = np.array(rows, np.int64).reshape(len(rows), 4)
+    ids, places, domains, prompts = columns[np.argsort(columns[:, 0])].T
+    narrow = domains.astype(np.int32), prompts.astype(np.int32)
+    return Scan(ids, places, *narrow, cut=cut, left_out=len(records) - len(rows))
 
 
 def read(records: Any, positions: Sequence[int] | np.ndarray) -> Sequence[Mapping[str, Any]]:
@@ -113,27 +118,12 @@ def read(records: Any, positions: Sequence[int] | np.ndarray) -> Sequence[Mappin
     return records.__getitems__([int(position) for position in positions])
 
 
-def prompt_of(record: Mapping[str, Any]) -> Prompt:
-    """What a record asks: its conversation where it has one, else its question."""
-    messages = record.get("messages", b"")
-    return json.loads(messages) if messages else record["question"].decode()
-
-
-def encode(
-    chunk: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, length: int, template: str
-) -> list[Encoded | None]:
-    """The ids of records; see `rows.encode_batch`."""
-    return encode_batch(
-        [prompt_of(record) for record in chunk],
-        [record["response"].decode() for record in chunk],
-        tokenizer,
-        length,
-        template,
-    )
-
-
-def all_responses(records: Any, positions: np.ndarray) -> Iterator[str]:
-    """The responses of the records at `positions`, in order."""
+def chunks(positions: np.ndarray) -> Iterator[np.ndarray]:
+    """The positions in order, so many at a time as are worth one read."""
     for start in range(0, len(positions), _CHUNK):
-        for record in read(records, positions[start : start + _CHUNK]):
-            yield record["response"].decode()
+        yield positions[start : start + _CHUNK]
+
+
+def prompt_of(question: str, messages: str) -> Prompt:
+    """What is put to a model: the conversation (its JSON) where there is one, else the question."""
+    return json.loads(messages) if messages else question

@@ -9,7 +9,8 @@ from etils import epath
 
 from partitionsel_jax.evaluation import statistics
 from partitionsel_jax.evaluation.benchmarks import BINARY
-from partitionsel_jax.evaluation.outputs import OUTPUTS, SETTINGS, read_json, read_outputs
+from partitionsel_jax.evaluation.outputs import OUTPUTS, SETTINGS, read_outputs
+from partitionsel_jax.json_files import read_json
 
 # Ids that an error lists.
 _LISTED = 5

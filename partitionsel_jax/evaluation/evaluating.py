@@ -18,8 +18,8 @@ from partitionsel_jax.evaluation.outputs import (
     SUMMARY,
     Outputs,
     claim,
-    write_json,
 )
+from partitionsel_jax.json_files import write_json
 
 _LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LINES = 5.0

@@ -6,28 +6,9 @@ from typing import Any
 
 from etils import epath
 
+from partitionsel_jax.json_files import read_json, write_json, write_text
+
 SETTINGS, OUTPUTS, SUMMARY = "settings.json", "outputs.jsonl", "summary.json"
-
-
-def write_json(path: epath.Path, value: Any) -> None:
-    """Writes a JSON file in one move: a reader sees the old file or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
-
-
-def read_json(path: epath.Path) -> Any:
-    """The value of a JSON file.
-
-    Raises:
-      ValueError: the file is not JSON; its name is in the message.
-    """
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not a JSON file ({error}): it was damaged or edited; delete its folder"
-        ) from None
 
 
 def claim(folder: epath.Path, settings: Mapping[str, Any]) -> None:
@@ -78,9 +59,7 @@ class Outputs:
                 f"{path} holds the question {strange[0]!r}, which is none of this evaluation's: it "
                 "was edited; choose another folder"
             )
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text("".join(map(_line, self.rows.values())))
-        temporary.replace(path)
+        write_text(path, "".join(map(_line, self.rows.values())))
         self._file = path.open("a")
 
     def append(self, row: Mapping[str, Any]) -> None:

@@ -9,8 +9,10 @@ from html import escape
 from typing import TextIO
 
 from partitionsel_jax.data.card import SPLITS, Card, Lengths, Piece, ShownRow
-from partitionsel_jax.reporting import labels, page
+from partitionsel_jax.reporting import labels
+from partitionsel_jax.reporting.page import document, table
 from partitionsel_jax.reporting.tables import NOTHING
+from partitionsel_jax.text_table import aligned
 
 _BAR, _COLUMNS = 40, 100
 _SHOWN = "Some training rows"
@@ -65,12 +67,13 @@ def as_text(card: Card, *, colours: bool) -> str:
         without text inverted); otherwise what is learnt stands between ⟦ and ⟧.
     """
     parts = [_title(card), ""]
-    for table in _tables(card):
-        lines = [table.columns, *table.lines]
-        if table.bars:
-            full = ["", *("█" * round(_BAR * bar) for bar in table.bars)]
+    for part in _tables(card):
+        lines = [part.columns, *part.lines]
+        if part.bars:
+            full = ["", *("█" * round(_BAR * bar) for bar in part.bars)]
             lines = [[*line, bar] for line, bar in zip(lines, full, strict=True)]
-        parts += [table.heading, *textwrap.wrap(table.note, _COLUMNS), _aligned(lines), ""]
+        printed = [[_printable(cell, kept="") for cell in line] for line in lines]
+        parts += [part.heading, *textwrap.wrap(part.note, _COLUMNS), aligned(printed), ""]
     parts += [_SHOWN, _legend(colours), ""]
     for row in card.shown:
         parts += [_caption(row), _row_text(row, colours), ""]
@@ -81,18 +84,18 @@ def as_html(card: Card) -> str:
     """The card as a whole document, for desk and phone, light and dark."""
     title = escape(_title(card))
     parts = [f"<h1>{title}</h1>"]
-    for table in _tables(card):
-        lines = [[escape(_printable(cell)) for cell in line] for line in table.lines]
-        columns = [escape(column) for column in table.columns]
-        if table.bars:
+    for part in _tables(card):
+        lines = [[escape(_printable(cell)) for cell in line] for line in part.lines]
+        columns = [escape(column) for column in part.columns]
+        if part.bars:
             columns.append("")
-            for line, bar in zip(lines, table.bars, strict=True):
+            for line, bar in zip(lines, part.bars, strict=True):
                 line.append(f'<span class="bar" style="width:{100 * bar:.1f}%"></span>')
-        note = f'<p class="facts">{escape(table.note)}</p>' if table.note else ""
-        body = page._table(columns, lines)
+        note = f'<p class="facts">{escape(part.note)}</p>' if part.note else ""
+        body = table(columns, lines)
         parts += [
-            f"<h2>{escape(table.heading)}</h2>{note}",
-            f'<div class="bars">{body}</div>' if table.bars else body,
+            f"<h2>{escape(part.heading)}</h2>{note}",
+            f'<div class="bars">{body}</div>' if part.bars else body,
         ]
     parts.append(
         f'<h2>{_SHOWN}</h2><p class="facts">'
@@ -103,17 +106,7 @@ def as_html(card: Card) -> str:
     for row in card.shown:
         spans = "".join(map(_span, row.pieces))
         parts.append(f'<p>{escape(_caption(row))}</p>\n<div class="row">{spans}</div>')
-    return _document(title, "\n".join(parts))
-
-
-def _document(title: str, body: str) -> str:
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{title}</title>\n<style>{page._colours()}{page._STYLE}{_STYLE}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return document(title, "\n".join(parts), _STYLE)
 
 
 def _title(card: Card) -> str:
@@ -247,15 +240,6 @@ def _read(card: Card, split: str) -> str:
     if read == total:
         return f"All {total:,} rows of {split}."
     return f"{read:,} rows of {split} at random, of {total:,}."
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    lines = [[_printable(cell, kept="") for cell in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
 
 
 def _percent(share: float) -> str:

@@ -109,12 +109,21 @@ def page(
         *(f"<dt>{word}</dt><dd>{meaning}</dd>" for word, meaning in _DEFINITIONS.items()),
         "</dl>",
     ]
-    body = "\n".join(part for part in parts if part)
+    return document(title, "\n".join(part for part in parts if part))
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """A page around a body.
+
+    Args:
+      title, body: HTML.
+      style: CSS beside the report's own.
+    """
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{title}</title>\n<style>{_colours()}{_STYLE}</style>\n</head>\n"
+        f"<title>{title}</title>\n<style>{_colours()}{_STYLE}{style}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
@@ -135,7 +144,7 @@ def _headline(rows: Sequence[Row], strokes: Mapping[str, theme.Stroke]) -> str:
         first, *others = (escape(cell) for cell in tables.cells(row))
         swatch = f'<span class="swatch" style="background:{colour}"></span>'
         lines.append([swatch + first, *others])
-    return _table(tables.HEADINGS, lines)
+    return table(tables.HEADINGS, lines)
 
 
 def _section(section: Section) -> str:
@@ -164,7 +173,7 @@ def _runs_table(groups: Mapping[str, Sequence[Run]]) -> str:
                 ", ".join(f"{name} {version}" for name, version in versions.items()),
             )
             lines.append([escape(str(cell)) for cell in cells])
-    return f'<div class="runs">{_table(headings, lines)}</div>'
+    return f'<div class="runs">{table(headings, lines)}</div>'
 
 
 def _configs(groups: Mapping[str, Sequence[Run]]) -> str:
@@ -190,7 +199,7 @@ def _fields(name: str, config: Mapping[str, object]) -> str:
     )
 
 
-def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table from cells that are HTML already."""
     head = "".join(f"<th>{heading}</th>" for heading in headings)
     body = "\n".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in lines)

@@ -8,6 +8,7 @@ import numpy as np
 
 from partitionsel_jax.reporting.comparison import Row, Spread, ToTarget
 from partitionsel_jax.reporting.runs import PER_DOMAIN, SCALARS, Run
+from partitionsel_jax.text_table import aligned
 
 HEADINGS = (
     "method",
@@ -39,12 +40,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def as_text(rows: Sequence[Row]) -> str:
     """The headline as an aligned plain-text table."""
-    lines = [HEADINGS, *(cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return aligned([HEADINGS, *(cells(row) for row in rows)])
 
 
 def summary_csv(rows: Sequence[Row]) -> str:

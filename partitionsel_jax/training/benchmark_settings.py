@@ -9,7 +9,8 @@ from partitionsel_jax.data.generation import Task, canonical_tasks
 from partitionsel_jax.evaluation import benchmarks
 from partitionsel_jax.evaluation.benchmarks import BENCHMARKS, PROCEDURAL, Benchmark
 from partitionsel_jax.models.config import DTYPES
-from partitionsel_jax.training.checks import choice, near
+from partitionsel_jax.training import settings as run_settings
+from partitionsel_jax.training.checks import choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,25 +92,7 @@ def parse(config: Mapping[str, Any]) -> BenchmarkSettings:
     Raises:
       ValueError: an unknown or missing field, or a value out of its range, by name.
     """
-    procedural = _fields(ProceduralSettings, config.get("reasoning_gym", {}), "reasoning_gym.")
-    values = _fields(BenchmarkSettings, config, "")
-    values["reasoning_gym"] = ProceduralSettings(**procedural)
-    values["benchmarks"] = tuple(values["benchmarks"])
-    return BenchmarkSettings(**values)
-
-
-def _fields(cls: type, section: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """A section's values, once it has all of the fields and no other."""
-    fields = [field.name for field in dataclasses.fields(cls)]
-    for key in section:
-        if key not in fields:
-            raise ValueError(
-                f"unknown config key {prefix + key!r}{near(key, fields)}; known: {sorted(fields)}"
-            )
-    for key in fields:
-        if key not in section:
-            raise ValueError(f"the config lacks {prefix}{key}")
-    return dict(section)
+    return run_settings.build(BenchmarkSettings, config, "")
 
 
 def _at_least(name: str, value: Any, low: int) -> None:

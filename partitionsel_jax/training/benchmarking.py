@@ -10,7 +10,9 @@ from etils import epath
 
 from partitionsel_jax.evaluation import benchmarks, comparing, evaluating, scoring
 from partitionsel_jax.evaluation.benchmarks import PROCEDURAL, Benchmark, Question
-from partitionsel_jax.evaluation.outputs import SETTINGS, write_json
+from partitionsel_jax.evaluation.outputs import SETTINGS
+from partitionsel_jax.json_files import write_json
+from partitionsel_jax.text_table import aligned
 from partitionsel_jax.training import answering, finished, workdir
 from partitionsel_jax.training.benchmark_settings import BenchmarkSettings
 
@@ -157,7 +159,7 @@ def _table(summaries: Sequence[Mapping[str, Any]]) -> str:
         for summary in summaries
         if summary["too_long"] or summary["dropped_examples"]
     ]
-    return "\n".join([_aligned(rows), *notes])
+    return "\n".join([aligned(rows), *notes])
 
 
 def _start(summary: Mapping[str, Any], metric: str) -> tuple[str, str, str]:
@@ -182,10 +184,4 @@ def _difference_table(comparisons: Sequence[comparing.Comparison]) -> str:
                     "–" if test is None else f"{test.p_value:.3g}",
                 )
             )
-    return _aligned(rows)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    return aligned(rows)

@@ -1,6 +1,5 @@
 """The corpus of a run: prepared when it is not yet, and opened as the settings say."""
 
-import dataclasses
 import logging
 import os
 from collections.abc import Mapping
@@ -52,7 +51,7 @@ def check(settings: Settings) -> None:
 def prepare(settings: DataSettings) -> Any:
     """The TFDS builder of the corpus, written when it is not there yet."""
     directory = settings.directory or epath.Path("~/.cache/partitionsel_jax").expanduser()
-    sizes = {split: getattr(settings, split) for split in ("train", "validation", "test")}
+    sizes = {split: getattr(settings, split) for split in data.SPLITS}
     if settings.source == REASONING_GYM:
         return data.prepare(settings.task_list, **sizes, seed=settings.seed, directory=directory)
     return data.prepare_files(
@@ -61,7 +60,7 @@ def prepare(settings: DataSettings) -> Any:
         **sizes,
         seed=settings.seed,
         directory=directory,
-        columns=data.Columns(**dataclasses.asdict(settings.columns)),
+        columns=settings.columns,
         domains=settings.domains,
     )
 
@@ -74,7 +73,7 @@ def load(settings: Settings) -> data.Corpus:
         anchors = data.read_anchors(
             "instructions" if chosen.source == REASONING_GYM else chosen.source,
             chosen.anchors_path,
-            columns=data.Columns(**dataclasses.asdict(chosen.columns)),
+            columns=chosen.columns,
             domains=chosen.names,
         )
         _check_foreign(settings, anchors.foreign)

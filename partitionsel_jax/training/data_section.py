@@ -25,20 +25,6 @@ class SpoiltSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class ColumnSettings:
-    """Names of the columns of the user's own files; "" for one that is not used.
-
-    `messages` is a column of whole conversations, in place of `prompt`, `input` and `response`.
-    """
-
-    prompt: str = "prompt"
-    input: str = ""
-    response: str = "response"
-    domain: str = "domain"
-    messages: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
 class DataSettings:
     """Where examples come from, how they become rows, and how rows become pools.
 
@@ -64,7 +50,7 @@ class DataSettings:
     source: str = REASONING_GYM
     tasks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     path: str = ""
-    columns: ColumnSettings = ColumnSettings()
+    columns: data.Columns = dataclasses.field(default_factory=data.Columns)
     domains: tuple[str, ...] = ()
     anchors_path: str = ""
     spoilt: SpoiltSettings = SpoiltSettings()

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from partitionsel_jax import models
+from partitionsel_jax import hub, models
 from partitionsel_jax.models import pretrained
 from partitionsel_jax.models.pretrained import adapters, writing
 from partitionsel_jax.training import finished
@@ -142,7 +142,7 @@ def _export_adapter(
     elif base in pretrained.TINY or pretrained.as_path(base) is not None:
         base = os.fspath(pretrained.locate(base))
     else:
-        base, revision = pretrained.parted(base)
+        base, revision = hub.parted(base)
     parameters = run.state.parameters
     adapters.write(target, chosen.model, chosen.lora, parameters, base=base, revision=revision)
     # A base that the run held in bfloat16 is rounded the same way when it is read back.

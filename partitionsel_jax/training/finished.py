@@ -7,10 +7,10 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from partitionsel_jax.json_files import read_json
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.training import pretrained, workdir
 from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training.records import read_json
 from partitionsel_jax.training.settings import Settings
 from partitionsel_jax.training.state import TrainState, fingerprint
 from partitionsel_jax.training.step import Step

@@ -12,6 +12,7 @@ from etils import epath
 
 from partitionsel_jax import data
 from partitionsel_jax.evaluation import DomainLosses
+from partitionsel_jax.json_files import read_json
 from partitionsel_jax.training import corpora, fidelity, pretrained, records, workdir
 from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import settings as run_settings
@@ -114,7 +115,7 @@ def train(run: PlannedRun, root: epath.PathLike) -> dict[str, Any]:
     label = run.folder or run.method
     if finished.exists():
         _LOG.info("%s  is finished", label)
-        return records.read_json(finished)
+        return read_json(finished)
     setup = run_setup.prepare(settings, devices)
     # Only now, so that data that is refused leaves no folder behind.
     folder = workdir.claim(run, root, workdir.describe(devices))

@@ -12,27 +12,14 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from partitionsel_jax import json_files
+
 _LOG = logging.getLogger(__name__)
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
-    """Writes a JSON file in one move: a reader sees the old file or the new one, whole."""
-    path = epath.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)
-
-
-def read_json(path: epath.PathLike) -> Any:
-    """The value of a JSON file.
-
-    Raises:
-      ValueError: the file is not JSON; its name is in the message.
-    """
-    try:
-        return json.loads(epath.Path(path).read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not a JSON file ({error}): it was damaged or edited") from None
+    """Writes a value as strict JSON has it (see `plain`), in one move."""
+    json_files.write_json(path, plain(value))
 
 
 def plain(value: Any) -> Any:
@@ -71,9 +58,7 @@ class JsonLines:
                 f"{path} does not hold exactly one row for each of the steps {first}..{upto} that "
                 "the checkpoint continues from: it was edited or belongs to another run"
             )
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text("".join(self._line(row) for row in kept))
-        temporary.replace(path)
+        json_files.write_text(path, "".join(self._line(row) for row in kept))
         self._file = path.open("a")
 
     @staticmethod

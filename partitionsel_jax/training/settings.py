@@ -161,7 +161,7 @@ def build(cls: type, section: Mapping[str, Any], name: str) -> Any:
     for key, field in fields.items():
         path = f"{name}.{key}" if name else key
         if key not in section:
-            if field.default is dataclasses.MISSING:
+            if field.default is field.default_factory is dataclasses.MISSING:
                 raise ValueError(f"the config lacks {path}")
             continue
         value = section[key]

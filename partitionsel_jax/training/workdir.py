@@ -9,10 +9,11 @@ import jax
 from etils import epath
 
 from partitionsel_jax import __version__
+from partitionsel_jax.json_files import read_json
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training.essentials import config_hash, essentials
 from partitionsel_jax.training.plan import PlannedRun
-from partitionsel_jax.training.records import read_json, write_json
+from partitionsel_jax.training.records import write_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 

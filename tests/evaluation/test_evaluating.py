@@ -1,12 +1,9 @@
 """Evaluations by a plain function: what is written, how they go on, and how two are compared."""
 
 import dataclasses
+import functools
 import json
 import logging
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -23,10 +20,9 @@ from partitionsel_jax.training import (
     finished,
 )
 from partitionsel_jax.training import settings as run_settings
+from tests import commands
 from tests.evaluation import benchmark_files
 from tests.training.conftest import tiny_config
-
-ROOT = Path(__file__).parents[2]
 
 
 def judge(output, question):
@@ -521,15 +517,7 @@ def test_a_run_answers_by_its_own_parameters_tokenizer_and_template(monkeypatch)
     assert {question.prompt for question in trained} == seen
 
 
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.evaluate", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+command = functools.partial(commands.run, "evaluate")
 
 
 def test_the_smoke_command_ends_with_a_table(tmp_path, checkpoint):

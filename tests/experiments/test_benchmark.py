@@ -1,14 +1,12 @@
 """The benchmark command: what it measures is comparable, and what it writes can be read back."""
 
 import dataclasses
+import functools
 import json
 import math
-import os
-import subprocess
 import sys
 import time
 import types
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -26,22 +24,14 @@ from experiments.suites.gradients import fidelity, trained
 from partitionsel_jax import models
 from partitionsel_jax.gradients import Scope, make_sketch
 from partitionsel_jax.models.pretrained import names
+from tests import commands
 from tests.training.conftest import tiny_config
 
-ROOT = Path(__file__).parents[2]
 METHODS = {*suite.OURS, *suite.THEIRS, suite.SCIPY}
 TINY = problems.Shape(16, 4, 2)
 
 
-def benchmark(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.benchmark", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+benchmark = functools.partial(commands.run, "benchmark")
 
 
 def cells(markdown):

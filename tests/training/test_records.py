@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from etils import epath
 
+from partitionsel_jax import json_files
 from partitionsel_jax.training import records
 
 
@@ -23,11 +24,11 @@ def test_json_files_are_replaced_in_one_move_and_damage_is_named(tmp_path):
     path = tmp_path / "a.json"
     records.write_json(path, {"x": np.int32(1)})
     records.write_json(path, {"x": 2})
-    assert records.read_json(path) == {"x": 2}
+    assert json_files.read_json(path) == {"x": 2}
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
     path.write_text("{")
     with pytest.raises(ValueError, match=r"a\.json is not a JSON file"):
-        records.read_json(path)
+        json_files.read_json(path)
 
 
 def lines(path):

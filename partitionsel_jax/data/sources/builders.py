@@ -61,18 +61,10 @@ class FilesBuilder(  # type: ignore[call-arg]
         plan = self.builder_config.plan
         counts = np.zeros((len(SPLITS), len(plan.scan.domains)), np.int64)
         left_out: collections.Counter[str] = collections.Counter()
-        encode = json.JSONEncoder(ensure_ascii=False).encode
         with shard_writers(self.data_path, SPLITS) as writers:
             for split, number, domain, row in planned_rows(plan, left_out):
                 numbers = {"id": number, "domain": domain}
-                texts = {
-                    "question": row.question,
-                    "response": row.response,
-                    "answer": row.answer,
-                    "messages": row.messages,
-                    "entry": encode(row.entry),
-                }
-                writers[split].write(serialise(numbers, texts))
+                writers[split].write(serialise(numbers, row.texts))
                 counts[split, domain] += 1
             infos = [
                 writer.finish(self._get_filename_template(split_name=split))

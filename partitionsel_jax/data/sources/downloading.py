@@ -1,12 +1,10 @@
 """From what the user calls a source to its files: a path here, or a dataset repository of a hub."""
 
-import importlib
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+from partitionsel_jax import hub
 
 
 def locate(path: str | os.PathLike[str], repository: str, patterns: Sequence[str]) -> Path:
@@ -28,36 +26,15 @@ def locate(path: str | os.PathLike[str], repository: str, patterns: Sequence[str
     local = Path(name).expanduser()
     if os.fspath(path) and local.exists():
         return local.resolve()
-    if not _REPOSITORY.fullmatch(name) or name.startswith("."):
+    if not hub.is_repository(name):
         raise ValueError(
             f"nothing is at {name!r}: expected a file, a directory, or a dataset repository as "
             "owner/name; mend the path"
         )
-    return _download(name, patterns)
-
-
-def _download(name: str, patterns: Sequence[str]) -> Path:
-    """The directory that a repository was downloaded to."""
-    try:
-        hub = importlib.import_module("huggingface_hub")
-    except ImportError:
-        raise ValueError(
-            f"{name!r} is nothing here, and downloading from a hub needs the package "
-            "huggingface_hub: pip install 'partitionsel_jax[hub]'"
-        ) from None
-    repository, _, revision = name.partition("@")
-    try:
-        folder = hub.snapshot_download(
-            repository,
-            repo_type="dataset",
-            revision=revision or None,
-            allow_patterns=list(patterns),
-        )
-    except Exception as error:  # of the network, of HTTP, or of the hub's own making
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise ValueError(
-            f"cannot download the dataset {name!r}, which is no file here either "
-            f"({type(error).__name__}: {reason}): is there a network, is the name right, and does "
-            "it ask for a licence and a login (hf auth login)? Or name the path of a copy"
-        ) from None
-    return Path(folder)
+    return hub.download(
+        name,
+        patterns,
+        kind="dataset",
+        subject=f"the dataset {name!r}, which is no file here either",
+        remedy=" Or name the path of a copy",
+    )

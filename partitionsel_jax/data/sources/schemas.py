@@ -25,6 +25,8 @@ _OTHER_MOLECULE_TASKS = ("molecular_description_generation", "property_predictio
 _FINAL_ANSWER = "The answer is:"
 # ShareGPT's names of the roles.
 _ROLES = {"human": "user", "gpt": "assistant"}
+# `json.dumps` would make an encoder for every row.
+_entry_text = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +72,17 @@ class Row(NamedTuple):
     group: str
     compared: str
     test: bool | None = None
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """What a record holds of it, beside its numbers."""
+        return {
+            "question": self.question,
+            "response": self.response,
+            "answer": self.answer,
+            "messages": self.messages,
+            "entry": _entry_text(self.entry),
+        }
 
 
 class BadRow(ValueError):

@@ -8,7 +8,7 @@ from partitionsel_jax.models.pretrained import adapters, writing
 from partitionsel_jax.models.pretrained.checkpoint import Checkpoint, describe
 from partitionsel_jax.models.pretrained.fetching import fetch
 from partitionsel_jax.models.pretrained.loaded import Pretrained, load
-from partitionsel_jax.models.pretrained.locating import as_path, locate, parted, shape_of
+from partitionsel_jax.models.pretrained.locating import as_path, locate, shape_of
 from partitionsel_jax.models.pretrained.presets import PRESETS
 from partitionsel_jax.models.pretrained.tiny import TINY
 
@@ -23,7 +23,6 @@ __all__ = [
     "fetch",
     "load",
     "locate",
-    "parted",
     "shape_of",
     "writing",
 ]

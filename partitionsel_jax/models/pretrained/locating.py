@@ -1,18 +1,15 @@
 """From the name of a model to its files: a path, a preset in the cache, or a repository."""
 
 import difflib
-import importlib
 import os
-import re
 from pathlib import Path
-from types import ModuleType
 
+from partitionsel_jax import hub
 from partitionsel_jax.models.config import DecoderConfig
 from partitionsel_jax.models.pretrained import tiny
 from partitionsel_jax.models.pretrained.checkpoint import CONFIG, describe
 from partitionsel_jax.models.pretrained.presets import PRESETS
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 # What a checkpoint is read from; a repository may hold the same weights in other formats, and code.
 FILES = ("*.json", "*.safetensors", "*.jinja")
 
@@ -35,12 +32,6 @@ def as_path(name: str) -> Path | None:
     path = Path(name).expanduser()
     known = name in PRESETS or name in tiny.TINY
     return None if known or not path.exists() else path.resolve()
-
-
-def parted(repository: str) -> tuple[str, str | None]:
-    """A repository's name and its revision: "owner/name@revision"."""
-    name, _, revision = repository.partition("@")
-    return name, revision or None
 
 
 def locate(name: str | os.PathLike[str]) -> Path:
@@ -68,7 +59,7 @@ def locate(name: str | os.PathLike[str]) -> Path:
         return found
     if (path := as_path(text)) is not None:
         return path
-    if _REPOSITORY.fullmatch(text) and not text.startswith((".", "/")):
+    if hub.is_repository(text):
         return download(text)
     near = difflib.get_close_matches(text, [*PRESETS, *tiny.TINY], n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -93,32 +84,12 @@ def download(repository: str, directory: Path | None = None) -> Path:
       repository: "owner/name" or "owner/name@revision".
 
     Raises:
-      ValueError: no `huggingface_hub`, no such repository, no access, or no network.
+      ValueError: as `hub.download`.
     """
-    hub = _hub()
-    name, revision = parted(repository)
-    try:
-        folder = hub.snapshot_download(
-            name,
-            revision=revision,
-            allow_patterns=list(FILES),
-            local_dir=None if directory is None else os.fspath(directory),
-        )
-    except Exception as error:  # of the network, of HTTP, or of the hub's own making
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise ValueError(
-            f"cannot download {repository!r}, which is no directory here either "
-            f"({type(error).__name__}: {reason}): is there a network, is the name right, and does "
-            "it ask for a licence and a login (hf auth login)?"
-        ) from None
-    return Path(folder)
-
-
-def _hub() -> ModuleType:
-    try:
-        return importlib.import_module("huggingface_hub")
-    except ImportError:
-        raise ValueError(
-            "downloading from a hub needs the package huggingface_hub: pip install "
-            "'partitionsel_jax[hub]', or pip install huggingface_hub"
-        ) from None
+    return hub.download(
+        repository,
+        FILES,
+        kind="model",
+        subject=f"{repository!r}, which is no directory here either",
+        directory=directory,
+    )
