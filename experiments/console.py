@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import jax
 from absl import app, flags
@@ -46,7 +46,7 @@ _FLAG_ERRORS = (flags.Error, ValueError, KeyError, AttributeError, TypeError, OS
 
 
 def _parse_flags(arguments: list[str]) -> list[str]:
-    with one_line_errors(*_FLAG_ERRORS):
+    with one_line_flag_errors():
         return flags.FLAGS(arguments)
 
 
@@ -56,12 +56,25 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
+        _end(" ".join(str(error).split()) or type(error).__name__)
+
+
+@contextlib.contextmanager
+def one_line_flag_errors() -> Iterator[None]:
+    """The same for whatever reading flags and config files can raise."""
+    try:
+        yield
+    except _FLAG_ERRORS as error:
         # Config files report through a whole traceback in the message; its last line says it.
         lines = str(error).replace("\\n", "\n").replace("\\", "").strip().splitlines()
         what = _unquoted(lines[-1].strip()) if lines else type(error).__name__
         where = "config field: " if isinstance(error, KeyError | AttributeError) else ""
-        print(f"error: {where}{what}", file=sys.stderr)
-        sys.exit(1)
+        _end(f"{where}{what}")
+
+
+def _end(what: str) -> NoReturn:
+    print(f"error: {what}", file=sys.stderr)
+    sys.exit(1)
 
 
 def _unquoted(line: str) -> str:

@@ -69,10 +69,12 @@ def _alpaca(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[list[int]]:
 
 def _chat(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[list[int]]:
     """The question as the user's turn, or a conversation, by the tokenizer's own chat template."""
-    return [
-        tokenizer.chat([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
-        for prompt in prompts
-    ]
+    return tokenizer.chat_batch(
+        [
+            [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+            for prompt in prompts
+        ]
+    )
 
 
 def _end(tokenizer: Tokenizer) -> int:

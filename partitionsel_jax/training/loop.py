@@ -117,6 +117,7 @@ def train(run: PlannedRun, root: epath.PathLike) -> dict[str, Any]:
         _LOG.info("%s  is finished", label)
         return read_json(finished)
     setup = run_setup.prepare(settings, devices)
+    _check_shared(label, setup.corpus.fingerprint, root)
     # Only now, so that data that is refused leaves no folder behind.
     folder = workdir.claim(run, root, workdir.describe(devices))
     checkpoints = Checkpoints(folder / "checkpoints", settings.training.keep_checkpoints)
@@ -169,6 +170,16 @@ def _train(
         "seconds": dataclasses.asdict(spent)
         | {f"{stage}_share": share for stage, share in shares.items()},
     }
+
+
+def _check_shared(label: str, examples: str, root: epath.Path) -> None:
+    """Raises ValueError if a run that it will be compared with had other examples."""
+    for path in sorted(root.glob("*/*/summary.json")):
+        if read_json(path)["origin"]["examples"] != examples:
+            raise ValueError(
+                f"{label}: the examples are not those of {path.parent}, which is finished: was "
+                "config.data.path replaced since? Restore it, or start again in a new --workdir"
+            )
 
 
 def _check_origin(label: str, found: dict[str, Any], expected: dict[str, Any]) -> None:

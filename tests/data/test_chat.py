@@ -2,6 +2,7 @@
 
 import collections
 import json
+import pickle
 
 import pytest
 from hypothesis import example, given
@@ -231,3 +232,17 @@ def test_the_template_is_compiled_once(monkeypatch):
     tokenizer.chat(USER)
     monkeypatch.setattr("partitionsel_jax.data.tokenizers.chat._environment", None)
     assert tokenizer.chat(USER) == tokenizer.encode_markup("hello<|im_end|>")
+
+
+@given(contents=st.lists(st.tuples(checkpoints.TRICKY, checkpoints.TRICKY), max_size=3))
+def test_a_batch_gives_what_each_conversation_gives(contents):
+    conversations = [
+        [{"role": "system", "content": one}, {"role": "user", "content": two}]
+        for one, two in contents
+    ]
+    assert QWEN.chat_batch(conversations) == [QWEN.chat(messages) for messages in conversations]
+
+
+def test_a_used_tokenizer_goes_to_other_processes():
+    ids = QWEN.chat(USER)
+    assert pickle.loads(pickle.dumps(QWEN)).chat(USER) == ids

@@ -169,5 +169,6 @@ def prepare_files(
         is_prepared = open_builder(config=config).is_prepared()
     if not is_prepared:
         plan = make_plan(files, schema, chosen, sizes, seed)
-        config = dataclasses.replace(config, plan=plan)
+        prepared(functools.partial(open_builder, config=dataclasses.replace(config, plan=plan)))
+    # Without the plan, which holds texts, and which every worker that reads would be sent.
     return prepared(functools.partial(open_builder, config=config))

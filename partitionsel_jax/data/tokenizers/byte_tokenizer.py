@@ -52,3 +52,7 @@ class ByteTokenizer:
             "the byte-level tokenizer has no chat template; load a checkpoint's tokenizer, or use "
             "another template than 'chat'"
         )
+
+    def chat_batch(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
+        """Raises as `chat` does."""
+        return [self.chat(messages) for messages in conversations]

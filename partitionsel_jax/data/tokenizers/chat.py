@@ -66,7 +66,7 @@ class ChatTemplate:
         messages: Sequence[Message],
         *,
         answer: bool,
-        special: Callable[[str], list[tuple[int, int]]],
+        special: Mapping[str, list[tuple[int, int]]],
     ) -> list[Piece]:
         """Renders a conversation.
 
@@ -76,7 +76,7 @@ class ChatTemplate:
         Args:
           messages: the conversation.
           answer: whether the start of an answer is asked for behind it.
-          special: text -> (start, end) of every special token in it.
+          special: every string of the conversation -> (start, end) of the special tokens in it.
 
         Returns:
           The pieces; a single one where no message quotes a special token.
@@ -84,15 +84,15 @@ class ChatTemplate:
         Raises:
           ValueError: the template refuses the conversation, or fails.
         """
-        quoted = {text[start:end] for text in _strings(messages) for start, end in special(text)}
+        quoted = {text[start:end] for text in strings(messages) for start, end in special[text]}
         if not quoted:
             return [Piece(self._render(messages, answer), spelt=False)]
-        taken = set(self._text).union(*_strings(messages))
+        taken = set(self._text).union(*strings(messages))
         private = (c for c in map(chr, itertools.chain(*_PRIVATE)) if c not in taken)
         stand_in = dict(zip(sorted(quoted), private, strict=False))
 
         def shield(text: str) -> str:
-            for start, end in reversed(special(text)):
+            for start, end in reversed(special[text]):
                 text = text[:start] + stand_in[text[start:end]] + text[end:]
             return text
 
@@ -120,14 +120,14 @@ class ChatTemplate:
             ) from error
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """Every string in a conversation but the keys."""
+def strings(value: Any) -> Iterator[str]:
+    """Every string in a conversation, or in several, but the keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        yield from itertools.chain.from_iterable(map(_strings, value.values()))
+        yield from itertools.chain.from_iterable(map(strings, value.values()))
     elif isinstance(value, list | tuple):
-        yield from itertools.chain.from_iterable(map(_strings, value))
+        yield from itertools.chain.from_iterable(map(strings, value))
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:

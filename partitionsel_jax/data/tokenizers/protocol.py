@@ -60,3 +60,7 @@ class Tokenizer(Protocol):
           ValueError: there is no chat template, or it refuses the conversation.
         """
         ...
+
+    def chat_batch(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
+        """What `chat` gives of each conversation, faster."""
+        ...

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
-from partitionsel_jax.data.tokenizers.chat import ChatTemplate, Message, Piece
+from partitionsel_jax.data.tokenizers.chat import ChatTemplate, Message, Piece, strings
 from partitionsel_jax.data.tokenizers.post_processing import puts_in_front, putting_in_front
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ class SubwordTokenizer:
                 raise ValueError(
                     f"{self.origin}: {name} {token!r} is not in the vocabulary; name one that is"
                 )
+
+    def __getstate__(self) -> dict[str, object]:
+        """The fields: what is cached (a compiled template, say) need not be picklable."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @functools.cached_property
     def eos_id(self) -> int:
@@ -159,7 +163,7 @@ class SubwordTokenizer:
         Raises:
           ValueError: there is no chat template, or it refuses the conversation.
         """
-        return "".join(piece.text for piece in self._pieces(messages, answer))
+        return "".join(piece.text for piece in self._pieces([messages], answer)[0])
 
     def chat(self, messages: Sequence[Message], *, answer: bool = True) -> list[int]:
         """The ids of the conversation that `render` writes, behind the beginning token.
@@ -171,11 +175,27 @@ class SubwordTokenizer:
         Raises:
           ValueError: there is no chat template, or it refuses the conversation.
         """
-        ids: list[int] = []
-        for text, spelt in self._pieces(messages, answer):
-            ids += self.encode(text) if spelt else self.encode_markup(text)
+        return self.chat_batch([messages], answer=answer)[0]
+
+    def chat_batch(
+        self, conversations: Sequence[Sequence[Message]], *, answer: bool = True
+    ) -> list[list[int]]:
+        """What `chat` gives of each conversation; as `encode_batch`.
+
+        Raises:
+          ValueError: there is no chat template, or it refuses a conversation.
+        """
+        written = self._pieces(conversations, answer)
+        markup = [_encodable(text) for pieces in written for text, spelt in pieces if not spelt]
+        encodings = iter(self._markup.encode_batch_fast(markup, add_special_tokens=False))
         beginning = [] if self.bos_id is None else [self.bos_id]
-        return ids if ids[:1] == beginning else beginning + ids
+        found = []
+        for pieces in written:
+            ids: list[int] = []
+            for text, spelt in pieces:
+                ids += self.encode(text) if spelt else next(encodings).ids
+            found.append(ids if ids[:1] == beginning else beginning + ids)
+        return found
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes the files of a hub's format, from which `load_tokenizer` makes an equal one.
@@ -214,8 +234,15 @@ class SubwordTokenizer:
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             (folder / name).write_text(text, encoding="utf-8")
 
-    def _pieces(self, messages: Sequence[Message], answer: bool) -> list[Piece]:
-        return self._chat.pieces(messages, answer=answer, special=self._special_spans)
+    def _pieces(
+        self, conversations: Sequence[Sequence[Message]], answer: bool
+    ) -> list[list[Piece]]:
+        """What the template writes of each conversation."""
+        template = self._chat
+        spans = self._special_spans(list({*strings(conversations)}))
+        return [
+            template.pieces(messages, answer=answer, special=spans) for messages in conversations
+        ]
 
     @functools.cached_property
     def _chat(self) -> ChatTemplate:
@@ -228,11 +255,17 @@ class SubwordTokenizer:
         variables = {name: token for name, token in names.items() if token is not None}
         return ChatTemplate(self.chat_template, self.origin, variables)
 
-    def _special_spans(self, text: str) -> list[tuple[int, int]]:
-        """(start, end) of every special token that `encode_markup` would see in the text."""
-        found = self._markup.encode(_encodable(text), add_special_tokens=False)
-        pairs = zip(found.ids, found.offsets, strict=True)
-        return [span for i, span in pairs if i in self.special_ids]
+    def _special_spans(self, texts: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
+        """Text -> (start, end) of every special token that `encode_markup` would see in it."""
+        clean = [_encodable(text) for text in texts]
+        encodings = self._markup.encode_batch(clean, add_special_tokens=False)
+        spans: dict[str, list[tuple[int, int]]] = {}
+        for text, found in zip(texts, encodings, strict=True):
+            spans[text] = []
+            if not self.special_ids.isdisjoint(found.ids):
+                pairs = zip(found.ids, found.offsets, strict=True)
+                spans[text] = [span for i, span in pairs if i in self.special_ids]
+        return spans
 
     def _spelt_out(self, text: str) -> list[int]:
         """The ids of a text whose words happen to be special tokens, letter by letter there."""

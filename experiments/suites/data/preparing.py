@@ -1,20 +1,18 @@
-"""Data: how fast a source of files is prepared, and how much memory that takes as it grows."""
+"""How fast a source of files is prepared, and how much memory that takes as it grows."""
 
 import dataclasses
-import json
 import logging
-import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.suites.measuring import Results, check_no_sizes, number, table
-from partitionsel_jax.data.sources.schemas import METAMATHQA_DOMAINS
+from experiments.suites.data.rows import write
+from experiments.suites.measuring import number, table
 
 _log = logging.getLogger("partitionsel_jax.benchmark")
 
@@ -22,9 +20,6 @@ SPEED_ROWS = 200_000
 MEMORY_ROWS = (50_000, 400_000)
 LARGE_ROWS = 1_600_000
 LEAST_SPEED = 20_000
-# Rows of MetaMathQA that are made of the same question.
-VARIANTS = 24
-_QUESTION, _RESPONSE = 4, 9
 
 NOTES = """\
 * Rows like those of MetaMathQA, of random words, as one JSON array; 64 validation and 32 test rows
@@ -64,59 +59,21 @@ class Preparation:
     peak: int
 
 
-def run(*, sizes: Sequence[str] | None, repeats: int, large: bool) -> Results:
-    """Prepares files of several sizes.
-
-    Args:
-      sizes: must be None; the files are the same always.
-      repeats: preparations of the file whose speed is measured, at most 3 of which are made.
-      large: a file of 2 GB, too.
-
-    Raises:
-      ValueError: sizes are given.
-      OSError: a system without /proc, which the memory is read from, or a preparation that failed.
-    """
-    check_no_sizes("data", sizes)
-    planned = [SPEED_ROWS] * min(repeats, 3) + [*MEMORY_ROWS] + [LARGE_ROWS] * large
+def measure(runs: int, large: bool) -> list[Preparation]:
+    """Prepares the file whose speed matters so many times, and others once."""
+    planned = [SPEED_ROWS] * runs + [*MEMORY_ROWS] + [LARGE_ROWS] * large
     preparations = []
     with tempfile.TemporaryDirectory() as folder:
         for turn, rows in enumerate(planned):
             path = Path(folder) / f"{rows}.json"
             if not path.exists():
                 write(path, rows)
-            preparations.append(measure(path, rows, Path(folder) / str(turn)))
+            preparations.append(prepare(path, rows, Path(folder) / str(turn)))
             _log.info("%d rows: %.1f s", rows, preparations[-1].seconds)
-    return describe(preparations)
+    return preparations
 
 
-def write(path: Path, rows: int) -> None:
-    """Writes rows like MetaMathQA's, about 1.2 kB each."""
-    with open(path, "w") as file:
-        for place, row in enumerate(synthetic_rows(rows)):
-            file.write(("[" if place == 0 else ",\n") + json.dumps(row, indent=4))
-        file.write("]")
-
-
-def synthetic_rows(rows: int) -> Iterator[dict[str, str]]:
-    """Rows with the fields of MetaMathQA and about its lengths, of random words."""
-    source = random.Random(0)
-    words = ["".join(source.choices("etaoinshrdlu", k=source.randint(2, 9))) for _ in range(4000)]
-    sentences = [" ".join(source.choices(words, k=11)) + "." for _ in range(20_000)]
-    original = ""
-    for place in range(rows):
-        if place % VARIANTS == 0:
-            original = " ".join(source.choices(sentences, k=_QUESTION))
-        answer = source.randint(0, 999)
-        yield {
-            "type": METAMATHQA_DOMAINS[place % len(METAMATHQA_DOMAINS)],
-            "query": f"{original} {source.choice(sentences)} How many are {place}?",
-            "original_question": original,
-            "response": f"{' '.join(source.choices(sentences, k=_RESPONSE))}\n#### {answer}\n"
-            f"The answer is: {answer}",
-        }
-
-
-def measure(path: Path, rows: int, directory: Path) -> Preparation:
+def prepare(path: Path, rows: int, directory: Path) -> Preparation:
     """Prepares a file once."""
     command = [sys.executable, "-c", _PREPARE, str(path), str(directory)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -127,8 +84,8 @@ def measure(path: Path, rows: int, directory: Path) -> Preparation:
     return Preparation(rows, size, seconds, int(1024 * before), int(1024 * peak))
 
 
-def describe(preparations: Sequence[Preparation]) -> Results:
-    """Table and numbers: the median time and the highest memory of every number of rows."""
+def describe(preparations: Sequence[Preparation]) -> tuple[dict[str, Any], str]:
+    """Numbers and table: the median time and the highest memory of every number of rows."""
     lines: list[list[str]] = []
     numbers: dict[str, Any] = {"least_rows_per_second": LEAST_SPEED, "preparations": {}}
     least = min(preparations, key=lambda preparation: preparation.rows)
@@ -157,4 +114,4 @@ def describe(preparations: Sequence[Preparation]) -> Results:
             NOTES,
         ]
     )
-    return Results(numbers, markdown)
+    return numbers, markdown
