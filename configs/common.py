@@ -86,6 +86,8 @@ def default() -> ConfigDict:
     training.microbatch = 0  # picks in one backward pass of the update; 0: all of a device's
     training.keep_checkpoints = 2
     training.devices = 0  # 0: all of them
+    training.spmd = "pmap"  # how the step is mapped over devices, or "shard_map"
+    training.split_weights = False  # every device keeps a part of each matrix (shard_map alone)
     config.evaluation = ConfigDict({"batch": 64})
     return config
 

@@ -129,9 +129,7 @@ def compare_updates() -> dict[str, Any]:
         step = _step(widths)
         state, frozen = step.initial(0)
         state = dataclasses.replace(state, parameters=passes.disturb(state.parameters))
-        program = spmd.data_parallel(
-            step.__call__, (False, False, True, True, False), jax.devices()[:1]
-        )
+        program = spmd.Layout.first(1).map(step.__call__, step.KINDS[:5])
         inputs = [
             tuple(
                 spmd.shard(_rows(count, 2 * t + i), 1) for i, count in enumerate((_SMALL_POOL, 4))

@@ -16,6 +16,7 @@ from partitionsel_jax.models.losses import (
 )
 from partitionsel_jax.models.model import Model
 from partitionsel_jax.models.pretrained import PRESETS, Pretrained, load
+from partitionsel_jax.models.shards import Gathering, split_axis
 from partitionsel_jax.models.watch import UNWATCHED, Watch
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Continuation",
     "Decoder",
     "DecoderConfig",
+    "Gathering",
     "LoRAConfig",
     "Model",
     "Pretrained",
@@ -45,4 +47,5 @@ __all__ = [
     "response_loss",
     "response_losses",
     "shift",
+    "split_axis",
 ]

@@ -17,6 +17,7 @@ from partitionsel_jax.models.cache import Cache, Reading
 from partitionsel_jax.models.config import DTYPES, DecoderConfig
 from partitionsel_jax.models.lora import LoRAConfig
 from partitionsel_jax.models.rotary import rotary
+from partitionsel_jax.models.shards import Gathering
 from partitionsel_jax.models.watch import UNWATCHED, Watch
 
 # What `remat` keeps of a layer for the backward pass.
@@ -148,7 +149,14 @@ class Layer(nnx.Module):
 class Decoder(nnx.Module):
     """The whole model; every leaf under `layers` has a leading axis L."""
 
-    def __init__(self, config: DecoderConfig, lora: LoRAConfig, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: DecoderConfig,
+        lora: LoRAConfig,
+        gathering: Gathering | None = None,
+        *,
+        rngs: nnx.Rngs,
+    ):
         dtype = DTYPES[config.param_dtype]
         table = (config.vocab_size, config.width)
         # The embedding doubles as the head when tied, hence its scale is the head's.
@@ -164,6 +172,18 @@ class Decoder(nnx.Module):
         self.norm = RMSNorm(config)
         self.head = None if config.tied else nnx.Param(normal(rngs.params(), table[::-1], dtype))
         self.config = config
+        self.gathering = gathering
+
+    def _whole(self, name: str) -> jax.Array:
+        """A parameter outside the layers, from all devices where they split it."""
+        leaf = getattr(self, name)[...]
+        return leaf if self.gathering is None else self.gathering.whole((name,), leaf)
+
+    def _layer(self, graph: Any, parameters: Any) -> Layer:
+        """The layer of one place in the stack, whole."""
+        if self.gathering is not None:
+            parameters = nnx.State(self.gathering.whole_layer(nnx.to_pure_dict(parameters)))
+        return nnx.merge(graph, parameters)
 
     def __call__(self, tokens_BxT: jax.Array) -> jax.Array:
         """Next-token logits f32[B, T, V]; right padding needs no mask, as attention is causal."""
@@ -182,11 +202,11 @@ class Decoder(nnx.Module):
     def _head(self) -> tuple[jax.Array, int, str]:
         """The output head's matrix, the axis of it that the vocabulary lies on, and its name."""
         if self.head is None:
-            return self.embedding[...], 0, "embedding"
-        return self.head[...], 1, "head"
+            return self._whole("embedding"), 0, "embedding"
+        return self._whole("head"), 1, "head"
 
     def _lookup(self, tokens_BxT: jax.Array) -> jax.Array:
-        return self.embedding[...][tokens_BxT].astype(DTYPES[self.config.dtype])
+        return self._whole("embedding")[tokens_BxT].astype(DTYPES[self.config.dtype])
 
     def hidden(
         self, tokens_BxT: jax.Array, stop_below: int = 0, watch: Watch = UNWATCHED
@@ -205,7 +225,7 @@ class Decoder(nnx.Module):
         graph, stacked = nnx.split(self.layers)
 
         def apply(x: jax.Array, parameters: Any, watch: Watch) -> jax.Array:
-            return nnx.merge(graph, parameters)(x, watch)[0]
+            return self._layer(graph, parameters)(x, watch)[0]
 
         if stop_below:
             # By index, so that the lower layers' parameters are not copied; and without tangents,
@@ -245,7 +265,7 @@ class Decoder(nnx.Module):
             x, cache = carry
             parameters, number = piece
             reading = Reading(cache, number, positions_BxT)
-            x, reading = nnx.merge(graph, parameters)(x, UNWATCHED, reading)
+            x, reading = self._layer(graph, parameters)(x, UNWATCHED, reading)
             return (x, reading.cache), None
 
         start = (self._lookup(tokens_BxT), cache)

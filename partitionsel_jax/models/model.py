@@ -12,6 +12,7 @@ from partitionsel_jax.models.cache import Cache
 from partitionsel_jax.models.config import DecoderConfig
 from partitionsel_jax.models.decoder import Decoder
 from partitionsel_jax.models.lora import LoRAConfig
+from partitionsel_jax.models.shards import Gathering
 from partitionsel_jax.models.watch import UNWATCHED, Watch
 
 
@@ -21,17 +22,28 @@ class Model:
 
     The NNX module is split once here; training steps carry the plain dict, and `apply` merges it
     again inside the traced function.
+
+    Attributes:
+      config, lora: the decoder and its adapters.
+      gathering: how devices split the parameters that the functions are given, inside a mapped
+        function; None where every device has all of them.
     """
 
     config: DecoderConfig
     lora: LoRAConfig = dataclasses.field(default_factory=LoRAConfig)
+    gathering: Gathering | None = None
+
+    def split(self, axis_name: str, devices: int) -> "Model":
+        """The same model with parameters that so many devices of a mapped axis split."""
+        shapes = jax.eval_shape(self.init, jax.random.key(0))
+        return dataclasses.replace(self, gathering=Gathering.of(shapes, axis_name, devices))
 
     @functools.cached_property
     def _graph(self) -> Any:
         return nnx.split(nnx.eval_shape(self._build, jax.random.key(0)))[0]
 
     def _build(self, key: jax.Array) -> Decoder:
-        return Decoder(self.config, self.lora, rngs=nnx.Rngs(params=key))
+        return Decoder(self.config, self.lora, self.gathering, rngs=nnx.Rngs(params=key))
 
     @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: jax.Array) -> dict[str, Any]:

@@ -154,7 +154,12 @@ def compute(
     Returns:
       The features, and the tokens that they took.
     """
-    scoped = scope.extract(parameters)
+    if model.gathering is None:
+        scoped = scope.extract(parameters)
+    else:
+        # Of parameters that devices split, the factored path knows the whole shapes.
+        whole = jax.eval_shape(model.init, jax.random.key(0))
+        scoped = jax.eval_shape(scope.extract, whole)
     sketch = make_sketch(settings, step, sum(leaf.size for leaf in scoped.values()))
     scales = None
     if settings.preconditioner != "none":

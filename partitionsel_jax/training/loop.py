@@ -69,10 +69,10 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
     """
     root = workdir.absolute(root)
     settings = run_settings.parse(run.config)
-    devices = run_setup.choose_devices(settings)
+    layout = run_setup.choose_layout(settings)
     pretrained.check(settings)
     corpora.check(settings)
-    fidelity.check(Step.create(settings), len(devices))
+    fidelity.check(Step.create(settings), len(layout.devices))
     workdir.check(run, root)
 
 
@@ -110,16 +110,16 @@ def train(run: PlannedRun, root: epath.PathLike) -> dict[str, Any]:
     root = workdir.absolute(root)
     check(run, root)
     settings = run_settings.parse(run.config)
-    devices = run_setup.choose_devices(settings)
+    layout = run_setup.choose_layout(settings)
     finished = workdir.folder_of(run, root) / "summary.json"
     label = run.folder or run.method
     if finished.exists():
         _LOG.info("%s  is finished", label)
         return read_json(finished)
-    setup = run_setup.prepare(settings, devices)
+    setup = run_setup.prepare(settings, layout)
     _check_shared(label, setup.corpus.fingerprint, root)
     # Only now, so that data that is refused leaves no folder behind.
-    folder = workdir.claim(run, root, workdir.describe(devices))
+    folder = workdir.claim(run, root, workdir.describe(layout.devices))
     checkpoints = Checkpoints(folder / "checkpoints", settings.training.keep_checkpoints)
     with contextlib.closing(checkpoints):
         summary = _train(setup, folder, checkpoints, label)
@@ -196,13 +196,13 @@ def _compile(
     setup: Setup, state: TrainState, frozen: Any, start: int, spent: Seconds
 ) -> dict[str, float]:
     """Compiles the step; returns its stages' shares, where it has more than the update."""
-    pool, anchors = (setup.shard(rows) for rows in setup.pools[start])
+    pool, anchors = map(setup.layout.rows, setup.pools[start])
     inputs = (state, frozen, pool, anchors)
     spent.compile += setup.training_step.compile(*inputs, setup.seed, setup.reference)
     chosen = setup.settings.selection
     if not (chosen.needs_features or chosen.needs_losses):
         return {}
-    return run_programs.stage_shares(setup.step, setup.devices, *inputs, setup.reference)
+    return run_programs.stage_shares(setup.step, setup.layout, *inputs, setup.reference)
 
 
 def _fit(
@@ -236,7 +236,7 @@ def _fit(
 
     reading = data.prefetch(setup.pools, start, last, workers=setup.settings.data.workers)
     for step, rows in enumerate(reading, start + 1):
-        pool, anchors = (setup.shard(part) for part in rows)
+        pool, anchors = map(setup.layout.rows, rows)
         compared = {}
         # At multiples, so that what steps share is old where the two numbers are the same.
         if every and step % every == 0:

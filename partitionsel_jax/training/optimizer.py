@@ -1,5 +1,9 @@
 """AdamW with global-norm clipping and a warm-up, from optax."""
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -29,11 +33,31 @@ def make_schedule(
     )
 
 
+def clip_by_norm(most: float) -> optax.GradientTransformationExtraArgs:
+    """`optax.clip_by_global_norm`, for gradients whose norm the update is given.
+
+    A device that holds a part of a gradient cannot compute the norm of the whole.
+    """
+
+    def init(parameters: Any) -> optax.EmptyState:
+        return optax.EmptyState()
+
+    def update(
+        gradient: Any, state: optax.EmptyState, parameters: Any = None, *, norm: jax.Array, **_: Any
+    ) -> tuple[Any, optax.EmptyState]:
+        def clipped(leaf: jax.Array) -> jax.Array:
+            return jnp.where(norm < most, leaf, leaf / norm.astype(leaf.dtype) * most)
+
+        return jax.tree.map(clipped, gradient), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def make_optimizer(
     schedule: optax.Schedule, *, weight_decay: float, clip: float, b1: float, b2: float
-) -> optax.GradientTransformation:
-    """Clips the global norm to `clip`, then AdamW (arXiv 1711.05101)."""
+) -> optax.GradientTransformationExtraArgs:
+    """Clips the global norm to `clip`, then AdamW (arXiv 1711.05101); see `clip_by_norm`."""
     return optax.chain(
-        optax.clip_by_global_norm(clip),
+        clip_by_norm(clip),
         optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay),
     )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax import models, selection
+from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.gradients.features import Features, unit
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.training import fidelity, spmd
@@ -19,7 +20,6 @@ from partitionsel_jax.training.candidates import Candidates, compare
 from partitionsel_jax.training.state import TrainState
 from partitionsel_jax.training.step import Step
 
-Devices = tuple[jax.Device, ...]
 # Feature dimension for timing selection where none is set; the time hardly depends on it.
 IDENTITY_STAND_IN = 1024
 # Seconds of timing one thing, after which it is not repeated again.
@@ -42,8 +42,8 @@ class Evaluators:
 
 
 @functools.lru_cache(maxsize=16)
-def evaluators(model: models.Model, devices: Devices) -> Evaluators:
-    """The evaluations of a model over `devices`; equal models get the very same programs."""
+def evaluators(model: models.Model, layout: spmd.Layout) -> Evaluators:
+    """The evaluations of a model; equal ones get the very same programs."""
 
     def losses(trained, frozen, rows):
         everything = trees.join(frozen, trained)
@@ -55,29 +55,27 @@ def evaluators(model: models.Model, devices: Devices) -> Evaluators:
         return spmd.gather(written.tokens)
 
     return Evaluators(
-        losses=spmd.data_parallel(losses, (False, False, True), devices),
-        generate=spmd.data_parallel(generate, (False, False, True, True, False), devices),
+        losses=layout.map(losses, ("weights", "weights", "rows")),
+        generate=layout.map(generate, ("weights", "weights", "rows", "rows", "replicated")),
     )
 
 
 @functools.lru_cache(maxsize=16)
-def training_step(step: Step, devices: Devices) -> spmd.Program:
+def training_step(step: Step, layout: spmd.Layout) -> spmd.Program:
     """(state, frozen, pool, anchors, seed, reference) -> (state, record), as one program."""
     # The state is replaced by its successor, so its buffers are given away.
-    return spmd.data_parallel(
-        step.__call__, (False, False, True, True, False, False), devices, donate=(0,)
-    )
+    return layout.map(step.__call__, Step.KINDS, donate=(0,), returns_first=True)
 
 
 @functools.lru_cache(maxsize=16)
-def fidelity_check(step: Step, devices: Devices) -> spmd.Program:
+def fidelity_check(step: Step, layout: spmd.Layout) -> spmd.Program:
     """(state, frozen, pool, anchors, seed) -> what `fidelity.compare` measures."""
     compare = functools.partial(fidelity.compare, step)
-    return spmd.data_parallel(compare, (False, False, True, True, False), devices)
+    return layout.map(compare, Step.KINDS[:-1])
 
 
 @functools.lru_cache(maxsize=16)
-def _stages(step: Step, devices: Devices) -> tuple[spmd.Program, spmd.Program]:
+def _stages(step: Step, layout: spmd.Layout) -> tuple[spmd.Program, spmd.Program]:
     """Selection and update as programs of their own, to be timed."""
 
     # The pool is not read where it is not used: `jax.pmap` wants one argument to map over.
@@ -89,14 +87,14 @@ def _stages(step: Step, devices: Devices) -> tuple[spmd.Program, spmd.Program]:
         return step.update(state, frozen, rows, result, state.curriculum, state.kept, key)
 
     return (
-        spmd.data_parallel(choose, (False, False, False, True), devices),
-        spmd.data_parallel(update, (False, False, False, True), devices),
+        layout.map(choose, ("replicated", "replicated", "replicated", "rows")),
+        layout.map(update, ("weights", "weights", "replicated", "rows"), returns_first=True),
     )
 
 
 def stage_shares(
     step: Step,
-    devices: Devices,
+    layout: spmd.Layout,
     state: TrainState,
     frozen: Any,
     pool: Any,
@@ -109,9 +107,8 @@ def stage_shares(
     of their own (on random unit features and the pool's first rows), and the features are the rest.
     Where steps share features, the step's time is the mean over steps that do.
     """
-    run_choose, run_update = _stages(step, devices)
-    rows = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), pool)
-    candidates = _random_candidates(step, rows)
+    run_choose, run_update = _stages(step, layout)
+    candidates = _random_candidates(step)
     picks = jnp.arange(step.selection.size, dtype=jnp.int32)
     nothing = jnp.zeros(())
     result = selection.Selection(
@@ -122,7 +119,7 @@ def stage_shares(
         gains=jnp.zeros(picks.shape),
         dropped=nothing,
     )
-    run_step = training_step(step, devices)
+    run_step = training_step(step, layout)
     seed, key = np.int32(0), jax.random.key(0)
 
     def whole(later: int) -> float:
@@ -147,7 +144,8 @@ def stage_shares(
     return {"features": 1.0 - sum(shares.values()), **shares}
 
 
-def _random_candidates(step: Step, rows: Any) -> Candidates:
+def _random_candidates(step: Step) -> Candidates:
+    """Candidates that selection takes as long for as for real ones; it reads no tokens."""
     random = np.random.default_rng(0)
 
     def features(count: int) -> Features:
@@ -156,6 +154,9 @@ def _random_candidates(step: Step, rows: Any) -> Candidates:
         return Features(unit(jnp.asarray(vectors_BxM)), jnp.ones(count), jnp.ones(count))
 
     chosen = step.selection
+    numbers_N = jnp.arange(chosen.pool, dtype=jnp.int32)
+    nothing = jnp.zeros((chosen.pool, 1))
+    rows = Rows(nothing, nothing > 0, numbers_N % step.domains, numbers_N, numbers_N < 0)
     domains_A = jnp.arange(chosen.anchors, dtype=jnp.int32) % step.domains
     pool, anchors = features(chosen.pool), features(chosen.anchors)
     made = compare(rows, domains_A, pool, anchors, settings=chosen, domains=step.domains)
@@ -167,11 +168,13 @@ def _random_candidates(step: Step, rows: Any) -> Candidates:
 def _seconds(function: Callable[[], Any], repeats: int = 5) -> float:
     """Median wall-clock seconds of a call, its results awaited; fewer repeats of a slow one.
 
-    One call before is not counted: it may compile.
+    One call before is not counted: it may compile. Processes that run one program together make
+    equally many calls, however long they take.
     """
     jax.block_until_ready(function())
+    together = jax.process_count() > 1
     taken: list[float] = []
-    while len(taken) < repeats and sum(taken) <= PATIENCE_S:
+    while len(taken) < repeats and (together or sum(taken) <= PATIENCE_S):
         started = time.perf_counter()
         jax.block_until_ready(function())
         taken.append(time.perf_counter() - started)

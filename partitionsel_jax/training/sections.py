@@ -5,6 +5,7 @@ import math
 
 from partitionsel_jax import gradients, selection
 from partitionsel_jax.training.checks import at_least, choice
+from partitionsel_jax.training.spmd import check_form
 
 WEIGHTS = ("uniform", "learned", "clipped")
 ANCHOR_MEANS = ("plain", "balanced")
@@ -253,6 +254,8 @@ class TrainingSettings:
     """How long, on how many devices (0: all), and what is kept.
 
     `microbatch` picks go through a backward pass of the update at once; 0: all that a device has.
+    `spmd` is how the step is mapped over devices, see `spmd.Layout`; with `split_weights` every
+    device keeps a part of each matrix and of its optimizer state.
     """
 
     updates: int
@@ -261,8 +264,11 @@ class TrainingSettings:
     keep_checkpoints: int = 2
     devices: int = 0
     microbatch: int = 0
+    spmd: str = "pmap"
+    split_weights: bool = False
 
     def __post_init__(self):
+        check_form(self.spmd, self.split_weights)
         at_least("training", self, 1, "updates", "evaluate_every", "checkpoint_every")
         at_least("training", self, 1, "keep_checkpoints")
         at_least("training", self, 0, "devices", "microbatch")

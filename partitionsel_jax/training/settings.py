@@ -93,6 +93,30 @@ class Settings:
                 f"{data.ByteTokenizer().vocab_size} ids: enlarge it"
             )
         self._check_features()
+        if self.training.split_weights:
+            self._check_split()
+
+    def _check_split(self) -> None:
+        """What cannot be computed where a device has a part of each matrix only."""
+        if self.model.remat == "none":
+            raise ValueError(
+                "training.split_weights=True with model.remat='none' would keep every layer that "
+                "was gathered: set model.remat='layer' or 'dots'"
+            )
+        if self.lora.rank:
+            return  # adapters stay whole, and all else is frozen
+        features = self.features
+        for field, value, usable in (
+            ("path", features.path, "factored"),
+            ("preconditioner", features.preconditioner, "none"),
+            ("fidelity_every", features.fidelity_every, 0),
+        ):
+            if self.selection.needs_features and value != usable:
+                raise ValueError(
+                    f"features.{field}={value!r} needs whole gradients, and with "
+                    f"training.split_weights=True no device has them: use {usable!r}, adapters "
+                    "(lora.rank > 0), or whole weights"
+                )
 
     def _check_features(self) -> None:
         features, adapted = self.features, self.lora.rank > 0

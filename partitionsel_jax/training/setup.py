@@ -5,7 +5,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax import data, evaluation
@@ -24,7 +23,7 @@ class Setup:
     Attributes:
       settings: the whole configuration.
       corpus, pools: the data, and which rows of it each step sees.
-      devices: what the programs run on.
+      layout: what the programs run on, and how.
       step: the update's stages.
       reference: all parameters of the reference model, on all devices; None without one.
     """
@@ -32,25 +31,25 @@ class Setup:
     settings: Settings
     corpus: data.Corpus
     pools: data.Pools
-    devices: tuple[jax.Device, ...]
+    layout: spmd.Layout
     step: Step
     reference: Any = None
 
     @functools.cached_property
     def training_step(self) -> spmd.Program:
-        return run_programs.training_step(self.step, self.devices)
+        return run_programs.training_step(self.step, self.layout)
 
     @functools.cached_property
     def fidelity(self) -> spmd.Program:
-        return run_programs.fidelity_check(self.step, self.devices)
+        return run_programs.fidelity_check(self.step, self.layout)
 
     @functools.cached_property
     def evaluators(self) -> run_programs.Evaluators:
-        return run_programs.evaluators(self.step.model, self.devices)
+        return run_programs.evaluators(self.step.model, self.layout)
 
     @property
-    def seed(self) -> jax.Array:
-        return jnp.int32(self.settings.seed)
+    def seed(self) -> np.int32:
+        return np.int32(self.settings.seed)
 
     @functools.cached_property
     def validation_rows(self) -> data.Rows:
@@ -58,25 +57,27 @@ class Setup:
         return source.rows(range(len(source)))
 
     def shard(self, rows: Any) -> Any:
-        return spmd.shard(rows, len(self.devices))
+        """Rows that every process has, over all devices."""
+        return self.layout.rows(self.layout.part(rows))
 
 
-def choose_devices(settings: Settings) -> tuple[jax.Device, ...]:
-    """The devices of a run.
+def choose_layout(settings: Settings) -> spmd.Layout:
+    """The devices of a run, and how its arrays lie on them.
 
     Raises:
-      ValueError: several processes, more devices asked for than there are, or rows that they do
-        not divide.
+      ValueError: more devices asked for than there are, or not all of several processes', or rows
+        that they do not divide.
     """
-    if jax.process_count() > 1:
-        raise ValueError(
-            f"training runs in one process, and this one is one of {jax.process_count()}: start it "
-            "once, on a machine with all the devices"
-        )
-    available = jax.devices()
+    # A process's devices need not have neighbouring numbers.
+    available = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     count = settings.training.devices or len(available)
     if count > len(available):
-        raise ValueError(f"training.devices={count}, but this machine has {len(available)}")
+        raise ValueError(f"training.devices={count}, but there are {len(available)}")
+    if jax.process_count() > 1 and count != len(available):
+        raise ValueError(
+            f"training.devices={count}, but {jax.process_count()} processes have "
+            f"{len(available)}, and each runs on all of its own: set training.devices=0"
+        )
     if settings.model.attention == "cudnn" and available[0].platform != "gpu":
         raise ValueError(
             f"model.attention='cudnn' needs an NVIDIA GPU, and this machine has "
@@ -91,23 +92,25 @@ def choose_devices(settings: Settings) -> tuple[jax.Device, ...]:
     ):
         if rows % count:
             raise ValueError(
-                f"{name}={rows} is not divisible by the {count} devices: "
+                f"{name}={rows} is not divisible by the {count} devices of "
+                f"{jax.process_count()} process(es): "
                 f"use {rows + count - rows % count}, or set training.devices"
             )
-    return tuple(available[:count])
+    chosen_form = settings.training
+    return spmd.Layout(tuple(available[:count]), chosen_form.spmd, chosen_form.split_weights)
 
 
-def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
+def prepare(settings: Settings, layout: spmd.Layout) -> Setup:
     """Reads the data and names the programs of a run; nothing is compiled yet.
 
     Raises:
       ValueError: data or a reference model that do not fit.
     """
     corpus = corpora.load(settings)
-    step = Step.create(settings)
+    step = Step.create(settings, len(layout.devices))
     reference = None
     if "reference_losses" in settings.selection.reads:
-        reference = spmd.replicate(references.load(settings), devices)
+        reference = layout.place(references.load(settings))
     pools = data.Pools(
         corpus,
         pool_size=settings.selection.pool,
@@ -118,14 +121,16 @@ def prepare(settings: Settings, devices: tuple[jax.Device, ...]) -> Setup:
         anchor_every=settings.features.anchors_every,
         mix=settings.data.mix,
         weights=settings.data.weights,
+        process=layout.process,
+        processes=layout.processes,
     )
-    return Setup(settings, corpus, pools, devices, step, reference)
+    return Setup(settings, corpus, pools, layout, step, reference)
 
 
 def initialise(setup: Setup) -> tuple[TrainState, Any]:
     """The state at step 0 and the frozen parameters, on all devices."""
     base = pretrained.weights(setup.settings)
-    return spmd.replicate(setup.step.initial(setup.seed, base), setup.devices)
+    return setup.layout.place(setup.step.initial(setup.seed, base))
 
 
 def validate(setup: Setup, trained: Any, frozen: Any) -> evaluation.DomainLosses:

@@ -1,23 +1,35 @@
-"""Data parallelism: one per-device function, mapped over the devices."""
+"""Data parallelism: one per-device function, mapped over the devices of all processes."""
 
+import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from partitionsel_jax.models import split_axis
 
 AXIS = "data"
+FORMS = ("pmap", "shard_map")
+
+# How an argument lies on the devices: the same on each, by its rows, or as weights lie.
+Kind = Literal["replicated", "rows", "weights"]
 
 
 class Program:
     """A mapped function, compiled once for each set of shapes, ahead of the call if one likes.
 
     Keeps compile time apart from run time.
+
+    Args:
+      mapped: arguments -> the function mapped for trees of their structure, jitted.
     """
 
-    def __init__(self, function: Any):
-        self._function = function
+    def __init__(self, mapped: Callable[..., Any]):
+        self._mapped = mapped
         self._compiled: dict[Any, Callable] = {}
 
     def compile(self, *arguments: Any) -> float:
@@ -31,7 +43,11 @@ class Program:
 
     def lower(self, *arguments: Any) -> Any:
         """The program for arrays or shapes of arrays, as `jax.stages.Lowered`: to be looked at."""
-        return self._function.lower(*arguments)
+        return self.jitted(*arguments).lower(*arguments)
+
+    def jitted(self, *arguments: Any) -> Any:
+        """The mapped function for trees of this structure: to be exported."""
+        return self._mapped(*arguments)
 
     def __call__(self, *arguments: Any) -> Any:
         self.compile(*arguments)
@@ -43,34 +59,155 @@ class Program:
         return tree, tuple((np.shape(leaf), leaf.dtype) for leaf in leaves)
 
 
-def data_parallel(
-    function: Callable,
-    sharded: Sequence[bool],
-    devices: Sequence[jax.Device],
-    donate: tuple[int, ...] = (),
-) -> Program:
-    """Maps a per-device function that names its axis `AXIS`.
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where the arrays of a run lie, and how functions are mapped over them.
 
-    Args:
-      function: takes replicated and sharded arguments, and returns values that are equal on
-        every device.
-      sharded: for each argument, whether its leaves carry a leading device axis (see `shard`).
-      devices: the devices to run on.
-      donate: arguments whose buffers the call may reuse. Dropped when there are several processes,
-        where a donated replicated argument is deleted before its other copies are read.
+    Every process calls the same methods in the same order, each with its own rows.
 
-    Returns:
-      The mapped function; what is replicated has no leading axis, on the way in and out.
+    Attributes:
+      devices: of all processes, those of one process behind those of another.
+      form: "pmap", whose rows have a leading device axis, or "shard_map" over a mesh.
+      split_weights: whether every device holds a part of each matrix; see `models.Gathering`.
+
+    Raises:
+      ValueError: an unknown form, or weights to be split under pmap.
     """
-    mapped = jax.pmap(
-        function,
-        axis_name=AXIS,
-        in_axes=tuple(0 if is_sharded else None for is_sharded in sharded),
-        out_axes=None,
-        devices=list(devices),
-        donate_argnums=donate if jax.process_count() == 1 else (),
-    )
-    return Program(mapped)
+
+    devices: tuple[jax.Device, ...]
+    form: str = "pmap"
+    split_weights: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the form."""
+        check_form(self.form, self.split_weights)
+
+    @classmethod
+    def first(cls, count: int, form: str = "pmap", split_weights: bool = False) -> "Layout":
+        """On the first `count` devices of this process."""
+        return cls(tuple(jax.local_devices()[:count]), form, split_weights)
+
+    @functools.cached_property
+    def mesh(self) -> jax.sharding.Mesh:
+        """The devices in a row."""
+        return jax.sharding.Mesh(np.asarray(self.devices), (AXIS,))
+
+    @property
+    def processes(self) -> int:
+        """How many processes the devices belong to."""
+        return len({device.process_index for device in self.devices})
+
+    @property
+    def process(self) -> int:
+        """This process's place among them."""
+        order = list(dict.fromkeys(device.process_index for device in self.devices))
+        return order.index(jax.process_index())
+
+    def map(
+        self,
+        function: Callable,
+        kinds: Sequence[Kind],
+        *,
+        donate: tuple[int, ...] = (),
+        returns_first: bool = False,
+    ) -> Program:
+        """Maps a per-device function that names its axis `AXIS`.
+
+        Args:
+          function: returns values that are equal on every device.
+          kinds: of each argument.
+          donate: arguments whose buffers the call may reuse.
+          returns_first: whether it returns a pair, the first of which lies as its first argument.
+        """
+        if self.form == "pmap":
+            mapped = jax.pmap(
+                function,
+                axis_name=AXIS,
+                in_axes=tuple(0 if kind == "rows" else None for kind in kinds),
+                out_axes=None,
+                devices=list(self.devices),
+                # Of several processes' replicated arguments, a donated one would be deleted before
+                # its other copies are read.
+                donate_argnums=donate if jax.process_count() == 1 else (),
+            )
+            return Program(lambda *_: mapped)
+
+        def make(*arguments: Any) -> Any:
+            specs = tuple(map(self.specs, kinds, arguments))
+            whole = PartitionSpec()
+            return jax.jit(
+                jax.shard_map(
+                    function,
+                    mesh=self.mesh,
+                    in_specs=specs,
+                    out_specs=(specs[0], whole) if returns_first else whole,
+                    check_vma=False,
+                ),
+                donate_argnums=donate,
+            )
+
+        return Program(make)
+
+    def specs(self, kind: Kind, tree: Any) -> Any:
+        """The partition of an argument, or of every leaf of it, under shard_map."""
+        if kind == "rows":
+            return PartitionSpec(AXIS)
+        if kind == "replicated" or not self.split_weights:
+            return PartitionSpec()
+
+        def spec(path: Any, leaf: Any) -> PartitionSpec:
+            names = tuple(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
+            axis = split_axis(names, np.shape(leaf), len(self.devices))
+            return PartitionSpec() if axis is None else _along(axis + len(leaf.shape), leaf)
+
+        return jax.tree_util.tree_map_with_path(spec, tree)
+
+    def place(self, tree: Any, kind: Kind = "weights") -> Any:
+        """Puts arrays that every process has whole onto the devices."""
+        specs = self.specs(kind, tree)
+        if isinstance(specs, PartitionSpec):
+            specs = jax.tree.map(lambda _: specs, tree)
+
+        def put(leaf: Any, spec: PartitionSpec) -> jax.Array:
+            sharding = NamedSharding(self.mesh, spec)
+            if jax.process_count() == 1:
+                return jax.device_put(leaf, sharding)
+            whole = np.asarray(leaf)
+            return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
+
+        return jax.tree.map(put, tree, specs)
+
+    def rows(self, part: Any) -> Any:
+        """This process's rows [B / processes, ...] as an argument of kind "rows"."""
+        count = len(self.devices) // self.processes
+        if self.form == "pmap":
+            return shard(part, count)
+        sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        return jax.tree.map(
+            lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), part
+        )
+
+    def part(self, rows: Any) -> Any:
+        """This process's part of rows [B, ...] that all processes have."""
+        if self.processes == 1:
+            return rows
+        return jax.tree.map(lambda leaf: leaf[self.process], shard(rows, self.processes))
+
+
+def check_form(form: str, split_weights: bool) -> None:
+    """Raises ValueError for an unknown form, or weights to be split under pmap."""
+    if form not in FORMS:
+        raise ValueError(f"training.spmd must be one of {list(FORMS)}, not {form!r}")
+    if split_weights and form != "shard_map":
+        raise ValueError(
+            f"training.split_weights=True needs training.spmd='shard_map', not {form!r}: under "
+            "pmap every device has all the weights"
+        )
+
+
+def _along(axis: int, leaf: Any) -> PartitionSpec:
+    names = [None] * len(leaf.shape)
+    return PartitionSpec(*names[:axis], AXIS, *names[axis + 1 :])
 
 
 def shard(rows: Any, devices: int) -> Any:
@@ -89,12 +226,6 @@ def shard(rows: Any, devices: int) -> Any:
         return np.reshape(leaf, (devices, leaf.shape[0] // devices, *leaf.shape[1:]))
 
     return jax.tree.map(split, rows)
-
-
-def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """Copies every leaf to every device, as one array without a device axis."""
-    mesh = jax.sharding.Mesh(np.asarray(devices), (AXIS,))
-    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
 
 def gather(tree: Any) -> Any:

@@ -6,7 +6,7 @@ T tokens. Rows arrive sharded over the devices and everything else is replicated
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,13 @@ class Step:
       widths: tokens that microbatches of short rows may have instead of all.
     """
 
+    # Of the arguments of `__call__`, for whoever maps it over devices.
+    KINDS: ClassVar[tuple[spmd.Kind, ...]] = (
+        *("weights", "weights"),
+        *("rows", "rows"),
+        *("replicated", "weights"),
+    )
+
     model: models.Model
     scope: gradients.Scope
     features: FeatureSettings
@@ -68,9 +75,13 @@ class Step:
     widths: tuple[int, ...] = ()
 
     @classmethod
-    def create(cls, settings: Settings) -> "Step":
+    def create(cls, settings: Settings, devices: int = 1) -> "Step":
+        """The step of these settings; `devices` split the weights where they are to be split."""
+        model = models.Model(settings.model, settings.lora)
+        if settings.training.split_weights:
+            model = model.split(spmd.AXIS, devices)
         return cls(
-            model=models.Model(settings.model, settings.lora),
+            model=model,
             scope=settings.scope,
             features=settings.features,
             selection=settings.selection,
@@ -92,7 +103,7 @@ class Step:
         )
 
     @functools.cached_property
-    def transformation(self) -> optax.GradientTransformation:
+    def transformation(self) -> optax.GradientTransformationExtraArgs:
         chosen = self.optimizer
         return optimizers.make_optimizer(
             self.schedule,
@@ -101,6 +112,11 @@ class Step:
             b1=chosen.b1,
             b2=chosen.b2,
         )
+
+    @property
+    def _gathering(self) -> models.Gathering:
+        """How the trained parameters lie on the devices."""
+        return self.model.gathering or models.Gathering(spmd.AXIS)
 
     @functools.cached_property
     def coordinates(self) -> int:
@@ -380,14 +396,16 @@ class Step:
         local = spmd.share((picks, weights_K, picked_K.astype(jnp.float32)))
         buckets, size = row_features.buckets_of(local[0], self.widths), self.microbatch
         loss, gradient = accumulated(objective, state.parameters, local, size, buckets)
-        loss, gradient = jax.lax.psum((loss, gradient), spmd.AXIS)
+        loss, gradient = jax.lax.psum(loss, spmd.AXIS), self._gathering.summed(gradient)
         done = Work.of(buckets, size or len(local[1]))
         real, computed = jax.lax.psum(done if work is None else done.and_also(work), spmd.AXIS)
-        norm = optax.tree.norm(gradient)
-        changes, optimizer = self.transformation.update(gradient, state.optimizer, state.parameters)
+        norm = self._gathering.norm(gradient)
+        changes, optimizer = self.transformation.update(
+            gradient, state.optimizer, state.parameters, norm=norm
+        )
         parameters = optax.apply_updates(state.parameters, changes)
         proposed = TrainState(state.step + 1, parameters, optimizer, curriculum, kept)
-        update_norm = optax.tree.norm(changes)
+        update_norm = self._gathering.norm(changes)
         # A non-finite update is not applied, so that the state that stops the run is sound.
         finite = jnp.isfinite(norm) & jnp.isfinite(loss) & jnp.isfinite(update_norm)
         after = _either(finite, proposed, state)

@@ -69,9 +69,7 @@ def test_picks_losses_and_parameters_are_those_of_whole_rows(tiny, options):
     states = []
     for step in (whole, dataclasses.replace(whole, widths=WIDTHS)):
         state, frozen = step.initial(1)
-        program = spmd.data_parallel(
-            step.__call__, (False, False, True, True, False), jax.devices()[:DEVICES]
-        )
+        program = spmd.Layout.first(DEVICES).map(step.__call__, step.KINDS[:5])
         records = []
         for t in range(3):
             pool, anchors = (spmd.shard(rows(*of), DEVICES) for of in ((16, t), (8, 10 + t // 2)))

@@ -97,7 +97,7 @@ def test_budgets_and_picks_do_not_depend_on_the_device_count(finished, config):
     several = config.copy_and_resolve_references()
     several.training.devices = 8
     settings = run_settings.parse(several.to_dict())
-    setup = run_setup.prepare(settings, run_setup.choose_devices(settings))
+    setup = run_setup.prepare(settings, run_setup.choose_layout(settings))
     state, frozen = run_setup.initialise(setup)
     metrics, selections = rows(folder, "metrics.jsonl")[1:], rows(folder, "selections.jsonl")
     for update, (row, picked) in enumerate(zip(metrics, selections, strict=True)):

@@ -96,11 +96,7 @@ def test_numbers_do_not_depend_on_the_device_count():
 
 def test_kept_features_are_compared_with_exact_ones_at_the_current_parameters():
     step = step_of(PER_POOL, anchors_every=ANCHORS_EVERY, **EXACT)
-    keep = spmd.data_parallel(
-        lambda *inputs: step.featurize(*inputs)[1],
-        (False, False, True, True),
-        jax.devices()[:1],
-    )
+    keep = spmd.Layout.first(1).map(lambda *inputs: step.featurize(*inputs)[1], step.KINDS[:4])
     state, frozen = step.initial(1)
     for number in range(4):
         fresh_pool, fresh_anchors = number % PER_POOL == 0, number % ANCHORS_EVERY == 0

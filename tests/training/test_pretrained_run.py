@@ -13,7 +13,7 @@ from configs import common, llama32_3b_mol, pretrained, qwen25_3b_metamath, smol
 from partitionsel_jax import models, training
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.models.pretrained import TINY, tiny
-from partitionsel_jax.training import exporting, finished
+from partitionsel_jax.training import exporting, finished, spmd
 from partitionsel_jax.training import pretrained as run_pretrained
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
@@ -212,7 +212,7 @@ def test_dropout_acts_in_updates_and_on_any_number_of_devices(adapted, checkpoin
     updated = {}
     for rate, count in ((0.0, 1), (0.5, 1), (0.5, 2)):
         chosen = settings[rate]
-        setup = run_setup.prepare(chosen, tuple(jax.devices()[:count]))
+        setup = run_setup.prepare(chosen, spmd.Layout.first(count))
         state, frozen = run_setup.initialise(setup)
         for number in range(2):  # B is zero before the first, which hides what A read
             rows = [setup.shard(part) for part in setup.pools[number]]

@@ -49,9 +49,7 @@ def step_of(**changes):
 
 @functools.cache
 def program(step, devices=1):
-    return spmd.data_parallel(
-        step.__call__, (False, False, True, True, False), jax.devices()[:devices]
-    )
+    return spmd.Layout.first(devices).map(step.__call__, step.KINDS[:5])
 
 
 def seen_at(step, number):
@@ -280,10 +278,9 @@ def test_the_update_in_microbatches_is_the_update():
     )
     learned = dataclasses.replace(step.selection, weights="learned")
     (whole, expected), (pieces, found) = (
-        spmd.data_parallel(
+        spmd.Layout.first(1).map(
             lambda pool, step=changed: step.update(state, frozen, spmd.gather(pool), result),
-            (True,),
-            jax.devices()[:1],
+            ("rows"),
         )(spmd.shard(pool, 1))
         for changed in (
             dataclasses.replace(step, selection=learned, microbatch=microbatch)
@@ -395,6 +392,6 @@ def test_the_time_of_a_step_is_the_mean_over_those_that_share(monkeypatch):
     parts = [spmd.shard(part, 1) for part in seen_at(step, 0)]
     taken = iter([1.0, 2.0, 30.0, 4.0, 14.0, 20.0, 12.0, 4.0])  # selection, update, six steps
     monkeypatch.setattr(programs, "_seconds", lambda function: next(taken))
-    shares = programs.stage_shares(step, tuple(jax.devices()[:1]), state, frozen, *parts)
+    shares = programs.stage_shares(step, spmd.Layout.first(1), state, frozen, *parts)
     assert shares == pytest.approx({"features": 11 / 14, "selection": 1 / 14, "update": 2 / 14})
     assert next(taken, None) is None

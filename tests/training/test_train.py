@@ -163,7 +163,7 @@ def test_picks_and_losses_do_not_depend_on_the_device_count(finished, devices):
     several = config.copy_and_resolve_references()
     several.training.devices = devices
     settings = run_settings.parse(several.to_dict())
-    setup = run_setup.prepare(settings, run_setup.choose_devices(settings))
+    setup = run_setup.prepare(settings, run_setup.choose_layout(settings))
     state, frozen = run_setup.initialise(setup)
     metrics, selections = rows(folder, "metrics.jsonl")[1:], rows(folder, "selections.jsonl")
     for update, (row, picked) in enumerate(zip(metrics, selections, strict=True)):
@@ -198,7 +198,7 @@ def test_a_domain_without_rows_is_refused_and_leaves_no_folder(tiny, train, tmp_
 
 def test_prompts_that_are_cut_are_counted_aloud(tiny, project_log):
     settings = run_settings.parse(tiny.to_dict())
-    run_setup.prepare(settings, run_setup.choose_devices(settings))
+    run_setup.prepare(settings, run_setup.choose_layout(settings))
     assert any("a prompt cut from the left in data.length=48" in m for m in project_log.messages)
 
 

@@ -18,6 +18,7 @@ from partitionsel_jax.data import Rows
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
+from partitionsel_jax.training import spmd
 
 FAMILIES = tuple(name for name in gradients.FAMILIES if name != "identity")
 # Of the adapters' second factors: about what some hundred updates at a rate of 1e-4 make of 0.
@@ -90,16 +91,14 @@ def train(shape: FidelityShape) -> Trained:
             "adapters on the trained model; see FidelityShape.lora."
         )
     random = dataclasses.replace(settings.selection, utility="random", swaps=0)
-    setup = run_setup.prepare(
-        dataclasses.replace(settings, selection=random), tuple(jax.devices()[:1])
-    )
+    setup = run_setup.prepare(dataclasses.replace(settings, selection=random), spmd.Layout.first(1))
     state, frozen = run_setup.initialise(setup)
     earlier = {}
     for step in range(shape.updates):
         if shape.updates - step in shape.ages:
             # A copy, since the step takes its state's buffers.
             earlier[shape.updates - step] = jax.tree.map(jnp.copy, state.parameters)
-        pool, anchors = (setup.shard(rows) for rows in setup.pools[step])
+        pool, anchors = map(setup.layout.rows, setup.pools[step])
         state, _ = setup.training_step(state, frozen, pool, anchors, setup.seed, None)
     unseen = [setup.pools[shape.updates + number] for number in range(shape.pools)]
     pool, anchors = (

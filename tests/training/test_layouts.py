@@ -1,0 +1,100 @@
+"""The forms of the step: mapped by pmap or shard_map, weights whole or split, do the same."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from partitionsel_jax.training import settings as run_settings
+from partitionsel_jax.training import spmd
+from partitionsel_jax.training.state import fingerprint
+from partitionsel_jax.training.step import Step
+from tests.training.test_step import random_rows
+
+OPTIONS = {
+    "full": {"training.microbatch": 2, "features.last_layers": 0},
+    "adapters": {
+        "lora.rank": 2,
+        "features.parameters": "lora",
+        "model.remat": "dots",
+    },
+}
+FORMS = [("pmap", 1, False), ("shard_map", 2, False), ("shard_map", 2, True), ("shard_map", 4, True)]
+
+
+def settings_of(config, options):
+    config.model.remat = "layer"
+    for dotted, value in options.items():
+        section, field = dotted.split(".")
+        config[section][field] = value
+    return config
+
+
+def run(config, form, devices, split, steps=3):
+    config.training.update({"spmd": form, "split_weights": split})
+    step = Step.create(run_settings.parse(config.to_dict()), devices)
+    layout = spmd.Layout.first(devices, form, split)
+    program = layout.map(step.__call__, step.KINDS[:5], returns_first=True)
+    state, frozen = layout.place(step.initial(1))
+    records = []
+    for t in range(steps):
+        rows = (layout.rows(random_rows(*of)) for of in ((16, t), (8, 10 + t)))
+        state, record = program(state, frozen, *rows, np.int32(0))
+        records.append(jax.device_get(record))
+    return state, frozen, records
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_form_makes_the_same_updates(tiny, name):
+    config = settings_of(tiny, OPTIONS[name])
+    (whole, _, expected), *others = [run(config, *form) for form in FORMS]
+    for state, _, records in others:
+        for mine, theirs in zip(records, expected, strict=True):
+            assert mine["ids"].tolist() == theirs["ids"].tolist()
+            for field in ("loss", "gradient_norm", "update_norm", "utility"):
+                np.testing.assert_allclose(mine[field], theirs[field], rtol=2e-5)
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=2e-5),
+            jax.device_get(state.parameters),
+            jax.device_get(whole.parameters),
+        )
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_split_weights_leave_each_device_its_part_of_matrices_and_moments(tiny, name):
+    config = settings_of(tiny, OPTIONS[name])
+    state, frozen, _ = run(config, "shard_map", 4, True, steps=1)
+    held = total = 0
+    for path, leaf in jax.tree_util.tree_flatten_with_path((state, frozen))[0]:
+        part = leaf.addressable_shards[0].data.size
+        is_matrix = str(getattr(path[-1], "key", "")) in ("kernel", "embedding", "head")
+        assert part == (leaf.size // 4 if is_matrix else leaf.size), path
+        held, total = held + part, total + leaf.size
+    assert held < 0.4 * total
+
+
+def test_placing_and_the_fingerprint_do_not_depend_on_the_layout(tiny):
+    step = Step.create(run_settings.parse(tiny.to_dict()))
+    state = step.initial(1)
+    for devices in (1, 2, 4):
+        layout = spmd.Layout.first(devices, "shard_map", True)
+        assert int(fingerprint(layout.place(state))) == int(fingerprint(state))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training.spmd": "pjit"}, r"training.spmd must be one of \['pmap', 'shard_map'\]"),
+        ({"training.spmd": "pmap"}, "needs training.spmd='shard_map', not 'pmap'"),
+        ({"model.remat": "none"}, "would keep every layer"),
+        ({"features.path": "reference"}, "features.path='reference' needs whole gradients"),
+        ({"features.preconditioner": "adam_factored"}, "features.preconditioner="),
+        ({"features.fidelity_every": 2, "features.fidelity_rows": 8}, "features.fidelity_every=2"),
+    ],
+)
+def test_what_split_weights_cannot_do_is_refused(tiny, changes, message):
+    tiny.training.update({"spmd": "shard_map", "split_weights": True})
+    config = settings_of(tiny, changes)
+    with pytest.raises(ValueError, match=message):
+        run_settings.parse(config.to_dict())
