@@ -35,6 +35,39 @@ def start() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+def define_process_flags() -> None:
+    """The flags of a command that several processes may run together."""
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where there are several.")
+    flags.DEFINE_integer("processes", None, "How many processes there are.", lower_bound=1)
+    flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
+    flags.DEFINE_float("patience", 90, "Seconds to wait for the others at the start.", 1)
+
+
+def join_processes() -> None:
+    """Meets the other processes, if there are any; only the first goes on logging progress.
+
+    Raises:
+      ValueError: flags or an environment that make no sense, or processes that did not come.
+    """
+    from partitionsel_jax.training import clusters, processes
+
+    values = flags.FLAGS
+    found = clusters.find(
+        os.environ,
+        coordinator=values.coordinator,
+        processes=values.processes,
+        process=values.process,
+    )
+    if found is None:
+        return
+    processes.join(found, values.patience)
+    log = logging.getLogger("partitionsel_jax")
+    if processes.is_first():
+        log.info("%d processes, as %s say", found.processes, found.source)
+    else:
+        log.setLevel(logging.WARNING)
+
+
 def run(main: Callable[[list[str]], None]) -> None:
     """`app.run` for a command: a flag that is no field of the config is one clear line too."""
     app.run(main, flags_parser=_parse_flags)

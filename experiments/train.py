@@ -1,6 +1,7 @@
 """Trains every run of a configuration, and writes the report that compares them.
 
-A workdir that holds earlier work of the same configuration is continued.
+A workdir that holds earlier work of the same configuration is continued. Several processes train
+together where SLURM, Open MPI or a TPU pod has started them, or where flags say so.
 """
 
 from absl import app, flags
@@ -11,6 +12,7 @@ from experiments import console
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file under configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where to write; a run found there is continued.")
 flags.mark_flags_as_required(["config", "workdir"])
+console.define_process_flags()
 
 
 def main(argv: list[str]) -> None:
@@ -21,9 +23,12 @@ def main(argv: list[str]) -> None:
     from partitionsel_jax import reporting, training
 
     with console.one_line_errors(ValueError, OSError, training.NonFiniteUpdate):
+        console.join_processes()
         workdir = training.absolute(_WORKDIR.value)
-        training.train_all(_CONFIG.value.to_dict(), workdir)
-        console.show_report(reporting.build(workdir))
+        with training.processes.ending_together():
+            training.train_all(_CONFIG.value.to_dict(), workdir)
+        if training.processes.is_first():
+            console.show_report(reporting.build(workdir))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Training with a selector inside the step."""
 
+from partitionsel_jax.training import clusters, processes
 from partitionsel_jax.training.loop import check, train, train_all
 from partitionsel_jax.training.plan import PlannedRun, expand
 from partitionsel_jax.training.recorder import NonFiniteUpdate
@@ -12,7 +13,9 @@ __all__ = [
     "Step",
     "absolute",
     "check",
+    "clusters",
     "expand",
+    "processes",
     "train",
     "train_all",
 ]

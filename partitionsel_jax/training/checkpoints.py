@@ -7,6 +7,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from partitionsel_jax.training import processes
 from partitionsel_jax.training.state import TrainState, fingerprint
 
 _LOG = logging.getLogger(__name__)
@@ -95,6 +96,12 @@ class Checkpoints:
 
     def _set_aside(self, steps: list[int]) -> None:
         self._manager.close()
+        if processes.is_first():
+            self._move(steps)
+        processes.wait()
+        self._manager = self._open()
+
+    def _move(self, steps: list[int]) -> None:
         folder = self._directory.parent / "damaged"
         folder.mkdir(parents=True, exist_ok=True)
         for step in steps:
@@ -102,7 +109,6 @@ class Checkpoints:
             while target.exists():
                 target, number = folder / f"{step}-{number}", number + 1
             (self._directory / str(step)).rename(target)
-        self._manager = self._open()
 
     def close(self) -> None:
         """Waits for the saves that were started, and ends."""

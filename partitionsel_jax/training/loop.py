@@ -13,13 +13,20 @@ from etils import epath
 from partitionsel_jax import data
 from partitionsel_jax.evaluation import DomainLosses
 from partitionsel_jax.json_files import read_json
-from partitionsel_jax.training import corpora, fidelity, pretrained, records, workdir
+from partitionsel_jax.training import (
+    corpora,
+    fidelity,
+    pretrained,
+    processes,
+    records,
+    workdir,
+)
 from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints
 from partitionsel_jax.training.plan import PlannedRun, expand
-from partitionsel_jax.training.recorder import Recorder
+from partitionsel_jax.training.recorder import Recorder, Silent, check_sound
 from partitionsel_jax.training.setup import Setup
 from partitionsel_jax.training.state import TrainState, fingerprint
 from partitionsel_jax.training.step import Step
@@ -113,17 +120,22 @@ def train(run: PlannedRun, root: epath.PathLike) -> dict[str, Any]:
     layout = run_setup.choose_layout(settings)
     finished = workdir.folder_of(run, root) / "summary.json"
     label = run.folder or run.method
-    if finished.exists():
+    if processes.agreed(finished.exists()):
         _LOG.info("%s  is finished", label)
         return read_json(finished)
     setup = run_setup.prepare(settings, layout)
     _check_shared(label, setup.corpus.fingerprint, root)
     # Only now, so that data that is refused leaves no folder behind.
-    folder = workdir.claim(run, root, workdir.describe(layout.devices))
+    folder = workdir.folder_of(run, root)
+    if processes.is_first():
+        workdir.claim(run, root, workdir.describe(layout.devices))
+    processes.wait()
     checkpoints = Checkpoints(folder / "checkpoints", settings.training.keep_checkpoints)
     with contextlib.closing(checkpoints):
         summary = _train(setup, folder, checkpoints, label)
-    records.write_json(folder / "summary.json", summary)
+    if processes.is_first():
+        records.write_json(folder / "summary.json", summary)
+    processes.wait()
     return summary
 
 
@@ -145,7 +157,9 @@ def _train(
 
     progress = records.Progress(label, last, settings.selection.pool)
     shares: dict[str, float] = {}
-    with contextlib.closing(Recorder(folder, start if restored else -1, progress)) as recorder:
+    upto = start if restored else -1
+    recorder = Recorder(folder, upto, progress) if processes.is_first() else Silent()
+    with contextlib.closing(recorder):
         if start < last:
             shares = _compile(setup, state, frozen, start, spent)
             progress.overhead = 1 - shares["update"] if shares else None
@@ -156,7 +170,7 @@ def _train(
                 if setup.settings.checkpoint:
                     before = run_setup.answer_test(setup, state.parameters, frozen)
         kept = {"origin": origin, "test_before": before}
-        state, losses = _fit(setup, state, frozen, checkpoints, recorder, spent, kept)
+        state, losses = _fit(setup, folder, state, frozen, checkpoints, recorder, spent, kept)
     with spent.evaluating():
         test = run_setup.answer_test(setup, state.parameters, frozen)
     return {
@@ -207,10 +221,11 @@ def _compile(
 
 def _fit(
     setup: Setup,
+    folder: epath.Path,
     state: TrainState,
     frozen: Any,
     checkpoints: Checkpoints,
-    recorder: Recorder,
+    recorder: Recorder | Silent,
     spent: Seconds,
     kept: dict[str, Any],
 ) -> tuple[TrainState, DomainLosses]:
@@ -233,6 +248,7 @@ def _fit(
         seconds = clock.lap()
         spent.train += seconds
         recorder.step(step, record, seconds, losses)
+        check_sound(step, record, folder)
 
     reading = data.prefetch(setup.pools, start, last, workers=setup.settings.data.workers)
     for step, rows in enumerate(reading, start + 1):

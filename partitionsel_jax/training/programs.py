@@ -79,8 +79,8 @@ def _stages(step: Step, layout: spmd.Layout) -> tuple[spmd.Program, spmd.Program
     """Selection and update as programs of their own, to be timed."""
 
     # The pool is not read where it is not used: `jax.pmap` wants one argument to map over.
-    def choose(candidates, key, curriculum, pool):
-        return step.choose(candidates, key, curriculum)[0]
+    def choose(candidates, seed, curriculum, pool):
+        return step.choose(candidates, jax.random.key(seed), curriculum)[0]
 
     def update(state, frozen, result, pool):
         rows, key = spmd.gather(pool), jax.random.key(0)
@@ -108,19 +108,20 @@ def stage_shares(
     Where steps share features, the step's time is the mean over steps that do.
     """
     run_choose, run_update = _stages(step, layout)
-    candidates = _random_candidates(step)
-    picks = jnp.arange(step.selection.size, dtype=jnp.int32)
-    nothing = jnp.zeros(())
+    # NumPy's, so that they are the same on every process.
+    candidates = jax.device_get(_random_candidates(step))
+    picks = np.arange(step.selection.size, dtype=np.int32)
+    nothing = np.zeros((), np.float32)
     result = selection.Selection(
         indices=picks,
-        weights=jnp.ones(picks.shape),
+        weights=np.ones(picks.shape, np.float32),
         utility=nothing,
         certificate=nothing,
-        gains=jnp.zeros(picks.shape),
+        gains=np.zeros(picks.shape, np.float32),
         dropped=nothing,
     )
     run_step = training_step(step, layout)
-    seed, key = np.int32(0), jax.random.key(0)
+    seed = np.int32(0)
 
     def whole(later: int) -> float:
         def run():
@@ -135,7 +136,7 @@ def stage_shares(
         math.lcm(step.features.anchors_every, step.selection.updates_per_pool), MOST_SHARING
     )
 
-    chosen = _seconds(lambda: run_choose(candidates, key, state.curriculum, pool))
+    chosen = _seconds(lambda: run_choose(candidates, seed, state.curriculum, pool))
     updated = _seconds(lambda: run_update(state, frozen, result, pool))
     # On a busy machine the parts may seem to take longer than the whole.
     mean = sum(map(whole, range(sharing))) / sharing

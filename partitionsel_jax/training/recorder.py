@@ -1,5 +1,7 @@
 """The rows of a run: one per update in metrics.jsonl and selections.jsonl, and TensorBoard."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -9,6 +11,8 @@ from partitionsel_jax.training import records
 
 # What a selections.jsonl row holds of a step's record; the rest goes to metrics.jsonl.
 SELECTION_FIELDS = ("ids", "domains", "spoilt", "weights", "update_weights", "gains")
+# Of an update, finite where it is sound.
+_NORMS = ("loss", "gradient_norm", "update_norm")
 
 
 class NonFiniteUpdate(RuntimeError):
@@ -16,6 +20,48 @@ class NonFiniteUpdate(RuntimeError):
 
     The state before it is kept.
     """
+
+
+def is_sound(record: Mapping[str, Any]) -> bool:
+    """Whether an update was finite and had a candidate to pick; of a record or its plain form."""
+    norms = [record[name] for name in _NORMS]
+    finite = all(norm is not None and math.isfinite(norm) for norm in norms)
+    return finite and bool(sum(record["picks"]))
+
+
+def check_sound(step: int, record: Mapping[str, Any], folder: epath.Path) -> None:
+    """Raises NonFiniteUpdate unless an update is sound; the same on every process."""
+    if is_sound(record):
+        return
+    norms = [float(record[name]) for name in _NORMS]
+    raise NonFiniteUpdate(
+        f"update {step} in {folder} is not finite: loss, gradient norm, update norm {norms}, "
+        f"{record['dropped']} candidates and {record.get('anchors_dropped', 0)} anchors left out, "
+        f"picked examples {list(map(int, record['ids']))}; the state before it is kept; lower "
+        "optimizer.learning_rate, or look at those rows"
+    )
+
+
+class Silent:
+    """In a recorder's place on the processes that do not write."""
+
+    def start(self, losses: evaluation.DomainLosses) -> None:
+        """Nothing."""
+
+    def step(
+        self,
+        step: int,
+        record: dict[str, Any],
+        seconds: float,
+        losses: evaluation.DomainLosses | None,
+    ) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 def _metrics_row(record: dict[str, Any], step: int, seconds: float) -> dict[str, Any]:
@@ -38,7 +84,6 @@ class Recorder:
         self._selections = records.JsonLines(folder / "selections.jsonl", upto=upto, first=1)
         self._board = records.TensorBoard(folder / "tensorboard", upto + 1)
         self._progress = progress
-        self._folder = folder
 
     def _validation(self, step: int, losses: evaluation.DomainLosses | None) -> dict[str, Any]:
         if losses is None:
@@ -60,24 +105,12 @@ class Recorder:
         seconds: float,
         losses: evaluation.DomainLosses | None,
     ) -> None:
-        """Writes the rows of one update.
-
-        Raises:
-          NonFiniteUpdate: its loss or gradient is not finite, or no candidate's gradient is; the
-            picks are on disk by then.
-        """
+        """Writes the rows of one update; of one that is not sound, the picks alone."""
         record = records.plain(record)
         self._selections.append({"step": step} | {key: record[key] for key in SELECTION_FIELDS})
-        norms = [record[name] for name in ("loss", "gradient_norm", "update_norm")]
-        if None in norms or not sum(record["picks"]):
+        if not is_sound(record):
             self.flush()
-            raise NonFiniteUpdate(
-                f"update {step} in {self._folder} is not finite: loss, gradient norm, update "
-                f"norm {norms}, {record['dropped']} candidates and "
-                f"{record.get('anchors_dropped', 0)} anchors left out, picked examples "
-                f"{record['ids']}; the state before it is kept; lower optimizer.learning_rate, "
-                "or look at those rows"
-            )
+            return
         row = _metrics_row(record, step, seconds)
         self._board.scalars(step, {f"train/{key}": value for key, value in row.items()})
         self._metrics.append(row | self._validation(step, losses))

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from partitionsel_jax.models import split_axis
+from partitionsel_jax.training import processes
 
 AXIS = "data"
 FORMS = ("pmap", "shard_map")
@@ -39,6 +40,7 @@ class Program:
             return 0.0
         started = time.perf_counter()
         self._compiled[shapes] = self.lower(*arguments).compile()
+        processes.wait()
         return time.perf_counter() - started
 
     def lower(self, *arguments: Any) -> Any:
@@ -179,9 +181,10 @@ class Layout:
 
     def rows(self, part: Any) -> Any:
         """This process's rows [B / processes, ...] as an argument of kind "rows"."""
-        count = len(self.devices) // self.processes
         if self.form == "pmap":
-            return shard(part, count)
+            part = shard(part, len(self.devices) // self.processes)
+            if self.processes == 1:
+                return part
         sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
         return jax.tree.map(
             lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), part

@@ -20,7 +20,12 @@ OPTIONS = {
         "model.remat": "dots",
     },
 }
-FORMS = [("pmap", 1, False), ("shard_map", 2, False), ("shard_map", 2, True), ("shard_map", 4, True)]
+FORMS = [
+    ("pmap", 1, False),
+    ("shard_map", 2, False),
+    ("shard_map", 2, True),
+    ("shard_map", 4, True),
+]
 
 
 def settings_of(config, options):

@@ -1,0 +1,188 @@
+"""Processes that run one program together: how they meet, agree and end."""
+
+import contextlib
+import itertools
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
+
+from partitionsel_jax.training.clusters import Rendezvous
+
+_LOG = logging.getLogger(__name__)
+
+# Seconds to wait for all processes at the start; a pod's hosts need not boot at the same time.
+PATIENCE_S = 90
+# Seconds without a sign of life after which a process counts as dead, and the others end.
+HEARTBEAT_S = 30
+_RETRY_S = 0.2
+# Seconds for all to come to a meeting later on; whoever dies is noticed much earlier.
+_MEETING_S = 1800
+_BARRIERS = itertools.count()
+
+
+class Missing(ValueError):
+    """Not all processes came."""
+
+
+def join(rendezvous: Rendezvous, patience: float = PATIENCE_S) -> None:
+    """Meets the other processes, and starts `jax.distributed`; before anything touches a device.
+
+    Raises:
+      Missing: some did not come in time; on every process that did.
+    """
+    roll_call(rendezvous, patience)
+    jax.distributed.initialize(
+        rendezvous.coordinator,
+        rendezvous.processes,
+        rendezvous.process,
+        initialization_timeout=HEARTBEAT_S,
+        heartbeat_timeout_seconds=HEARTBEAT_S,
+        shutdown_timeout_seconds=HEARTBEAT_S,
+    )
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes."""
+    return jax.process_index() == 0
+
+
+def wait() -> None:
+    """Until every process is here.
+
+    Before a program's first run, too: collectives whose devices meet for the first time give up
+    after half a minute, and one process may compile for longer than another.
+    """
+    if jax.process_count() > 1:
+        key = f"partitionsel_jax/{next(_BARRIERS)}"
+        multihost.get_barrier_sync_fn()(key=key, timeout_ms=1000 * _MEETING_S)
+
+
+def agreed(value: int) -> int:
+    """Process 0's number, on all."""
+    if jax.process_count() == 1:
+        return value
+    wait()
+    return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
+
+
+def of_all(value: float) -> list[float]:
+    """Every process's number, on all."""
+    if jax.process_count() == 1:
+        return [value]
+    wait()
+    return multihost_utils.process_allgather(np.float32(value)).tolist()
+
+
+def roll_call(rendezvous: Rendezvous, patience: float) -> None:
+    """Returns once every process has come.
+
+    `jax.distributed` ends a process with a stack trace when others do not come, and does not say
+    which. The coordinator's port is used for a moment, before it takes it.
+
+    Raises:
+      Missing: see `join`.
+    """
+    call = _call if rendezvous.process == 0 else _answer
+    missing = call(rendezvous, time.monotonic() + patience)
+    if missing:
+        names = [
+            f"{number} ({rendezvous.hosts[number]})" if rendezvous.hosts else str(number)
+            for number in missing
+        ]
+        raise Missing(
+            f"{len(missing)} of {rendezvous.processes} processes did not come to "
+            f"{rendezvous.coordinator} within {patience:g} s: process {', '.join(names)}; look at "
+            "their logs, or wait longer with --patience"
+        )
+
+
+def _call(rendezvous: Rendezvous, deadline: float) -> list[int]:
+    """Process 0: hears who comes, and tells all of them who did not."""
+    present: dict[int, socket.socket] = {}
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(_listening(rendezvous))
+        while len(present) < rendezvous.processes - 1 and time.monotonic() < deadline:
+            server.settimeout(max(0.01, deadline - time.monotonic()))
+            with contextlib.suppress(OSError, ValueError):
+                connection, _ = server.accept()
+                stack.enter_context(connection)
+                connection.settimeout(5)
+                said = json.loads(_line(connection))
+                if said["processes"] == rendezvous.processes:
+                    present[int(said["process"])] = connection
+        missing = sorted(set(range(1, rendezvous.processes)) - present.keys())
+        for connection in present.values():
+            with contextlib.suppress(OSError):
+                connection.sendall(json.dumps(missing).encode() + b"\n")
+    return missing
+
+
+def _listening(rendezvous: Rendezvous) -> socket.socket:
+    port = rendezvous.address[1]
+    try:
+        return socket.create_server(("", port), backlog=1024, reuse_port=False)
+    except OSError as error:
+        raise ValueError(
+            f"process 0 cannot listen on port {port} ({error.strerror}): is another run using it? "
+            "Name a free one in --coordinator"
+        ) from None
+
+
+def _answer(rendezvous: Rendezvous, deadline: float) -> list[int]:
+    """Another process: says that it is here, and hears who is not."""
+    hello = {"process": rendezvous.process, "processes": rendezvous.processes}
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection(rendezvous.address, timeout=5) as connection:
+                connection.sendall(json.dumps(hello).encode() + b"\n")
+                connection.settimeout(max(1.0, deadline - time.monotonic() + 5))
+                return json.loads(_line(connection))
+        except (OSError, ValueError):
+            time.sleep(_RETRY_S)
+    return [0]
+
+
+def _line(connection: socket.socket) -> str:
+    with connection.makefile() as file:
+        line = file.readline()
+    if not line:
+        raise ValueError("the connection was closed")
+    return line
+
+
+@contextlib.contextmanager
+def ending_together() -> Iterator[None]:
+    """Ends a process that has lost the others at once, with one line and code 1.
+
+    What JAX does at the end of a program waits for the others, and ends with a stack trace.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        print(f"error: process {jax.process_index()}: {reason}", flush=True)
+        os._exit(1)
+
+
+def log_slow(seconds: float, what: str) -> None:
+    """Logs which processes took much longer than the others; all call it."""
+    found = np.asarray(of_all(seconds))
+    if len(found) == 1 or not is_first():
+        return
+    usual = float(np.median(found))
+    slow: Mapping[int, Any] = {
+        number: taken for number, taken in enumerate(found.tolist()) if taken > 2 * usual + 1
+    }
+    for number, taken in slow.items():
+        _LOG.warning("process %d %s: %.1f s, the others %.1f s", number, what, taken, usual)
