@@ -85,6 +85,7 @@ def default() -> ConfigDict:
     training.updates, training.evaluate_every, training.checkpoint_every = 240, 20, 40
     training.microbatch = 0  # picks in one backward pass of the update; 0: all of a device's
     training.keep_checkpoints = 2
+    training.keep_best = 0  # of the lowest validation loss, kept beside the newest
     training.devices = 0  # 0: all of them
     training.spmd = "pmap"  # how the step is mapped over devices, or "shard_map"
     training.split_weights = False  # every device keeps a part of each matrix (shard_map alone)

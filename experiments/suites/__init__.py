@@ -6,7 +6,16 @@ import os
 
 from etils import epath
 
-from experiments.suites import buckets, data, gradients, loading, measuring, selection, step
+from experiments.suites import (
+    buckets,
+    data,
+    gradients,
+    loading,
+    measuring,
+    scaling,
+    selection,
+    step,
+)
 from experiments.suites.gradients import chart
 
 SUITES = {
@@ -16,6 +25,7 @@ SUITES = {
     "loading": loading.run,
     "data": data.run,
     "buckets": buckets.run,
+    "scaling": scaling.run,
 }
 # Suites with a chart: numbers -> PNG, or None where the numbers hold nothing to draw.
 CHARTS = {"gradients": chart.draw}

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from partitionsel_jax import __version__
+from partitionsel_jax import __version__, text_table
 
 # Seconds of timed runs after which no method is repeated again.
 PATIENCE_S = 10.0
@@ -22,6 +22,8 @@ BRIEF_S = 0.5
 # shorter says more about how fast a thread wakes up.
 CALLS_S = 0.01
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy")
+
+table = text_table.markdown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,13 +152,6 @@ def check_no_sizes(suite: str, sizes: Sequence[str] | None) -> None:
     """Raises ValueError if sizes were asked for of a suite that has none to choose from."""
     if sizes is not None:
         raise ValueError(f"the {suite} suite has no sizes, got {list(sizes)}; leave --sizes out.")
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns also line up as plain text."""
-    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-    lines = [headings, ["-" * width for width in widths], *rows]
-    return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
 
 
 def number(value: float | None, form: str | None = None) -> str:

@@ -24,6 +24,8 @@ class Buckets:
       lengths: i32[B], columns of each row that are not padding, in 0 .. T.
       split: static; rows before it and rows from it on are put in order each on their own. 0 for
         all together.
+      axis_name: of the mapped axis whose devices take the same width each time, the widest that one
+        of them needs, since they gather weights from each other on the way; None: each its own.
 
     Raises:
       ValueError: widths that are not positive and ascending.
@@ -32,6 +34,7 @@ class Buckets:
     widths: tuple[int, ...]
     lengths: jax.Array
     split: int = 0
+    axis_name: str | None = None
 
     def __post_init__(self):
         check_widths(self.widths)
@@ -47,9 +50,12 @@ class Buckets:
         filled = jnp.pad(lengths_B, (0, -lengths_B.shape[0] % size), "edge")
         longest = filled.reshape(-1, size).max(axis=1)
         # A row longer than all of them, which there should not be, is cut to the widest.
-        return jnp.minimum(
+        found = jnp.minimum(
             jnp.searchsorted(jnp.asarray(self.widths), longest), len(self.widths) - 1
         )
+        if self.axis_name is None or len(self.widths) == 1:
+            return found
+        return jax.lax.pmax(found, self.axis_name)
 
 
 def check_widths(widths: tuple[int, ...]) -> None:

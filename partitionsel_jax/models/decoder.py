@@ -179,7 +179,7 @@ class Decoder(nnx.Module):
         leaf = getattr(self, name)[...]
         return leaf if self.gathering is None else self.gathering.whole((name,), leaf)
 
-    def _layer(self, graph: Any, parameters: Any) -> Layer:
+    def _layer(self, graph: Any, parameters: Any) -> Any:
         """The layer of one place in the stack, whole."""
         if self.gathering is not None:
             parameters = nnx.State(self.gathering.whole_layer(nnx.to_pure_dict(parameters)))

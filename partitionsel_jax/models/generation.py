@@ -102,7 +102,9 @@ def continuation(
     logits_BxV, cache = model.read(parameters, prompts, jnp.zeros_like(lengths_B), lengths_B, cache)
 
     def unfinished(carry):
-        return jnp.any(~carry[-1])
+        going = jnp.any(~carry[-1])
+        # Devices that gather weights from each other go on for as long as any of them.
+        return going if model.gathering is None else model.gathering.anywhere(going)
 
     def extend(carry):
         tokens, ends_B, logits_BxV, cache, done_B = carry

@@ -20,6 +20,8 @@ from partitionsel_jax.models.parameters import Tree
 Path = tuple[str, ...]
 # The large parameters, by the last name of their paths; vectors and adapters stay whole.
 MATRICES = ("kernel", "embedding", "head")
+# What the gathering of weights is called in a traced program.
+SCOPE = "gather_weights"
 
 
 def split_axis(path: Path, shape: tuple[int, ...], devices: int) -> int | None:
@@ -61,13 +63,18 @@ class Gathering:
         axis = self._axes.get(path)
         if axis is None:
             return leaf
-        return jax.lax.all_gather(leaf, self.axis_name, axis=leaf.ndim + axis, tiled=True)
+        with jax.named_scope(SCOPE):
+            return jax.lax.all_gather(leaf, self.axis_name, axis=leaf.ndim + axis, tiled=True)
 
     def whole_layer(self, layer: Tree) -> Tree:
         """A layer's parameters, without the leading axis of the stack."""
         flat = traverse_util.flatten_dict(layer)
         found = {path: self.whole(("layers", *path), leaf) for path, leaf in flat.items()}
         return traverse_util.unflatten_dict(found)
+
+    def anywhere(self, condition: jax.Array) -> jax.Array:
+        """bool[], whether it holds on any device: what loops that gather depend on."""
+        return jax.lax.pmax(condition.astype(jnp.int32), self.axis_name) > 0
 
     def summed(self, gradient: Tree) -> Tree:
         """The sum over devices; of what is split, the gathering's transpose has brought it."""

@@ -1,21 +1,28 @@
 """Training with a selector inside the step."""
 
-from partitionsel_jax.training import clusters, processes
+from partitionsel_jax.training import clusters, processes, stopping
+from partitionsel_jax.training.checkpoints import NotSaved
+from partitionsel_jax.training.failures import replay
 from partitionsel_jax.training.loop import check, train, train_all
 from partitionsel_jax.training.plan import PlannedRun, expand
 from partitionsel_jax.training.recorder import NonFiniteUpdate
 from partitionsel_jax.training.step import Step
+from partitionsel_jax.training.stopping import Stopped
 from partitionsel_jax.training.workdir import absolute
 
 __all__ = [
     "NonFiniteUpdate",
+    "NotSaved",
     "PlannedRun",
     "Step",
+    "Stopped",
     "absolute",
     "check",
     "clusters",
     "expand",
     "processes",
+    "replay",
+    "stopping",
     "train",
     "train_all",
 ]

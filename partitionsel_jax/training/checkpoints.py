@@ -1,6 +1,9 @@
 """Whole-state checkpoints with orbax: asynchronous, verified on the way back, never overwritten."""
 
+import contextlib
 import logging
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,41 +15,116 @@ from partitionsel_jax.training.state import TrainState, fingerprint
 
 _LOG = logging.getLogger(__name__)
 
+# Seconds for all processes to write a state; where one of them fails, the others wait so long.
+SAVING_S = 300
+_POLICIES = ocp.checkpoint_managers
+
+
+class NotSaved(OSError):
+    """The state that a run ends with could not be saved."""
+
 
 class Checkpoints:
-    """The checkpoints of one run, a few newest ones kept.
+    """The checkpoints of one run, a few newest and best ones kept.
 
     * A save is visible only when it is complete: a process killed inside one leaves the previous
       checkpoint as the newest.
     * Every checkpoint carries the state's fingerprint. One that does not load, or loads with other
       bits, is named in a warning, and the one before is used. It is then moved to `damaged/`
       beside the checkpoints; nothing is deleted.
+    * A save that fails, on a full disk say, is named in a warning, and the run goes on: nothing
+      older is removed for it, and the next save is made as if it had not been. `finish` raises if
+      it was the last one.
 
     Args:
       directory: where they live; made when missing.
       keep: how many newest ones stay.
+      keep_best: how many of the lowest validation loss stay beside them.
     """
 
-    def __init__(self, directory: epath.PathLike, keep: int):
+    def __init__(self, directory: epath.PathLike, keep: int, keep_best: int = 0):
         self._directory = epath.Path(directory)
-        self._options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        policies: list[Any] = [_POLICIES.LatestN(n=keep)]
+        if keep_best:
+            policies.append(_POLICIES.BestN(get_metric_fn=_loss_of, reverse=True, n=keep_best))
+        self._options = ocp.CheckpointManagerOptions(
+            preservation_policy=_POLICIES.AnyPreservationPolicy(policies),
+            best_fn=_loss_of if keep_best else None,
+            best_mode="min",
+            cleanup_tmp_directories=True,
+            async_options=ocp.options.AsyncOptions(timeout_secs=SAVING_S),
+        )
         self._manager = self._open()
+        # Of the last save: its step while it runs, and what went wrong with it.
+        self._saving: int | None = None
+        self._failure: str | None = None
 
     def _open(self) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(self._directory, options=self._options)
 
-    def save(self, state: TrainState, extra: dict[str, Any]) -> None:
-        """Starts saving; `extra` is JSON that comes back with the state."""
+    def save(self, state: TrainState, extra: dict[str, Any], loss: float | None = None) -> None:
+        """Starts saving, once the save before has ended.
+
+        Args:
+          state: what is saved.
+          extra: JSON that comes back with the state.
+          loss: its validation loss, where that is known.
+        """
+        self._settle()
         step = int(state.step)
         if step in self._manager.all_steps():
             return
         about = {"fingerprint": int(fingerprint(state)), "extra": extra}
-        self._manager.save(
+        self._saving, self._failure = step, None
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
+                ),
+                metrics={"validation_loss": loss} if self._options.best_fn else None,
+            )
+        except Exception as error:  # whatever a full or broken disk makes a writer raise
+            self._failure = _first_line(error)
+
+    def finish(self) -> None:
+        """Waits for the last save.
+
+        Raises:
+          NotSaved: it failed.
+        """
+        self._settle()
+        if self._failure is not None:
+            raise NotSaved(
+                f"the last state could not be saved under {self._directory} ({self._failure}): "
+                "make room or mend the disk, then give the same command again; the run goes on "
+                f"from update {max(self._manager.all_steps(), default=0)}"
+            )
+
+    def _settle(self) -> None:
+        """Waits for the save that was started, and says so if it failed on any process."""
+        if self._saving is None:
+            return
+        step, self._saving = self._saving, None
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # as in `save`, from the thread that writes
+            self._failure = self._failure or _first_line(error)
+        if self._failure is None and not (self._directory / str(step)).exists():
+            self._failure = "it is not there"
+        if not any(processes.of_all(self._failure is not None)):
+            return
+        self._failure = self._failure or "another process failed"
+        _LOG.warning(
+            "the state after update %d could not be saved under %s (%s); training goes on, and the "
+            "next checkpoint is another try",
             step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
-            ),
+            self._directory,
+            self._failure,
         )
+        with contextlib.suppress(Exception):
+            self._manager.close()
+        self._manager = self._open()
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest sound checkpoint, or None when there is none.
@@ -64,11 +142,10 @@ class Checkpoints:
             except (MemoryError, PermissionError, ConnectionError, TimeoutError):
                 raise  # says nothing about the files
             except Exception as error:  # whatever a broken file makes a reader raise
-                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
                 _LOG.warning(
                     "checkpoint %s is damaged (%s); trying the one before",
                     self._directory / str(step),
-                    reason,
+                    _first_line(error),
                 )
                 damaged.append(step)
                 continue
@@ -111,6 +188,18 @@ class Checkpoints:
             (self._directory / str(step)).rename(target)
 
     def close(self) -> None:
-        """Waits for the saves that were started, and ends."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for the save that was started, and ends; `finish` is what says how it went."""
+        with contextlib.suppress(Exception):
+            self._manager.wait_until_finished()
+        with contextlib.suppress(Exception):
+            self._manager.close()
+
+
+def _loss_of(metrics: Mapping[str, Any]) -> float:
+    """What checkpoints are compared by; one without it is the worst."""
+    loss = metrics["validation_loss"]
+    return math.inf if loss is None else loss
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -16,7 +16,10 @@ INCIDENTAL = (
     "features.fidelity_rows",
     "training.checkpoint_every",
     "training.devices",
+    "training.keep_best",
     "training.keep_checkpoints",
+    "training.split_weights",
+    "training.spmd",
 )
 
 

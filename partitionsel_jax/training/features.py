@@ -64,11 +64,14 @@ def has_response(rows: Rows) -> jax.Array:
     return jnp.any(rows.response[:, 1:], axis=1)
 
 
-def buckets_of(rows: Rows, widths: tuple[int, ...], split: int = 0) -> Buckets:
+def buckets_of(
+    rows: Rows, widths: tuple[int, ...], split: int = 0, gathering: models.Gathering | None = None
+) -> Buckets:
     """The buckets of rows [B, T]: those widths that are below T, and T."""
     length = rows.tokens.shape[1]
     narrower = tuple(width for width in widths if width < length)
-    return Buckets((*narrower, length), rows.lengths, split)
+    axis_name = None if gathering is None else gathering.axis_name
+    return Buckets((*narrower, length), rows.lengths, split, axis_name)
 
 
 class Work(NamedTuple):
@@ -167,7 +170,7 @@ def compute(
         make = preconditioning.exact if whole else preconditioning.factored
         scales = make(scope.extract(second_moments), step, decay)
     rows = crop(rows, settings.tokens)
-    buckets = buckets_of(rows, widths, split)
+    buckets = buckets_of(rows, widths, split, model.gathering)
     if settings.path == "factored":
 
         def losses(rows: Rows, watch: Watch) -> jax.Array:

@@ -3,9 +3,8 @@
 import contextlib
 import dataclasses
 import logging
-import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 from etils import epath
@@ -15,64 +14,45 @@ from partitionsel_jax.evaluation import DomainLosses
 from partitionsel_jax.json_files import read_json
 from partitionsel_jax.training import (
     corpora,
+    failures,
     fidelity,
     pretrained,
     processes,
     records,
+    stopping,
+    traffic,
     workdir,
 )
 from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
-from partitionsel_jax.training.checkpoints import Checkpoints
+from partitionsel_jax.training.checkpoints import Checkpoints, NotSaved
 from partitionsel_jax.training.plan import PlannedRun, expand
-from partitionsel_jax.training.recorder import Recorder, Silent, check_sound
+from partitionsel_jax.training.recorder import (
+    NonFiniteUpdate,
+    Recorder,
+    Silent,
+    describe_failure,
+    is_sound,
+)
 from partitionsel_jax.training.setup import Setup
 from partitionsel_jax.training.state import TrainState, fingerprint
 from partitionsel_jax.training.step import Step
+from partitionsel_jax.training.timing import Clock, Seconds, Waiting
 
 _LOG = logging.getLogger(__name__)
 
 
-class Clock:
-    """Seconds of training alone: evaluations and saves are pauses."""
-
-    def __init__(self):
-        self._since = time.perf_counter()
-
-    def lap(self) -> float:
-        """Seconds since the last lap, the pauses between taken out."""
-        now = time.perf_counter()
-        elapsed, self._since = now - self._since, now
-        return elapsed
-
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - began
-
-
-@dataclasses.dataclass
-class Seconds:
-    """Where a run's time went, over all its restarts."""
-
-    train: float = 0.0
-    evaluation: float = 0.0
-    compile: float = 0.0
-
-    @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.evaluation += time.perf_counter() - began
+# What process 0 is to do alone may return anything.
+T = TypeVar("T")
 
 
 def check(run: PlannedRun, root: epath.PathLike) -> None:
     """Everything about a run that can be refused without reading its data.
 
     Raises:
-      ValueError: settings or devices that do not fit, or a folder that is another run's.
+      ValueError: settings or devices that do not fit, or a folder that is another run's, is in use
+        or cannot be written.
     """
     root = workdir.absolute(root)
     settings = run_settings.parse(run.config)
@@ -81,14 +61,32 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
     corpora.check(settings)
     fidelity.check(Step.create(settings), len(layout.devices))
     workdir.check(run, root)
+    _by_first(lambda: workdir.check_free(run, root))
 
 
-def train_all(config: Mapping[str, Any], root: epath.PathLike) -> list[dict[str, Any]]:
+def _by_first(work: Callable[[], T]) -> T | None:
+    """Done by process 0 alone; if it is refused, all processes are."""
+    result: T | None = None
+    refusal: Exception | None = None
+    if processes.is_first():
+        try:
+            result = work()
+        except (OSError, ValueError) as error:
+            refusal = error
+    if processes.agreed(refusal is not None):
+        raise refusal or ValueError("process 0 was refused: see what it says")
+    return result
+
+
+def train_all(
+    config: Mapping[str, Any], root: epath.PathLike, stop: stopping.Never = stopping.NEVER
+) -> list[dict[str, Any]]:
     """Trains every run of a configuration; all are checked before the first one starts.
 
     Args:
       config: nested mappings, as `ConfigDict.to_dict()` gives them.
       root: the workdir.
+      stop: asked after every update; see `stopping.listening`.
 
     Returns:
       The summaries, in the plan's order.
@@ -96,10 +94,12 @@ def train_all(config: Mapping[str, Any], root: epath.PathLike) -> list[dict[str,
     runs = expand(config)
     for run in runs:
         check(run, root)
-    return [train(run, root) for run in runs]
+    return [train(run, root, stop) for run in runs]
 
 
-def train(run: PlannedRun, root: epath.PathLike) -> dict[str, Any]:
+def train(
+    run: PlannedRun, root: epath.PathLike, stop: stopping.Never = stopping.NEVER
+) -> dict[str, Any]:
     """Runs, or continues, one planned run; returns its summary.
 
     A run that was stopped anywhere continues from its newest sound checkpoint and ends with the
@@ -109,11 +109,16 @@ def train(run: PlannedRun, root: epath.PathLike) -> dict[str, Any]:
     Args:
       run: from `plan.expand`.
       root: the plan's workdir, a local path or a bucket.
+      stop: as of `train_all`.
 
     Raises:
       ValueError: settings, devices, data or workdir that do not fit, before compilation.
       NonFiniteUpdate: the loss or gradient became non-finite.
+      NotSaved: the last state could not be saved.
+      Stopped: `stop` said so; the state is saved.
     """
+    if stop.asked():
+        raise stopping.Stopped
     root = workdir.absolute(root)
     check(run, root)
     settings = run_settings.parse(run.config)
@@ -127,20 +132,24 @@ def train(run: PlannedRun, root: epath.PathLike) -> dict[str, Any]:
     _check_shared(label, setup.corpus.fingerprint, root)
     # Only now, so that data that is refused leaves no folder behind.
     folder = workdir.folder_of(run, root)
-    if processes.is_first():
-        workdir.claim(run, root, workdir.describe(layout.devices))
-    processes.wait()
-    checkpoints = Checkpoints(folder / "checkpoints", settings.training.keep_checkpoints)
-    with contextlib.closing(checkpoints):
-        summary = _train(setup, folder, checkpoints, label)
-    if processes.is_first():
-        records.write_json(folder / "summary.json", summary)
-    processes.wait()
+    _by_first(lambda: workdir.claim(run, root, workdir.describe(layout.devices)))
+    with contextlib.ExitStack() as stack:
+        _by_first(lambda: stack.enter_context(workdir.locked(folder)))
+        chosen = settings.training
+        checkpoints = Checkpoints(folder / "checkpoints", chosen.keep_checkpoints, chosen.keep_best)
+        stack.enter_context(contextlib.closing(checkpoints))
+        summary = _train(setup, folder, checkpoints, label, stop)
+        checkpoints.finish()
+    _by_first(lambda: records.write_json(folder / "summary.json", summary))
     return summary
 
 
 def _train(
-    setup: Setup, folder: epath.Path, checkpoints: Checkpoints, label: str
+    setup: Setup,
+    folder: epath.Path,
+    checkpoints: Checkpoints,
+    label: str,
+    stop: stopping.Never,
 ) -> dict[str, Any]:
     settings = setup.settings
     state, frozen = run_setup.initialise(setup)
@@ -170,7 +179,9 @@ def _train(
                 if setup.settings.checkpoint:
                     before = run_setup.answer_test(setup, state.parameters, frozen)
         kept = {"origin": origin, "test_before": before}
-        state, losses = _fit(setup, folder, state, frozen, checkpoints, recorder, spent, kept)
+        fit = _Fit(setup, folder, label, frozen, checkpoints, recorder, spent, kept)
+        with stop.held():
+            state, losses = fit.run(state, stop)
     with spent.evaluating():
         test = run_setup.answer_test(setup, state.parameters, frozen)
     return {
@@ -212,6 +223,7 @@ def _compile(
     """Compiles the step; returns its stages' shares, where it has more than the update."""
     pool, anchors = map(setup.layout.rows, setup.pools[start])
     inputs = (state, frozen, pool, anchors)
+    traffic.describe(setup.step, setup.layout, *inputs, setup.seed, setup.reference)
     spent.compile += setup.training_step.compile(*inputs, setup.seed, setup.reference)
     chosen = setup.settings.selection
     if not (chosen.needs_features or chosen.needs_losses):
@@ -219,69 +231,120 @@ def _compile(
     return run_programs.stage_shares(setup.step, setup.layout, *inputs, setup.reference)
 
 
-def _fit(
-    setup: Setup,
-    folder: epath.Path,
-    state: TrainState,
-    frozen: Any,
-    checkpoints: Checkpoints,
-    recorder: Recorder | Silent,
-    spent: Seconds,
-    kept: dict[str, Any],
-) -> tuple[TrainState, DomainLosses]:
-    """The updates that are left; returns the last state and its validation losses.
+@dataclasses.dataclass
+class _Fit:
+    """The updates that are left of a run, with everything that they write.
 
     The rows of an update are written while the next one runs, except where an evaluation or a
     checkpoint needs the devices first. A checkpoint is only begun once the rows up to it are on
     disk, so that a restart always finds them. `kept` is saved with every checkpoint.
     """
-    chosen = setup.settings.training
-    needed = setup.settings.selection.needs_features
-    every = setup.settings.features.fidelity_every if needed else 0
-    start, last = int(state.step), chosen.updates
-    losses: DomainLosses | None = None
-    running: tuple[int, Any] | None = None
-    clock = Clock()
 
-    def write(step: int, record: Any, losses: DomainLosses | None = None) -> None:
-        record = jax.device_get(record)
-        seconds = clock.lap()
-        spent.train += seconds
-        recorder.step(step, record, seconds, losses)
-        check_sound(step, record, folder)
+    setup: Setup
+    folder: epath.Path
+    label: str
+    frozen: Any
+    checkpoints: Checkpoints
+    recorder: Recorder | Silent
+    spent: Seconds
+    kept: dict[str, Any]
 
-    reading = data.prefetch(setup.pools, start, last, workers=setup.settings.data.workers)
-    for step, rows in enumerate(reading, start + 1):
+    def __post_init__(self) -> None:
+        """Starts the clocks."""
+        self.clock, self.reading = Clock(), Waiting()
+
+    def run(self, state: TrainState, stop: stopping.Never) -> tuple[TrainState, DomainLosses]:
+        """The last state and its validation losses.
+
+        Raises:
+          NonFiniteUpdate, NotSaved, Stopped: as `train`.
+        """
+        chosen = self.setup.settings.training
+        start, last = int(state.step), chosen.updates
+        losses: DomainLosses | None = None
+        running: _Update | None = None
+        reading = data.prefetch(
+            self.setup.pools, start, last, workers=self.setup.settings.data.workers
+        )
+        with contextlib.closing(reading):
+            for step in range(start + 1, last + 1):
+                with self.reading.measured():
+                    rows = next(reading)
+                state, record = self._update(step, state, rows)
+                if running is not None:
+                    self._write(running, state)
+                running = _Update(step, rows, record)
+                ends = stop.asked()
+                evaluates = step % chosen.evaluate_every == 0 or step == last
+                saves = step % chosen.checkpoint_every == 0 or step == last or ends
+                if not (evaluates or saves):
+                    continue
+                jax.block_until_ready(record)
+                losses = self._validate(state) if evaluates else None
+                self._write(running, state, losses)
+                running = None
+                if saves:
+                    self._save(state, losses, is_last=ends or step == last)
+                if ends:
+                    _LOG.info("%s  stopped after update %d, which is saved", self.label, step)
+                    raise stopping.Stopped
+        # Stopped between its last checkpoint and its summary: nothing was left to do above.
+        return state, losses or self._validate(state)
+
+    def _update(self, step: int, state: TrainState, rows: Any) -> tuple[TrainState, dict[str, Any]]:
+        setup = self.setup
         pool, anchors = map(setup.layout.rows, rows)
         compared = {}
+        every = setup.settings.features.fidelity_every
         # At multiples, so that what steps share is old where the two numbers are the same.
-        if every and step % every == 0:
-            with clock.pause(), spent.evaluating():
-                inputs = (state, frozen, pool, anchors, setup.seed)
+        if every and setup.settings.selection.needs_features and step % every == 0:
+            with self.clock.pause(), self.spent.evaluating():
+                inputs = (state, self.frozen, pool, anchors, setup.seed)
                 compared = jax.block_until_ready(setup.fidelity(*inputs))
         state, record = setup.training_step(
-            state, frozen, pool, anchors, setup.seed, setup.reference
+            state, self.frozen, pool, anchors, setup.seed, setup.reference
         )
-        record |= compared
-        if running is not None:
-            write(*running)
-        running = (step, record)
-        evaluates = step % chosen.evaluate_every == 0 or step == last
-        saves = step % chosen.checkpoint_every == 0 or step == last
-        if not (evaluates or saves):
-            continue
-        jax.block_until_ready(record)
-        if evaluates:
-            with clock.pause(), spent.evaluating():
-                losses = run_setup.validate(setup, state.parameters, frozen)
-        write(*running, losses if evaluates else None)
-        running = None
-        if saves:
-            with clock.pause():
-                recorder.flush()
-                checkpoints.save(state, {"seconds": dataclasses.asdict(spent), **kept})
-    if losses is None:
-        # Stopped between its last checkpoint and its summary: nothing was left to do above.
-        with spent.evaluating():
-            losses = run_setup.validate(setup, state.parameters, frozen)
-    return state, losses
+        return state, record | compared
+
+    def _validate(self, state: TrainState) -> DomainLosses:
+        with self.clock.pause(), self.spent.evaluating():
+            processes.log_slow(
+                self.reading.taken(), "waited for its rows since the last evaluation"
+            )
+            return run_setup.validate(self.setup, state.parameters, self.frozen)
+
+    def _write(
+        self, update: "_Update", state: TrainState, losses: DomainLosses | None = None
+    ) -> None:
+        """The rows of an update, once it is done; `state` is that of the last one begun."""
+        record = jax.device_get(update.record)
+        seconds = self.clock.lap()
+        self.spent.train += seconds
+        self.recorder.step(update.step, record, seconds, losses)
+        if is_sound(record):
+            return
+        place = failures.dump(self.folder, self.setup, update.step, state, update.rows)
+        raise NonFiniteUpdate(
+            f"update {update.step} is not finite; `python -m experiments.replay --failure={place}` "
+            f"makes it again: {describe_failure(record)}"
+        )
+
+    def _save(self, state: TrainState, losses: DomainLosses | None, is_last: bool) -> None:
+        with self.clock.pause():
+            if not processes.agreed(self.recorder.flush()):
+                if is_last:
+                    raise NotSaved(f"the rows of {self.folder} could not be written: make room")
+                return
+            extra = {"seconds": dataclasses.asdict(self.spent), **self.kept}
+            self.checkpoints.save(state, extra, None if losses is None else losses.mean)
+            if is_last:
+                self.checkpoints.finish()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Update:
+    """One that runs, or has run: its number from 1, what it read, and its record."""
+
+    step: int
+    rows: Any
+    record: dict[str, Any]

@@ -5,8 +5,10 @@ import itertools
 import json
 import logging
 import os
+import selectors
 import socket
 import time
+import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +26,8 @@ PATIENCE_S = 90
 # Seconds without a sign of life after which a process counts as dead, and the others end.
 HEARTBEAT_S = 30
 _RETRY_S = 0.2
+# Seconds for a connection at the start, and bytes of anything that is said on it.
+_GREETING_S, _LONGEST = 5, 1 << 20
 # Seconds for all to come to a meeting later on; whoever dies is noticed much earlier.
 _MEETING_S = 1800
 _BARRIERS = itertools.count()
@@ -110,26 +114,40 @@ def _call(rendezvous: Rendezvous, deadline: float) -> list[int]:
     present: dict[int, socket.socket] = {}
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_listening(rendezvous))
+        selector = stack.enter_context(selectors.DefaultSelector())
+        selector.register(server, selectors.EVENT_READ)
+        # Whatever else connects to the port may stay silent, or say anything.
+        said: dict[socket.socket, bytes] = {}
         while len(present) < rendezvous.processes - 1 and time.monotonic() < deadline:
-            server.settimeout(max(0.01, deadline - time.monotonic()))
-            with contextlib.suppress(OSError, ValueError):
-                connection, _ = server.accept()
-                stack.enter_context(connection)
-                connection.settimeout(5)
-                said = json.loads(_line(connection))
-                if said["processes"] == rendezvous.processes:
-                    present[int(said["process"])] = connection
+            for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
+                if key.fileobj is server:
+                    with contextlib.suppress(OSError):
+                        connection = stack.enter_context(server.accept()[0])
+                        connection.settimeout(_GREETING_S)
+                        selector.register(connection, selectors.EVENT_READ)
+                        said[connection] = b""
+                    continue
+                connection = typing.cast(socket.socket, key.fileobj)
+                said[connection] += (more := _received(connection))
+                if more and b"\n" not in more and len(said[connection]) < _LONGEST:
+                    continue
+                selector.unregister(connection)
+                number, count = _greeting(said.pop(connection))
+                if count not in (None, rendezvous.processes):
+                    _tell(connection, {"processes": rendezvous.processes})
+                elif number is not None and 0 < number < rendezvous.processes:
+                    present[number] = connection
         missing = sorted(set(range(1, rendezvous.processes)) - present.keys())
         for connection in present.values():
-            with contextlib.suppress(OSError):
-                connection.sendall(json.dumps(missing).encode() + b"\n")
+            _tell(connection, missing)
     return missing
 
 
 def _listening(rendezvous: Rendezvous) -> socket.socket:
-    port = rendezvous.address[1]
+    host, port = rendezvous.address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server(("", port), backlog=1024, reuse_port=False)
+        return socket.create_server(("", port), family=family, backlog=1024)
     except OSError as error:
         raise ValueError(
             f"process 0 cannot listen on port {port} ({error.strerror}): is another run using it? "
@@ -137,26 +155,50 @@ def _listening(rendezvous: Rendezvous) -> socket.socket:
         ) from None
 
 
+def _received(connection: socket.socket) -> bytes:
+    """What has come; nothing at its end."""
+    try:
+        return connection.recv(_LONGEST)
+    except OSError:
+        return b""
+
+
+def _greeting(said: bytes) -> tuple[int | None, int | None]:
+    """Number and count of a process that has greeted; None and None from a stranger."""
+    try:
+        greeting = json.loads(said)
+        return int(greeting["process"]), int(greeting["processes"])
+    except (ValueError, TypeError, KeyError):
+        return None, None
+
+
+def _tell(connection: socket.socket, what: Any) -> None:
+    with contextlib.suppress(OSError):
+        connection.sendall(json.dumps(what).encode() + b"\n")
+
+
 def _answer(rendezvous: Rendezvous, deadline: float) -> list[int]:
     """Another process: says that it is here, and hears who is not."""
     hello = {"process": rendezvous.process, "processes": rendezvous.processes}
     while time.monotonic() < deadline:
         try:
-            with socket.create_connection(rendezvous.address, timeout=5) as connection:
+            with socket.create_connection(rendezvous.address, timeout=_GREETING_S) as connection:
                 connection.sendall(json.dumps(hello).encode() + b"\n")
-                connection.settimeout(max(1.0, deadline - time.monotonic() + 5))
-                return json.loads(_line(connection))
+                # Process 0 may have begun to wait later.
+                connection.settimeout(max(1.0, deadline - time.monotonic() + _GREETING_S))
+                with connection.makefile() as file:
+                    heard = json.loads(file.readline(_LONGEST))
         except (OSError, ValueError):
-            time.sleep(_RETRY_S)
+            heard = None
+        if isinstance(heard, list):
+            return heard
+        if isinstance(heard, dict):
+            raise ValueError(
+                f"process 0 counts {heard['processes']} processes, and this one "
+                f"{rendezvous.processes}: start all with the same --processes"
+            )
+        time.sleep(_RETRY_S)
     return [0]
-
-
-def _line(connection: socket.socket) -> str:
-    with connection.makefile() as file:
-        line = file.readline()
-    if not line:
-        raise ValueError("the connection was closed")
-    return line
 
 
 @contextlib.contextmanager

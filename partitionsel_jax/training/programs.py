@@ -17,6 +17,7 @@ from partitionsel_jax.gradients.features import Features, unit
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.training import fidelity, spmd
 from partitionsel_jax.training.candidates import Candidates, compare
+from partitionsel_jax.training.halting import halting
 from partitionsel_jax.training.state import TrainState
 from partitionsel_jax.training.step import Step
 
@@ -64,7 +65,7 @@ def evaluators(model: models.Model, layout: spmd.Layout) -> Evaluators:
 def training_step(step: Step, layout: spmd.Layout) -> spmd.Program:
     """(state, frozen, pool, anchors, seed, reference) -> (state, record), as one program."""
     # The state is replaced by its successor, so its buffers are given away.
-    return layout.map(step.__call__, Step.KINDS, donate=(0,), returns_first=True)
+    return layout.map(halting(step), Step.KINDS, donate=(0,), returns_first=True)
 
 
 @functools.lru_cache(maxsize=16)
@@ -108,20 +109,20 @@ def stage_shares(
     Where steps share features, the step's time is the mean over steps that do.
     """
     run_choose, run_update = _stages(step, layout)
-    # NumPy's, so that they are the same on every process.
-    candidates = jax.device_get(_random_candidates(step))
-    picks = np.arange(step.selection.size, dtype=np.int32)
-    nothing = np.zeros((), np.float32)
+    picks = jnp.arange(step.selection.size, dtype=jnp.int32)
+    nothing = jnp.zeros(())
     result = selection.Selection(
         indices=picks,
-        weights=np.ones(picks.shape, np.float32),
+        weights=jnp.ones(picks.shape),
         utility=nothing,
         certificate=nothing,
-        gains=np.zeros(picks.shape, np.float32),
+        gains=jnp.zeros(picks.shape),
         dropped=nothing,
     )
-    run_step = training_step(step, layout)
+    # NumPy's, since what lies on one process's device is no argument of all processes' program.
+    candidates, result = jax.device_get((_random_candidates(step), result))
     seed = np.int32(0)
+    run_step = training_step(step, layout)
 
     def whole(later: int) -> float:
         def run():

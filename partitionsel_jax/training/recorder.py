@@ -1,5 +1,7 @@
 """The rows of a run: one per update in metrics.jsonl and selections.jsonl, and TensorBoard."""
 
+import contextlib
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +10,12 @@ from etils import epath
 
 from partitionsel_jax import evaluation
 from partitionsel_jax.training import records
+from partitionsel_jax.training.halting import NORMS
+
+_LOG = logging.getLogger(__name__)
 
 # What a selections.jsonl row holds of a step's record; the rest goes to metrics.jsonl.
 SELECTION_FIELDS = ("ids", "domains", "spoilt", "weights", "update_weights", "gains")
-# Of an update, finite where it is sound.
-_NORMS = ("loss", "gradient_norm", "update_norm")
 
 
 class NonFiniteUpdate(RuntimeError):
@@ -24,22 +27,32 @@ class NonFiniteUpdate(RuntimeError):
 
 def is_sound(record: Mapping[str, Any]) -> bool:
     """Whether an update was finite and had a candidate to pick; of a record or its plain form."""
-    norms = [record[name] for name in _NORMS]
+    norms = [record[name] for name in NORMS]
     finite = all(norm is not None and math.isfinite(norm) for norm in norms)
     return finite and bool(sum(record["picks"]))
 
 
-def check_sound(step: int, record: Mapping[str, Any], folder: epath.Path) -> None:
-    """Raises NonFiniteUpdate unless an update is sound; the same on every process."""
-    if is_sound(record):
-        return
-    norms = [float(record[name]) for name in _NORMS]
-    raise NonFiniteUpdate(
-        f"update {step} in {folder} is not finite: loss, gradient norm, update norm {norms}, "
-        f"{record['dropped']} candidates and {record.get('anchors_dropped', 0)} anchors left out, "
+def describe_failure(record: Mapping[str, Any]) -> str:
+    """What was not sound about an update."""
+    norms = [float(record[name]) for name in NORMS]
+    without = _present(record["dropped_ids"])
+    return (
+        f"loss, gradient norm, update norm {norms}, "
+        f"{record['dropped']} candidates left out {_shortened(without)}, "
+        f"{record.get('anchors_dropped', 0)} anchors left out, "
         f"picked examples {list(map(int, record['ids']))}; the state before it is kept; lower "
         "optimizer.learning_rate, or look at those rows"
     )
+
+
+def _present(ids: Any) -> list[int]:
+    """The ids in an array that is padded with -1."""
+    return [number for number in map(int, ids) if number >= 0]
+
+
+def _shortened(ids: list[int], most: int = 20) -> str:
+    shown = ", ".join(map(str, ids[:most]))
+    return f"[{shown}, ... {len(ids)} in all]" if len(ids) > most else f"[{shown}]"
 
 
 class Silent:
@@ -57,8 +70,9 @@ class Silent:
     ) -> None:
         """Nothing."""
 
-    def flush(self) -> None:
-        """Nothing."""
+    def flush(self) -> bool:
+        """Nothing that could fail."""
+        return True
 
     def close(self) -> None:
         """Nothing."""
@@ -67,6 +81,7 @@ class Silent:
 def _metrics_row(record: dict[str, Any], step: int, seconds: float) -> dict[str, Any]:
     skipped = (*SELECTION_FIELDS, "indices")
     row = {key: value for key, value in record.items() if key not in skipped}
+    row["dropped_ids"] = _present(record["dropped_ids"])
     return {"step": step, **row, "seconds": {"step": seconds}}
 
 
@@ -84,6 +99,7 @@ class Recorder:
         self._selections = records.JsonLines(folder / "selections.jsonl", upto=upto, first=1)
         self._board = records.TensorBoard(folder / "tensorboard", upto + 1)
         self._progress = progress
+        self._without: set[int] = set()
 
     def _validation(self, step: int, losses: evaluation.DomainLosses | None) -> dict[str, Any]:
         if losses is None:
@@ -107,6 +123,7 @@ class Recorder:
     ) -> None:
         """Writes the rows of one update; of one that is not sound, the picks alone."""
         record = records.plain(record)
+        self._warn_of_dropped(step, _present(record["dropped_ids"]))
         self._selections.append({"step": step} | {key: record[key] for key in SELECTION_FIELDS})
         if not is_sound(record):
             self.flush()
@@ -116,12 +133,30 @@ class Recorder:
         self._metrics.append(row | self._validation(step, losses))
         self._progress.update(step, row["loss"], seconds)
 
-    def flush(self) -> None:
-        self._metrics.flush()
-        self._selections.flush()
+    def _warn_of_dropped(self, step: int, ids: list[int]) -> None:
+        """Once per example."""
+        if new := [number for number in ids if number not in self._without]:
+            self._without.update(new)
+            _LOG.warning(
+                "update %d leaves out %d candidates, whose features or losses are not finite: "
+                "examples %s",
+                step,
+                len(new),
+                _shortened(new),
+            )
+
+    def flush(self) -> bool:
+        """Puts the rows on the disk; False, and a warning, where that fails: they are kept."""
+        try:
+            self._metrics.flush()
+            self._selections.flush()
+        except OSError as error:
+            _LOG.warning("rows cannot be written (%s); training goes on, they are kept", error)
+            return False
         self._board.flush()
+        return True
 
     def close(self) -> None:
-        self._metrics.close()
-        self._selections.close()
-        self._board.close()
+        with contextlib.ExitStack() as stack:
+            for file in (self._board, self._selections, self._metrics):
+                stack.callback(file.close)

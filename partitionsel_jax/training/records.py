@@ -1,12 +1,13 @@
 """What a run writes down: JSON lines that survive a kill, TensorBoard events, a progress line."""
 
 import contextlib
+import io
 import json
 import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from etils import epath
 from partitionsel_jax import json_files
 
 _LOG = logging.getLogger(__name__)
+
+# Bytes of rows after which they are written, if no flush was asked for before.
+_BLOCK = 8192
 
 
 def write_json(path: epath.PathLike, value: Any) -> None:
@@ -58,8 +62,13 @@ class JsonLines:
                 f"{path} does not hold exactly one row for each of the steps {first}..{upto} that "
                 "the checkpoint continues from: it was edited or belongs to another run"
             )
-        json_files.write_text(path, "".join(self._line(row) for row in kept))
-        self._file = path.open("a")
+        kept_text = "".join(self._line(row) for row in kept)
+        json_files.write_text(path, kept_text)
+        # Unbuffered, so that what a failed write leaves behind is known; not so on a bucket.
+        is_bucket = "://" in os.fspath(path)
+        self._file: Any = path.open("ab") if is_bucket else io.FileIO(path, "ab")
+        # Bytes of whole rows on disk, and the rows that are still to follow.
+        self._size, self._waiting = len(kept_text.encode()), b""
 
     @staticmethod
     def read(path: epath.Path) -> list[dict[str, Any]]:
@@ -79,38 +88,105 @@ class JsonLines:
         return json.dumps(plain(row), allow_nan=False) + "\n"
 
     def append(self, row: Mapping[str, Any]) -> None:
-        self._file.write(self._line(row))
+        self._waiting += self._line(row).encode()
+        if len(self._waiting) > _BLOCK:
+            # A full disk is for `flush` to complain about.
+            with contextlib.suppress(OSError):
+                self._write()
 
     def flush(self) -> None:
-        """Puts what was appended on the disk itself."""
+        """Puts what was appended on the disk itself.
+
+        Raises:
+          OSError: it could not be written; it is kept, and the next flush tries again.
+        """
+        self._write()
         self._file.flush()
         # A bucket has no file descriptor: there, the flush is all there is.
-        with contextlib.suppress(OSError, AttributeError):
+        with contextlib.suppress(AttributeError, io.UnsupportedOperation):
             os.fsync(self._file.fileno())
 
+    def _write(self) -> None:
+        """Writes the waiting rows, all or none of them."""
+        waiting = memoryview(self._waiting)
+        try:
+            while waiting:
+                waiting = waiting[self._file.write(waiting) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            raise
+        self._size, self._waiting = self._size + len(self._waiting), b""
+
     def close(self) -> None:
-        self.flush()
-        self._file.close()
+        """Flushes and ends.
+
+        Raises:
+          OSError: as `flush`; the file is closed all the same.
+        """
+        try:
+            self.flush()
+        finally:
+            self._file.close()
 
 
 class TensorBoard:
-    """Scalar curves for TensorBoard; a restart hides what came after its checkpoint."""
+    """Scalar curves for TensorBoard; a restart hides what came after its checkpoint.
+
+    Where they cannot be written, they have a gap: a warning says so, and the next flush begins a
+    new file.
+    """
 
     def __init__(self, directory: epath.PathLike, start: int):
-        import tensorboardX
+        self._directory, self._start = os.fspath(directory), start
+        self._events: Any = None
+        self._gap = False
+        self._guarded(self._open)
 
-        self._writer = tensorboardX.SummaryWriter(os.fspath(directory), purge_step=start)
+    def _open(self) -> None:
+        from tensorboardX import event_file_writer, record_writer
+        from tensorboardX.proto import event_pb2
+
+        record_writer.directory_check(self._directory)
+        self._events = event_file_writer.EventsWriter(os.path.join(self._directory, "events"))
+        started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._events.write_event(event_pb2.Event(step=self._start, session_log=started))
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        for name, value in values.items():
-            if isinstance(value, (int, float)) and math.isfinite(value):
-                self._writer.add_scalar(name, value, step)
+        from tensorboardX import summary
+        from tensorboardX.proto import event_pb2
+
+        def write() -> None:
+            for name, value in values.items():
+                if isinstance(value, (int, float)) and math.isfinite(value):
+                    made, now = summary.scalar(name, value), time.time()
+                    self._events.write_event(
+                        event_pb2.Event(wall_time=now, step=step, summary=made)
+                    )
+
+        # Nothing of a step is hidden when a new file begins after it.
+        self._start = step + 1
+        if self._events is not None:
+            self._guarded(write)
 
     def flush(self) -> None:
-        self._writer.flush()
+        if self._events is None:
+            self._guarded(self._open)
+        else:
+            self._guarded(self._events.flush)
 
     def close(self) -> None:
-        self._writer.close()
+        if self._events is not None:
+            self._guarded(self._events.close)
+
+    def _guarded(self, write: Callable[[], Any]) -> None:
+        try:
+            write()
+            self._gap = False
+        except OSError as error:
+            if not self._gap:
+                _LOG.warning("TensorBoard's curves have a gap: %s", error)
+            self._events, self._gap = None, True
 
 
 class Progress:

@@ -254,14 +254,16 @@ class TrainingSettings:
     """How long, on how many devices (0: all), and what is kept.
 
     `microbatch` picks go through a backward pass of the update at once; 0: all that a device has.
-    `spmd` is how the step is mapped over devices, see `spmd.Layout`; with `split_weights` every
-    device keeps a part of each matrix and of its optimizer state.
+    Beside the `keep_checkpoints` newest checkpoints, the `keep_best` of the lowest validation loss
+    stay. `spmd` is how the step is mapped over devices, see `spmd.Layout`; with `split_weights`
+    every device keeps a part of each matrix and of its optimizer state.
     """
 
     updates: int
     evaluate_every: int
     checkpoint_every: int
     keep_checkpoints: int = 2
+    keep_best: int = 0
     devices: int = 0
     microbatch: int = 0
     spmd: str = "pmap"
@@ -271,7 +273,7 @@ class TrainingSettings:
         check_form(self.spmd, self.split_weights)
         at_least("training", self, 1, "updates", "evaluate_every", "checkpoint_every")
         at_least("training", self, 1, "keep_checkpoints")
-        at_least("training", self, 0, "devices", "microbatch")
+        at_least("training", self, 0, "keep_best", "devices", "microbatch")
 
 
 @dataclasses.dataclass(frozen=True)

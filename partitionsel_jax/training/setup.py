@@ -130,7 +130,7 @@ def prepare(settings: Settings, layout: spmd.Layout) -> Setup:
 def initialise(setup: Setup) -> tuple[TrainState, Any]:
     """The state at step 0 and the frozen parameters, on all devices."""
     base = pretrained.weights(setup.settings)
-    return setup.layout.place(setup.step.initial(setup.seed, base))
+    return setup.layout.place(setup.step.initial(setup.settings.seed, base))
 
 
 def validate(setup: Setup, trained: Any, frozen: Any) -> evaluation.DomainLosses:

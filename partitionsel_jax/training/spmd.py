@@ -190,6 +190,24 @@ class Layout:
             lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), part
         )
 
+    def on_one_device(self, kind: Kind, tree: Any) -> Any:
+        """Shapes of an argument's leaves as the mapped function sees them."""
+        devices = len(self.devices)
+
+        def local(leaf: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+            shape = leaf.shape
+            if kind == "rows" and self.form == "pmap":
+                shape = shape[1:]
+            elif spec:
+                axis = spec.index(AXIS)
+                shape = (*shape[:axis], shape[axis] // devices, *shape[axis + 1 :])
+            return jax.ShapeDtypeStruct(shape, leaf.dtype)
+
+        specs = self.specs(kind, tree)
+        if isinstance(specs, PartitionSpec):
+            specs = jax.tree.map(lambda _: specs, tree)
+        return jax.tree.map(local, tree, specs)
+
     def part(self, rows: Any) -> Any:
         """This process's part of rows [B, ...] that all processes have."""
         if self.processes == 1:

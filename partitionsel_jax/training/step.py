@@ -15,6 +15,7 @@ import optax
 from partitionsel_jax import gradients, models
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.gradients import Features
+from partitionsel_jax.gradients.buckets import Buckets
 from partitionsel_jax.gradients.microbatches import map_microbatches
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.selection import (
@@ -180,6 +181,9 @@ class Step:
         """f32[B], each row's mean cross-entropy over its response."""
         return self.model.losses(parameters, rows.tokens, rows.response, watch=watch)
 
+    def _buckets(self, rows: Rows) -> Buckets:
+        return row_features.buckets_of(rows, self.widths, gathering=self.model.gathering)
+
     def _fresh(self, step: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Whether a step has a pool, and anchors, that no step before it had."""
         return (
@@ -243,7 +247,7 @@ class Step:
         passes = []
 
         def losses(parameters: Any, rows: Rows) -> jax.Array:
-            buckets, size = row_features.buckets_of(rows, self.widths), self.features.microbatch
+            buckets, size = self._buckets(rows), self.features.microbatch
             passes.append(Work.of(buckets, size))
             one = functools.partial(self.losses, parameters)
             found = map_microbatches(one, rows, size, buckets=buckets)
@@ -332,6 +336,7 @@ class Step:
             "utility": result.utility,
             "certificate": result.certificate,
             "dropped": result.dropped,
+            "dropped_ids": jnp.where((domains_N >= 0) & ~usable_N, candidates.rows.id, -1),
             "budgets": budgets_P,
             "pool": jnp.bincount(candidates.rows.domain, length=self.domains),
             "picks": diagnostics.domain_mix(domains_N, result.indices, self.domains),
@@ -394,7 +399,7 @@ class Step:
             return (weights * losses).sum() / count, (counted * losses).sum() / count
 
         local = spmd.share((picks, weights_K, picked_K.astype(jnp.float32)))
-        buckets, size = row_features.buckets_of(local[0], self.widths), self.microbatch
+        buckets, size = self._buckets(local[0]), self.microbatch
         loss, gradient = accumulated(objective, state.parameters, local, size, buckets)
         loss, gradient = jax.lax.psum(loss, spmd.AXIS), self._gathering.summed(gradient)
         done = Work.of(buckets, size or len(local[1]))

@@ -1,8 +1,12 @@
 """A run's folder: whose it is, and where everything in it lives."""
 
+import contextlib
+import fcntl
 import importlib.metadata
+import logging
 import os
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -15,6 +19,10 @@ from partitionsel_jax.training.essentials import config_hash, essentials
 from partitionsel_jax.training.plan import PlannedRun
 from partitionsel_jax.training.records import write_json
 
+_LOG = logging.getLogger(__name__)
+
+# In a run's folder, locked by the process that trains there.
+LOCK = "lock"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -36,9 +44,11 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
 
     Raises:
       ValueError: the folder holds a run of another config or seed (the differing fields are
-        named), or the workdir mixes a run of its own with runs in folders below it.
+        named), the workdir mixes a run of its own with runs in folders below it, or it cannot be
+        written.
     """
     folder = folder_of(run, root)
+    _check_writable(folder)
     if (folder / "config.json").exists():
         _check_same(run, folder / "config.json")
     elif (folder / "metrics.jsonl").exists():
@@ -51,6 +61,54 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
         raise ValueError(
             f"{root} holds several runs, and this config is a single one: choose another --workdir"
         )
+
+
+def _is_bucket(path: epath.PathLike) -> bool:
+    return "://" in os.fspath(path)
+
+
+def _check_writable(folder: epath.Path) -> None:
+    if _is_bucket(folder):
+        return
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        raise ValueError(
+            f"--workdir: {nearest} {'cannot be written' if nearest.is_dir() else 'is a file'}: "
+            "mount it writable, or choose another"
+        )
+
+
+def check_free(run: PlannedRun, root: epath.PathLike) -> None:
+    """Raises ValueError if another process trains in a run's folder."""
+    folder = folder_of(run, root)
+    if not _is_bucket(folder) and (folder / LOCK).exists():
+        with locked(folder):
+            pass
+
+
+@contextlib.contextmanager
+def locked(folder: epath.Path) -> Iterator[None]:
+    """Keeps other processes from training in a folder; whatever ends this one releases it.
+
+    Buckets and file systems without locks are not guarded.
+
+    Raises:
+      ValueError: another process trains there.
+    """
+    if _is_bucket(folder):
+        yield
+        return
+    with open(folder / LOCK, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is training in {folder}: wait for it or end it, or choose "
+                "another --workdir"
+            ) from None
+        except OSError as error:
+            _LOG.warning("%s cannot be locked (%s): start no second run there", folder, error)
+        yield
 
 
 def claim(run: PlannedRun, root: epath.PathLike, device: str) -> epath.Path:

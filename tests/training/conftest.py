@@ -1,5 +1,6 @@
 """A run small enough to train many times: two domains, two layers, pools of sixteen."""
 
+import json
 import logging
 
 import pytest
@@ -20,6 +21,19 @@ def tiny_config():
     config.training.update({"updates": 8, "evaluate_every": 4, "checkpoint_every": 3, "devices": 1})
     config.evaluation.batch = 8
     return config
+
+
+def rows(folder, name):
+    """The rows of a run's metrics.jsonl or selections.jsonl."""
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def without_seconds(folder):
+    """The metrics of a run, but for the time that they took."""
+    return [
+        {key: value for key, value in row.items() if key != "seconds"}
+        for row in rows(folder, "metrics.jsonl")
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +59,16 @@ def train(tmp_path):
         return training.train(planned, folder), folder
 
     return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, corpus_directory):
+    """One undisturbed run of the tiny configuration: its summary, folder and configuration."""
+    config = tiny_config()
+    config.data.directory = corpus_directory
+    (planned,) = training.expand(config.to_dict())
+    folder = tmp_path_factory.mktemp("finished")
+    return training.train(planned, folder), folder, config
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from partitionsel_jax.gradients.buckets import Buckets
+from partitionsel_jax.training import programs, spmd
 from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training import spmd
 from partitionsel_jax.training.state import fingerprint
 from partitionsel_jax.training.step import Step
 from tests.training.test_step import random_rows
@@ -19,6 +20,7 @@ OPTIONS = {
         "features.parameters": "lora",
         "model.remat": "dots",
     },
+    "buckets": {"data.buckets": (4, 7), "training.microbatch": 2, "features.microbatch": 2},
 }
 FORMS = [
     ("pmap", 1, False),
@@ -36,6 +38,13 @@ def settings_of(config, options):
     return config
 
 
+def uneven_rows(count, seed):
+    """Rows whose last columns are padding, more in some than in others."""
+    rows = random_rows(count, seed)
+    place, ends = np.arange(rows.tokens.shape[1]), 3 + np.arange(count)[:, None] % 8
+    return rows._replace(response=(place < ends) & (place >= np.minimum(ends - 2, 5)))
+
+
 def run(config, form, devices, split, steps=3):
     config.training.update({"spmd": form, "split_weights": split})
     step = Step.create(run_settings.parse(config.to_dict()), devices)
@@ -44,7 +53,7 @@ def run(config, form, devices, split, steps=3):
     state, frozen = layout.place(step.initial(1))
     records = []
     for t in range(steps):
-        rows = (layout.rows(random_rows(*of)) for of in ((16, t), (8, 10 + t)))
+        rows = (layout.rows(uneven_rows(*of)) for of in ((16, t), (8, 10 + t)))
         state, record = program(state, frozen, *rows, np.int32(0))
         records.append(jax.device_get(record))
     return state, frozen, records
@@ -64,6 +73,34 @@ def test_every_form_makes_the_same_updates(tiny, name):
             jax.device_get(state.parameters),
             jax.device_get(whole.parameters),
         )
+
+
+def test_devices_that_gather_weights_take_the_same_widths():
+    """Another branch of the switch is another collective, which the others never come to."""
+    lengths = np.array([1, 2, 3, 3, 1, 9, 2, 2], np.int32)
+
+    def choices(gathers):
+        axis = spmd.AXIS if gathers else None
+        program = spmd.Layout.first(4, "shard_map").map(
+            lambda part: spmd.gather(Buckets((4, 10), part, axis_name=axis).choices(2)), ("rows",)
+        )
+        return np.asarray(program(lengths)).tolist()
+
+    assert choices(False) == [0, 0, 1, 0] and choices(True) == [1, 1, 1, 1]
+
+
+def test_answers_of_different_lengths_end_on_every_device_that_gathers_weights(tiny):
+    tiny.training.update({"spmd": "shard_map", "split_weights": True})
+    settings = run_settings.parse(settings_of(tiny, {}).to_dict())
+    tokens, lengths = random_rows(8, 3).tokens, np.array([2, 3, 10, 10, 9, 10, 10, 10], np.int32)
+    found = []
+    for devices in (1, 4):
+        step, layout = Step.create(settings, devices), spmd.Layout.first(devices, "shard_map", True)
+        state, frozen = layout.place(step.initial(1))
+        rows = layout.rows(tokens), layout.rows(lengths)
+        generate = programs.evaluators(step.model, layout).generate
+        found.append(np.asarray(generate(state.parameters, frozen, *rows, np.zeros(1, np.int32))))
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -1,13 +1,18 @@
 """The whole step lowers for hardware that is not here: nothing in it is a CPU's alone."""
 
+import dataclasses
 import functools
+import importlib
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+import configs
 from partitionsel_jax import data, models
+from partitionsel_jax.models.pretrained.presets import PRESETS
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import spmd
 from partitionsel_jax.training.step import Step
@@ -41,13 +46,13 @@ EVERY_OPTION = {
 }
 
 
-def shapes(count):
+def shapes(*leading, length=LENGTH):
     def of(dtype, *tail):
-        return jax.ShapeDtypeStruct((count, *tail), dtype)
+        return jax.ShapeDtypeStruct((*leading, *tail), dtype)
 
     return data.Rows(
-        tokens=of(np.int32, LENGTH),
-        response=of(bool, LENGTH),
+        tokens=of(np.int32, length),
+        response=of(bool, length),
         domain=of(np.int32),
         id=of(np.int32),
         spoilt=of(bool),
@@ -92,3 +97,76 @@ def test_generation_lowers_for_tpu_and_cuda(tiny):
     inputs = (parameters, tokens, numbers, numbers, jax.random.key(0))
     exported = jax.export.export(jax.jit(write), platforms=["tpu", "cuda"])(*inputs)
     assert exported.platforms == ("tpu", "cuda")
+
+
+def runs():
+    """The files under configs/ that describe a training run."""
+    names = sorted(path.stem for path in Path(configs.__path__[0]).glob("*.py"))
+    modules = {name: importlib.import_module(f"configs.{name}") for name in names}
+    made = {
+        name: module.get_config()
+        for name, module in modules.items()
+        if hasattr(module, "get_config")
+    }
+    return {name: config for name, config in made.items() if "training" in config}
+
+
+RUNS = runs()
+# (form, split weights, full fine-tuning)
+FORMS = [
+    ("pmap", False, False),
+    ("shard_map", True, False),
+    ("pmap", False, True),
+    ("shard_map", False, True),
+    ("shard_map", True, True),
+]
+DEVICES = 4
+
+
+def test_no_config_is_forgotten():
+    assert {"quickstart", "smollm2_reasoning", "qwen25_3b_metamath", "llama32_3b_mol"} <= set(RUNS)
+
+
+def settings_of(name, form, split, full):
+    """A config at its full size; the shape of its checkpoint and its domains need no files."""
+    config = RUNS[name].copy_and_resolve_references().to_dict()
+    if config["checkpoint"]:
+        shape = dataclasses.asdict(PRESETS[config["checkpoint"]].config)
+        config["model"] |= {field: shape[field] for field in models.ARCHITECTURE}
+    if not config["data"]["tasks"]:
+        config["data"]["domains"] = [f"domain {number}" for number in range(6)]
+    if full:
+        config["lora"]["rank"] = 0
+        config["features"]["parameters"] = "full"
+        config["model"]["param_dtype"] = "float32"
+    if split:
+        config["model"]["remat"] = "layer"
+    if (name, form, full) != ("qwen25_3b_metamath", "pmap", False):
+        # Once is enough: each width is a branch, which takes as long as the whole step to lower.
+        config["data"]["buckets"] = config["data"]["buckets"][-1:]
+    config["training"] |= {"spmd": form, "split_weights": split}
+    return run_settings.parse(config)
+
+
+@pytest.mark.parametrize(("form", "split", "full"), FORMS)
+@pytest.mark.parametrize("name", RUNS)
+def test_every_config_lowers_at_full_size_in_every_form(name, form, split, full):
+    settings = settings_of(name, form, split, full)
+    if not (full or settings.lora.rank):
+        pytest.skip("trains all of its parameters, which is the other case")
+    step, layout = Step.create(settings, DEVICES), spmd.Layout.first(DEVICES, form, split)
+    leading = (
+        (lambda count: (DEVICES, count // DEVICES)) if form == "pmap" else (lambda count: (count,))
+    )
+    chosen, length = settings.selection, settings.data.length
+    arguments = (
+        *jax.eval_shape(step.initial, 0),
+        shapes(*leading(chosen.pool), length=length),
+        shapes(*leading(chosen.anchors), length=length),
+        jax.ShapeDtypeStruct((), np.int32),
+    )
+    mapped = layout.map(step.__call__, step.KINDS[:5], donate=(0,), returns_first=True)
+    # What pmap returns is jitted inside.
+    program = jax.jit(mapped.jitted(*arguments))
+    exported = jax.export.export(program, platforms=["tpu", "cuda"])(*arguments)
+    assert exported.platforms == ("tpu", "cuda") and exported.nr_devices == DEVICES

@@ -1,0 +1,105 @@
+"""What accelerators can do, as their makers publish it."""
+
+import dataclasses
+import re
+
+GIGA = 1e9
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One device.
+
+    Attributes:
+      kind: what a published table calls it.
+      peak: bfloat16 operations a second, without sparsity.
+      exact: how many times as long a float32 product of full precision takes.
+      memory: bytes.
+      bandwidth: bytes a second from its own memory.
+      network: bytes a second that it receives from the other devices of one slice or host.
+      farther: the same between hosts, where that is another network; None for no such limit.
+      together: devices that `network` connects.
+      source: where these numbers are published.
+    """
+
+    kind: str
+    peak: float
+    exact: float
+    memory: float
+    bandwidth: float
+    network: float
+    source: str
+    farther: float | None = None
+    together: int = 2**20
+
+
+CHIPS = {
+    "v5e": Chip(
+        kind="TPU v5e",
+        peak=197e12,
+        exact=6,  # of six bfloat16 products
+        memory=16 * GIGA,
+        bandwidth=819 * GIGA,
+        network=100 * GIGA,
+        source="cloud.google.com/tpu/docs/v5e: 197 TFLOP/s bfloat16, 16 GB at 819 GB/s, "
+        "interconnect 1,600 Gbit/s a chip, half of it inwards",
+    ),
+    "v5p": Chip(
+        kind="TPU v5p",
+        peak=459e12,
+        exact=6,
+        memory=95 * GIGA,
+        bandwidth=2765 * GIGA,
+        network=300 * GIGA,
+        source="cloud.google.com/tpu/docs/v5p: 459 TFLOP/s bfloat16, 95 GB at 2,765 GB/s, "
+        "interconnect 4,800 Gbit/s a chip, half of it inwards",
+    ),
+    "h100": Chip(
+        kind="H100 SXM",
+        peak=989e12,
+        exact=989 / 67,  # outside the tensor cores
+        memory=80 * GIGA,
+        bandwidth=3350 * GIGA,
+        network=450 * GIGA,
+        farther=50 * GIGA,
+        together=8,
+        source="nvidia.com/en-us/data-center/h100: 989 TFLOP/s bfloat16 and 67 float32, 80 GB at "
+        "3.35 TB/s, NVLink 900 GB/s, half of it inwards; between hosts 400 Gbit/s a GPU",
+    ),
+}
+# What a slice's name counts for each of its devices: v5p-64 has 64 cores on 32 chips.
+_CORES = {"v5p": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """So many devices of one kind, under the name that they are asked for by."""
+
+    name: str
+    chip: Chip
+    devices: int
+
+    @property
+    def network(self) -> float:
+        """Bytes a second that a device receives from the others."""
+        if self.chip.farther is None or self.devices <= self.chip.together:
+            return self.chip.network
+        return self.chip.farther
+
+
+def find(name: str) -> Slice:
+    """A slice by its name, KIND-COUNT as in v5e-16, v5p-64 (32 chips) or h100-8.
+
+    Raises:
+      ValueError: another name.
+    """
+    kind, dash, count = name.partition("-")
+    if kind not in CHIPS or not dash or not re.fullmatch("[1-9][0-9]{0,5}", count):
+        raise ValueError(
+            f"devices must be {', '.join(f'{kind}-COUNT' for kind in CHIPS)}, as in v5e-16; "
+            f"got {name!r}"
+        )
+    devices, rest = divmod(int(count), _CORES.get(kind, 1))
+    if rest:
+        raise ValueError(f"{name!r}: {kind} slices count {_CORES[kind]} cores for every chip")
+    return Slice(name, CHIPS[kind], devices)

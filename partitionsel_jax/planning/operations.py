@@ -1,0 +1,93 @@
+"""The stages of a step, counted: features, update, and what selection reads.
+
+Letters: N pool, K picks.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from partitionsel_jax import selection
+from partitionsel_jax.planning.counting import Counts, trace
+from partitionsel_jax.planning.runs import local, rows
+from partitionsel_jax.training import spmd
+from partitionsel_jax.training.settings import Settings
+from partitionsel_jax.training.step import Step
+
+# Products with the Gram matrix that the certificate takes; it may be 960, and was 15 to 60 on
+# unit features.
+CERTIFICATE = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """One device's part of a step.
+
+    Attributes:
+      features: of its candidates and anchors, all that is compared with them included.
+      update: of its picks.
+      read: bytes that selection reads from the device's memory.
+      picks: rounds of selection, one after the other.
+    """
+
+    features: Counts
+    update: Counts
+    read: float
+    picks: int
+
+
+def stages_of(settings: Settings, response: float) -> Stages:
+    """Counts the stages of a step.
+
+    Args:
+      settings: see `runs.planned`.
+      response: share of a row's tokens that its loss counts.
+    """
+    devices, length = settings.training.devices, settings.data.length
+    split = settings.training.split_weights
+    step = Step.create(settings, devices)
+    state, frozen = (local(tree, devices, split) for tree in jax.eval_shape(step.initial, 0))
+    chosen = settings.selection
+    pool, anchors = (rows(count // devices, length) for count in (chosen.pool, chosen.anchors))
+
+    def rounds(microbatch: int) -> float:
+        """Of the one loop whose end depends on the data: over blocks of tokens that count."""
+        tokens = microbatch * (length - 1)
+        return math.ceil(response * tokens / settings.model.chunks.token_block(tokens))
+
+    def counted(function: Any, microbatch: int, *shapes: Any) -> Counts:
+        return trace(function, *shapes, axis=spmd.AXIS, devices=devices, rounds=rounds(microbatch))
+
+    mine = (chosen.pool + chosen.anchors) // devices
+    size = min(settings.features.microbatch, mine)
+    features, read = Counts(), 0.0
+    if chosen.needs_features:
+        features = counted(
+            lambda *inputs: step.featurize(*inputs)[0], size, state, frozen, pool, anchors
+        )
+        read = 4.0 * chosen.pool * (chosen.size**2 + CERTIFICATE * chosen.pool)
+    elif chosen.needs_losses:
+        reference = local(jax.eval_shape(step.model.init, jax.random.key(0)), devices, split)
+        features = counted(
+            lambda *inputs: step.forward(*inputs)[0],
+            size,
+            *(state.parameters, frozen, reference, pool, anchors),
+        )
+    shapes = jax.eval_shape(lambda: _picks(chosen.size))
+    picked = chosen.size // devices
+
+    def updated(state: Any, frozen: Any, rows: Any, picks: Any) -> Any:
+        return step.update(state, frozen, rows, picks, key=jax.random.key(0))
+
+    inputs = (state, frozen, rows(chosen.pool, length), shapes)
+    update = counted(updated, min(settings.training.microbatch or picked, picked), *inputs)
+    return Stages(features, update, read, chosen.size if chosen.needs_features else 0)
+
+
+def _picks(size: int) -> selection.Selection:
+    """A selection, for its shapes."""
+    each, nothing = jnp.zeros(size), jnp.zeros(())
+    return selection.Selection(each.astype(jnp.int32), each, nothing, nothing, each, nothing)

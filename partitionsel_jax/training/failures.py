@@ -1,0 +1,104 @@
+"""An update that was not sound, kept on disk and made again."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
+
+from partitionsel_jax.data.rows import Rows
+from partitionsel_jax.json_files import read_json
+from partitionsel_jax.training import halting, pretrained, processes, records, workdir
+from partitionsel_jax.training import programs as run_programs
+from partitionsel_jax.training import reference as references
+from partitionsel_jax.training import settings as run_settings
+from partitionsel_jax.training import setup as run_setup
+from partitionsel_jax.training.checkpoints import Checkpoints
+from partitionsel_jax.training.setup import Setup
+from partitionsel_jax.training.state import TrainState
+from partitionsel_jax.training.step import Step
+
+_ABOUT, _ROWS, _STATE = "failure.json", "rows.npz", "state"
+
+
+def dump(
+    folder: epath.Path, setup: Setup, step: int, state: TrainState, rows: tuple[Rows, Rows]
+) -> epath.Path:
+    """Writes what `replay` needs to `failure/STEP/` in a run's folder; all processes call it.
+
+    Args:
+      folder: of the run.
+      setup: the run's.
+      step: number of the update, from 1.
+      state: what the step left, halted.
+      rows: this process's part of the pool and of the anchors.
+    """
+    place = folder / "failure" / str(step)
+    if processes.is_first() and place.exists():
+        place.rmtree()  # of the same update, before a restart
+    processes.wait()
+    checkpoints = Checkpoints(place / _STATE, keep=1)
+    checkpoints.save(halting.before(state), {})
+    checkpoints.finish()
+    checkpoints.close()
+    if jax.process_count() > 1:
+        rows = multihost_utils.process_allgather(rows, tiled=True)
+    if processes.is_first():
+        named = zip(("pool", "anchors"), rows, strict=True)
+        arrays: dict[str, Any] = {
+            f"{name}_{field}": np.asarray(value)
+            for name, part in named
+            for field, value in part._asdict().items()
+        }
+        with (place / _ROWS).open("wb") as file:
+            np.savez(file, **arrays)
+        about = read_json(folder / "config.json") | {
+            "update": step,
+            "devices": len(setup.layout.devices),
+        }
+        # Last: with it the dump is whole.
+        records.write_json(place / _ABOUT, about)
+    processes.wait()
+    return place
+
+
+def replay(folder: epath.PathLike) -> dict[str, Any]:
+    """Makes an update again that stopped a run, from what is in WORKDIR/failure/STEP.
+
+    It is the same bit for bit on as many devices of the same kind. Where there are fewer, it runs
+    on one.
+
+    Returns:
+      The record of the update: NumPy arrays by name, see `Step.choose` and `Step.update`.
+
+    Raises:
+      ValueError: no such folder, or weights that are not there any more.
+    """
+    folder = workdir.absolute(folder)
+    if not (folder / _ABOUT).exists():
+        raise ValueError(f"{folder} is no failed update: name WORKDIR/failure/NUMBER of a run")
+    about = read_json(folder / _ABOUT)
+    settings = run_settings.parse(about["config"])
+    devices = about["devices"] if about["devices"] <= len(jax.devices()) else 1
+    training = dataclasses.replace(settings.training, devices=devices)
+    settings = dataclasses.replace(settings, training=training)
+    layout = run_setup.choose_layout(settings)
+    step = Step.create(settings, devices)
+    state, frozen = layout.place(step.initial(settings.seed, pretrained.weights(settings)))
+    restored = Checkpoints(folder / _STATE, keep=1).restore(state)
+    if restored is None:
+        raise ValueError(f"{folder / _STATE} holds no state: restore it from a copy")
+    reference = None
+    if "reference_losses" in settings.selection.reads:
+        reference = layout.place(references.load(settings))
+    with (folder / _ROWS).open("rb") as file, np.load(file) as arrays:
+        pool, anchors = (
+            layout.rows(Rows(*(arrays[f"{name}_{field}"] for field in Rows._fields)))
+            for name in ("pool", "anchors")
+        )
+    program = run_programs.training_step(step, layout)
+    _, record = program(restored[0], frozen, pool, anchors, np.int32(settings.seed), reference)
+    record = jax.device_get(record)
+    return record | {"dropped_ids": record["dropped_ids"][record["dropped_ids"] >= 0]}

@@ -1,0 +1,232 @@
+"""Planning: what is counted is what compilers count, and what is said to be held is held."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from configs import common
+from partitionsel_jax import planning
+from partitionsel_jax.planning import report
+from partitionsel_jax.planning.compiling import _grid
+from partitionsel_jax.training.step import Step
+from tests.commands import run
+
+
+def config_of(**model):
+    config = common.default()
+    config.data.tasks.update({"chain_sum": {}, "count_bits": {}})
+    config.data.length = 16
+    config.model.update({"layers": 2, "width": 64, "mlp_width": 256, "heads": 2, "kv_heads": 2})
+    config.model.update({"head_dim": 32, "remat": "layer", "vocab_size": 512, **model})
+    config.lora.rank = 2
+    config.features.update({"parameters": "lora", "dim": 64, "last_layers": 1, "microbatch": 4})
+    config.selection.update({"pool": 32, "size": 4, "anchors": 2})
+    config.training.microbatch = 1
+    return config.to_dict()
+
+
+def settings_of(devices=4, split=True, **model):
+    return planning.planned(config_of(**model), devices=devices, split_weights=split)
+
+
+def test_loops_products_and_collectives_are_counted_exactly():
+    def function(x, part):
+        def layer(x, part):
+            return jnp.tanh(x @ jax.lax.all_gather(part, "data", tiled=True)), None
+
+        def loss(parts):
+            return jax.lax.scan(jax.checkpoint(layer), x, parts)[0].sum()
+
+        return jax.lax.psum(jax.grad(loss)(part)[0], "data")
+
+    shapes = jax.ShapeDtypeStruct((3, 8), np.float32), jax.ShapeDtypeStruct((6, 2, 8), np.float32)
+    found = planning.trace(function, *shapes, axis="data", devices=4)
+    # Forward, again in the backward pass, and two products of the derivative.
+    assert found.products == 6 * 4 * (2 * 3 * 8 * 8)
+    gathered, summed = 8 * 8 * 4 * 3 / 4, 2 * (2 * 8 * 4) * 3 / 4
+    assert found.received == 6 * 3 * gathered + summed
+    assert found.exact == 0
+
+
+def test_a_loop_of_unknown_length_counts_as_often_as_it_is_said_to_run():
+    def function(x):
+        return jax.lax.while_loop(lambda x: x.sum() > 0, lambda x: x @ x, x)
+
+    x = jax.ShapeDtypeStruct((4, 4), np.float32)
+    once, thrice = (planning.trace(function, x, axis="i", devices=1, rounds=n) for n in (1, 3))
+    assert once.products == 128 and thrice.products == 3 * 128
+
+
+def test_counts_agree_with_the_compilers_where_no_loop_repeats():
+    config = config_of(layers=1, chunk_tokens=2**20, remat="none")
+    config["features"]["microbatch"] = 64
+    config["training"]["microbatch"] = 0
+    settings = planning.planned(config, devices=1)
+    step = Step.create(settings)
+    state, frozen = jax.eval_shape(step.initial, 0)
+    chosen, length = settings.selection, settings.data.length
+    pool, anchors = (planning.rows(n, length) for n in (chosen.pool, chosen.anchors))
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    whole, rows = PartitionSpec(), PartitionSpec("data")
+    mapped = jax.shard_map(
+        lambda *inputs: step.featurize(*inputs)[0],
+        mesh=mesh,
+        in_specs=(whole, whole, rows, rows),
+        out_specs=whole,
+        check_vma=False,
+    )
+    compiled = jax.jit(mapped).lower(state, frozen, pool, anchors).compile()
+    flops = compiled.cost_analysis()["flops"]
+    counted = planning.stages_of(settings, response=1.0).features.products
+    # It counts all else, too (norms, softmax, signs), and leaves out products that nothing reads.
+    assert 0.9 * flops < counted < 1.1 * flops
+
+
+def test_work_grows_with_depth_as_every_layer_is_counted():
+    found = [planning.stages_of(settings_of(layers=n), 0.5) for n in (2, 3, 5)]
+    for stage in ("features", "update"):
+        for field in ("products", "received"):
+            two, three, five = (getattr(getattr(each, stage), field) for each in found)
+            assert five - three == pytest.approx(2 * (three - two))
+    assert found[1].update.products > found[0].update.products
+
+
+def test_split_weights_cost_their_gathering_and_no_operation():
+    whole, split = (planning.stages_of(settings_of(split=s), 0.5) for s in (False, True))
+    assert whole.features.products == split.features.products
+    assert whole.update.products == split.update.products
+    settings = settings_of()
+    _, frozen = jax.eval_shape(Step.create(settings).initial, 0)
+    embedding = frozen.pop("embedding")
+    layers = sum(
+        leaf.size * 4
+        for path, leaf in jax.tree_util.tree_leaves_with_path(frozen["layers"])
+        if path[-1].key == "kernel"
+    )
+    # Forward and backward; the embedding for the lookup and as the head.
+    gathered = 0.75 * (2 * layers + 2 * 4 * embedding.size)
+    assert split.update.received - whole.update.received == pytest.approx(gathered, rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    found = {}
+    for layers in (2, 6):
+        config = config_of(layers=layers)
+        found[layers] = config, planning.compile_step(config, "cpu-4")
+    return found
+
+
+def test_arguments_by_arithmetic_are_those_of_the_compiled_step(compiled):
+    config, found = compiled[6]
+    memory = planning.memory_of(planning.planned(config, devices=4, split_weights=True))
+    expected = memory.base + memory.trained / 2 + memory.optimizer
+    rows = (32 + 4) * (16 * 5 + 9) / 4
+    assert found.arguments == pytest.approx(expected + rows, rel=0.02)
+    assert found.arithmetic == memory
+
+
+def test_what_a_compiler_says_stands_beside_the_arithmetic(compiled):
+    found = [compiled[6][1]]
+    for table in (report.compiled(found), report.arithmetic(found)):
+        assert "cpu-4" in table and f"{found[0].arithmetic.total / 1e9:.2f}" in table
+
+
+def test_gathered_layers_are_freed_after_their_use(compiled):
+    config, deep = compiled[6]
+    settings = planning.planned(config, devices=4)
+    _, frozen = jax.eval_shape(Step.create(settings).initial, 0)
+    one_layer = sum(leaf.size * 4 for leaf in jax.tree.leaves(frozen["layers"])) / 6
+    assert deep.temporary - compiled[2][1].temporary < one_layer
+
+
+def test_memory_of_split_weights_falls_with_the_devices():
+    base = [planning.memory_of(settings_of(devices=n)).base for n in (1, 2, 4)]
+    norms = base[2] - (base[0] - base[2]) / 3
+    assert norms < 0.02 * base[0]
+    assert base[1] - norms == pytest.approx((base[0] - norms) / 2)
+    whole = planning.memory_of(settings_of(devices=4, split=False))
+    assert whole.base == base[0] and whole.gathered == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "network"),
+    [("v5e-16", 16, 100e9), ("v5p-64", 32, 300e9), ("h100-8", 8, 450e9), ("h100-16", 16, 50e9)],
+)
+def test_slices_have_the_devices_of_their_name(name, devices, network):
+    found = planning.find(name)
+    assert (found.devices, found.network) == (devices, network)
+
+
+@pytest.mark.parametrize("name", ["v5e", "v5e-0", "a100-8", "v5e-x", "h100-8x"])
+def test_unknown_devices_are_refused(name):
+    with pytest.raises(ValueError, match="devices must be v5e-COUNT, v5p-COUNT, h100-COUNT"):
+        planning.find(name)
+
+
+def test_cores_of_half_a_chip_are_refused():
+    with pytest.raises(ValueError, match="count 2 cores for every chip"):
+        planning.find("v5p-7")
+
+
+def test_grids_of_slices():
+    assert [_grid(n, 2) for n in (1, 4, 8, 16, 32)] == ["1x1", "2x2", "2x4", "4x4", "4x8"]
+    assert [_grid(n, 3) for n in (4, 32, 64)] == ["1x2x2", "2x4x4", "4x4x4"]
+    with pytest.raises(ValueError, match="power of 2 of chips, not 12"):
+        _grid(12, 2)
+
+
+def test_a_plan_rounds_picks_and_anchors_up_and_keeps_their_share():
+    settings = planning.planned(config_of(), devices=8, pool=320)
+    assert (settings.selection.pool, settings.selection.size) == (320, 40)
+    assert settings.selection.anchors == 8
+    assert settings.training.devices == 8
+    with pytest.raises(ValueError, match="a pool of 30 cannot be divided over 8 devices"):
+        planning.planned(config_of(), devices=8, pool=30)
+
+
+def test_weights_are_split_only_where_whole_ones_do_not_fit():
+    slice_ = planning.find("v5e-4")
+    small, large = (
+        planning.predict(config, slice_, 32, planning.Assumptions())
+        for config in (config_of(), config_of(width=16_384, mlp_width=65_536, layers=3))
+    )
+    assert not small.split and small.fits and small.memory == small.whole
+    assert large.split and large.memory == large.parts
+    assert large.network > small.network
+    assert large.seconds == math.fsum(
+        (large.features, large.selection, large.update, large.network)
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"fill": 0.0}, "fill is a share"), ({"utilisation": 1.5}, "utilisation is a share")],
+)
+def test_assumptions_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        planning.Assumptions(**changes)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("h100-8", "only TPU slices and cpu-COUNT"), ("cpu-1024", "8 devices are simulated")],
+)
+def test_targets_without_a_compiler_are_refused(target, message):
+    with pytest.raises(ValueError, match=message):
+        planning.compile_step(config_of(), target)
+
+
+def test_the_command_writes_its_tables(tmp_path):
+    config = "--config=configs/quickstart.py:smoke"
+    result = run("pods", config, "--devices=v5p-8", "--pool=64", f"--output={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    text = (tmp_path / "pods.md").read_text()
+    assert "v5p-8 (4 chips)" in text and "cloud.google.com/tpu/docs/v5p" in text
+    assert (tmp_path / "pods.json").stat().st_size > 500
+    refused = run("pods", config, "--pool=many")
+    assert refused.returncode == 1 and "error: --pool takes numbers" in refused.stderr

@@ -1,0 +1,59 @@
+"""A process that trains, alone or with others: see test_processes.py.
+
+    python -m tests.training.member train|step CORPORA WORKDIR CHANGES
+
+`train` trains a whole run. `step` makes its updates and nothing else, which compiles in a third of
+the time, and every process writes what it saw of them. CHANGES are fields of the tiny configuration
+as JSON, {"section.field": value}. Where and with whom it runs is said by the environment, as by a
+launcher.
+"""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+from partitionsel_jax import training
+from tests.training.conftest import tiny_config
+
+
+def step(config, folder):
+    """Writes the picks and the loss of every update to FOLDER/PROCESS.json."""
+    import jax
+
+    from partitionsel_jax.training import settings, setup
+
+    parsed = settings.parse(config.to_dict())
+    layout = setup.choose_layout(parsed)
+    made = setup.prepare(parsed, layout)
+    state, frozen = setup.initialise(made)
+    seen = []
+    for number in range(parsed.training.updates):
+        pool, anchors = map(layout.rows, made.pools[number])
+        state, record = made.training_step(state, frozen, pool, anchors, made.seed, made.reference)
+        record = jax.device_get({name: record[name] for name in ("ids", "loss")})
+        seen.append([record["ids"].tolist(), float(record["loss"])])
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    (Path(folder) / f"{jax.process_index()}.json").write_text(json.dumps(seen))
+
+
+def main(mode, corpora, workdir, changes):
+    log = logging.getLogger("partitionsel_jax")
+    log.addHandler(logging.StreamHandler(sys.stdout))
+    log.setLevel(logging.INFO)
+    config = tiny_config()
+    config.data.directory = corpora
+    config.update_from_flattened_dict({"training.devices": 0} | json.loads(changes))
+    rendezvous = training.clusters.find(os.environ)
+    if rendezvous is not None:
+        training.processes.join(rendezvous, patience=90)
+    with training.processes.ending_together():
+        if mode == "step":
+            step(config, workdir)
+        else:
+            training.train_all(config.to_dict(), workdir)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,101 @@
+"""The bytes that an update exchanges: those of the compiled program's collectives."""
+
+import dataclasses
+import math
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from partitionsel_jax.training import settings as run_settings
+from partitionsel_jax.training import spmd, traffic
+from partitionsel_jax.training.step import Step
+from tests.training.test_layouts import OPTIONS, settings_of
+from tests.training.test_step import LENGTH, random_rows
+
+BYTES = {"pred": 1, "s32": 4, "u32": 4, "f32": 4}
+
+
+def prepared(config, name, form="shard_map", split=False, devices=4):
+    config = settings_of(config, OPTIONS[name])
+    config.training.update({"spmd": form, "split_weights": split})
+    step = Step.create(run_settings.parse(config.to_dict()), devices)
+    layout = spmd.Layout.first(devices, form, split)
+    state, frozen = jax.eval_shape(step.initial, 1)
+    rows = (layout.rows(random_rows(count, count)) for count in (16, 8))
+    return step, layout, (state, frozen, *rows, np.int32(0))
+
+
+def counted(step, layout, arguments):
+    local = map(layout.on_one_device, step.KINDS, arguments)
+    return traffic.count(step, len(layout.devices), *local)
+
+
+def compiled_bytes(text):
+    """Sizes of what the collectives of a compiled program return."""
+    found = re.findall(r" = (.*?) (?:all-gather|all-reduce)\(", text)
+    shapes = re.findall(r"(\w+)\[([\d,]*)\]", " ".join(found))
+    return sum(
+        BYTES[kind] * math.prod(map(int, filter(None, of.split(",")))) for kind, of in shapes
+    )
+
+
+def test_the_count_is_the_compiled_program_s(tiny):
+    step, layout, arguments = prepared(tiny, "full", "pmap")
+    program = layout.map(step.__call__, step.KINDS[:5], returns_first=True)
+    text = program.lower(*arguments).compile().as_text()
+    # What nothing reads of the features is not compiled: a few numbers.
+    assert counted(step, layout, arguments).total == pytest.approx(compiled_bytes(text), rel=0.03)
+
+
+@pytest.mark.parametrize("name", ["full", "adapters"])
+def test_features_are_gathered_once_and_the_gradient_is_summed_once(tiny, name):
+    step, layout, arguments = prepared(tiny, name)
+    found = counted(step, layout, arguments)
+    pool, anchors, dim = 16, 8, 32
+    gradient = sum(leaf.size * 4 for leaf in jax.tree.leaves(arguments[0].parameters))
+    # Beside tokens and features: the response's mask, ids, domains, losses and norms.
+    rows = pool * (dim * 4 + LENGTH * 5 + 17) + anchors * (dim * 4 + 12)
+    assert found.gathered <= rows
+    assert gradient < found.summed < gradient + 32
+    assert found.weights == 0
+
+
+@pytest.mark.parametrize("name", ["full", "adapters"])
+def test_split_weights_are_gathered_in_every_pass(tiny, name):
+    step, layout, arguments = prepared(tiny, name, split=True)
+    # One microbatch of each pass, so that passes can be counted.
+    step = dataclasses.replace(
+        step, microbatch=0, features=dataclasses.replace(step.features, microbatch=16)
+    )
+    found = counted(step, layout, arguments)
+    flat, _ = jax.tree_util.tree_flatten_with_path((arguments[0].parameters, arguments[1]))
+    split = step.model.gathering.axes
+    size = sum(
+        leaf.size * 4
+        for path, leaf in flat
+        if tuple(key.key for key in path if hasattr(key, "key")) in dict(split)
+    )
+    # Of the features and of the update: forward, and again backward; the full update also sums.
+    assert 3 * size < found.weights <= 6 * size
+    whole = counted(*prepared(tiny, name, split=False))
+    assert found.gathered == whole.gathered
+    assert found.summed < whole.summed if name == "full" else found.summed >= whole.summed
+
+
+def test_what_steps_share_counts_as_computed(tiny):
+    step, layout, arguments = prepared(tiny, "full")
+    expected = counted(step, layout, arguments)
+    tiny.features.anchors_every = tiny.selection.updates_per_pool = 2
+    sharing, _, arguments = prepared(tiny, "full")
+    assert arguments[0].kept is not None
+    assert counted(sharing, layout, arguments) == expected
+
+
+def test_the_traffic_is_logged_where_there_are_devices(tiny, project_log):
+    for devices in (1, 2):
+        step, layout, arguments = prepared(tiny, "adapters", devices=devices)
+        traffic.describe(step, layout, *arguments)
+    (line,) = (record.getMessage() for record in project_log.records)
+    assert line.startswith("2 devices exchange ") and "features and rows" in line
