@@ -1,3 +1,4 @@
+import csv
 import gzip
 import json
 import os
@@ -69,6 +70,17 @@ def test_invalid_utf8_in_parquet_spoils_its_row_alone(tmp_path):
     assert rows[0].fields == {"text": "fine", "messages": [{"role": "user", "content": "a"}]}
 
 
+def test_invalid_utf8_in_parquet_categories_spoils_its_rows_alone(tmp_path):
+    texts = pa.array([b"fine", b"\xff", "é".encode()])
+    text = pa.StringArray.from_buffers(3, *texts.buffers()[1:])
+    column = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 1, None]), text)
+    nested = pa.ListArray.from_arrays([0, 1, 2, 3, 4, 5], pa.StructArray.from_arrays([column], "d"))
+    for values in (column, nested):
+        pq.write_table(pa.table({"domain": values}), tmp_path / "rows.parquet")
+        problems = [row.problem for row in read(tmp_path / "rows.parquet")]
+        assert problems == ["", "invalid UTF-8", "", "invalid UTF-8", ""]
+
+
 def test_parquet_categories_are_text(tmp_path):
     column = pa.array(["é", "b", "é"]).dictionary_encode()
     pq.write_table(pa.table({"domain": column}), tmp_path / "rows.parquet")
@@ -86,6 +98,28 @@ def test_csv_lines_of_another_length_are_told_by_their_number(tmp_path):
     (tmp_path / "rows.csv").write_text('a,b\n1,2\n1\n"1"x,2\n"1\n",2\n')
     problems = [row.problem for row in read(tmp_path / "rows.csv")]
     assert problems == ["", "another number of cells than the header", "not CSV", ""]
+
+
+def test_a_csv_cell_of_a_megabyte_is_read_and_the_limit_of_csv_is_left_alone(tmp_path):
+    long = "lorem, " * 150_000
+    (tmp_path / "rows.csv").write_text(f'a,b\n1,2\n"{long}",3\n4,5\n')
+    limits, rows = [], []
+    usual = csv.field_size_limit(1234)
+    try:
+        for row in readers.read(only(tmp_path / "rows.csv")):
+            limits.append(csv.field_size_limit())
+            rows.append(row.fields)
+    finally:
+        csv.field_size_limit(usual)
+    assert rows == [{"a": "1", "b": "2"}, {"a": long, "b": "3"}, {"a": "4", "b": "5"}]
+    assert limits == [1234] * 3
+
+
+def test_a_csv_cell_without_an_end_is_not_read_to_the_end_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "_LONGEST_CELL", 100)
+    (tmp_path / "rows.csv").write_text('a,b\n1,2\n"3' + ",4\n5" * 1000)
+    with pytest.raises(ValueError, match=r"more than 100 characters at row 2; close the quote"):
+        read(tmp_path / "rows.csv")
 
 
 @pytest.mark.parametrize("name", ["rows.json", "rows.csv", "rows.parquet", "rows.jsonl.gz"])

@@ -73,8 +73,14 @@ def measure(rows: int, steps: int, runs: int) -> list[Reading]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.json"
         write(path, rows)
-        sizes = {"validation": VALIDATION, "test": TEST, "seed": 0}
-        builder = prepare_files("metamathqa", str(path), directory=folder, **sizes)
+        builder = prepare_files(
+            "metamathqa",
+            path,
+            validation=VALIDATION,
+            test=TEST,
+            seed=0,
+            directory=folder,
+        )
         chosen, readings = tokenizer(), []
         for template in TEMPLATES:
             corpus = load(builder, chosen, LENGTH, 0, template=template)
