@@ -129,17 +129,16 @@ def read_outputs(path: epath.Path) -> dict[str, dict[str, Any]]:
     # What follows the last line's end was being written when the process was killed.
     *lines, _ = path.read_bytes().split(b"\n")
     rows: dict[str, dict[str, Any]] = {}
+    metrics: set[str] = set()
     for number, line in enumerate(lines, 1):
         try:
             row = _row(line)
+            metrics = metrics or set(row["scores"])
             if row["id"] in rows:
                 raise ValueError(f"{row['id']!r} again")
-            if (
-                rows
-                and row["scores"].keys() != (metrics := next(iter(rows.values()))["scores"]).keys()
-            ):
+            if set(row["scores"]) != metrics:
                 raise ValueError(
-                    f"other scores than {', '.join(metrics)}, which the first line has"
+                    f"other scores than {', '.join(sorted(metrics))} of the first line"
                 )
         except (ValueError, RecursionError) as error:
             reason = "invalid UTF-8" if isinstance(error, UnicodeDecodeError) else error

@@ -131,12 +131,14 @@ def _target(run: Any, model: str | None, adapter: str | None, output: str | None
 
 def _evaluation_of(against: str, name: str, target: epath.Path) -> epath.Path:
     """The finished evaluation of a benchmark that is compared with, which is not the one itself."""
-    root, own = workdir.absolute(against), (target / name).resolve()
+    root, own = workdir.absolute(against), os.path.realpath(target / name)
     folders = root / "evaluation" / name, root / name
-    for folder in folders:
-        if (folder / SUMMARY).exists() and folder.resolve() != own:
+    # Two paths may lead to one folder, by links.
+    others = [folder for folder in folders if os.path.realpath(folder) != own]
+    for folder in others:
+        if (folder / SUMMARY).exists():
             return folder
-    if own in (folder.resolve() for folder in folders):
+    if len(others) < len(folders):
         raise ValueError(
             f"--against={against!r} is this evaluation itself: name another one, or another "
             "--output"

@@ -110,13 +110,16 @@ def _tell(corpus: data.Corpus, length: int) -> None:
     report = corpus.report
     if "read" in report:
         duplicates = sum(report["duplicates"]["train"].values())
-        bad = sum(reason["rows"] for reason in report["bad"].values())
+        skipped, bad = (
+            sum(reason["rows"] for reason in report[what].values()) for what in ("skipped", "bad")
+        )
         _LOG.info(
-            "corpus  %d training rows in %d domains of %d rows read, %d bad; %d left out because "
-            "validation or test rows nearly ask the same",
+            "corpus  %d training rows in %d domains of %d rows read, %d of other domains, %d bad; "
+            "%d left out because validation or test rows nearly ask the same",
             len(corpus.train),
             len(corpus.domains),
             report["read"],
+            skipped,
             bad,
             duplicates,
         )

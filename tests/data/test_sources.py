@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,7 +220,9 @@ def test_molecule_files_of_other_tasks_are_skipped_and_counted(tmp_path):
     }
     path = source_rows.molecule_archive(tmp_path / "molecules.zip", 12, 4, **others)
     builder = sources.prepare_files("mol_instructions", path, **SIZES, directory=tmp_path)
-    assert report(builder)["skipped"] == dict.fromkeys(others, 5)
+    assert {task: found["rows"] for task, found in report(builder)["skipped"].items()} == (
+        dict.fromkeys(others, 5)
+    )
     assert report(builder)["read"] == 4 * 12 + 10
 
 
@@ -309,7 +312,8 @@ def test_a_conversation_of_one_question_is_the_question(prepare):
         ({"prompt": "a", "response": None, "domain": "all"}, "'response' is not text"),
         ({"prompt": "a", "response": " \n", "domain": "all"}, "empty 'response'"),
         ({"prompt": "", "response": "b", "domain": "all"}, "empty 'prompt'"),
-        ({"prompt": "a", "response": "b", "domain": "none"}, "unknown domain"),
+        ({"prompt": "a", "response": "\u200b\ufeff \u3164", "domain": "all"}, "empty 'response'"),
+        ({"prompt": "\0", "response": "b", "domain": "all"}, "empty 'prompt'"),
         ({"prompt": "a", "response": "b", "domain": ""}, "empty 'domain'"),
         ({"prompt": "\ud800", "response": "b", "domain": "all"}, "invalid UTF-8"),
         ([], "not a JSON object"),
@@ -339,6 +343,14 @@ def test_a_bad_row_is_counted_by_reason_and_number(prepare, tmp_path, bad, reaso
         (
             [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}],
             "empty response",
+        ),
+        (
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\u2060"}],
+            "empty response",
+        ),
+        (
+            [{"role": "user", "content": "\u200b"}, {"role": "assistant", "content": "a"}],
+            "empty prompt",
         ),
         ([{"role": "user", "content": ["a"]}], "'content' is not text"),
     ],
@@ -400,15 +412,61 @@ def test_a_column_of_inputs_may_be_absent_from_rows_but_not_from_all(prepare):
 
 
 def test_a_domain_asked_for_that_no_row_has_is_named(prepare):
-    with pytest.raises(ValueError, match=r"too few of other \(0 rows of 0 questions"):
-        prepare("instructions", lines(20), domains=("all", "other"))
+    rows = lines(20) + [row | {"domain": " Maths"} for row in lines(20, "sum")]
+    with pytest.raises(ValueError, match=r"data\.domains .* got none of 'maths', 'other'") as error:
+        prepare("instructions", rows, domains=("all", "maths", "other"))
+    assert "that have rows are ' Maths', 'all'; 'maths' is written ' Maths' there" in str(
+        error.value
+    )
+    with pytest.raises(ValueError, match=r"got none of GSM_FOBAR|got none of 'GSM_FOBAR', 'MATH_"):
+        prepare("metamathqa", source_rows.metamathqa(8, METAMATHQA_DOMAINS[:3]))
+
+
+def test_errors_name_ten_domains_and_how_many_more(prepare):
+    wanted = [f"d{i:02}" for i in range(25)]
+    with pytest.raises(ValueError, match=r"got none of 'd00', .*'d09' and 15 more; .*'all';"):
+        prepare("instructions", lines(20), domains=wanted)
+    rows = [row | {"domain": wanted[i]} for i, row in enumerate(lines(25))]
+    with pytest.raises(ValueError, match=r"; d09 \(1 rows .*\) and 15 more; ask") as error:
+        prepare("instructions", rows)
+    assert "d10" not in str(error.value)
+    assert "listing the others in data.domains (`domains` of `prepare_files`)" in str(error.value)
+
+
+def test_rows_of_domains_that_are_not_listed_are_passed_over_and_counted(prepare):
+    rows = lines(40) + [row | {"domain": "few"} for row in lines(3, "other")]
+    with pytest.raises(ValueError, match="leave the domain out by listing the others"):
+        prepare("instructions", rows)
+    builder = prepare("instructions", rows, domains=("all",))
+    assert report(builder)["skipped"] == {
+        "other domains": {"rows": 3, "first": [["rows.jsonl", row] for row in (41, 42, 43)]}
+    }
+    assert report(builder)["bad"] == {} and len(records(builder)) == 40
+
+
+def test_a_domain_that_a_published_kind_does_not_have_is_bad(prepare):
+    rows = source_rows.metamathqa(60)
+    rows[6]["type"] = "GSM_None"
+    builder = prepare("metamathqa", rows)
+    assert report(builder)["bad"] == {"unknown domain": {"rows": 1, "first": [["rows.jsonl", 7]]}}
+
+
+@pytest.mark.parametrize(
+    "output", ["no molecule", "[C", "[C]..[O]", "[C] [O]", "[C].", "[]", "CCO"]
+)
+def test_an_output_that_is_no_selfies_is_bad(prepare, output):
+    rows = [row for task in MOLECULE_DOMAINS for row in source_rows.molecules(task, questions=30)]
+    rows[6]["output"] = output
+    rows[7]["output"] = " [C][=C].[Na+1].[C@@H1]\n"
+    found = report(prepare("mol_instructions", rows, validation=2, test=1))["bad"]
+    assert found == {"'output' is not SELFIES": {"rows": 1, "first": [["rows.jsonl", 7]]}}
 
 
 def test_published_domains_that_are_not_wanted_are_skipped(prepare):
     chosen = ("MATH_SV", "GSM_SV")
     builder = prepare("metamathqa", source_rows.metamathqa(8), domains=chosen)
     assert builder.info.metadata["domains"] == list(chosen)
-    assert sum(report(builder)["skipped"].values()) == 6 * 8
+    assert sum(found["rows"] for found in report(builder)["skipped"].values()) == 6 * 8
 
 
 @pytest.mark.parametrize(
@@ -416,9 +474,11 @@ def test_published_domains_that_are_not_wanted_are_skipped(prepare):
     [
         ("magic", {}, "unknown kind of source 'magic'; choose one of metamathqa"),
         ("metamathqa", {"domains": ("GSM",)}, "metamathqa has no domain GSM; choose of GSM_AnsAug"),
-        ("instructions", {"domains": ("a", "a")}, "every domain once"),
+        ("instructions", {"domains": ("a", "a")}, r"every domain of data\.domains .* once, got a"),
         ("metamathqa", {"columns": sources.Columns(prompt="q")}, "its format is fixed"),
         ("instructions", {"columns": sources.Columns(prompt="")}, "of prompt and response"),
+        ("instructions", {"columns": sources.Columns(response="prompt")}, "column of its own"),
+        ("instructions", {"columns": sources.Columns(input="response")}, "column of its own"),
         ("instructions", {"validation": 0}, "at least 1 row per domain in validation, got 0"),
         ("instructions", {"test": 0}, "at least 1 row per domain in test, got 0"),
         ("instructions", {"train": -1}, "or more training rows, got -1"),
@@ -730,15 +790,95 @@ def test_another_process_that_finishes_first_is_no_error(prepare, monkeypatch):
     assert len(records(prepare("instructions", lines(20)))) == 20
 
 
-@pytest.mark.parametrize("count", [19, 21])
-def test_a_source_that_changes_while_it_is_read_is_refused(prepare, tmp_path, monkeypatch, count):
-    def changed(plan, left_out):
-        source_rows.write(tmp_path, "rows.jsonl", lines(count))
+@pytest.mark.parametrize("count", [0, 200, 599, 600, 601])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(builders, "planned_rows"), (planning, "_look_again"), (builders, "make_plan")],
+)
+def test_a_source_that_changes_while_it_is_read_is_refused(
+    prepare, tmp_path, monkeypatch, module, name, count
+):
+    original = getattr(module, name)
+    # Validation rows give way, in favour of rows that the scan did not keep.
+    first = scanning.FirstPrompts
+    monkeypatch.setattr(scanning, "FirstPrompts", lambda size: first(40))
+    rows = [
+        {"prompt": f"{sentence(40, i // 6)} v{i % 6}", "response": "r", "domain": "all"}
+        for i in range(600)
+    ]
+
+    def changed(*arguments):
+        monkeypatch.setattr(module, name, original)
+        path = tmp_path / "rows.jsonl"
+        if count:
+            source_rows.write(tmp_path, "rows.jsonl", lines(count))
+        else:
+            path.unlink()
+        return original(*arguments)
+
+    monkeypatch.setattr(module, name, changed)
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        prepare("instructions", rows, validation=50, test=30)
+    assert "changed while it was read; start again" in str(error.value) or not count
+    assert not list((tmp_path / "prepared").rglob("*.array_record-*"))
+    assert prepare("instructions", rows, validation=50, test=30)
+
+
+def test_a_source_that_is_gone_when_it_was_read_is_refused(prepare, tmp_path, monkeypatch):
+    def gone(plan, left_out):
+        yield from planning.planned_rows(plan, left_out)
+        (tmp_path / "rows.jsonl").unlink()
+
+    monkeypatch.setattr(builders, "planned_rows", gone)
+    with pytest.raises(ValueError, match="changed while it was read; start again"):
+        prepare("instructions", lines(20))
+
+
+def test_a_source_that_is_touched_while_it_is_read_is_no_other(prepare, tmp_path, monkeypatch):
+    def touched(plan, left_out):
+        os.utime(tmp_path / "rows.jsonl", ns=(1, 1))
         return planning.planned_rows(plan, left_out)
 
-    monkeypatch.setattr(builders, "planned_rows", changed)
-    with pytest.raises(ValueError, match="changed while it was read"):
-        prepare("instructions", lines(20))
+    monkeypatch.setattr(builders, "planned_rows", touched)
+    assert len(records(prepare("instructions", lines(20)))) == 20
+
+
+def spoil(path, how):
+    content = path.read_bytes()
+    path.unlink()
+    if how != "gone":
+        damage = {"cut": content[: len(content) // 2], "nested": b"[" * 100_000, "empty": b""}
+        path.write_bytes(damage.get(how, how.encode()))
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "empty", "[]", "null", "nested"])
+def test_damaged_files_of_a_prepared_corpus_are_refused_or_of_no_concern(prepare, tmp_path, how):
+    folder = tmp_path / "prepared"
+
+    def used():
+        corpus = data.load(prepare("instructions", lines(20)), data.ByteTokenizer(), 64, seed=0)
+        parts = (corpus.train, corpus.anchors, corpus.validation, corpus.test)
+        return [part.rows(range(len(part))).tokens.tolist() for part in parts]
+
+    whole = used()
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    assert len(files) == 3 + 3 + 3 + 1
+    folder.rename(tmp_path / "whole")
+    refused = set()
+    for file in files:
+        shutil.copytree(tmp_path / "whole", folder)
+        spoil(folder / file, how)
+        try:
+            assert used() == whole
+        except ValueError as error:
+            refused.add(file.name.split(".")[0].split("-")[-1])
+            place = folder / "instructions" / file.parts[1]
+            assert f"delete {place}, and they are prepared again" in str(error)
+            assert how != "gone" or file.name in str(error)
+            shutil.rmtree(place)
+            assert used() == whole
+        shutil.rmtree(folder)
+    assert refused == {"dataset_info", "metadata", "train", "validation", "test"}
 
 
 def test_a_prepared_source_is_a_corpus(prepare):

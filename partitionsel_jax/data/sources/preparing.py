@@ -13,15 +13,7 @@ from google.protobuf.json_format import ParseError
 Builder = TypeVar("Builder", bound=tfds.core.DatasetBuilder)
 _FORMAT = tfds.core.FileFormat.ARRAY_RECORD
 # What TFDS raises at files that describe nothing, or other records than the builder's.
-_UNREADABLE = (
-    NotImplementedError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-    ParseError,
-)
+_UNREADABLE = (AssertionError, TypeError, ValueError, RecursionError, ParseError)
 
 
 def prepared(
@@ -93,12 +85,11 @@ def _records(path: Any) -> int:
     """The number of records that a file says it has; -1 where it cannot say."""
     try:
         reader = ArrayRecordReader(str(path))
+        count = reader.num_records()
+        reader.close()
     except RuntimeError:
         return -1
-    try:
-        return reader.num_records()
-    finally:
-        reader.close()
+    return count
 
 
 @contextlib.contextmanager
