@@ -228,7 +228,11 @@ def test_one_conversation_is_a_row_and_so_is_any_one_line_of_several(tmp_path, n
         ("rows.jsonl", '{"a": 1}'.encode("utf-16"), "is UTF-16, .*write it as UTF-8"),
         ("rows.json", codecs.BOM_UTF16_BE + "[]".encode("utf-16-be"), "is UTF-16"),
         ("rows.csv", "a,b".encode("utf-16"), "is UTF-16"),
-        ("rows.jsonl", gzip.compress(b"{}"), r"is gzip data, .*name it \.gz after .*\.jsonl\.gz"),
+        (
+            "rows.jsonl",
+            gzip.compress(b"{}", mtime=0),
+            r"is gzip data, .*name it \.gz after .*\.jsonl\.gz",
+        ),
         ("rows.csv", b"PAR1 and more", r"is Parquet, which its name does not say; name it \.parq"),
         ("rows.jsonl", b"PK\x03\x04 and more", r"is a zip archive, .*; name it \.zip"),
     ],
