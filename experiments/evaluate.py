@@ -3,7 +3,9 @@
 python -m experiments.evaluate --workdir=RUN --benchmarks=gsm8k,svamp --config.directory=FILES
 python -m experiments.evaluate --model=smollm2-135m --adapter=DIR --output=OUT --benchmarks=gsm8k
 
-The same command again goes on where it was stopped. `--against` compares with another evaluation.
+The same command again goes on where it was stopped. `--against` compares with another evaluation,
+by the questions that both were asked. reasoning_gym asks none that a run was trained on, nor that
+the run of `--against` was: evaluate a run first, then the model that it started from.
 """
 
 from pathlib import Path
@@ -16,7 +18,7 @@ from experiments import console
 _DEFAULT = Path(__file__).parents[1] / "configs" / "evaluation.py"
 
 # A default config is read, and its fields changed, as soon as its flag is defined.
-with console.one_line_errors(ValueError, KeyError, AttributeError, TypeError, OSError):
+with console.one_line_flag_errors():
     _CONFIG = config_flags.DEFINE_config_file("config", str(_DEFAULT), "What is asked, and how.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a finished run.")
 _MODEL = flags.DEFINE_string("model", None, "A checkpoint: a preset, a path or owner/name.")

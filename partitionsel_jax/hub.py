@@ -47,7 +47,7 @@ def download(
     except ImportError:
         raise ValueError(
             f"downloading {repository!r} from a hub needs the package huggingface_hub: pip install "
-            "'partitionsel_jax[hub]', or pip install huggingface_hub"
+            "huggingface_hub"
         ) from None
     name, revision = parted(repository)
     where = {} if directory is None else {"local_dir": os.fspath(directory)}

@@ -148,6 +148,6 @@ def import_nnls() -> Callable[..., tuple[np.ndarray, float]]:
     except ImportError as error:
         raise ImportError(
             "the selection suite compares with SciPy, which is not installed: "
-            "pip install 'partitionsel_jax[dev]'."
+            "pip install -e '.[dev]' in the clone."
         ) from error
     return nnls

@@ -22,7 +22,7 @@ from partitionsel_jax.data.rows import (
     encode_example,
     encode_prompt,
 )
-from partitionsel_jax.data.scoring import score
+from partitionsel_jax.data.scoring import score, takes_reference_only
 from partitionsel_jax.data.shares import MIXES, domain_shares
 from partitionsel_jax.data.sources import KINDS as FILE_KINDS
 from partitionsel_jax.data.sources import Columns
@@ -83,6 +83,7 @@ __all__ = [
     "response_text",
     "score",
     "spoil",
+    "takes_reference_only",
 ]
 
 _LAZY = {"ReasoningGym": "reasoning", "prepare": "reasoning", "prepare_files": "sources"}

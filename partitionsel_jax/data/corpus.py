@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-import json
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,10 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax.data import scanning, spoilage
-from partitionsel_jax.data.own_anchors import OwnAnchors
+from partitionsel_jax.data.own_anchors import OwnAnchors, prompt_of
 from partitionsel_jax.data.rows import Rows, encode_batch, laid_out
 from partitionsel_jax.data.scanning import Scan
+from partitionsel_jax.data.sources import duplicates
 from partitionsel_jax.data.sources.splitting import SPLITS
 from partitionsel_jax.data.streams import generator
 from partitionsel_jax.data.templates import Prompt, check_template, named_template
@@ -20,6 +21,9 @@ from partitionsel_jax.data.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
+
+# Training rows of a domain that show in which words its questions are framed.
+_SAMPLE = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,8 +206,9 @@ def load(
         is too long for its row loses its end.
       anchor_share: part of every validation domain that become anchors, in (0, 1), rounded, and
         at least one row on either side.
-      anchors: of the user's own, from `read_anchors`; all validation rows are then scored, and
-        anchors that ask what a validation or test row asks are left out.
+      anchors: of the user's own, from `read_anchors`; all validation rows are then scored. Anchors
+        that ask, or nearly ask, what a validation or test row asks are left out, and so are
+        training rows that ask what an anchor asks; the report counts both.
 
     Raises:
       ValueError: an argument out of range, a template that is unknown or that the tokenizer does
@@ -228,23 +233,30 @@ def load(
         for split in SPLITS
     }
     train, validation, test = (opened[split][0] for split in SPLITS)
+    # Before any row is left out, so that the others are spoilt as without anchors of one's own.
+    spoilt = _spoilt(train, opened["train"][1], seed, spoilt_kind, spoilt_share)
+    train = dataclasses.replace(train, spoilt=spoilt)
     if anchors is None:
         is_anchor = _anchors(validation.domains, domains, anchor_share, seed)
         held_out = _part(validation, "anchors", is_anchor)
         validation = _part(validation, "validation", ~is_anchor)
     else:
-        scored = (row.question for part in (validation, test) for row in part.all_examples())
+        scored: list[list[duplicates.Prompt]] = [[] for _ in domains]
+        for row in itertools.chain(validation.all_examples(), test.all_examples()):
+            scored[row.domain].append(_prompt(row))
         anchors = anchors.without(scored)
+        train, asked_by_anchors = _without(train, anchors, domains, scans_dir)
+        counts = {"training rows": asked_by_anchors}
+        anchors = dataclasses.replace(anchors, report={**anchors.report, **counts})
         first = 1 + max(int(scanned.ids.max()) for _, scanned in opened.values())
         records = _InMemory({**row, "id": first + i} for i, row in enumerate(anchors.records))
         opened["anchors"] = _open("anchors", records, *how)
         held_out = opened["anchors"][0]
+        _check_left(anchors, opened["anchors"][1], length)
     scans = {split: scanned for split, (_, scanned) in opened.items()}
     return Corpus(
         domains=domains,
-        train=dataclasses.replace(
-            train, spoilt=_spoilt(train, scans["train"], seed, spoilt_kind, spoilt_share)
-        ),
+        train=train,
         anchors=held_out,
         validation=validation,
         test=test,
@@ -286,7 +298,7 @@ def _spoilt(train: Source, scanned: Scan, seed: int, kind: str, share: float) ->
 def _fingerprint(builder: Any, anchors: OwnAnchors | None) -> str:
     """Of the builder by its name, which holds a digest of its content, and of the own anchors."""
     name = getattr(builder.info, "full_name", "")
-    content = json.dumps(anchors.records if anchors else [], default=str, sort_keys=True)
+    content = anchors.fingerprint if anchors else "[]"
     return hashlib.sha256(f"{name}\n{content}".encode()).hexdigest()[:16]
 
 
@@ -311,7 +323,7 @@ def _check(scanned: Scan, split: str, domains: tuple[str, ...], length: int) -> 
             "them as 32-bit integers"
         )
     # Anchors of the user's own need not be of every domain.
-    if split == "anchors" and len(ids):
+    if split == "anchors":
         return
     empty = [name for i, name in enumerate(domains) if not np.any(domain == i)]
     if empty or not domains:
@@ -319,6 +331,17 @@ def _check(scanned: Scan, split: str, domains: tuple[str, ...], length: int) -> 
             f"expected rows of every domain in {split}, got none of {', '.join(empty) or 'any'} "
             f"({scanned.left_out} rows were left out because they do not fit {length} tokens); "
             "use longer rows, or leave the domain out"
+        )
+
+
+def _check_left(anchors: OwnAnchors, scanned: Scan, length: int) -> None:
+    """Raises ValueError if no anchor of the user's own is left."""
+    if not len(scanned.ids):
+        raise ValueError(
+            f"expected anchors, got none of the {anchors.report['read']} rows of "
+            f"data.anchors_path={anchors.report['file']!r}: {scanned.left_out} do not fit into "
+            f"data.length={length}, {anchors.report['scored elsewhere']} ask what validation or "
+            "test rows ask; use longer rows, or name a file of other anchors"
         )
 
 
@@ -336,10 +359,54 @@ def _anchors(domain: np.ndarray, domains: tuple[str, ...], share: float, seed: i
     return is_anchor
 
 
+def _without(
+    train: Source, anchors: OwnAnchors, domains: tuple[str, ...], directory: epath.Path | None
+) -> tuple[Source, int]:
+    """The training rows that ask what no anchor asks, and the number of the others."""
+
+    def find() -> dict[str, Any]:
+        index = anchors.index(_samples(train, len(domains)))
+        return {"kept": [not index.match(*_prompt(row)) for row in train.all_examples()]}
+
+    if directory is None:
+        kept = find()["kept"]
+    else:
+        # All rows are read for it, which is done once.
+        rows = hashlib.sha256(train.positions.tobytes()).hexdigest()
+        path = scanning.kept_at(directory, "anchors", rows, anchors.fingerprint)
+        kept = scanning.remembered(path, find)["kept"]
+    left = _part(train, train.name, np.array(kept, bool))
+    if empty := [name for i, name in enumerate(domains) if not np.any(left.domains == i)]:
+        raise ValueError(
+            f"expected training rows of every domain, got none of {', '.join(empty)}: the anchors "
+            "ask what all of them ask; name a file of anchors that holds other questions"
+        )
+    return left, len(train) - len(left)
+
+
+def _samples(train: Source, domains: int) -> list[list[str]]:
+    """What some training rows of every domain ask, evenly chosen."""
+    samples = []
+    for domain in range(domains):
+        rows = np.flatnonzero(train.domains == domain)
+        chosen = rows[:: max(1, len(rows) // _SAMPLE)]
+        samples.append([_prompt(row).asked for row in train.examples(chosen)])
+    return samples
+
+
+def _prompt(example: Example) -> duplicates.Prompt:
+    return prompt_of(example.question, example.messages, example.entry)
+
+
 def _part(source: Source, name: str, chosen: np.ndarray) -> Source:
     """The chosen rows of a source as a source of their own."""
+    rows = enumerate(np.flatnonzero(chosen).tolist())
     return dataclasses.replace(
-        source, name=name, positions=source.positions[chosen], domains=source.domains[chosen]
+        source,
+        name=name,
+        positions=source.positions[chosen],
+        domains=source.domains[chosen],
+        spoilt={new: source.spoilt[old] for new, old in rows if old in source.spoilt},
     )
 
 

@@ -6,7 +6,7 @@ answers to them. It is imported where it is first used, because that takes a sec
 
 import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from partitionsel_jax.data.streams import derive, generator
@@ -16,6 +16,8 @@ Entry = dict[str, Any]
 
 # Questions tried for every one wanted before a task counts as exhausted.
 _TRIES_PER_QUESTION = 20
+# What a few tasks write depends on how much they are asked for.
+_BLOCK = 1000
 # `composite` mixes other tasks, whose rows would then lose their domain.
 _NOT_A_DOMAIN = "composite"
 
@@ -96,12 +98,7 @@ def distinct_entries(task: Task, count: int, seed: int) -> list[Entry]:
     dataset = create(name, settings, tries, derive(seed, f"task {name}", bits=32))
     found: dict[str, Entry] = {}
     for i in range(tries):
-        entry = dataset[i]
-        if not isinstance(entry["answer"], str):
-            raise ValueError(
-                f"task {name} gives no reference answer, so that there is nothing to learn from; "
-                "leave it out"
-            )
+        entry = _answered(name, dataset[i])
         found.setdefault(entry["question"], entry)
         if len(found) == count:
             order = generator(seed, f"order of {name}").permutation(count)
@@ -112,6 +109,52 @@ def distinct_entries(task: Task, count: int, seed: int) -> list[Entry]:
         f"{tries} tries, but {count} are wanted over all splits; ask for fewer rows, or widen its "
         "settings"
     )
+
+
+def numbered_entries(
+    task: Task, count: int, seed: int, seen: Collection[str] = frozenset()
+) -> list[tuple[int, Entry]]:
+    """The first `count` entries of one endless order, but for those whose question was seen.
+
+    An entry's number, from 1, is its place in that order of distinct questions, which the task and
+    the seed alone decide: whoever asks for more, or has seen others, finds it under the same.
+
+    Raises:
+      ValueError: as `distinct_entries`.
+    """
+    name, settings = task
+    tries = _TRIES_PER_QUESTION * (count + len(seen)) + 1000
+    known: set[str] = set()
+    found: list[tuple[int, Entry]] = []
+    for i in range(tries):
+        block, place = divmod(i, _BLOCK)
+        if not place:
+            purpose = f"numbered questions of {name}"
+            dataset = create(name, settings, _BLOCK, derive(seed, purpose, block, bits=32))
+        entry = _answered(name, dataset[place])
+        if entry["question"] in known:
+            continue
+        known.add(entry["question"])
+        if entry["question"] in seen:
+            continue
+        found.append((len(known), entry))
+        if len(found) == count:
+            return found
+    raise ValueError(
+        f"task {name} with settings {dict(settings)} gave {len(found)} distinct questions that "
+        f"were not seen in {tries} tries, but {count} are wanted; ask for fewer, or widen its "
+        "settings"
+    )
+
+
+def _answered(name: str, entry: Entry) -> Entry:
+    """The entry, which must have an answer."""
+    if not isinstance(entry["answer"], str):
+        raise ValueError(
+            f"task {name} gives no reference answer, so that there is nothing to learn from; "
+            "leave it out"
+        )
+    return entry
 
 
 def worked_steps(name: str, entry: Entry) -> str:

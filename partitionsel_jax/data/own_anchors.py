@@ -4,12 +4,15 @@ As LESS has them (Xia et al. 2024, arXiv 2402.04333), they need not be of the tr
 """
 
 import dataclasses
+import hashlib
+import itertools
+import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from partitionsel_jax.data.sources.duplicates import held_out
+from partitionsel_jax.data.sources.duplicates import HeldOut, Prompt, boilerplate, held_out
 from partitionsel_jax.data.sources.files import source_files
 from partitionsel_jax.data.sources.scanning import Tally, check_columns, good_rows
 from partitionsel_jax.data.sources.schemas import Columns, schema_of
@@ -29,14 +32,68 @@ class OwnAnchors:
     foreign: int
     report: Mapping[str, Any]
 
-    def without(self, questions: Iterable[str]) -> "OwnAnchors":
-        """Those anchors whose question is, or nearly is, none of these."""
-        index = held_out(questions)
-        kept = [row for row in self.records if not index.match(row["question"].decode())]
+    @property
+    def questions(self) -> frozenset[str]:
+        """What they ask."""
+        return frozenset(row["question"].decode() for row in self.records)
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs where the records do."""
+        content = json.dumps(self.records, default=str, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def index(self, samples: Iterable[Collection[str]] = ()) -> HeldOut:
+        """Finds rows that ask, or nearly ask, what one of them asks.
+
+        Args:
+          samples: of every domain of those rows, what some of them ask: wording that many share
+            does not count.
+        """
+        prompts = [_prompt(row) for row in self.records]
+        return held_out(prompts, _frames(prompts, samples))
+
+    def without(self, scored: Sequence[Sequence[Prompt]]) -> "OwnAnchors":
+        """Those anchors that ask, and nearly ask, nothing that scored rows ask.
+
+        Args:
+          scored: of every domain, what is asked.
+        """
+        prompts = [_prompt(row) for row in self.records]
+        frames = _frames(prompts, [[prompt.asked for prompt in rows] for rows in scored])
+        index = held_out(itertools.chain.from_iterable(scored), frames)
+        pairs = zip(self.records, prompts, strict=True)
+        kept = [row for row, prompt in pairs if not index.match(*prompt)]
         left_out = len(self.records) - len(kept)
         return dataclasses.replace(
             self, records=kept, report={**self.report, "scored elsewhere": left_out}
         )
+
+
+def prompt_of(question: str, messages: str, entry: str) -> Prompt:
+    """What near-duplicates of an example are looked for in: what it asks, not in which frame.
+
+    Of a conversation that is all but the system turn; where an instruction is published apart from
+    what it is about, it is the latter.
+
+    Args:
+      question, messages, entry: as `Example` has them.
+    """
+    if messages:
+        turns = [turn for turn in json.loads(messages) if turn["role"] != "system"]
+        return Prompt(question, "\n".join(turn["content"] for turn in turns))
+    return Prompt(question, json.loads(entry or "{}").get("input", "").strip() or question)
+
+
+def _prompt(record: Mapping[str, Any]) -> Prompt:
+    return prompt_of(*(record[name].decode() for name in ("question", "messages", "entry")))
+
+
+def _frames(
+    prompts: Sequence[Prompt], samples: Iterable[Collection[str]]
+) -> frozenset[tuple[str, ...]]:
+    """The wording that many of the anchors, or of a sample, share."""
+    return boilerplate([{prompt.asked for prompt in prompts}, *map(set, samples)])
 
 
 def read_anchors(

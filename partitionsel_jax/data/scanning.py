@@ -4,12 +4,14 @@ A corpus that lies on disk keeps the result beside its records, so that one of h
 of rows is tokenised once and not at every start.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from partitionsel_jax.data.rows import encode_batch
 from partitionsel_jax.data.templates import Prompt
 from partitionsel_jax.data.tokenizers import Tokenizer
 
-# Raised whenever other rows could come of the same records.
+# Raised whenever other rows, or other near-duplicates, could come of the same records.
 _VERSION = 2
 _CHUNK = 1024
 
@@ -63,17 +65,32 @@ def scan(
     """
     if directory is None:
         return _scan(records, tokenizer, length, template)
-    content = [_VERSION, name, len(records), tokenizer.fingerprint, length, template]
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-    path = epath.Path(directory) / f"{name}-{digest}.npz"
+    content = name, len(records), tokenizer.fingerprint, length, template
+    found: dict[str, Any] = remembered(
+        kept_at(directory, name, *content),
+        lambda: dataclasses.asdict(_scan(records, tokenizer, length, template)),
+    )
+    cut, left_out = int(found.pop("cut")), int(found.pop("left_out"))
+    return Scan(**found, cut=cut, left_out=left_out)
+
+
+def kept_at(directory: str | os.PathLike[str], name: str, *content: Any) -> epath.Path:
+    """The file that keeps what was found, by all that it depends on (JSON values)."""
+    digest = hashlib.sha256(json.dumps([_VERSION, *content]).encode()).hexdigest()[:16]
+    return epath.Path(directory) / f"{name}-{digest}.npz"
+
+
+def remembered(path: epath.Path, find: Callable[[], dict[str, Any]]) -> dict[str, np.ndarray]:
+    """The arrays of a file; found and written where it is not there, or damaged."""
     if path.exists():
-        with np.load(io.BytesIO(path.read_bytes())) as kept:
-            found: dict[str, Any] = {name: kept[name] for name in kept.files}
-        cut, left_out = int(found.pop("cut")), int(found.pop("left_out"))
-        return Scan(**found, cut=cut, left_out=left_out)
-    scanned = _scan(records, tokenizer, length, template)
+        with (
+            contextlib.suppress(zipfile.BadZipFile, ValueError, OSError, EOFError),
+            np.load(io.BytesIO(path.read_bytes())) as kept,
+        ):
+            return {name: kept[name] for name in kept.files}
+    found = find()
     buffer = io.BytesIO()
-    np.savez(buffer, **dataclasses.asdict(scanned))
+    np.savez(buffer, **found)
     # Written beside it and renamed, so that no reader sees half of it.
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -81,9 +98,9 @@ def scan(
         partial.write_bytes(buffer.getvalue())
         partial.replace(path)
     except OSError:
-        # A corpus on a read-only disk is scanned at every start.
+        # On a read-only disk it is found again at every start.
         partial.unlink(missing_ok=True)
-    return scanned
+    return found
 
 
 def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> Scan:
@@ -114,8 +131,19 @@ def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> Sca
 
 
 def read(records: Any, positions: Sequence[int] | np.ndarray) -> Sequence[Mapping[str, Any]]:
-    """The records at `positions`, with one read: one read each would take twice as long."""
-    return records.__getitems__([int(position) for position in positions])
+    """The records at `positions`, with one read: one read each would take twice as long.
+
+    Raises:
+      ValueError: files that are damaged.
+    """
+    try:
+        return records.__getitems__([int(position) for position in positions])
+    except RuntimeError as error:  # what array_record raises, whatever the damage
+        reason = (str(error).splitlines() or ["no reason is given"])[0][:200]
+        raise ValueError(
+            f"the prepared records cannot be read ({reason}): delete their folder under "
+            "data.directory, and they are prepared again"
+        ) from None
 
 
 def chunks(positions: np.ndarray) -> Iterator[np.ndarray]:

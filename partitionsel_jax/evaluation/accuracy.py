@@ -8,7 +8,7 @@ import numpy as np
 
 from partitionsel_jax import data
 from partitionsel_jax.evaluation.losses import batches
-from partitionsel_jax.evaluation.scoring import Scorer
+from partitionsel_jax.evaluation.scoring import BadReference, Scorer
 
 
 def answer_accuracy(
@@ -28,15 +28,20 @@ def answer_accuracy(
       batch: prompts per call.
 
     Returns:
-      {"accuracy": share of right answers, "accuracy_per_domain": {name: share}}.
+      {"accuracy": share of right answers, "accuracy_per_domain": {name: share}, "cut_prompts":
+      questions that were cut, "bad_references": those whose reference its scorer cannot read, and
+      which count as wrong}.
     """
-    tokenizer = source.tokenizer
+    tokenizer, template = source.tokenizer, data.TEMPLATES[source.template]
     examples = source.examples(range(len(source)))
     tokens = np.full((len(examples), source.length), tokenizer.pad_id, np.int32)
     lengths = np.zeros(len(examples), np.int32)
+    cut = bad = 0
     for row, example in enumerate(examples):
-        # A prompt that fills the buffer would leave no room for an answer.
-        prompt = data.encode_prompt(example.prompt, tokenizer, source.length - 1, source.template)
+        # As in training: what the reference and the token that closes it take is left for answers.
+        room = source.length - len(tokenizer.encode(example.response)) - 1
+        prompt = data.encode_prompt(example.prompt, tokenizer, room, source.template)
+        cut += len(template(example.prompt, tokenizer)) > len(prompt)
         tokens[row, : len(prompt)], lengths[row] = prompt, len(prompt)
     outputs = [
         np.asarray(generate(*piece))[:real] for piece, real in batches((tokens, lengths), batch)
@@ -47,9 +52,15 @@ def answer_accuracy(
         written = itertools.takewhile(
             lambda token: token not in tokenizer.stop_ids, output[length:].tolist()
         )
-        name = names[example.domain]
-        scores[name].append(float(scorers[name](tokenizer.decode(written), example)))
+        name, right = names[example.domain], False
+        try:
+            right = scorers[name](tokenizer.decode(written), example)
+        except BadReference:
+            bad += 1
+        scores[name].append(float(right))
     return {
         "accuracy": float(np.mean([score for domain in scores.values() for score in domain])),
         "accuracy_per_domain": {name: float(np.mean(values)) for name, values in scores.items()},
+        "cut_prompts": cut,
+        "bad_references": bad,
     }

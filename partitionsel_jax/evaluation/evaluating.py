@@ -43,6 +43,7 @@ def evaluate(
     examples: Examples | None = None,
     fits: Callable[[str], bool] = lambda prompt: True,
     batch: int = 16,
+    notes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Answers and judges the questions, and writes outputs and summary into a folder.
 
@@ -65,11 +66,12 @@ def evaluate(
       examples: what few-shot prompts show; None for none.
       fits: whether a prompt leaves room for an answer; examples are dropped until it does.
       batch: prompts per call.
+      notes: what else summary.json is to say of the questions.
 
     Returns:
-      What summary.json holds: benchmark, primary, n, too_long, dropped_examples, metrics (name ->
-      mean, low, high: 95 % interval), over_all where the benchmark has metrics that are no means,
-      and, where there are several groups, n and metrics of each.
+      What summary.json holds: the notes, benchmark, primary, n, too_long, dropped_examples,
+      metrics (name -> mean, low, high: 95 % interval), over_all where the benchmark has metrics
+      that are no means, and, where there are several groups, n and metrics of each.
 
     Raises:
       ValueError: no question, a folder with other settings, or outputs that are not one text for
@@ -79,14 +81,7 @@ def evaluate(
         raise ValueError(f"no question of {benchmark.name} to answer: pass at least one")
     examples = examples or Examples()
     folder = epath.Path(folder)
-    whole = {
-        "benchmark": benchmark.name,
-        "questions": digest(questions),
-        "few_shot": examples.count,
-        "examples": digest(example for pool in examples.pools.values() for example in pool),
-        **settings,
-    }
-    claim(folder, whole)
+    claim(folder, {**asked(questions, benchmark, examples), **settings})
     with contextlib.closing(Outputs(folder / OUTPUTS, {q.id for q in questions})) as outputs:
         left = [question for question in questions if question.id not in outputs.rows]
         if len(left) < len(questions):
@@ -96,18 +91,30 @@ def evaluate(
         for task in tasks:
             if not task.prompt.fits:
                 outputs.append(_row(task, "", benchmark, examples))
-        asked = sorted((task for task in tasks if task.prompt.fits), key=_length, reverse=True)
-        for start in range(0, len(asked), batch):
-            piece = asked[start : start + batch]
+        fitting = sorted((task for task in tasks if task.prompt.fits), key=_length, reverse=True)
+        for start in range(0, len(fitting), batch):
+            piece = fitting[start : start + batch]
             written = _texts(generate([task.prompt.text for task in piece]), len(piece))
             for task, output in zip(piece, written, strict=True):
                 outputs.append(_row(task, output, benchmark, examples))
             outputs.flush()
             progress.show()
         rows = [outputs.rows[question.id] for question in questions]
-    summary = summarise(rows, benchmark)
+    summary = {**(notes or {}), **summarise(rows, benchmark)}
     write_json(folder / SUMMARY, summary)
     return summary
+
+
+def asked(
+    questions: Sequence[Question], benchmark: Benchmark, examples: Examples
+) -> dict[str, Any]:
+    """What settings.json holds of the questions and the examples, whatever the model."""
+    return {
+        "benchmark": benchmark.name,
+        "questions": digest(questions),
+        "few_shot": examples.count,
+        "examples": digest(example for pool in examples.pools.values() for example in pool),
+    }
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], benchmark: Benchmark) -> dict[str, Any]:
@@ -158,6 +165,7 @@ def _row(task: _Task, output: str, benchmark: Benchmark, examples: Examples) -> 
     judgement = benchmark.judge(own_answer(output, examples), question)
     return {
         "id": question.id,
+        "question": digest([question]),
         "group": question.group,
         "prompt": prompt.text,
         "output": output,

@@ -62,8 +62,8 @@ def compare(output: str, reference: str) -> MoleculeScores:
       reference: SELFIES or SMILES, several molecules joined by ".".
 
     Raises:
-      ValueError: a reference that is no molecule, or a package of the extra `evaluation` that is
-        not installed.
+      NoMolecule: a reference that is no molecule.
+      ValueError: a package of the extra `evaluation` that is not installed.
     """
     wanted, found = whole(reference), find(output)
     if found is None:
@@ -100,6 +100,16 @@ def summarise(scores: Sequence[MoleculeScores]) -> dict[str, float]:
     means = {name: float(np.mean([getattr(score, name) for score in scores])) for name in names}
     corpus = _bleu([s.smiles for s in scores], [s.reference_smiles for s in scores])
     return {**means, "corpus_bleu": corpus}
+
+
+def corpus_bleu(smiles: Sequence[str], references: Sequence[str]) -> float:
+    """BLEU-4 of all examples together, as `summarise` gives it, from what was saved of them.
+
+    Args:
+      smiles: canonical SMILES of what `compare` found in the outputs; "" for nothing.
+      references: as `compare` takes them.
+    """
+    return _bleu(smiles, [whole(reference).smiles for reference in references])
 
 
 def _bleu(outputs: Sequence[str], references: Sequence[str]) -> float:

@@ -64,18 +64,23 @@ def find(text: str) -> Molecule | None:
     return next((molecule for molecule in readings if molecule is not None), None)
 
 
+class NoMolecule(ValueError):
+    """A reference that is no molecule."""
+
+
 def whole(text: str) -> Molecule:
     """The molecule that a reference is.
 
     Raises:
-      ValueError: the text, white space around it aside, is neither SELFIES nor SMILES of a molecule
-        that `find` would accept, or a package is not installed.
+      NoMolecule: the text, white space around it aside, is neither SELFIES nor SMILES of a molecule
+        that `find` would accept.
+      ValueError: a package is not installed.
     """
     stripped = text.strip()
     selfies = _from_selfies(stripped) if _RUN.fullmatch(stripped) else None
     molecule = selfies or _from_smiles(stripped)
     if molecule is None or len(stripped) > MOST_CHARACTERS:
-        raise ValueError(
+        raise NoMolecule(
             f"expected a reference that is SELFIES or SMILES of a molecule, got {text[:80]!r}; "
             "leave the example out"
         )
@@ -135,6 +140,6 @@ def library(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError:
         raise ValueError(
-            f"molecule metrics need {name.split('.')[0]}: pip install "
-            "'partitionsel_jax[evaluation]'"
+            f"molecule metrics need {name.split('.')[0]}: pip install -e "
+            "'.[evaluation]' in the clone"
         ) from None

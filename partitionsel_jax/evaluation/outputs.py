@@ -1,6 +1,7 @@
 """The folder of an evaluation: its settings, its outputs as lines, its summary."""
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -9,6 +10,20 @@ from etils import epath
 from partitionsel_jax.json_files import read_json, write_json, write_text
 
 SETTINGS, OUTPUTS, SUMMARY = "settings.json", "outputs.jsonl", "summary.json"
+
+# What a line holds.
+_FIELDS: Mapping[str, type] = {
+    "id": str,
+    "question": str,
+    "group": str,
+    "prompt": str,
+    "output": str,
+    "answer": str,
+    "reference": str,
+    "scores": dict,
+    "too_long": bool,
+    "dropped_examples": int,
+}
 
 
 def claim(folder: epath.Path, settings: Mapping[str, Any]) -> None:
@@ -25,17 +40,48 @@ def claim(folder: epath.Path, settings: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, ours)
         return
-    theirs = read_json(path)
-    changed = [
-        f"{name}: {theirs.get(name)!r} there, {ours.get(name)!r} now"
-        for name in sorted(theirs.keys() | ours.keys())
-        if theirs.get(name) != ours.get(name)
-    ]
-    if changed:
+    if changed := differences(read_settings(folder), ours):
         raise ValueError(
             f"{folder} holds an evaluation with other settings ({'; '.join(changed)}): choose "
             "another folder, or the settings that it was started with"
         )
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """What differs between two settings, by name."""
+    return [
+        f"{name}: {theirs.get(name)!r} there, {ours.get(name)!r} now"
+        for name in sorted(theirs.keys() | ours.keys())
+        if theirs.get(name) != ours.get(name)
+    ]
+
+
+def read_settings(folder: epath.Path) -> dict[str, Any]:
+    """The settings of an evaluation.
+
+    Raises:
+      ValueError: a file that is damaged, or names no benchmark.
+    """
+    return _object(folder / SETTINGS, "benchmark", str)
+
+
+def read_count(folder: epath.Path) -> int:
+    """How many questions a finished evaluation has answered.
+
+    Raises:
+      ValueError: a summary that is damaged, or does not tell.
+    """
+    return _object(folder / SUMMARY, "n", int)["n"]
+
+
+def _object(path: epath.Path, field: str, kind: type) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict) or not isinstance(value.get(field), kind):
+        raise ValueError(
+            f"{path}: expected an object with {field!r}, got {str(value)[:40]}; the file was "
+            "damaged or edited: restore it from a copy, or evaluate again in another folder"
+        )
+    return value
 
 
 class Outputs:
@@ -81,22 +127,49 @@ def read_outputs(path: epath.Path) -> dict[str, dict[str, Any]]:
       ValueError: another damaged line, or an id that came twice.
     """
     # What follows the last line's end was being written when the process was killed.
-    *lines, _ = path.read_text().split("\n")
+    *lines, _ = path.read_bytes().split(b"\n")
     rows: dict[str, dict[str, Any]] = {}
+    metrics: set[str] = set()
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            name = row["id"]
-        except (ValueError, KeyError, TypeError):
-            row, name = {}, None
-        if name is None or name in rows:
-            what = "no output" if name is None else f"{name!r} again"
+            row = _row(line)
+            metrics = metrics or set(row["scores"])
+            if row["id"] in rows:
+                raise ValueError(f"{row['id']!r} again")
+            if set(row["scores"]) != metrics:
+                raise ValueError(
+                    f"other scores than {', '.join(sorted(metrics))} of the first line"
+                )
+        except (ValueError, RecursionError) as error:
+            reason = "invalid UTF-8" if isinstance(error, UnicodeDecodeError) else error
             raise ValueError(
-                f"{path}, line {number}: expected the output of a question, got {what}; the file "
-                "was edited: take that line out"
-            )
-        rows[name] = row
+                f"{path}, line {number}: expected the output of a question, got {reason}; the file "
+                "was damaged or edited: take that line out and evaluate again, which answers the "
+                "question anew"
+            ) from None
+        rows[row["id"]] = row
     return rows
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """A line's content; raises ValueError that says what came instead."""
+    try:
+        row = json.loads(line.decode())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{str(row)[:40]!r}")
+    for name, kind in _FIELDS.items():
+        if not isinstance(row.get(name), kind):
+            raise ValueError(f"one whose {name!r} is missing or no {kind.__name__}")
+    for metric, score in row["scores"].items():
+        if not isinstance(score, int | float) or not math.isfinite(score):
+            raise ValueError(f"one whose score {metric!r} is no number: {score!r}")
+    if not row["scores"]:
+        raise ValueError("one without scores")
+    if strange := row.keys() - _FIELDS.keys():
+        raise ValueError(f"one with a field {min(strange)!r} of another version")
+    return row
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -5,8 +5,12 @@ from collections.abc import Callable, Mapping
 
 from partitionsel_jax import data
 
-# (output, example) -> whether the output is right.
+# (output, example) -> whether the output is right; raises `BadReference` where none can be.
 Scorer = Callable[[str, data.Example], bool]
+
+
+class BadReference(ValueError):
+    """A reference that its scorer cannot read, so that no answer can be told right from wrong."""
 
 
 def _by_text(output: str, example: data.Example) -> bool:
@@ -24,8 +28,12 @@ def _by_value(output: str, example: data.Example) -> bool:
 def _by_molecule(output: str, example: data.Example) -> bool:
     """The same molecules."""
     from partitionsel_jax.evaluation import molecules
+    from partitionsel_jax.evaluation.molecules_decoding import NoMolecule
 
-    return molecules.compare(output, example.answer).exact == 1
+    try:
+        return molecules.compare(output, example.answer).exact
+    except NoMolecule as error:
+        raise BadReference(str(error)) from error
 
 
 SCORERS: Mapping[str, Scorer] = {
@@ -52,8 +60,8 @@ def check_scorer(name: str) -> Scorer:
     missing = [package for package in _PACKAGES[name] if not importlib.util.find_spec(package)]
     if missing:
         raise ValueError(
-            f"the scorer {name!r} needs {', '.join(missing)}: pip install "
-            "'partitionsel_jax[evaluation]'"
+            f"the scorer {name!r} needs {', '.join(missing)}: pip install -e "
+            "'.[evaluation]' in the clone"
         )
     return SCORERS[name]
 

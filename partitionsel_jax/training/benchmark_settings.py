@@ -10,7 +10,7 @@ from partitionsel_jax.evaluation import benchmarks
 from partitionsel_jax.evaluation.benchmarks import BENCHMARKS, PROCEDURAL, Benchmark
 from partitionsel_jax.models.config import DTYPES
 from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training.checks import choice
+from partitionsel_jax.training.checks import choice, not_below
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ProceduralSettings:
     seed: int
 
     def __post_init__(self):
-        _at_least("reasoning_gym.questions", self.questions, 1)
+        not_below("reasoning_gym.questions", self.questions, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +65,10 @@ class BenchmarkSettings:
         for name in (*self.benchmarks, *self.few_shot):
             benchmarks.named(name)
         for name, count in self.few_shot.items():
-            _at_least(f"few_shot.{name}", count, 0)
-        _at_least("new_tokens", self.new_tokens, 0)
-        _at_least("batch", self.batch, 1)
-        _at_least("limit", self.limit, 0)
+            not_below(f"few_shot.{name}", count, 0)
+        not_below("new_tokens", self.new_tokens, 0)
+        not_below("batch", self.batch, 1)
+        not_below("limit", self.limit, 0)
         choice("template", self.template, ("", *data.TEMPLATES))
         choice("dtype", self.dtype, DTYPES)
         if not self.directory and set(self.benchmarks) - {PROCEDURAL}:
@@ -93,8 +93,3 @@ def parse(config: Mapping[str, Any]) -> BenchmarkSettings:
       ValueError: an unknown or missing field, or a value out of its range, by name.
     """
     return run_settings.build(BenchmarkSettings, config, "")
-
-
-def _at_least(name: str, value: Any, low: int) -> None:
-    if not isinstance(value, int) or value < low:
-        raise ValueError(f"{name} must be an integer of at least {low}, not {value!r}")

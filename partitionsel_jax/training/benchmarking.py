@@ -1,22 +1,29 @@
 """A model on several benchmarks: what is asked is checked, and only then the model loaded."""
 
 import functools
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
+from partitionsel_jax import data
 from partitionsel_jax.evaluation import benchmarks, comparing, evaluating, scoring
 from partitionsel_jax.evaluation.benchmarks import PROCEDURAL, Benchmark, Question
-from partitionsel_jax.evaluation.outputs import SETTINGS
+from partitionsel_jax.evaluation.outputs import SUMMARY, differences
 from partitionsel_jax.json_files import write_json
 from partitionsel_jax.text_table import aligned
-from partitionsel_jax.training import answering, finished, workdir
+from partitionsel_jax.training import answering, corpora, finished, workdir
 from partitionsel_jax.training.benchmark_settings import BenchmarkSettings
+from partitionsel_jax.training.settings import Settings
 
 COMPARISON = "comparison.json"
+
+_LOG = logging.getLogger(__name__)
+# Names that a note lists.
+_LISTED = 5
 
 
 def evaluate_all(
@@ -29,6 +36,11 @@ def evaluate_all(
     against: str | None = None,
 ) -> str:
     """Evaluates a finished run, an adapter or a checkpoint on every benchmark.
+
+    A run is not asked what it was trained on, nor what its anchors ask: such questions are left
+    out, or of reasoning_gym replaced by others, and counted as `left_out` in the summary. What the
+    run that it is compared with was trained on is not asked by reasoning_gym either. Questions
+    whose published answer cannot be judged by are left out, too: `bad_references` are their ids.
 
     Args:
       settings: what is asked.
@@ -43,20 +55,29 @@ def evaluate_all(
       The table of all metrics, and of all differences.
 
     Raises:
-      ValueError: flags that do not go together, files that are missing or damaged, or what the
-        model or `evaluate` refuse; all but the last two before a model is loaded.
+      ValueError: flags that do not go together, files that are missing or damaged, another
+        evaluation that cannot be compared with, or what the model or `evaluate` refuse; all but
+        the last two before a model is loaded.
     """
     target, name = _target(run, model, adapter, output), f"--workdir={os.fspath(run or '')!r}"
     chosen = [benchmarks.named(one) for one in settings.benchmarks]
     for benchmark in chosen:
         scoring.check_scorer(benchmark.scorer)
-    others = {one.name: _evaluation_of(against, one.name) for one in chosen if against is not None}
+    others = {
+        one.name: _evaluation_of(against, one.name, target) for one in chosen if against is not None
+    }
+    described = None if run is None else finished.settings_of(run, name)
+    anchors = None if described is None else corpora.own_anchors(described.data)
     seen = frozenset[str]()
-    if run is not None:
-        described = finished.settings_of(run, name)
-        if PROCEDURAL in settings.benchmarks:
-            seen = answering.seen_questions(described, settings.reasoning_gym.tasks)
-    asked = [(one, *_questions(settings, one, seen)) for one in chosen]
+    if PROCEDURAL in settings.benchmarks:
+        seen = _seen(settings, described, anchors, against)
+    asked = [(one, *_questions(settings, one, seen, anchors)) for one in chosen]
+    room = {one.name: settings.new_tokens or one.new_tokens for one in chosen}
+    for benchmark, questions, examples, _ in asked:
+        if benchmark.name in others:
+            now = evaluating.asked(questions, benchmark, examples)
+            now["new_tokens"] = room[benchmark.name]
+            _check_other(comparing.Asked.of(questions, benchmark), now, others[benchmark.name])
     if run is not None:
         subject = answering.of_run(run, name, settings.template)
     else:
@@ -64,7 +85,6 @@ def evaluate_all(
         subject = answering.of_model(
             model, adapter, template=settings.template, dtype=settings.dtype
         )
-    room = {one.name: settings.new_tokens or one.new_tokens for one in chosen}
     for one, new_tokens in room.items():
         if not subject.fits("", new_tokens):
             raise ValueError(
@@ -73,7 +93,7 @@ def evaluate_all(
             )
     identity = subject.identity
     summaries, differences = [], []
-    for benchmark, questions, examples in asked:
+    for benchmark, questions, examples, notes in asked:
         new_tokens = room[benchmark.name]
         folder = target / benchmark.name
         summaries.append(
@@ -86,6 +106,7 @@ def evaluate_all(
                 examples=examples,
                 fits=functools.partial(subject.fits, new_tokens=new_tokens),
                 batch=settings.batch,
+                notes=notes,
             )
         )
         if benchmark.name in others:
@@ -108,32 +129,101 @@ def _target(run: Any, model: str | None, adapter: str | None, output: str | None
     return workdir.absolute(run) / "evaluation"
 
 
-def _evaluation_of(against: str, name: str) -> epath.Path:
-    """The evaluation of a benchmark that is compared with."""
-    root = workdir.absolute(against)
-    for folder in (root / "evaluation" / name, root / name):
-        if (folder / SETTINGS).exists():
+def _evaluation_of(against: str, name: str, target: epath.Path) -> epath.Path:
+    """The finished evaluation of a benchmark that is compared with, which is not the one itself."""
+    root, own = workdir.absolute(against), os.path.realpath(target / name)
+    folders = root / "evaluation" / name, root / name
+    # Two paths may lead to one folder, by links.
+    others = [folder for folder in folders if os.path.realpath(folder) != own]
+    for folder in others:
+        if (folder / SUMMARY).exists():
             return folder
+    if len(others) < len(folders):
+        raise ValueError(
+            f"--against={against!r} is this evaluation itself: name another one, or another "
+            "--output"
+        )
     raise ValueError(
-        f"--against={against!r} holds no evaluation of {name}: evaluate it first, by the same "
-        "command on the other model"
+        f"--against={against!r} holds no finished evaluation of {name}: evaluate it first, by the "
+        "same command on the other model"
     )
 
 
+def _check_other(ours: comparing.Asked, now: Mapping[str, Any], folder: epath.Path) -> None:
+    """Makes sure that an evaluation, which has not begun, can be compared with a finished one.
+
+    What makes the comparison a lesser one is said aloud: fewer pairs, other examples, other room.
+    """
+    other = comparing.Finished.read(folder)
+    both = comparing.both_asked(ours, other.asked)
+    if len(both) < len(ours.questions):
+        _LOG.warning(
+            "%s  %d of %d questions are compared: %s was not asked the others",
+            *(ours.benchmark, len(both), len(ours.questions), folder),
+        )
+    names = "few_shot", "examples", "new_tokens"
+    there, here = ({name: one.get(name) for name in names} for one in (other.settings, now))
+    if changed := differences(there, here):
+        _LOG.warning(
+            "%s  %s was evaluated with other settings (%s)",
+            *(ours.benchmark, folder, "; ".join(changed)),
+        )
+
+
+def _seen(
+    settings: BenchmarkSettings,
+    described: Settings | None,
+    anchors: data.OwnAnchors | None,
+    against: str | None,
+) -> frozenset[str]:
+    """The questions that reasoning_gym leaves out; see `evaluate_all`."""
+    runs = [] if described is None else [described]
+    if against is not None and (workdir.absolute(against) / "config.json").exists():
+        runs.append(finished.settings_of(against, f"--against={against!r}"))
+    tasks = settings.reasoning_gym.tasks
+    seen = frozenset[str]().union(*(answering.seen_questions(one, tasks) for one in runs))
+    return seen.union(anchors.questions if anchors is not None else ())
+
+
 def _questions(
-    settings: BenchmarkSettings, benchmark: Benchmark, seen: frozenset[str]
-) -> tuple[list[Question], benchmarks.Examples]:
-    """The questions of a benchmark and the examples for their prompts."""
+    settings: BenchmarkSettings,
+    benchmark: Benchmark,
+    seen: frozenset[str],
+    anchors: data.OwnAnchors | None,
+) -> tuple[list[Question], benchmarks.Examples, dict[str, Any]]:
+    """The questions of a benchmark, the examples for their prompts, and what to note of them."""
+    notes: dict[str, Any] = {}
     shots, solved = settings.shots(benchmark), list[Question]()
     if benchmark.name == PROCEDURAL:
         tasks, chosen = settings.tasks, settings.reasoning_gym
         questions = benchmarks.generated(tasks, chosen.questions, chosen.seed, seen)
+        notes["left_out"] = benchmarks.passed_over(questions)
+        notes["reference_only"] = [name for name, _ in tasks if data.takes_reference_only(name)]
         if shots:
             taken = seen.union(question.prompt for question in questions)
             solved = benchmarks.generated(tasks, shots, chosen.seed, taken)
     else:
         directory = Path(settings.directory).expanduser()
-        questions = benchmarks.read_questions(benchmark, directory)
+        read = benchmarks.read_questions(benchmark, directory)
+        bad = [one.id for one in read if not benchmark.judgeable(one)]
+        questions = sound = [one for one in read if one.id not in bad]
+        notes["bad_references"] = bad
+        if not sound:
+            raise ValueError(
+                f"no answer of the {len(read)} questions of {benchmark.name} in {directory} is a "
+                "molecule: compare the file with the published one"
+            )
+        if anchors is not None:
+            index = anchors.index([[one.about or one.prompt for one in sound]])
+            questions = [
+                one for one in sound if not index.match(one.prompt, one.about or one.prompt)
+            ]
+        notes["left_out"] = len(sound) - len(questions)
+        if not questions:
+            raise ValueError(
+                f"the anchors of the run ask all questions of {benchmark.name}, so that none is "
+                "left to score: choose another benchmark"
+            )
         if shots:
             solved = benchmarks.read_examples(benchmark, directory)
     examples = benchmarks.Examples.drawn(
@@ -142,7 +232,7 @@ def _questions(
     questions = benchmarks.limited(questions, settings.limit, settings.seed)
     for question in questions:
         examples.of(question)
-    return questions, examples
+    return questions, examples, notes
 
 
 def _table(summaries: Sequence[Mapping[str, Any]]) -> str:
@@ -153,13 +243,30 @@ def _table(summaries: Sequence[Mapping[str, Any]]) -> str:
             rows.append((*_start(summary, metric), f"{value['mean']:.4f}", interval))
         for metric, value in summary.get("over_all", {}).items():
             rows.append((*_start(summary, metric), f"{value:.4f}", "–"))
-    notes = [
-        f"{summary['benchmark']}: {summary['too_long']} questions did not fit, and count as wrong; "
-        f"{summary['dropped_examples']} examples were dropped from prompts"
-        for summary in summaries
-        if summary["too_long"] or summary["dropped_examples"]
-    ]
+    notes = [f"{summary['benchmark']}: {note}" for summary in summaries for note in _notes(summary)]
     return "\n".join([aligned(rows), *notes])
+
+
+def _notes(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What to know of a benchmark's figures."""
+    if summary["too_long"] or summary["dropped_examples"]:
+        yield (
+            f"{summary['too_long']} questions did not fit, and count as wrong; "
+            f"{summary['dropped_examples']} examples were dropped from prompts"
+        )
+    if summary["left_out"]:
+        yield f"{summary['left_out']} questions that a run has seen, or its anchors ask, left out"
+    if rows := summary.get("bad_references"):
+        more = " ..." if len(rows) > _LISTED else ""
+        yield (
+            f"{len(rows)} questions left out whose published answer is no molecule (row "
+            f"{', '.join(rows[:_LISTED])}{more})"
+        )
+    if names := summary.get("reference_only"):
+        yield (
+            f"of {', '.join(names)} the reference answer alone counts as right, since the scorer "
+            "would execute any other"
+        )
 
 
 def _start(summary: Mapping[str, Any], metric: str) -> tuple[str, str, str]:
@@ -184,4 +291,10 @@ def _difference_table(comparisons: Sequence[comparing.Comparison]) -> str:
                     "–" if test is None else f"{test.p_value:.3g}",
                 )
             )
-    return aligned(rows)
+    notes = [
+        f"{found.benchmark}: not compared are {found.only_this} questions that this model alone "
+        f"was asked, and {found.only_other} that the other alone was"
+        for found in comparisons
+        if found.only_this or found.only_other
+    ]
+    return "\n".join([aligned(rows), *notes])

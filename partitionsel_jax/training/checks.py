@@ -20,6 +20,12 @@ def near(value: Any, choices: Iterable[str]) -> str:
     return f" (did you mean {found[0]!r}?)" if found else ""
 
 
+def not_below(name: str, value: Any, low: int) -> None:
+    """Raises ValueError unless the value is an integer of `low` or more."""
+    if not isinstance(value, int) or value < low:
+        raise ValueError(f"{name} must be an integer of at least {low}, not {value!r}")
+
+
 def at_least(section: str, settings: Any, low: float, *names: str) -> None:
     """Raises ValueError unless the named fields of the section are `low` or more."""
     for name in names:

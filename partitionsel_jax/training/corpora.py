@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from partitionsel_jax import data, evaluation
@@ -22,7 +23,8 @@ _SCORERS = {"metamathqa": "mathematics", "mol_instructions": "molecules", "instr
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with paths that mean the same anywhere, and the domains of its files.
 
-    Which domains there are is only known once the files are prepared.
+    Which domains there are is only known once the files are prepared. They are noted as `found`:
+    `domains` stays what was asked for, which decides what is prepared.
 
     Raises:
       ValueError: data settings that do not fit, or files that `data.prepare_files` refuses.
@@ -33,8 +35,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
         if path and os.path.exists(path):
             section[field] = os.path.abspath(path)
     settings = run_settings.build(DataSettings, section, "data")
-    if not settings.names:
-        section["domains"] = list(prepare(settings).info.metadata["domains"])
+    if settings.source != REASONING_GYM and not settings.domains:
+        section["found"] = list(prepare(settings).info.metadata["domains"])
     return {**config, "data": section}
 
 
@@ -68,14 +70,8 @@ def prepare(settings: DataSettings) -> Any:
 def load(settings: Settings) -> data.Corpus:
     """The corpus of a run, prepared when it is not yet, spoilt as asked."""
     chosen = settings.data
-    anchors = None
-    if chosen.anchors_path:
-        anchors = data.read_anchors(
-            "instructions" if chosen.source == REASONING_GYM else chosen.source,
-            chosen.anchors_path,
-            columns=chosen.columns,
-            domains=chosen.names,
-        )
+    anchors = own_anchors(chosen)
+    if anchors is not None:
         _check_foreign(settings, anchors.foreign)
     corpus = data.load(
         prepare(chosen),
@@ -88,7 +84,25 @@ def load(settings: Settings) -> data.Corpus:
         anchors=anchors,
     )
     _tell(corpus, chosen.length)
+    if anchors is not None:
+        _check_anchors(settings, corpus)
     return corpus
+
+
+def own_anchors(settings: DataSettings) -> data.OwnAnchors | None:
+    """The rows of `anchors_path`, where there is one.
+
+    Raises:
+      ValueError: what `data.read_anchors` refuses.
+    """
+    if not settings.anchors_path:
+        return None
+    return data.read_anchors(
+        "instructions" if settings.source == REASONING_GYM else settings.source,
+        settings.anchors_path,
+        columns=settings.columns,
+        domains=settings.names,
+    )
 
 
 def _tell(corpus: data.Corpus, length: int) -> None:
@@ -96,25 +110,66 @@ def _tell(corpus: data.Corpus, length: int) -> None:
     report = corpus.report
     if "read" in report:
         duplicates = sum(report["duplicates"]["train"].values())
-        bad = sum(reason["rows"] for reason in report["bad"].values())
+        skipped, bad = (
+            sum(reason["rows"] for reason in report[what].values()) for what in ("skipped", "bad")
+        )
         _LOG.info(
-            "corpus  %d training rows in %d domains of %d rows read, %d bad; %d left out because "
-            "validation or test rows nearly ask the same",
+            "corpus  %d training rows in %d domains of %d rows read, %d of other domains, %d bad; "
+            "%d left out because validation or test rows nearly ask the same",
             len(corpus.train),
             len(corpus.domains),
             report["read"],
+            skipped,
             bad,
             duplicates,
         )
-        for reason, rows in report["bad"].items():
-            places = ", ".join(f"{file} row {number}" for file, number in rows["first"])
-            _LOG.warning("bad rows: %s (%d, first %s)", reason, rows["rows"], places)
+        _tell_bad("rows", report["bad"])
+    if "anchors" in report:
+        _tell_bad("anchors", report["anchors"]["bad"])
+        _LOG.info(
+            "anchors  %d of data.anchors_path; %d left out because validation or test rows ask "
+            "them, and %d training rows because these anchors do",
+            len(corpus.anchors),
+            report["anchors"]["scored elsewhere"],
+            report["anchors"]["training rows"],
+        )
     for what, counts in (
         ("left out, since their responses do not fit", corpus.left_out),
         ("with a prompt cut from the left", corpus.cut),
     ):
         if any(counts.values()):
             _LOG.warning("rows %s in data.length=%d: %s", what, length, dict(counts))
+
+
+def _tell_bad(what: str, bad: Mapping[str, Any]) -> None:
+    for reason, rows in bad.items():
+        places = ", ".join(f"{file} row {number}" for file, number in rows["first"])
+        _LOG.warning("bad %s: %s (%d, first %s)", what, reason, rows["rows"], places)
+
+
+def _check_anchors(settings: Settings, corpus: data.Corpus) -> None:
+    """Raises ValueError if a step wants more anchors of the user's own than there are."""
+    chosen, found = settings.selection, corpus.report["anchors"]
+    counts = np.bincount(corpus.anchors.domains, minlength=len(corpus.domains))
+    most = int(counts.min() * len(counts) if chosen.anchor_balance else counts.sum())
+    if chosen.anchors <= most:
+        return
+    if not chosen.anchor_balance:
+        have, remedy = f"{most}", f"set selection.anchors to at most {most}"
+    else:
+        each = zip(counts, corpus.domains, strict=True)
+        have = ", ".join(f"{count} of {name}" for count, name in each)
+        remedy = "set selection.anchor_balance=False"
+        if most:
+            remedy = f"set selection.anchors to at most {most}, or selection.anchor_balance=False"
+    raise ValueError(
+        f"expected selection.anchors={chosen.anchors} rows"
+        f"{', as many of each domain,' if chosen.anchor_balance else ''} in "
+        f"data.anchors_path={settings.data.anchors_path!r}, got {have}, of {found['read']} rows "
+        f"read: {corpus.left_out['anchors']} do not fit into data.length={settings.data.length}, "
+        f"{found['scored elsewhere']} ask what validation or test rows ask; {remedy}, or name a "
+        "file that holds more"
+    )
 
 
 def _check_foreign(settings: Settings, foreign: int) -> None:

@@ -32,9 +32,10 @@ class DataSettings:
     "mol_instructions" or "instructions" (the last with `columns`); the last three are read from
     `path`: a file, a directory or "owner/name" on the Hugging Face hub, "" for where the corpus was
     published. `domains` are the names of those that there are, in order; empty for all that are
-    found. `train`, `validation` and `test` are rows per domain; a `train` of 0 takes all the rest
-    of a file. `anchors_path` is a file in the same format whose rows are the anchors, instead of
-    half of the validation rows; it is never scored.
+    found, which `training.expand` notes as `found`. `train`, `validation` and `test` are rows per
+    domain; a `train` of 0 takes all the rest of a file. `anchors_path` is a file in the same format
+    whose rows are the anchors, instead of half of the validation rows; what they ask is neither
+    trained on nor scored.
 
     `template` is how a question is put to the model (see data/templates.py), `length` the tokens of
     a row. Microbatches of short rows are computed at the narrowest of `buckets`, or at `length`.
@@ -52,6 +53,7 @@ class DataSettings:
     path: str = ""
     columns: data.Columns = dataclasses.field(default_factory=data.Columns)
     domains: tuple[str, ...] = ()
+    found: tuple[str, ...] = ()
     anchors_path: str = ""
     spoilt: SpoiltSettings = SpoiltSettings()
     template: str = "plain"
@@ -93,7 +95,7 @@ class DataSettings:
         if not self.tasks:
             raise ValueError("data.tasks is empty: name at least one reasoning-gym task")
         at_least("data", self, 1, "train")
-        for name in ("path", "domains", "scorer"):
+        for name in ("path", "domains", "found", "scorer"):
             if getattr(self, name):
                 raise ValueError(
                     f"data.{name}={getattr(self, name)!r} is for data from files, and "
@@ -117,7 +119,9 @@ class DataSettings:
     @property
     def names(self) -> tuple[str, ...]:
         """The domains, in order."""
-        return tuple(self.tasks) if self.source == REASONING_GYM else tuple(self.domains)
+        if self.source == REASONING_GYM:
+            return tuple(self.tasks)
+        return tuple(self.domains or self.found)
 
     @property
     def task_list(self) -> list[tuple[str, dict[str, Any]]]:

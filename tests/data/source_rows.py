@@ -41,11 +41,14 @@ def selfies(number, symbols=12):
 
 def molecules(task, questions, test=0):
     """Rows of a file of Mol-Instructions; the last `test` of them are marked for testing."""
+    # No two tasks share a molecule, but for those that have no files of their own.
+    first = 10_000 * MOLECULE_DOMAINS.index(task) if task in MOLECULE_DOMAINS else 0
+    arrow = ">>" if task == "reagent_prediction" else "."
     return [
         {
             "instruction": ("Name the product.", "What comes out of this?")[number % 2],
-            "input": f"{selfies(number)}.{selfies(number + 500)}",
-            "output": selfies(number + 1000),
+            "input": f"{selfies(first + number)}{arrow}{selfies(first + number + 500)}",
+            "output": selfies(first + number + 1000),
             "metadata": {
                 "task": task.replace("_", " "),
                 "split": "test" if number >= questions - test else "train",

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import data
+from partitionsel_jax.data import scanning
 from tests.data import checkpoints
 
 TOKENIZER = data.ByteTokenizer()
@@ -252,3 +253,47 @@ def test_indices_outside_a_source_are_refused(corpus):
         corpus.test[32]
     with pytest.raises(IndexError, match="-1"):
         corpus.test.rows([-1])
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other", "flipped"])
+def test_what_is_remembered_in_a_damaged_file_is_found_again(tmp_path, damage):
+    path, calls = tmp_path / "scans" / "train.npz", []
+
+    def find():
+        calls.append(damage)
+        return {"rows": np.arange(100), "cut": 3}
+
+    def remembered():
+        found = scanning.remembered(path, find)
+        assert np.array_equal(found["rows"], np.arange(100)) and found["cut"] == 3
+
+    remembered()
+    remembered()
+    assert len(calls) == 1
+    whole = path.read_bytes()
+    middle = len(whole) // 3
+    path.write_bytes(
+        {
+            "cut": whole[:middle],
+            "empty": b"",
+            "other": b"no archive",
+            "flipped": whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :],
+        }[damage]
+    )
+    remembered()
+    assert len(calls) == 2
+    # It is whole again.
+    remembered()
+    assert len(calls) == 2 and [one.name for one in path.parent.iterdir()] == ["train.npz"]
+
+
+def test_a_damaged_shard_is_refused_with_what_to_do(tmp_path):
+    sizes = {"train": 200, "validation": 4, "test": 4, "seed": 0}
+    prepared = data.prepare((("count_bits", {}),), **sizes, directory=tmp_path)
+    (shard,) = tmp_path.rglob("*train.array_record*")
+    content = bytearray(shard.read_bytes())
+    # In a record, so that the shard can be opened, and its records be counted.
+    content[1000] ^= 255
+    shard.write_bytes(content)
+    with pytest.raises(ValueError, match=r"^the prepared records cannot be read \(.*delete their"):
+        data.load(prepared, TOKENIZER, 96, seed=0)

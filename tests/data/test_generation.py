@@ -6,6 +6,7 @@ from partitionsel_jax.data.generation import (
     canonical_tasks,
     create,
     distinct_entries,
+    numbered_entries,
     worked_steps,
 )
 
@@ -34,6 +35,26 @@ def test_questions_are_distinct_and_the_same_every_time():
     assert len({entry["question"] for entry in entries}) == 60
     assert entries == distinct_entries(task, 60, seed=0)
     assert entries != distinct_entries(task, 60, seed=1)
+
+
+@pytest.mark.parametrize("task", [("coin_flip", {"max_trials": 10}), ("acre", {})])
+def test_a_number_names_the_same_question_whatever_is_asked_or_was_seen(task):
+    few, more = (dict(numbered_entries(task, count, seed=0)) for count in (10, 60))
+    assert list(more) == list(range(1, 61))
+    assert few == {number: more[number] for number in few}
+    assert len({entry["question"] for entry in more.values()}) == 60
+    seen = {more[number]["question"] for number in (1, 4, 5, 20)}
+    rest = dict(numbered_entries(task, 56, 0, seen))
+    assert rest == {number: entry for number, entry in more.items() if number not in (1, 4, 5, 20)}
+    assert dict(numbered_entries(task, 60, seed=1)) != more
+    trained = {entry["question"] for entry in distinct_entries(task, 60, seed=0)}
+    assert trained != {entry["question"] for entry in more.values()}
+
+
+def test_an_exhausted_order_is_refused_with_the_numbers():
+    seen = {entry["question"] for _, entry in numbered_entries(("count_bits", {"max_n": 7}), 3, 0)}
+    with pytest.raises(ValueError, match=r"gave 4 distinct .*not seen in .*5 are wanted"):
+        numbered_entries(("count_bits", {"max_n": 7}), 5, 0, seen)
 
 
 def test_neighbouring_seeds_share_few_questions():

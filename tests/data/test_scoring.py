@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from configs.tasks import QUICKSTART_TASKS
 from partitionsel_jax import data
+from partitionsel_jax.data import scoring
+from partitionsel_jax.time_limited import TimeLimited
 
 NAMES = [name for name, _ in QUICKSTART_TASKS]
 WEIRD = [
@@ -65,6 +67,22 @@ def test_what_a_model_wrote_is_never_executed(tmp_path):
 def test_a_scorer_that_fails_gives_zero():
     # Too large for a float, which the scorer of this task does not foresee.
     assert data.score("coin_flip", "1e400", {"answer": "0.5", "metadata": {}}) == 0.0
+
+
+def test_a_scorer_that_takes_too_long_gives_zero(tmp_path, monkeypatch):
+    program = tmp_path / "slow.py"
+    program.write_text("def answer(*_):\n    while True:\n        pass\n")
+    monkeypatch.setattr(scoring, "_PROCESS", TimeLimited(program))
+    monkeypatch.setattr(scoring, "_SECONDS", 0.2)
+    entry = {"answer": "0.5", "metadata": {}}
+    assert data.score("coin_flip", "0.4", entry) == 0.0
+    # The reference is no text of a model's.
+    assert data.score("coin_flip", "0.5", entry) == 1.0
+    scoring._PROCESS.close()
+
+
+def test_tasks_of_which_the_reference_alone_is_right_are_told():
+    assert data.takes_reference_only("countdown") and not data.takes_reference_only("chain_sum")
 
 
 def test_an_unknown_task_is_refused_with_close_matches():

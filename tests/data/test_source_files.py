@@ -1,3 +1,5 @@
+import codecs
+import csv
 import gzip
 import json
 import os
@@ -69,6 +71,17 @@ def test_invalid_utf8_in_parquet_spoils_its_row_alone(tmp_path):
     assert rows[0].fields == {"text": "fine", "messages": [{"role": "user", "content": "a"}]}
 
 
+def test_invalid_utf8_in_parquet_categories_spoils_its_rows_alone(tmp_path):
+    texts = pa.array([b"fine", b"\xff", "é".encode()])
+    text = pa.StringArray.from_buffers(3, *texts.buffers()[1:])
+    column = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 1, None]), text)
+    nested = pa.ListArray.from_arrays([0, 1, 2, 3, 4, 5], pa.StructArray.from_arrays([column], "d"))
+    for values in (column, nested):
+        pq.write_table(pa.table({"domain": values}), tmp_path / "rows.parquet")
+        problems = [row.problem for row in read(tmp_path / "rows.parquet")]
+        assert problems == ["", "invalid UTF-8", "", "invalid UTF-8", ""]
+
+
 def test_parquet_categories_are_text(tmp_path):
     column = pa.array(["é", "b", "é"]).dictionary_encode()
     pq.write_table(pa.table({"domain": column}), tmp_path / "rows.parquet")
@@ -77,7 +90,7 @@ def test_parquet_categories_are_text(tmp_path):
 
 def test_lines_that_are_no_object_are_told_by_their_number(tmp_path):
     lines = ['{"a": 1}', "", "{", "[1]", '{"a": 2}', "9" * 5000]
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
     found = [(row.number, row.problem) for row in read(tmp_path / "rows.jsonl")]
     assert found == [(1, ""), (3, "not JSON"), (4, "not a JSON object"), (5, ""), (6, "not JSON")]
 
@@ -88,13 +101,159 @@ def test_csv_lines_of_another_length_are_told_by_their_number(tmp_path):
     assert problems == ["", "another number of cells than the header", "not CSV", ""]
 
 
-@pytest.mark.parametrize("name", ["rows.json", "rows.csv", "rows.parquet", "rows.jsonl.gz"])
+def test_a_csv_cell_of_a_megabyte_is_read_and_the_limit_of_csv_is_left_alone(tmp_path):
+    long = "lorem, " * 150_000
+    (tmp_path / "rows.csv").write_text(f'a,b\n1,2\n"{long}",3\n4,5\n')
+    limits, rows = [], []
+    usual = csv.field_size_limit(1234)
+    try:
+        for row in readers.read(only(tmp_path / "rows.csv")):
+            limits.append(csv.field_size_limit())
+            rows.append(row.fields)
+    finally:
+        csv.field_size_limit(usual)
+    assert rows == [{"a": "1", "b": "2"}, {"a": long, "b": "3"}, {"a": "4", "b": "5"}]
+    assert limits == [1234] * 3
+
+
+def test_a_csv_cell_without_an_end_is_not_read_to_the_end_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "_LONGEST_CELL", 100)
+    (tmp_path / "rows.csv").write_text('a,b\n1,2\n"3' + ",4\n5" * 1000)
+    with pytest.raises(ValueError, match=r"more than 100 characters at row 2; close the quote"):
+        read(tmp_path / "rows.csv")
+
+
+@pytest.mark.parametrize(
+    "name", ["rows.json", "rows.jsonl", "rows.csv", "rows.parquet", "rows.jsonl.gz"]
+)
 def test_a_truncated_file_is_named(tmp_path, name):
     path = source_rows.write(tmp_path, name, ROWS)
     cut = -30 if name == "rows.csv" else -20
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(ValueError, match=rf"{name} is damaged or cut short.*write.* again"):
         read(path)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "lines.json", "rows.jsonl.gz"])
+def test_json_lines_that_end_inside_a_row_are_named(tmp_path, name):
+    content = "".join(json.dumps({"text": f"é{i}"}, ensure_ascii=False) + "\n" for i in range(9))
+    cut = content.encode().rstrip()
+    pack = gzip.compress if name.endswith(".gz") else bytes
+    (tmp_path / name).write_bytes(pack(cut))
+    assert len(read(tmp_path / name)) == 9
+    for end in (-1, -4):  # the latter between the bytes of a letter
+        (tmp_path / name).write_bytes(pack(cut[:end]))
+        with pytest.raises(
+            ValueError, match=rf"{name} is damaged or cut short at row 9 \(the file"
+        ):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "reason"),
+    [
+        ('[{"a": 1}]\n[{"a": 2}]', 1, r"'\[' follows where its JSON ends"),
+        ('[{"a": 1}, {"a": 2}]]', 2, r"'\]' follows where its JSON ends"),
+        ('[] "', 0, "'\"' follows where its JSON ends"),
+        ('[{"a": 1} {"a": 2}]', 1, r"expected ',' or '\]', got '{'"),
+        ('[{"a": 1},, {"a": 2}]', 2, "Expecting value"),
+        ('[{"a": 1}, {"a": 2},]', 3, "Expecting value"),
+        ('[{"a": 1}, {"a": 2}', 2, r"expected ',' or '\]', got the end of the file"),
+        ("[", 1, "Expecting value"),
+    ],
+)
+@pytest.mark.parametrize("window", [3, 1 << 20])
+def test_an_array_that_is_not_quite_json_is_named_with_the_place(
+    tmp_path, monkeypatch, window, text, row, reason
+):
+    monkeypatch.setattr(readers, "_WINDOW", window)
+    (tmp_path / "rows.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"rows.json is damaged or .* at row {row} \({reason}"):
+        read(tmp_path / "rows.json")
+
+
+@pytest.mark.parametrize("window", range(1, 25))
+def test_a_number_is_not_cut_where_a_window_ends(tmp_path, monkeypatch, window):
+    monkeypatch.setattr(readers, "_WINDOW", window)
+    (tmp_path / "rows.json").write_text('[{"a": 1}, 1234567.5e+10, 12345, {"a": 2}]')
+    found = [(row.number, row.problem) for row in read(tmp_path / "rows.json")]
+    assert found == [(1, ""), (2, "not a JSON object"), (3, "not a JSON object"), (4, "")]
+
+
+@pytest.mark.parametrize("window", [1, 5, 1 << 20])
+@pytest.mark.parametrize("indent", [2, None])
+def test_the_one_list_of_objects_of_a_document_are_its_rows(tmp_path, monkeypatch, window, indent):
+    monkeypatch.setattr(readers, "_WINDOW", window)
+    rows = [{"text": 'é "quoted"' * i, "n": [i, 1234567, -1.5e-7], "o": {}} for i in range(9)]
+    document = {"version": 1.25, "tags": ["a", [1], {"b": 2}], "of": {"a": [{}]}, "data": rows}
+    path = tmp_path / "rows.json"
+    for content in (document, {"data": rows}, document | {"none": []}):
+        path.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n\n")
+        assert [tuple(row) for row in read(path)] == [(i + 1, r, "") for i, r in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a": [{}], "b": [{}]}, "is one JSON object with several lists of objects; write an arr"),
+        ({"a": 1, "b": ["c"]}, "is one JSON object with no list of objects; write an array"),
+    ],
+)
+def test_a_document_without_one_list_of_objects_says_what_to_write(tmp_path, content, message):
+    (tmp_path / "rows.json").write_text(json.dumps(content, indent=2))
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "rows.json")
+
+
+def test_a_document_that_goes_on_after_its_end_is_named(tmp_path):
+    text = json.dumps({"data": [{"a": 1}]}, indent=2)
+    (tmp_path / "rows.json").write_text(f"{text}\n{text}")
+    with pytest.raises(ValueError, match=r"'\{' follows where its JSON ends"):
+        read(tmp_path / "rows.json")
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl"])
+def test_one_conversation_is_a_row_and_so_is_any_one_line_of_several(tmp_path, name):
+    row = {"messages": [{"role": "user", "content": "a"}], "domain": "b"}
+    (tmp_path / name).write_text(json.dumps(row))
+    assert [found.fields for found in read(tmp_path / name)] == [row]
+    rows = [{"data": [{"a": 1}]}] * 2
+    (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
+    assert [found.fields for found in read(tmp_path / name)] == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.jsonl", '{"a": 1}'.encode("utf-16"), "is UTF-16, .*write it as UTF-8"),
+        ("rows.json", codecs.BOM_UTF16_BE + "[]".encode("utf-16-be"), "is UTF-16"),
+        ("rows.csv", "a,b".encode("utf-16"), "is UTF-16"),
+        (
+            "rows.jsonl",
+            gzip.compress(b"{}", mtime=0),
+            r"is gzip data, .*name it \.gz after .*\.jsonl\.gz",
+        ),
+        ("rows.csv", b"PAR1 and more", r"is Parquet, which its name does not say; name it \.parq"),
+        ("rows.jsonl", b"PK\x03\x04 and more", r"is a zip archive, .*; name it \.zip"),
+    ],
+)
+def test_another_format_than_the_name_says_is_named_with_its_suffix(
+    tmp_path, name, content, message
+):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} {message}"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
+def test_two_columns_of_one_name_are_refused(tmp_path, name):
+    names = ["a", "b", "a", "", ""]
+    if name == "rows.csv":
+        (tmp_path / name).write_text(f"{','.join(names)}\n1,2,3,4,5\n")
+    else:
+        pq.write_table(pa.Table.from_arrays([pa.array([1])] * 5, names), tmp_path / name)
+    with pytest.raises(ValueError, match=rf"every column of {name} .* got 'a' twice or more; rena"):
+        read(tmp_path / name)
 
 
 def test_a_damaged_page_of_parquet_is_named(tmp_path):
@@ -172,12 +331,16 @@ def test_a_file_is_hashed_again_only_when_it_was_touched(tmp_path, monkeypatch):
     assert content_digest([only(path)], cache) != before
 
 
-def test_a_damaged_entry_of_the_digest_cache_is_replaced(tmp_path):
+@pytest.mark.parametrize("digest", [None, 3, "", "{"])
+@pytest.mark.parametrize("damage", ["{", "[]", "null", "nested", "\0", "digest"])
+def test_a_damaged_entry_of_the_digest_cache_is_replaced(tmp_path, damage, digest):
     path, cache = tmp_path / "rows.json", tmp_path / "cache"
     path.write_text("[1]")
     before = content_digest([only(path)], cache)
     (entry,) = cache.iterdir()
-    entry.write_text("{")
+    if damage == "digest":
+        damage = json.dumps(json.loads(entry.read_text()) | {"digest": digest})
+    entry.write_text("[" * 100_000 if damage == "nested" else damage)
     assert content_digest([only(path)], cache) == before
     assert json.loads(entry.read_text())["size"] == 3
 

@@ -1,5 +1,7 @@
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,12 +73,38 @@ def test_metamathqa_has_its_eight_domains_and_final_answers(prepare):
         assert record["messages"] == ""
 
 
-def test_metamathqa_without_original_questions_groups_by_query(prepare):
-    rows = source_rows.metamathqa(8)
+def test_metamathqa_without_original_questions_is_refused(prepare):
+    rows = [{**row, "original_question": None} for row in source_rows.metamathqa(8)]
+    with pytest.raises(ValueError, match=r"rows.jsonl row 1: 'original_question' is not text"):
+        prepare("metamathqa", rows)
     for row in rows:
         del row["original_question"]
-    builder = prepare("metamathqa", rows, validation=1, test=1)
-    assert report(builder)["groups"] == len(rows)
+    with pytest.raises(ValueError, match=r"original_question missing; give the published files"):
+        prepare("metamathqa", rows)
+
+
+def test_the_variations_of_a_question_held_out_are_no_training_rows(prepare):
+    # What FOBAR and SV ask shares neither numbers nor most words with the question.
+    rows = [
+        {
+            "type": domain,
+            "query": query.format(source_rows.sentence(number), number),
+            "original_question": f"{source_rows.sentence(number)} costs {number} dollars?",
+            "response": f"The answer is: {number}",
+        }
+        for number in range(12)
+        for domain, query in {
+            "GSM_AnsAug": "{} costs {} dollars?",
+            "GSM_FOBAR": "{} costs x dollars? The answer is 7. What is x?",
+            "GSM_SV": "{} costs x dollars and comes to 7. What is x?",
+        }.items()
+    ]
+    builder = prepare("metamathqa", rows, domains=("GSM_AnsAug", "GSM_FOBAR", "GSM_SV"))
+    asked = {
+        split: {json.loads(r["entry"])["original_question"] for r in records(builder, split)}
+        for split in SPLITS
+    }
+    assert not asked["train"] & (asked["validation"] | asked["test"])
 
 
 def test_molecules_have_a_domain_for_every_task_that_answers_with_one(tmp_path):
@@ -107,6 +135,84 @@ def test_molecules_marked_for_testing_are_the_test_rows_and_no_others(tmp_path):
     assert report(builder)["left_out"] == {"published for testing and not needed": 2 * 4}
 
 
+def published(task, pairs, split="train"):
+    """Rows of Mol-Instructions with these inputs and outputs."""
+    metadata = {"task": task.replace("_", " "), "split": split}
+    return [
+        {"instruction": "Do.", "input": given, "output": output, "metadata": metadata}
+        for given, output in pairs
+    ]
+
+
+def molecule(number):
+    symbols = ["[C]", "[N]", "[=O]", "[Ring1]", "[S]"]
+    return "".join(np.random.default_rng(number).choice(symbols, 30))
+
+
+@pytest.mark.parametrize("chosen", [MOLECULE_DOMAINS, MOLECULE_DOMAINS[:2]], ids=["all", "two"])
+def test_no_training_row_asks_what_a_row_published_for_testing_asks(prepare, chosen):
+    rows = []
+    for first, task in zip(range(0, 40_000, 10_000), MOLECULE_DOMAINS, strict=True):
+        pairs, swapped = [], []
+        for n in range(first, first + 40):
+            one, other, product, output = (molecule(n + shift) for shift in (0, 900, 500, 700))
+            end = f">>{product}" if task == "reagent_prediction" else ""
+            pairs.append((f"{one}.{other}{end}", output))
+            swapped.append((f"{other}.{one}{end}", molecule(n + 77_000)))
+        rows += published(task, pairs[:20]) + published(task, pairs[20:], "test")
+        # The same questions again, and nearly the same ones.
+        rows += published(task, pairs[20:30]) + published(task, swapped[30:])
+    # What is asked for retrosynthesis, which may not be wanted: the other way round, and nearly.
+    tests = [row for row in rows if row["metadata"]["split"] == "test"]
+    backwards = [row for row in tests if row["metadata"]["task"] == "retrosynthesis"]
+    mirrored = [(row["output"], row["input"]) for row in backwards]
+    nearly = [
+        (".".join(reversed(row["input"].split("."))), molecule(88_000 + i))
+        for i, row in enumerate(backwards)
+    ]
+    rows += published("forward_reaction_prediction", mirrored + nearly)
+    builder = prepare("mol_instructions", rows, "rows.json", domains=chosen)
+
+    def molecules(text):
+        return tuple(sorted(text.partition(">>")[0].split(".")))
+
+    tested = {molecules(row["input"]) for row in tests}
+    for split in ("train", "validation"):
+        for record in records(builder, split):
+            assert molecules(json.loads(record["entry"])["input"]) not in tested
+            assert molecules(record["response"]) not in tested
+    counts = report(builder)
+    assert counts["left_out"]["published for testing and not needed"] == 18 * len(chosen)
+    # Of the other two tasks, the products say already that the questions are the same.
+    near = counts["duplicates"]["train"]["near"] + counts["duplicates"]["validation"]["near"]
+    assert near == 10 + 10 + 20
+    places = counts["duplicates"]["first"]["near"]
+    assert len(places) == 10
+    assert all(molecules(rows[number - 1]["input"]) in tested for _, number in places)
+
+
+def test_a_reaction_is_one_question_whichever_task_asks_it(prepare):
+    rows = []
+    for n in range(60):
+        reactant, reagent, product = (molecule(n + shift) for shift in (0, 1000, 2000))
+        rows += published("forward_reaction_prediction", [(f"{reactant}.{reagent}", product)])
+        rows += published("reagent_prediction", [(f"{reactant}>>{product}", reagent)])
+        rows += published("retrosynthesis", [(product, reactant)])
+    builder = prepare("mol_instructions", rows, domains=MOLECULE_DOMAINS[1:])
+    assert report(builder)["groups"] == 60
+    held = {
+        split: {
+            product
+            for record in records(builder, split)
+            for product in map(molecule, range(2000, 2060))
+            if product in record["question"] or product in record["response"]
+        }
+        for split in SPLITS
+    }
+    assert not held["train"] & (held["validation"] | held["test"])
+    assert not held["validation"] & held["test"]
+
+
 def test_molecule_files_of_other_tasks_are_skipped_and_counted(tmp_path):
     others = {
         task: source_rows.molecules(task, 5)
@@ -114,7 +220,9 @@ def test_molecule_files_of_other_tasks_are_skipped_and_counted(tmp_path):
     }
     path = source_rows.molecule_archive(tmp_path / "molecules.zip", 12, 4, **others)
     builder = sources.prepare_files("mol_instructions", path, **SIZES, directory=tmp_path)
-    assert report(builder)["skipped"] == dict.fromkeys(others, 5)
+    assert {task: found["rows"] for task, found in report(builder)["skipped"].items()} == (
+        dict.fromkeys(others, 5)
+    )
     assert report(builder)["read"] == 4 * 12 + 10
 
 
@@ -204,7 +312,8 @@ def test_a_conversation_of_one_question_is_the_question(prepare):
         ({"prompt": "a", "response": None, "domain": "all"}, "'response' is not text"),
         ({"prompt": "a", "response": " \n", "domain": "all"}, "empty 'response'"),
         ({"prompt": "", "response": "b", "domain": "all"}, "empty 'prompt'"),
-        ({"prompt": "a", "response": "b", "domain": "none"}, "unknown domain"),
+        ({"prompt": "a", "response": "\u200b\ufeff \u3164", "domain": "all"}, "empty 'response'"),
+        ({"prompt": "\0", "response": "b", "domain": "all"}, "empty 'prompt'"),
         ({"prompt": "a", "response": "b", "domain": ""}, "empty 'domain'"),
         ({"prompt": "\ud800", "response": "b", "domain": "all"}, "invalid UTF-8"),
         ([], "not a JSON object"),
@@ -234,6 +343,14 @@ def test_a_bad_row_is_counted_by_reason_and_number(prepare, tmp_path, bad, reaso
         (
             [{"role": "user", "content": "a"}, {"role": "assistant", "content": " "}],
             "empty response",
+        ),
+        (
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": "\u2060"}],
+            "empty response",
+        ),
+        (
+            [{"role": "user", "content": "\u200b"}, {"role": "assistant", "content": "a"}],
+            "empty prompt",
         ),
         ([{"role": "user", "content": ["a"]}], "'content' is not text"),
     ],
@@ -265,23 +382,91 @@ def test_a_missing_column_is_named_with_those_that_are_there(prepare):
         prepare("instructions", lines(20), "rows.csv", columns=columns)
 
 
-def test_every_domain_with_too_few_questions_is_named_with_its_counts(prepare):
+def test_every_domain_with_too_few_questions_is_named_with_its_counts_and_rows(prepare):
     rows = lines(6) + [row | {"domain": "few"} for row in lines(5, "other") + lines(2, "other")]
     with pytest.raises(ValueError, match=r"too few of few \(7 rows of 5 questions") as error:
         prepare("instructions", rows)
     assert "all (" not in str(error.value)
+    named = ", ".join(f"rows.jsonl row {number}" for number in range(7, 14))
+    assert f"train 0 of 1, first {named})" in str(error.value)
+
+
+def test_a_domain_of_near_duplicates_is_refused_with_their_number(prepare):
+    rows = [
+        {"prompt": f"{sentence(40, 0)} v{chr(97 + i)}", "response": "r", "domain": "all"}
+        for i in range(6)
+    ]
+    with pytest.raises(ValueError, match=r"validation 0 of 3.*; 5 near-duplicates of test rows"):
+        prepare("instructions", rows, test=1)
+
+
+def test_a_column_of_inputs_may_be_absent_from_rows_but_not_from_all(prepare):
+    rows = lines(150)
+    columns = sources.Columns(input="about")
+    with pytest.raises(ValueError, match="the column about in some row, got none that has it"):
+        prepare("instructions", rows, columns=columns)
+    rows[140]["about"] = "this"
+    builder = prepare("instructions", rows, columns=columns)
+    asked = {record["id"]: record["question"] for record in records(builder)}
+    assert (asked[139], asked[140]) == ("question139", "question140\nthis")
 
 
 def test_a_domain_asked_for_that_no_row_has_is_named(prepare):
-    with pytest.raises(ValueError, match=r"too few of other \(0 rows of 0 questions"):
-        prepare("instructions", lines(20), domains=("all", "other"))
+    rows = lines(20) + [row | {"domain": " Maths"} for row in lines(20, "sum")]
+    with pytest.raises(ValueError, match=r"data\.domains .* got none of 'maths', 'other'") as error:
+        prepare("instructions", rows, domains=("all", "maths", "other"))
+    assert "that have rows are ' Maths', 'all'; 'maths' is written ' Maths' there" in str(
+        error.value
+    )
+    with pytest.raises(ValueError, match=r"got none of GSM_FOBAR|got none of 'GSM_FOBAR', 'MATH_"):
+        prepare("metamathqa", source_rows.metamathqa(8, METAMATHQA_DOMAINS[:3]))
+
+
+def test_errors_name_ten_domains_and_how_many_more(prepare):
+    wanted = [f"d{i:02}" for i in range(25)]
+    with pytest.raises(ValueError, match=r"got none of 'd00', .*'d09' and 15 more; .*'all';"):
+        prepare("instructions", lines(20), domains=wanted)
+    rows = [row | {"domain": wanted[i]} for i, row in enumerate(lines(25))]
+    with pytest.raises(ValueError, match=r"; d09 \(1 rows .*\) and 15 more; ask") as error:
+        prepare("instructions", rows)
+    assert "d10" not in str(error.value)
+    assert "listing the others in data.domains (`domains` of `prepare_files`)" in str(error.value)
+
+
+def test_rows_of_domains_that_are_not_listed_are_passed_over_and_counted(prepare):
+    rows = lines(40) + [row | {"domain": "few"} for row in lines(3, "other")]
+    with pytest.raises(ValueError, match="leave the domain out by listing the others"):
+        prepare("instructions", rows)
+    builder = prepare("instructions", rows, domains=("all",))
+    assert report(builder)["skipped"] == {
+        "other domains": {"rows": 3, "first": [["rows.jsonl", row] for row in (41, 42, 43)]}
+    }
+    assert report(builder)["bad"] == {} and len(records(builder)) == 40
+
+
+def test_a_domain_that_a_published_kind_does_not_have_is_bad(prepare):
+    rows = source_rows.metamathqa(60)
+    rows[6]["type"] = "GSM_None"
+    builder = prepare("metamathqa", rows)
+    assert report(builder)["bad"] == {"unknown domain": {"rows": 1, "first": [["rows.jsonl", 7]]}}
+
+
+@pytest.mark.parametrize(
+    "output", ["no molecule", "[C", "[C]..[O]", "[C] [O]", "[C].", "[]", "CCO"]
+)
+def test_an_output_that_is_no_selfies_is_bad(prepare, output):
+    rows = [row for task in MOLECULE_DOMAINS for row in source_rows.molecules(task, questions=30)]
+    rows[6]["output"] = output
+    rows[7]["output"] = " [C][=C].[Na+1].[C@@H1]\n"
+    found = report(prepare("mol_instructions", rows, validation=2, test=1))["bad"]
+    assert found == {"'output' is not SELFIES": {"rows": 1, "first": [["rows.jsonl", 7]]}}
 
 
 def test_published_domains_that_are_not_wanted_are_skipped(prepare):
     chosen = ("MATH_SV", "GSM_SV")
     builder = prepare("metamathqa", source_rows.metamathqa(8), domains=chosen)
     assert builder.info.metadata["domains"] == list(chosen)
-    assert sum(report(builder)["skipped"].values()) == 6 * 8
+    assert sum(found["rows"] for found in report(builder)["skipped"].values()) == 6 * 8
 
 
 @pytest.mark.parametrize(
@@ -289,9 +474,11 @@ def test_published_domains_that_are_not_wanted_are_skipped(prepare):
     [
         ("magic", {}, "unknown kind of source 'magic'; choose one of metamathqa"),
         ("metamathqa", {"domains": ("GSM",)}, "metamathqa has no domain GSM; choose of GSM_AnsAug"),
-        ("instructions", {"domains": ("a", "a")}, "every domain once"),
+        ("instructions", {"domains": ("a", "a")}, r"every domain of data\.domains .* once, got a"),
         ("metamathqa", {"columns": sources.Columns(prompt="q")}, "its format is fixed"),
         ("instructions", {"columns": sources.Columns(prompt="")}, "of prompt and response"),
+        ("instructions", {"columns": sources.Columns(response="prompt")}, "column of its own"),
+        ("instructions", {"columns": sources.Columns(input="response")}, "column of its own"),
         ("instructions", {"validation": 0}, "at least 1 row per domain in validation, got 0"),
         ("instructions", {"test": 0}, "at least 1 row per domain in test, got 0"),
         ("instructions", {"train": -1}, "or more training rows, got -1"),
@@ -328,6 +515,7 @@ def test_no_two_splits_share_a_group_at_any_size(seed):
         group=random.integers(0, groups, count) * 7919,
         test=random.integers(-1, 2, count).astype(np.int8) * np.int8(seed % 2),
         tally=scanning.Tally(),
+        elsewhere=random.integers(0, groups, 2) * 7919,
     )
     sizes = splitting.Sizes(*random.integers((1, 1, 0), (4, 4, 3)))
     near = random.choice(count, count // 20, replace=False)
@@ -346,8 +534,15 @@ def test_no_two_splits_share_a_group_at_any_size(seed):
         meant = scan.test[scan.domain == domain] == 1
         if meant.any():
             assert np.all(meant[split[scan.domain == domain] == splitting.TEST])
-        assert not np.any(meant[split[scan.domain == domain] == splitting.TRAIN])
-    assert not np.isin(split[near], parts[:2]).any()
+    published = {*scan.group[scan.test == 1].tolist(), *scan.elsewhere.tolist()}
+    assert not published & (owned[0] | owned[1])
+    assert not np.any(split[near] == splitting.VALIDATION)
+    # No more rows give way than have to.
+    given_way = np.flatnonzero(split == splitting.NEAR_TEST)
+    assert set(given_way) <= set(near)
+    for row in given_way:
+        of_domain = (scan.domain == scan.domain[row]) & (split == splitting.VALIDATION)
+        assert scan.group[row] < scan.group[of_domain].max()
 
 
 def test_the_test_rows_do_not_depend_on_the_other_sizes(prepare):
@@ -369,10 +564,9 @@ def test_training_rows_are_at_most_so_many_per_domain(prepare):
 
 
 def test_near_duplicates_between_splits_are_left_out_and_counted(prepare):
-    sentence = " ".join(f"word{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(40))
     rows = [
         {
-            "prompt": f"{sentence} of kind {i % 20} {'again' * (i // 20)}",
+            "prompt": f"{sentence(40, i % 20)} of kind {'again' * (i // 20)}",
             "response": "r",
             "domain": "d",
         }
@@ -380,7 +574,7 @@ def test_near_duplicates_between_splits_are_left_out_and_counted(prepare):
     ]
     builder = prepare("instructions", rows)
     kinds = {
-        split: {record["question"].split()[42] for record in records(builder, split)}
+        split: {record["question"].split()[0] for record in records(builder, split)}
         for split in SPLITS
     }
     assert not kinds["train"] & (kinds["validation"] | kinds["test"])
@@ -391,6 +585,92 @@ def test_near_duplicates_between_splits_are_left_out_and_counted(prepare):
     assert counts["duplicates"]["train"]["near"] > 0 and counts["duplicates"]["train"]["exact"] == 0
     accounted = len(records(builder)) + sum(counts["left_out"].values())
     assert accounted + counts["duplicates"]["train"]["near"] == 60
+    held = {record["id"] % 20 for split in SPLITS[1:] for record in records(builder, split)}
+    first = counts["duplicates"]["first"]
+    assert first["exact"] == [] and len(first["near"]) == counts["duplicates"]["train"]["near"]
+    assert all(file == "rows.jsonl" and (row - 1) % 20 in held for file, row in first["near"])
+
+
+def sentence(count, number):
+    """A sentence of words that no other number's has."""
+    return " ".join(f"word{number}x{i}" for i in range(count))
+
+
+def conversations(count, frame):
+    """Short questions of as many words, each after the same frame."""
+    return [
+        {
+            "messages": [
+                {"role": "system", "content": frame},
+                {"role": "user", "content": sentence(6, i)},
+                {"role": "assistant", "content": f"r{i}"},
+            ]
+        }
+        for i in range(count)
+    ]
+
+
+def test_what_a_system_turn_says_tells_no_questions_apart(prepare):
+    rows = conversations(200, sentence(120, "frame"))
+    rows += conversations(200, sentence(50, "other"))
+    builder = prepare("instructions", rows, columns=sources.Columns(messages="messages", domain=""))
+    counts = report(builder)
+    # All that is left out are the questions held out, as they are asked after the other frame.
+    assert counts["duplicates"]["train"] == {
+        "exact": 0,
+        "near": 5 - counts["duplicates"]["validation"]["near"],
+    }
+    assert len(records(builder)) == 395
+
+
+@pytest.mark.parametrize("column", ["input", ""])
+def test_a_long_instruction_makes_no_near_duplicates(prepare, column):
+    frame = sentence(120, "frame")
+    rows = [
+        {"prompt": frame, "input": sentence(6, i), "response": "r", "domain": "ab"[i % 2]}
+        for i in range(300)
+    ]
+    if not column:
+        rows = [row | {"prompt": f"{row['prompt']} {row['input']}"} for row in rows]
+    rows += [row | {"response": "again"} for row in rows]
+    builder = prepare("instructions", rows, columns=sources.Columns(input=column))
+    assert report(builder)["duplicates"]["train"] == {"exact": 0, "near": 0}
+    assert report(builder)["left_out"] == {"another row of its question is held out": 2 * 5}
+    assert len(records(builder, "train")) == 600 - 4 * 5
+
+
+def test_a_prompt_of_nothing_but_frames_is_compared_as_a_whole(prepare):
+    rows = conversations(100, "Be brief.")
+    for i, row in enumerate(rows):
+        row["messages"][0]["content"] = sentence(50, i)
+        row["messages"][1]["content"] = "Sum up what I said before."
+    builder = prepare("instructions", rows, columns=sources.Columns(messages="messages", domain=""))
+    assert len(records(builder)) == 100
+
+
+@pytest.mark.parametrize("copies", [100, 600])
+def test_validation_rows_near_test_rows_give_way_in_a_bounded_number_of_passes(
+    prepare, monkeypatch, copies
+):
+    # Six wordings of every question: too few to be boilerplate.
+    rows = [
+        {"prompt": f"{sentence(40, i // 6)} v{i % 6}", "response": "r", "domain": "d"}
+        for i in range(copies)
+    ]
+    rows += [row | {"domain": "d"} for row in lines(40)]
+    passes = []
+    original = planning.good_rows
+    for module in (planning, scanning):
+        monkeypatch.setattr(
+            module, "good_rows", lambda *a, **k: passes.append(1) or original(*a, **k)
+        )
+    builder = prepare("instructions", rows, validation=50, test=30)
+    asked = {s: {r["question"].split()[0] for r in records(builder, s)} for s in SPLITS}
+    assert not asked["test"] & (asked["validation"] | asked["train"])
+    assert not asked["validation"] & asked["train"]
+    assert report(builder)["rows"]["d"]["validation"] == 50
+    assert report(builder)["duplicates"]["validation"]["near"] > 0
+    assert len(passes) <= 3
 
 
 def test_the_same_query_of_two_original_questions_counts_as_exact(prepare):
@@ -510,15 +790,95 @@ def test_another_process_that_finishes_first_is_no_error(prepare, monkeypatch):
     assert len(records(prepare("instructions", lines(20)))) == 20
 
 
-@pytest.mark.parametrize("count", [19, 21])
-def test_a_source_that_changes_while_it_is_read_is_refused(prepare, tmp_path, monkeypatch, count):
-    def changed(plan, left_out):
-        source_rows.write(tmp_path, "rows.jsonl", lines(count))
+@pytest.mark.parametrize("count", [0, 200, 599, 600, 601])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(builders, "planned_rows"), (planning, "_look_again"), (builders, "make_plan")],
+)
+def test_a_source_that_changes_while_it_is_read_is_refused(
+    prepare, tmp_path, monkeypatch, module, name, count
+):
+    original = getattr(module, name)
+    # Validation rows give way, in favour of rows that the scan did not keep.
+    first = scanning.FirstPrompts
+    monkeypatch.setattr(scanning, "FirstPrompts", lambda size: first(40))
+    rows = [
+        {"prompt": f"{sentence(40, i // 6)} v{i % 6}", "response": "r", "domain": "all"}
+        for i in range(600)
+    ]
+
+    def changed(*arguments):
+        monkeypatch.setattr(module, name, original)
+        path = tmp_path / "rows.jsonl"
+        if count:
+            source_rows.write(tmp_path, "rows.jsonl", lines(count))
+        else:
+            path.unlink()
+        return original(*arguments)
+
+    monkeypatch.setattr(module, name, changed)
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        prepare("instructions", rows, validation=50, test=30)
+    assert "changed while it was read; start again" in str(error.value) or not count
+    assert not list((tmp_path / "prepared").rglob("*.array_record-*"))
+    assert prepare("instructions", rows, validation=50, test=30)
+
+
+def test_a_source_that_is_gone_when_it_was_read_is_refused(prepare, tmp_path, monkeypatch):
+    def gone(plan, left_out):
+        yield from planning.planned_rows(plan, left_out)
+        (tmp_path / "rows.jsonl").unlink()
+
+    monkeypatch.setattr(builders, "planned_rows", gone)
+    with pytest.raises(ValueError, match="changed while it was read; start again"):
+        prepare("instructions", lines(20))
+
+
+def test_a_source_that_is_touched_while_it_is_read_is_no_other(prepare, tmp_path, monkeypatch):
+    def touched(plan, left_out):
+        os.utime(tmp_path / "rows.jsonl", ns=(1, 1))
         return planning.planned_rows(plan, left_out)
 
-    monkeypatch.setattr(builders, "planned_rows", changed)
-    with pytest.raises(ValueError, match="changed while it was read"):
-        prepare("instructions", lines(20))
+    monkeypatch.setattr(builders, "planned_rows", touched)
+    assert len(records(prepare("instructions", lines(20)))) == 20
+
+
+def spoil(path, how):
+    content = path.read_bytes()
+    path.unlink()
+    if how != "gone":
+        damage = {"cut": content[: len(content) // 2], "nested": b"[" * 100_000, "empty": b""}
+        path.write_bytes(damage.get(how, how.encode()))
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "empty", "[]", "null", "nested"])
+def test_damaged_files_of_a_prepared_corpus_are_refused_or_of_no_concern(prepare, tmp_path, how):
+    folder = tmp_path / "prepared"
+
+    def used():
+        corpus = data.load(prepare("instructions", lines(20)), data.ByteTokenizer(), 64, seed=0)
+        parts = (corpus.train, corpus.anchors, corpus.validation, corpus.test)
+        return [part.rows(range(len(part))).tokens.tolist() for part in parts]
+
+    whole = used()
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    assert len(files) == 3 + 3 + 3 + 1
+    folder.rename(tmp_path / "whole")
+    refused = set()
+    for file in files:
+        shutil.copytree(tmp_path / "whole", folder)
+        spoil(folder / file, how)
+        try:
+            assert used() == whole
+        except ValueError as error:
+            refused.add(file.name.split(".")[0].split("-")[-1])
+            place = folder / "instructions" / file.parts[1]
+            assert f"delete {place}, and they are prepared again" in str(error)
+            assert how != "gone" or file.name in str(error)
+            shutil.rmtree(place)
+            assert used() == whole
+        shutil.rmtree(folder)
+    assert refused == {"dataset_info", "metadata", "train", "validation", "test"}
 
 
 def test_a_prepared_source_is_a_corpus(prepare):
@@ -568,7 +928,7 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch, tmp_path):
     ):
         sources.prepare_files("metamathqa", "", **SIZES, directory=tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ValueError, match=r"pip install 'partitionsel_jax\[hub\]'"):
+    with pytest.raises(ValueError, match=r"needs the package huggingface_hub: pip install"):
         sources.prepare_files("metamathqa", "", **SIZES, directory=tmp_path)
 
 
@@ -592,8 +952,20 @@ def test_the_first_prompts_are_those_of_the_first_groups_and_rows(seed):
 
 
 def test_prompts_that_were_not_kept_are_read_again(prepare, tmp_path, monkeypatch):
-    rows = source_rows.metamathqa(30, variants=2)
-    kept = records(prepare("metamathqa", rows))
-    monkeypatch.setattr(scanning.FirstPrompts, "prompts", lambda _: {})
-    again = prepare("metamathqa", rows, directory=tmp_path / "again")
-    assert records(again) == kept
+    rows = [
+        {"prompt": f"{sentence(40, i % 8)} v{chr(97 + i // 8)}", "response": "r", "domain": "d"}
+        for i in range(48)
+    ]
+    kept = prepare("instructions", rows)
+    assert report(kept)["duplicates"]["validation"]["near"] > 0
+
+    def scan(*arguments, **more):
+        found = scanning.scan(*arguments, **more)
+        split = splitting.assign(found, splitting.Sizes(validation=3, test=2), SIZES["seed"])
+        tests = set(np.flatnonzero(split == splitting.TEST).tolist())
+        prompts = {row: prompt for row, prompt in found.prompts.items() if row in tests}
+        return dataclasses.replace(found, prompts=prompts)
+
+    monkeypatch.setattr(planning, "scan", scan)
+    again = prepare("instructions", rows, directory=tmp_path / "again")
+    assert records(again) == records(kept) and report(again) == report(kept)

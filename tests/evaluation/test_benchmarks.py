@@ -141,6 +141,7 @@ def test_simuleq_in_the_release_with_one_answer_is_read_too(tmp_path):
 def test_only_the_test_rows_of_a_molecule_task_are_asked(tmp_path):
     found = read_written(tmp_path, "mol_forward")
     assert [question.id for question in found] == ["1", "3"]
+    assert found[0].prompt.endswith("\n" + found[0].about) and found[0].about.startswith("[")
     (example,) = benchmarks.read_examples(benchmarks.named("mol_forward"), tmp_path)
     assert example.reference == "[C][=O]"
 
@@ -158,16 +159,33 @@ def test_molecules_are_judged_by_every_metric(tmp_path, name):
     assert {wrong[metric] for metric in others} == {0.0} and wrong["levenshtein"] > 0.0
 
 
-def test_a_molecule_that_cannot_be_decoded_is_an_error_of_its_row(tmp_path):
+def test_a_reference_that_is_no_molecule_cannot_be_judged_by(tmp_path):
     rows = [dict(row) for row in benchmark_files.MOLECULES]
     rows[2]["output"] = "no molecule"
     benchmark_files.put(tmp_path / "mol_forward/forward_reaction_prediction.json", json.dumps(rows))
-    with pytest.raises(ValueError, match="row 3: "):
-        read(tmp_path, "mol_forward")
+    benchmark = benchmarks.named("mol_forward")
+    assert [benchmark.judgeable(question) for question in read(tmp_path, "mol_forward")] == [
+        True,
+        False,
+    ]
+
+
+def test_missing_packages_are_not_taken_for_bad_references(tmp_path, monkeypatch):
+    question = read_written(tmp_path, "mol_forward")[0]
+
+    def missing(name):
+        raise ValueError(f"molecule metrics need {name}")
+
+    monkeypatch.setattr("partitionsel_jax.evaluation.molecules_decoding.library", missing)
+    with pytest.raises(ValueError, match="molecule metrics need selfies"):
+        benchmarks.named("mol_forward").judgeable(question)
 
 
 ALGEBRA = "mmlu_math/test/abstract_algebra_test.csv"
 FORWARD = "mol_forward/forward_reaction_prediction.json"
+ROWS_WITH_NAN = json.dumps(benchmark_files.SVAMP).replace('1.0, "Type": "Subtraction"}]', "NaN}]")
+SOLVED_BY_NAN = '[{"sQuestion": "?", "lSolutions": [1.0, NaN], "iIndex": 1}]'
+NAN_ANSWER = '{"question": "?", "type": "Type_1", "answer": {"number": Infinity}}'
 NO_ANSWER = '{"question": "?", "type": "Type_1", "answer": {}}'
 
 
@@ -182,6 +200,9 @@ NO_ANSWER = '{"question": "?", "type": "Type_1", "answer": {}}'
         ("gsm8k/test.jsonl", "\n", "no test question of gsm8k in .*test.jsonl"),
         ("svamp/SVAMP.json", json.dumps(benchmark_files.SVAMP)[:-9], "SVAMP.json: not valid JS"),
         ("svamp/SVAMP.json", json.dumps(benchmark_files.SVAMP * 2), "'chal-1' came twice"),
+        ("svamp/SVAMP.json", ROWS_WITH_NAN, "row 2: .*'Answer': expected a finite number, got nan"),
+        ("simuleq/simuleq.json", SOLVED_BY_NAN, "row 1: .*'lSolutions': .* finite number, got nan"),
+        ("numglue/NumGLUE_test.json", NAN_ANSWER, "row 1: .*finite number, got inf"),
         ("math/test/algebra/1.json", '{"problem": ', "1.json: not valid JSON"),
         ("math/test/algebra/1.json", "[]", "1.json: expected an object"),
         ("numglue/NumGLUE_test.json", NO_ANSWER, "row 1"),
@@ -276,7 +297,15 @@ def test_a_larger_limit_adds_to_the_questions_of_a_smaller_one():
     )
 
 
-@pytest.mark.parametrize("field", ["id", "prompt", "reference", "group", "worked", "entry"])
+def test_a_limit_leaves_the_others_where_a_question_is_missing():
+    drawn = benchmarks.limited(NUMBERED, 9, seed=0)
+    rest = [question for question in NUMBERED if question != drawn[3]]
+    assert set(drawn) - {drawn[3]} < set(benchmarks.limited(rest, 9, seed=0))
+
+
+@pytest.mark.parametrize(
+    "field", ["id", "prompt", "reference", "group", "worked", "entry", "about"]
+)
 def test_the_digest_tells_any_changed_field(field):
     changed = [benchmarks.Question(**(vars(NUMBERED[0]) | {field: "other"})), *NUMBERED[1:]]
     assert benchmarks.digest(changed) != benchmarks.digest(NUMBERED)
@@ -372,6 +401,9 @@ def test_text_of_published_values():
     )
     with pytest.raises(TypeError, match="a dict is neither"):
         questions.spelt({})
+    for value in (float("nan"), float("inf"), [1, float("-inf")]):
+        with pytest.raises(ValueError, match="expected a finite number, got"):
+            questions.spelt(value)
 
 
 def test_files_come_in_order_of_the_first_pattern_that_any_matches(tmp_path):

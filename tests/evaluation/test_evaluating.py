@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import json
 import logging
+import re
+import shutil
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from configs import evaluation as configuration
 from partitionsel_jax import data, models
+from partitionsel_jax.data.generation import distinct_entries
 from partitionsel_jax.evaluation import benchmarks, comparing, evaluating, molecules
 from partitionsel_jax.models.pretrained import adapters, tiny
 from partitionsel_jax.training import (
@@ -74,6 +77,7 @@ def test_every_output_is_saved_and_the_summary_is_of_all_of_them(tmp_path):
     assert [summary["groups"][name]["n"] for name in ("g0", "g1", "g2")] == [4, 3, 3]
     assert rows_of(tmp_path)["q3"] == {
         "id": "q3",
+        "question": benchmarks.digest([QUESTIONS[3]]),
         "group": "g0",
         "prompt": QUESTIONS[3].prompt,
         "output": "\udce9",
@@ -169,18 +173,87 @@ def test_other_settings_in_the_same_folder_are_refused_and_named(whole, changes,
     assert {path.name: path.read_bytes() for path in whole.iterdir()} == before
 
 
+def edited_line(**changes):
+    """Makes another line of one: fields changed, or left out where they are None."""
+
+    def edit(line):
+        row = json.loads(line) | changes
+        return json.dumps({name: value for name, value in row.items() if value is not None})
+
+    return edit
+
+
+DAMAGES = [
+    (lambda line: line[:40], "got no JSON"),
+    (lambda line: "3", "got '3'"),
+    (lambda line: "", "got no JSON"),
+    (lambda line: "[" * 100_000, "got maximum recursion"),
+    (lambda line: line.replace("What", "Wh\xff"), "got invalid UTF-8"),
+    (edited_line(id=None), "got one whose 'id' is missing or no str"),
+    (edited_line(id=[]), "got one whose 'id' is missing or no str"),
+    (edited_line(question=None), "got one whose 'question' is missing"),
+    (edited_line(scores=None), "got one whose 'scores' is missing"),
+    (edited_line(scores={}), "got one without scores"),
+    (edited_line(scores={"accuracy": 1.0}), "got other scores than accuracy, length"),
+    (edited_line(scores={"accuracy": "1"}), "got one whose score 'accuracy' is no number: '1'"),
+    (edited_line(scores={"accuracy": float("nan")}), "score 'accuracy' is no number: nan"),
+    (edited_line(too_long=None), "got one whose 'too_long' is missing or no bool"),
+    (edited_line(seconds=1.0), "got one with a field 'seconds' of another version"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_a_damaged_line_is_refused_by_its_number(tmp_path, whole, damage, message):
+    shutil.copytree(whole, tmp_path / "damaged")
+    path = tmp_path / "damaged/outputs.jsonl"
+    lines = path.read_text().splitlines()
+    lines[1] = damage(lines[1])
+    # In Latin-1, "\xff" is a byte that UTF-8 does not know.
+    path.write_bytes("".join(line + "\n" for line in lines).encode("latin-1"))
+    before = path.read_bytes()
+    expected = rf"outputs\.jsonl, line 2: expected .* {re.escape(message)}.*: take that line out"
+    for reading in (
+        lambda: evaluated(tmp_path / "damaged"),
+        lambda: comparing.compare(whole, tmp_path / "damaged"),
+    ):
+        with pytest.raises(ValueError, match=expected) as caught:
+            reading()
+        assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_a_question_of_another_evaluation_is_refused(tmp_path, whole):
+    shutil.copytree(whole, tmp_path / "edited")
+    path = tmp_path / "edited/outputs.jsonl"
+    path.write_text(path.read_text().replace('"q3"', '"q99"'))
+    with pytest.raises(ValueError, match="holds the question 'q99', which is none of"):
+        evaluated(tmp_path / "edited")
+
+
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("file", "content", "message"),
     [
-        ("{", "line 1: expected the output of a question, got no output"),
-        ('{"id": "q99"}', "holds the question 'q99', which is none of"),
+        ("settings.json", b"{}", r"settings\.json: expected an object with 'benchmark', got \{\}"),
+        ("settings.json", b"[]", r"settings\.json: expected an object with 'benchmark', got \[\]"),
+        ("settings.json", b'{"benchmark', r"settings\.json is not a JSON file .* damaged"),
+        ("settings.json", b'{"\xff', r"settings\.json is not a JSON file .* damaged"),
+        ("summary.json", b"{}", r"summary\.json: expected an object with 'n', got \{\}"),
+        (
+            "summary.json",
+            b'{"n": 11}',
+            r"outputs\.jsonl holds 10 outputs, and summary\.json is of 11",
+        ),
     ],
 )
-def test_a_damaged_file_is_refused(tmp_path, whole, line, message):
-    (tmp_path / "settings.json").write_text((whole / "settings.json").read_text())
-    (tmp_path / "outputs.jsonl").write_text(line + "\n")
-    with pytest.raises(ValueError, match=message):
-        evaluated(tmp_path)
+def test_other_damaged_files_are_refused_by_name(tmp_path, whole, file, content, message):
+    shutil.copytree(whole, tmp_path / "damaged")
+    (tmp_path / "damaged" / file).write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        comparing.compare(whole, tmp_path / "damaged")
+    assert "\n" not in str(caught.value)
+    if file == "settings.json":
+        with pytest.raises(ValueError, match=message):
+            evaluated(tmp_path / "damaged")
 
 
 def test_an_output_that_is_there_twice_is_refused(tmp_path, whole):
@@ -303,20 +376,45 @@ def test_comparing_swaps_signs_when_the_folders_are_swapped(tmp_path):
     assert there == pytest.approx(0.2) and back == pytest.approx(-0.2)
 
 
+def test_what_one_of_them_alone_was_asked_is_not_compared_but_counted(tmp_path):
+    evaluated(tmp_path / "a", wrong_ones(0, 1, 9), questions=QUESTIONS[:8])
+    evaluated(tmp_path / "b", wrong_ones(3), questions=QUESTIONS[1:])
+    found = comparing.compare(tmp_path / "a", tmp_path / "b")
+    assert (found.n, found.only_this, found.only_other) == (7, 1, 2)
+    assert found.differences["accuracy"].difference == pytest.approx(0.0)
+    assert (found.discordant["accuracy"].only_a, found.discordant["accuracy"].only_b) == (1, 1)
+
+
+@pytest.mark.parametrize("field", ["prompt", "reference", "entry"])
+def test_two_questions_under_one_id_are_refused(tmp_path, whole, field):
+    other = [dataclasses.replace(QUESTIONS[0], **{field: "1"}), *QUESTIONS[1:]]
+    evaluated(tmp_path, lambda prompts: ["1"] * len(prompts), questions=other)
+    with pytest.raises(ValueError, match=r"^'q0' are not the same questions in .*the same files"):
+        comparing.compare(whole, tmp_path)
+
+
+def test_outputs_of_other_metrics_are_not_compared(tmp_path, whole):
+    shutil.copytree(whole, tmp_path / "older")
+    path = tmp_path / "older/outputs.jsonl"
+    path.write_text(path.read_text().replace('"length"', '"words"'))
+    with pytest.raises(ValueError, match=r"is scored by accuracy, length, .* by accuracy, words:"):
+        comparing.compare(whole, tmp_path / "older")
+
+
 def test_evaluations_that_are_no_pairs_are_refused(tmp_path, whole):
     evaluated(tmp_path / "few", questions=QUESTIONS[:3])
-    for pair, lacking in (("few", whole), (whole, "few")):
-        with pytest.raises(ValueError, match=r"few lacks the questions .* and 2 more of the other"):
-            comparing.compare(tmp_path / pair, tmp_path / lacking)
-    other = [dataclasses.replace(QUESTIONS[0], reference="1"), *QUESTIONS[1:]]
-    evaluated(tmp_path / "other", questions=other)
-    with pytest.raises(ValueError, match="the references of 'q0' differ"):
-        comparing.compare(whole, tmp_path / "other")
+    evaluated(tmp_path / "others", questions=QUESTIONS[3:])
+    with pytest.raises(ValueError, match=r"few and .*others share no question"):
+        comparing.compare(tmp_path / "few", tmp_path / "others")
+    (tmp_path / "few/summary.json").unlink()
+    for pair in (("few", whole), (whole, "few")):
+        with pytest.raises(ValueError, match=r"few is not the folder of a finished .*lacks summ"):
+            comparing.compare(tmp_path / pair[0], tmp_path / pair[1])
     products = dataclasses.replace(SUMS, name="products")
     evaluating.evaluate(answers, QUESTIONS, products, tmp_path / "products", settings=SETTINGS)
     with pytest.raises(ValueError, match=r"answers sums, .* answers products"):
         comparing.compare(whole, tmp_path / "products")
-    with pytest.raises(ValueError, match=r"nowhere is not the folder of an evaluation"):
+    with pytest.raises(ValueError, match=r"nowhere is not the folder of a finished eval"):
         comparing.compare(whole, tmp_path / "nowhere")
 
 
@@ -359,7 +457,7 @@ def test_every_field_is_checked(changes, message):
         ({"run": "nowhere"}, "--workdir='nowhere' is not the folder of a finished run"),
         (
             {"model": "a", "output": "b", "against": "c"},
-            "--against='c' holds no evaluation of reas",
+            "--against='c' holds no finished evaluation of reas",
         ),
     ],
 )
@@ -438,6 +536,98 @@ def test_two_models_on_two_benchmarks_give_a_table_each_and_their_differences(
     assert (settings_there["new_tokens"], settings_there["weights"]) == (512, 15)
 
 
+@pytest.fixture
+def told_twice(tmp_path, monkeypatch):
+    """Evaluates gsm8k by a model that says nothing; and not at all, once it may not be loaded."""
+    benchmark_files.write(tmp_path, "gsm8k")
+
+    def run(output, loads=True, **flags):
+        def of_model(*_, **__):
+            assert loads, "the model is loaded"
+            return Told({}, weights=output)
+
+        monkeypatch.setattr(answering, "of_model", of_model)
+        changes = {"benchmarks": ("gsm8k",), "directory": str(tmp_path)}
+        changes |= flags.pop("changes", {})
+        settings = benchmark_settings.parse(config(**changes))
+        flags = {"output": str(tmp_path / output)} | flags
+        return benchmarking.evaluate_all(settings, model="told", **flags)
+
+    return run
+
+
+OTHERS = {
+    "another file": "'1' are not the same questions in this evaluation and .*first/gsm8k",
+    "another benchmark": "this evaluation answers gsm8k, .*first/gsm8k answers math",
+    "no shared question": "this evaluation and .*first/gsm8k share no question",
+    "a damaged line": r"outputs\.jsonl, line 1: expected the output of a question, got no JSON",
+    "lost settings": r"settings\.json: expected an object with 'benchmark'",
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_what_cannot_be_compared_is_found_before_a_model_is_loaded(tmp_path, told_twice, other):
+    told_twice("first")
+    folder = tmp_path / "first/gsm8k"
+    outputs, settings = folder / "outputs.jsonl", folder / "settings.json"
+    if other == "another file":
+        path = tmp_path / "gsm8k/test.jsonl"
+        path.write_text(path.read_text().replace("Ann", "Eve"))
+    elif other == "another benchmark":
+        settings.write_text(settings.read_text().replace('"gsm8k"', '"math"'))
+    elif other == "no shared question":
+        outputs.write_text(outputs.read_text().replace('{"id": "', '{"id": "0'))
+    elif other == "a damaged line":
+        outputs.write_text("{\n" + outputs.read_text())
+    else:
+        settings.write_text("{}")
+    with pytest.raises(ValueError, match=OTHERS[other]):
+        told_twice("second", loads=False, against=str(tmp_path / "first"))
+    assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_an_evaluation_is_not_compared_with_itself(tmp_path, told_twice, linked):
+    message = r"--against=.* is this evaluation itself: name another one"
+    with pytest.raises(ValueError, match=message):
+        told_twice("first", loads=False, against=str(tmp_path / "first"))
+    told_twice("first")
+    if linked:
+        (tmp_path / "link").symlink_to(tmp_path / "first")
+    with pytest.raises(ValueError, match=message):
+        told_twice("first", loads=False, against=str(tmp_path / ("link" if linked else "first")))
+
+
+def test_a_comparison_of_fewer_pairs_or_by_other_means_is_announced(tmp_path, told_twice, caplog):
+    told_twice("first", changes={"limit": 1})
+    caplog.set_level(logging.WARNING, logger="partitionsel_jax")
+    changes = {"few_shot": {"gsm8k": 1}}
+    told_twice("second", changes=changes, against=str(tmp_path / "first"))
+    fewer, otherwise = [record.getMessage() for record in caplog.records]
+    assert fewer.startswith("gsm8k  1 of 2 questions are compared: ")
+    assert "other settings (examples: " in otherwise and "few_shot: 0 there, 1 now" in otherwise
+    caplog.clear()
+    told_twice("third", changes=changes, against=str(tmp_path / "second"))
+    assert not caplog.records
+
+
+def test_test_rows_without_a_molecule_are_left_out_named_and_counted(tmp_path, told_twice):
+    rows = [dict(benchmark_files.MOLECULES[0]) for _ in range(9)]
+    for row in rows[1:8]:
+        row["output"] = "no molecule"
+    path = tmp_path / "mol_forward/forward_reaction_prediction.json"
+    benchmark_files.put(path, json.dumps(rows))
+    changes = {"benchmarks": ("mol_forward",)}
+    table = told_twice("out", changes=changes)
+    summary = json.loads((tmp_path / "out/mol_forward/summary.json").read_text())
+    assert summary["n"] == 2 and summary["bad_references"] == list("2345678")
+    note = "7 questions left out whose published answer is no molecule (row 2, 3, 4, 5, 6 ...)"
+    assert table.splitlines()[-1] == f"mol_forward: {note}"
+    benchmark_files.put(path, json.dumps(rows[1:8]))
+    with pytest.raises(ValueError, match=r"no answer of the 7 questions of mol_forward in .* is a"):
+        told_twice("other", loads=False, changes=changes)
+
+
 def test_a_run_is_not_asked_what_it_was_trained_on(tmp_path, monkeypatch):
     # Few sums have one digit, so that another seed gives many of the run's again.
     tasks = {"chain_sum": {"max_terms": 2, "max_digits": 1}}
@@ -457,9 +647,98 @@ def test_a_run_is_not_asked_what_it_was_trained_on(tmp_path, monkeypatch):
         questions.add(question.removesuffix("\nAnswer:"))
     seen = {f"Question: {one}" for one in answering.seen_questions(trained, tasks)}
     again = benchmarks.generated(tuple(tasks.items()), 20, seed=1)
-    assert {f"Question: {question.prompt}" for question in again} & seen
+    first = {f"Question: {question.prompt}" for question in again}
+    assert first & seen
     assert len(questions) == 20 and not questions & seen
+    assert first - seen <= questions
     assert shown and not shown & (seen | questions)
+    summary = json.loads((tmp_path / "evaluation/reasoning_gym/summary.json").read_text())
+    assert summary["left_out"] >= len(first & seen)
+
+
+@pytest.fixture
+def trained_run(tmp_path, monkeypatch):
+    """A run's folder whose settings alone are read, and the settings of an evaluation."""
+    tasks = {"chain_sum": {"max_terms": 2, "max_digits": 1}, "countdown": {}}
+    chosen = tiny_config()
+    chosen.data.tasks = {"chain_sum": tasks["chain_sum"]}
+    chosen = run_settings.parse(chosen.to_dict())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text("{}")
+    monkeypatch.setattr(finished, "settings_of", lambda *_: chosen)
+    monkeypatch.setattr(answering, "of_run", lambda *_: Told({}, weights=1))
+    monkeypatch.setattr(answering, "of_model", lambda *_, **__: Told({}, weights=2))
+    asked = {"tasks": tasks, "questions": 20, "seed": 1}
+    return tmp_path, benchmark_settings.parse(config(reasoning_gym=asked))
+
+
+def test_a_run_and_its_base_are_compared_on_the_same_questions(trained_run):
+    root, settings = trained_run
+    benchmarking.evaluate_all(settings, run=root / "run")
+    against = {"model": "base", "output": str(root / "base"), "against": str(root / "run")}
+    table = benchmarking.evaluate_all(settings, **against)
+    assert table.splitlines()[-1].split()[:3] == ["reasoning_gym", "40", "accuracy"]
+    assert "not compared" not in table
+    # What is asked of a base that is compared with nothing, the run may have seen: the others are
+    # compared.
+    benchmarking.evaluate_all(settings, model="base", output=str(root / "alone"))
+    found = comparing.compare(root / "run/evaluation/reasoning_gym", root / "alone/reasoning_gym")
+    assert 20 < found.n < 40 and found.only_this == found.only_other == 40 - found.n
+    output = {"output": str(root / "again"), "against": str(root / "alone")}
+    table = benchmarking.evaluate_all(settings, run=root / "run", **output)
+    counts = f"{40 - found.n} questions that this model alone was asked, and {40 - found.n} that"
+    assert f"reasoning_gym: not compared are {counts} the other" in table.splitlines()[-1]
+
+
+def test_tasks_of_which_the_reference_alone_is_right_are_named(trained_run):
+    root, settings = trained_run
+    table = benchmarking.evaluate_all(settings, model="base", output=str(root / "base"))
+    assert table.splitlines()[-1].startswith("reasoning_gym: of countdown the reference answer al")
+    summary = json.loads((root / "base/reasoning_gym/summary.json").read_text())
+    assert summary["reference_only"] == ["countdown"]
+
+
+def test_what_the_anchors_of_a_run_ask_is_left_out_and_counted(tmp_path, monkeypatch):
+    benchmark_files.write(tmp_path, "mmlu_math")
+    read = benchmarks.read_questions(benchmarks.named("mmlu_math"), tmp_path)
+    anchors = tmp_path / "anchors.jsonl"
+    tasks = {"chain_sum": {"max_terms": 2, "max_digits": 1}}
+    generated = benchmarks.generated(tuple(tasks.items()), 20, seed=1)
+    asked = [*read[2:5], generated[3]]
+    rows = [{"prompt": one.prompt, "response": "1", "domain": "target"} for one in asked]
+    anchors.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = tiny_config()
+    chosen.data.anchors_path = str(anchors)
+    chosen.selection.anchor_balance = False
+    chosen = run_settings.parse(chosen.to_dict())
+    monkeypatch.setattr(finished, "settings_of", lambda *_: chosen)
+    monkeypatch.setattr(answering, "of_run", lambda *_: Told({}))
+    monkeypatch.setattr(answering, "seen_questions", lambda *_: frozenset())
+    settings = config(
+        benchmarks=("mmlu_math", "reasoning_gym"),
+        directory=str(tmp_path),
+        reasoning_gym={"tasks": tasks, "questions": 20, "seed": 1},
+    )
+    table = benchmarking.evaluate_all(benchmark_settings.parse(settings), run=tmp_path / "run")
+    folder = tmp_path / "run/evaluation"
+    left = {one.id for one in read} - {one.id for one in asked}
+    assert set(rows_of(folder / "mmlu_math")) == left and len(left) == len(read) - 3
+    prompts = {row["prompt"] for row in rows_of(folder / "reasoning_gym").values()}
+    assert len(prompts) == 20 and generated[3].prompt not in prompts
+    for name, count in (("mmlu_math", 3), ("reasoning_gym", 1)):
+        assert json.loads((folder / name / "summary.json").read_text())["left_out"] == count
+        assert f"{name}: {count} questions that a run has seen, or its anchors ask, left" in table
+    anchors.write_text(
+        "".join(
+            json.dumps({"prompt": one.prompt, "response": "1", "domain": "target"}) + "\n"
+            for one in read
+        )
+    )
+    with pytest.raises(ValueError, match="anchors of the run ask all questions of mmlu_math"):
+        benchmarking.evaluate_all(benchmark_settings.parse(settings), run=tmp_path / "other")
+    anchors.unlink()
+    with pytest.raises(ValueError, match=r"expected a file of anchors at .*anchors\.jsonl"):
+        benchmarking.evaluate_all(benchmark_settings.parse(settings), run=tmp_path / "other")
 
 
 def test_answers_that_leave_no_room_for_a_question_are_refused(tmp_path, checkpoint):
@@ -513,8 +792,8 @@ def test_a_run_answers_by_its_own_parameters_tokenizer_and_template(monkeypatch)
         answering.of_run("run", "run", template="chat")
     seen = answering.seen_questions(settings, ("chain_sum",))
     tasks = (("chain_sum", {"max_terms": 2}),)
-    trained = benchmarks.generated(tasks, 52, settings.data.seed)
-    assert {question.prompt for question in trained} == seen
+    trained = [distinct_entries(task, 52, settings.data.seed) for task in tasks]
+    assert {entry["question"] for entries in trained for entry in entries} == seen
 
 
 command = functools.partial(commands.run, "evaluate")

@@ -128,6 +128,51 @@ def test_frames_of_prompts_are_not_cut():
         evaluation.answer_accuracy(generate, sums(tokenizer, frame, "chat"), SCORERS, batch=3)
 
 
+def test_the_reference_would_fit_behind_a_prompt_that_is_cut_and_such_prompts_are_counted():
+    # "7 + 7 =" and its newline take 9 of 11 tokens, "14" and the end 3.
+    source, rooms = sums(length=11), []
+
+    def known(question, answer):
+        return data.encode_prompt(question, TOKENIZER, 11 - len(answer) - 1)
+
+    asked = {tuple(known(question, answer)): answer for question, answer in SUMS}
+
+    def answer(tokens, lengths):
+        rooms.extend((11 - lengths).tolist())
+        out = tokens.copy()
+        for row, length in enumerate(lengths):
+            text = asked[tuple(tokens[row, :length].tolist())]
+            ids = [*TOKENIZER.encode(text), TOKENIZER.eos_id]
+            out[row, length : length + len(ids)] = ids
+        return out
+
+    found = evaluation.answer_accuracy(answer, source, SCORERS, batch=3)
+    assert rooms == [2, 2, 3]
+    assert found["accuracy"] == 1.0
+    assert found["cut_prompts"] == 1
+    whole = model(sums(), [TOKENIZER.eos_id], [])
+    assert evaluation.answer_accuracy(whole, sums(), SCORERS, batch=3)["cut_prompts"] == 0
+
+
+def test_a_reference_that_cannot_be_read_counts_as_wrong_and_is_counted():
+    source = sums()
+    source.records[0]["answer"] = b"no molecule"
+    source.records[1]["answer"] = b"[C]"
+    source.records[2]["answer"] = b"[O]"
+
+    def generate(tokens, lengths):
+        out = tokens.copy()
+        for row, length in enumerate(lengths):
+            ids = [*TOKENIZER.encode("[C]"), TOKENIZER.eos_id]
+            out[row, length : length + len(ids)] = ids
+        return out
+
+    scorers = {"chain_sum": evaluation.SCORERS["molecules"]}
+    found = evaluation.answer_accuracy(generate, source, scorers, batch=3)
+    assert found["accuracy"] == pytest.approx(1 / 3)
+    assert found["bad_references"] == 1
+
+
 def test_scorers_judge_by_text_by_value_and_by_molecule():
     def example(answer):
         return data.Example(0, 0, "", "", answer, "{}", False)

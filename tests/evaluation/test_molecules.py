@@ -193,7 +193,7 @@ def test_no_score_has_no_mean():
 def test_a_missing_package_is_named_with_the_extra(monkeypatch):
     molecules_decoding.library.cache_clear()
     monkeypatch.setitem(sys.modules, "selfies", None)
-    with pytest.raises(ValueError, match=r"need selfies: pip install 'partitionsel_jax\[evalua"):
+    with pytest.raises(ValueError, match=r"need selfies: pip install -e '\.\[evaluation\]'"):
         molecules.compare(ETHANOL, ETHANOL)
 
 

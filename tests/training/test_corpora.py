@@ -8,6 +8,7 @@ import pytest
 
 from configs.pretrained import SAMPLES
 from partitionsel_jax import data, training
+from partitionsel_jax.data.sources import builders
 from partitionsel_jax.training import corpora
 from partitionsel_jax.training import settings as run_settings
 
@@ -44,8 +45,27 @@ def test_the_domains_of_files_are_filled_in_and_paths_made_absolute(own, tmp_pat
     monkeypatch.chdir(tmp_path)
     own.data.path = "rows.jsonl"
     settings = settings_of(own)
-    assert settings.data.domains == ("sums", "words")
+    assert settings.data.names == ("sums", "words")
+    # What was asked for stays as it was.
+    assert settings.data.domains == ()
     assert settings.data.path == str(tmp_path / "rows.jsonl")
+
+
+def test_files_are_prepared_once_for_a_run_and_its_repeats(own, tmp_path, monkeypatch):
+    plans = []
+    make_plan = builders.make_plan
+
+    def counted(*arguments):
+        plans.append(arguments)
+        return make_plan(*arguments)
+
+    monkeypatch.setattr(builders, "make_plan", counted)
+    own.data.directory = str(tmp_path / "prepared")
+    own.repeats = 2
+    for run in training.expand(own.to_dict()):
+        corpus = corpora.load(run_settings.parse(run.config))
+        assert corpus.domains == ("sums", "words")
+    assert len(plans) == 1
 
 
 def test_a_run_trains_on_files_and_another_content_stops_it(own, train, tmp_path):
@@ -62,10 +82,29 @@ def test_a_run_trains_on_files_and_another_content_stops_it(own, train, tmp_path
     assert train(own, folder)[0]["fingerprint"] == summary["fingerprint"]
 
 
-def test_domains_can_be_chosen_and_weighted(own):
+def test_a_finished_method_of_a_plan_with_other_examples_stops_the_next_one(
+    own, tmp_path, monkeypatch
+):
+    own.methods = {"first": {}, "second": {}}
+    own.training.updates = 4
+    first, second = training.expand(own.to_dict())
+    root = tmp_path / "plan"
+    training.train(first, root)
+    write(tmp_path / "rows.jsonl", range(1, 41))
+    with pytest.raises(ValueError, match=r"examples are not those of .*first/.*, which is finish"):
+        training.train(second, root)
+    # What is refused leaves no folder behind, and goes on once the file is as it was.
+    assert not (root / second.folder).exists()
+    write(tmp_path / "rows.jsonl", range(40))
+    summary = training.train(second, root)
+    assert summary["origin"] == training.train(first, root)["origin"]
+
+
+def test_domains_can_be_chosen_and_weighted(own, project_log):
     own.data.domains = ("words",)
-    with pytest.raises(ValueError, match=r"1 % bad rows|bad rows, got 40 of 80"):
-        corpora.load(settings_of(own))
+    corpus = corpora.load(settings_of(own))
+    assert corpus.domains == ("words",) and len(corpus.train) == 28
+    assert "of 80 rows read, 40 of other domains, 0 bad" in project_log.text
     own.data.domains = ("words", "sums")
     own.data.update({"mix": "weighted", "weights": (3.0, 1.0)})
     settings = settings_of(own)
@@ -122,14 +161,99 @@ def test_anchors_of_ones_own_are_never_scored_and_all_validation_rows_are(own, t
     parts = (corpus.train, corpus.anchors, corpus.validation, corpus.test)
     ids = [example.id for part in parts for example in part.all_examples()]
     assert len(set(ids)) == len(ids)
-    # Rows that validation or test rows ask, too, are left out of the anchors.
+    # Rows that validation or test rows ask, too, are left out of the anchors; of the training rows
+    # those are that the anchors ask.
+    write(tmp_path / "dev.jsonl", range(20))
+    train, corpus = corpus.train, corpora.load(settings)
+    scored, asked, trained = (
+        {e.question for part in parts for e in part.all_examples()}
+        for parts in ((corpus.validation, corpus.test), (corpus.anchors,), (corpus.train,))
+    )
+    assert not asked & scored and not trained & asked
+    counts = corpus.report["anchors"]
+    assert counts["scored elsewhere"] == 40 - len(corpus.anchors) > 0
+    assert counts["training rows"] == len(train) - len(corpus.train) == len(corpus.anchors)
     write(tmp_path / "dev.jsonl", range(40))
-    corpus = corpora.load(settings)
-    assert len(corpus.anchors) == 80 - 16 - 8
-    assert corpus.report["anchors"]["scored elsewhere"] == 24
-    asked = {example.question for example in corpus.anchors.all_examples()}
-    scored = {e.question for part in (corpus.validation, corpus.test) for e in part.all_examples()}
-    assert not asked & scored
+    with pytest.raises(ValueError, match="of every domain, got none of sums, words: the anchors"):
+        corpora.load(settings)
+
+
+def test_rows_that_anchors_ask_are_left_out_and_the_others_are_spoilt_as_before(own, tmp_path):
+    own.data.spoilt.update({"kind": "swapped", "share": 0.3})
+    before = corpora.load(settings_of(own)).train
+    own.data.anchors_path = str(write(tmp_path / "dev.jsonl", range(20)))
+    after = corpora.load(settings_of(own)).train
+    responses = {example.id: example for example in before.all_examples()}
+    assert 0 < len(after) < len(before)
+    assert any(example.spoilt for example in after.all_examples())
+    assert all(responses[example.id] == example for example in after.all_examples())
+
+
+FRAME = " ".join(f"word{n}" for n in range(60))
+
+
+@pytest.mark.parametrize("form", ["messages", "instruction"])
+def test_a_frame_that_all_questions_share_leaves_no_training_row_out(tmp_path, form):
+    def row(n, frame=FRAME):
+        # Without numbers, in which questions may not differ.
+        user = " ".join(f"{chr(97 + n % 26)}{chr(97 + n // 26)}{end}" for end in "abcdef")
+        if form == "instruction":
+            return {"prompt": frame, "input": user, "response": "x"}
+        turns = zip(("system", "user", "assistant"), (frame, user, "x"), strict=True)
+        return {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+    def put(name, rows):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path / name
+
+    columns = {"messages": data.Columns(domain="", messages="messages")}
+    columns["instruction"] = data.Columns(domain="", input="input")
+    source = put("rows.jsonl", map(row, range(100)))
+    sizes = {"validation": 4, "test": 4, "seed": 0, "directory": tmp_path / "prepared"}
+    prepared = data.prepare_files("instructions", source, columns=columns[form], **sizes)
+
+    def load(rows):
+        path = put("dev.jsonl", rows)
+        own = data.read_anchors("instructions", path, columns=columns[form], domains=("all",))
+        return data.load(prepared, data.ByteTokenizer(), 700, 0, anchors=own)
+
+    others = load([row(n) for n in range(200, 220)])
+    assert len(others.anchors) == 20
+    assert others.report["anchors"]["training rows"] == 0
+    same = load([row(n) for n in range(200, 220)] + [row(n) for n in range(20)])
+    left = same.report["anchors"]
+    assert left["training rows"] + left["scored elsewhere"] == 20
+    assert left["training rows"] > 10
+    if form == "messages":
+        # The same questions in another frame.
+        assert load([row(n, "Be kind.") for n in range(20)]).report["anchors"] | {"file": ""} == (
+            load([row(n) for n in range(20)]).report["anchors"] | {"file": ""}
+        )
+
+
+def test_a_molecule_is_asked_for_in_many_words(tmp_path):
+    def row(n, instruction):
+        given = "[C]" * (n // 8 + 1) + "[O]" + "[N]" * (n % 8 + 1)
+        metadata = {"task": "retrosynthesis"}
+        return {"instruction": instruction, "input": given, "output": "[C]" + given} | {
+            "metadata": metadata
+        }
+
+    path = tmp_path / "retrosynthesis.json"
+    path.write_text(json.dumps([row(n, "What reacts to this?") for n in range(64)]))
+    sizes = {"validation": 4, "test": 4, "seed": 0, "directory": tmp_path / "prepared"}
+    domains = ("retrosynthesis",)
+    prepared = data.prepare_files("mol_instructions", path, domains=domains, **sizes)
+    dev = tmp_path / "dev" / "retrosynthesis.json"
+    dev.parent.mkdir()
+    dev.write_text(json.dumps([row(n, "Which reactants give that?") for n in range(0, 64, 4)]))
+    own = data.read_anchors("mol_instructions", dev, domains=domains)
+    corpus = data.load(prepared, data.ByteTokenizer(), 300, 0, anchors=own)
+    asked, trained = (
+        {example.question.partition("\n")[2] for example in part.all_examples()}
+        for part in (corpus.anchors, corpus.train)
+    )
+    assert asked and trained and not asked & trained
 
 
 def test_anchors_of_other_domains_are_for_what_does_not_go_by_domains(own, tmp_path):
@@ -151,6 +275,69 @@ def test_missing_or_bad_files_of_anchors_are_refused(own, tmp_path):
     (tmp_path / "none.jsonl").write_text('{"q": "a", "kind": "sums", "a": ""}\n')
     with pytest.raises(ValueError, match="empty 'a'"):
         corpora.load(settings_of(own))
+
+
+def test_bad_anchors_are_told_by_their_rows(own, tmp_path, project_log):
+    path = write(tmp_path / "dev.jsonl", range(100, 200))
+    path.write_text(path.read_text() + '{"q": "what?", "kind": "sums", "a": ""}\n')
+    own.data.anchors_path = str(path)
+    corpora.load(settings_of(own))
+    told = [one.getMessage() for one in project_log.records if one.levelname == "WARNING"]
+    assert told == ["bad anchors: empty 'a' (1, first dev.jsonl row 201)"]
+
+
+def test_too_few_anchors_are_refused_by_their_numbers(own, tmp_path):
+    path = write(tmp_path / "dev.jsonl", range(90, 92))
+    with path.open("a") as file:
+        # Fits no row of 48 tokens.
+        file.write(json.dumps({"q": "long", "a": "1" * 60, "kind": "sums"}) + "\n")
+        row = corpora.load(settings_of(own)).test[0]
+        file.write(json.dumps({"q": row.question, "a": "1", "kind": "words"}) + "\n")
+        file.write(json.dumps({"q": "other", "a": "1", "kind": "words"}) + "\n")
+    own.data.anchors_path = str(path)
+    message = (
+        r"expected selection\.anchors=8 rows, as many of each domain, in data\.anchors_path='.*dev"
+        r"\.jsonl', got 2 of sums, 3 of words, of 7 rows read: 1 do not fit into data\.length=48, "
+        r"1 ask what .*; set selection\.anchors to at most 4, or selection\.anchor_balance=False"
+    )
+    with pytest.raises(ValueError, match=message):
+        corpora.load(settings_of(own))
+    own.selection.anchor_balance = False
+    with pytest.raises(
+        ValueError, match=r"got 5, of 7 .*; set selection\.anchors to at most 5, or"
+    ):
+        corpora.load(settings_of(own))
+    own.selection.anchors = 5
+    assert len(corpora.load(settings_of(own)).anchors) == 5
+    # Only of one domain.
+    own.selection.update({"anchors": 2, "anchor_balance": True})
+    write(path, range(90, 99), kinds=("sums",))
+    with pytest.raises(
+        ValueError, match=r"got 9 of sums, 0 of words, .*; set selection.anchor_bal"
+    ):
+        corpora.load(settings_of(own))
+
+
+def test_a_file_without_an_anchor_that_fits_is_refused(own, tmp_path):
+    rows = [{"q": f"{n}?", "a": "1" * 60, "kind": "sums"} for n in range(9)]
+    path = tmp_path / "dev.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own.data.anchors_path = str(path)
+    message = r"got none of the 9 rows of data\.anchors_path='.*': 9 do not fit into data.length=48"
+    with pytest.raises(ValueError, match=message):
+        corpora.load(settings_of(own))
+
+
+def test_rows_that_anchors_ask_are_looked_for_once(own, tmp_path, monkeypatch):
+    own.data.directory = str(tmp_path / "prepared")
+    own.data.anchors_path = str(write(tmp_path / "dev.jsonl", range(20)))
+    before = corpora.load(settings_of(own)).train
+    with monkeypatch.context() as patched:
+        patched.setattr("partitionsel_jax.data.own_anchors.OwnAnchors.index", pytest.fail)
+        after = corpora.load(settings_of(own)).train
+    assert list(before.all_examples()) == list(after.all_examples())
+    write(tmp_path / "dev.jsonl", range(10))
+    assert len(corpora.load(settings_of(own)).train) > len(after)
 
 
 def test_a_corpus_is_scanned_once(own, tmp_path, monkeypatch):
@@ -181,7 +368,7 @@ def test_published_formats_are_read_and_judged(own, tmp_path, source, sample, ri
     settings = settings_of(own)
     corpus = corpora.load(settings)
     scorers = corpora.scorers(settings)
-    assert tuple(scorers) == corpus.domains == settings.data.domains
+    assert tuple(scorers) == corpus.domains == settings.data.names
     for example in corpus.test.all_examples():
         scorer = scorers[corpus.domains[example.domain]]
         assert scorer(right.format(example.answer, example.answer), example)

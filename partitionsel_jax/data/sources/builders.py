@@ -1,12 +1,11 @@
 """Corpora from files as TFDS builders: array_record, read and written without TensorFlow."""
 
-import collections
 import dataclasses
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,17 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from partitionsel_jax.data.sources.downloading import locate
-from partitionsel_jax.data.sources.files import content_digest, source_files
+from partitionsel_jax.data.sources.files import check_unchanged, content_digest, source_files
 from partitionsel_jax.data.sources.planning import Plan, make_plan, planned_rows, report
-from partitionsel_jax.data.sources.preparing import prepared, quiet
-from partitionsel_jax.data.sources.schemas import Columns, domain_order, schema_of
+from partitionsel_jax.data.sources.preparing import is_there, opened, prepared
+from partitionsel_jax.data.sources.scanning import Places
+from partitionsel_jax.data.sources.schemas import (
+    DOMAINS,
+    Columns,
+    domain_order,
+    listed,
+    schema_of,
+)
 from partitionsel_jax.data.sources.splitting import SPLITS, Sizes
 from partitionsel_jax.data.sources.writing import serialise, shard_writers
 
@@ -26,15 +32,19 @@ _TEXTS = ("question", "response", "answer", "messages", "entry")
 
 @dataclasses.dataclass(eq=False)
 class FilesConfig(tfds.core.BuilderConfig):
-    """What decides the rows is hashed into the name; the plan is there while they are written."""
+    """What decides the rows is hashed into the name.
+
+    While they are written, the plan is there, and what raises if the source is not what it was.
+    """
 
     plan: Plan | None = None
+    check_unchanged: Callable[[], None] | None = None
 
 
 class FilesBuilder(  # type: ignore[call-arg]
     tfds.core.GeneratorBasedBuilder, skip_registration=True
 ):
-    """Rows of files, with a domain each, in splits that share no question.
+    """Rows of files, with a domain each, in splits that share no question (`Row.group`).
 
     Features: id (unique over all splits: the place among the source's good rows), domain, question,
     response, answer, messages (JSON of the conversation up to the response, where it is more than
@@ -42,7 +52,7 @@ class FilesBuilder(  # type: ignore[call-arg]
     the names of the "domains" and a "report" of what happened to every row.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     # Nothing is downloaded. Looking for checksums, TFDS would import a package it does not require.
     url_infos = None
 
@@ -60,7 +70,7 @@ class FilesBuilder(  # type: ignore[call-arg]
         """Writes the planned rows, in order, and then what is known of them."""
         plan = self.builder_config.plan
         counts = np.zeros((len(SPLITS), len(plan.scan.domains)), np.int64)
-        left_out: collections.Counter[str] = collections.Counter()
+        left_out = Places()
         with shard_writers(self.data_path, SPLITS) as writers:
             for split, number, domain, row in planned_rows(plan, left_out):
                 numbers = {"id": number, "domain": domain}
@@ -70,12 +80,13 @@ class FilesBuilder(  # type: ignore[call-arg]
                 writer.finish(self._get_filename_template(split_name=split))
                 for split, writer in zip(SPLITS, writers, strict=True)
             ]
+        self.builder_config.check_unchanged()
         empty = [name for name, rows in zip(plan.scan.domains, counts[0], strict=True) if not rows]
         if empty:
             raise ValueError(
-                f"expected training rows of every domain, got none of {', '.join(empty)}: all of "
+                f"expected training rows of every domain, got none of {listed(empty)}: all of "
                 "them are near-duplicates of validation or test rows; ask for fewer of those, or "
-                "leave the domain out"
+                f"leave the domain out by listing the others in {DOMAINS}"
             )
         self.info.metadata["domains"] = list(plan.scan.domains)
         self.info.metadata["report"] = report(plan, counts, left_out)
@@ -124,8 +135,9 @@ def prepare_files(
     """Reads a source of files and writes it as a corpus, unless `directory` has it already.
 
     The source is read as a stream: memory grows by a few dozen bytes a row and with the validation
-    and test rows. The corpus has a place of its own for every choice of the arguments and every
-    content of the files, so that it is prepared again when they change.
+    and test rows, and all that were published for testing. The corpus has a place of its own for
+    every choice of the arguments and every content of the files, so that it is prepared again when
+    they change.
 
     Args:
       kind: one of `KINDS`.
@@ -137,22 +149,25 @@ def prepare_files(
       directory: TFDS data directory; also keeps the digests of the files.
       columns: of instructions, the names of their columns; the default `Columns()`.
       domains: those wanted, in order; () for all that the kind has or the rows name. A row of
-        another domain is passed over where the kind has it, else it is a bad row.
+        another domain is passed over and counted, unless the kind does not have it: then it is a
+        bad row.
 
     Returns:
       The builder, ready for `as_data_source` and `load`.
 
     Raises:
-      ValueError: an unknown kind, domain or column; a source that is not there, damaged, or has
-        more than 1 % bad rows; a domain with fewer questions than its splits need. Nothing is
-        written then.
+      ValueError: an unknown kind, domain or column; a source that is not there, damaged, changed
+        while it was read, or has more than 1 % bad rows; a domain with fewer questions than its
+        splits need; prepared records that were damaged since. Nothing is written then.
     """
     columns = Columns() if columns is None else columns
+    cache = epath.Path(directory) / "digests"
     sizes = Sizes(validation=validation, test=test, train=train)
     schema = schema_of(kind, columns)
     chosen = domain_order(kind, schema, domains)
     root = locate(path, schema.repository, schema.patterns)
     files = source_files(root, schema.leave_out)
+    files_digest = content_digest(files, cache)
     content = {
         "kind": kind,
         "columns": dataclasses.asdict(columns),
@@ -160,15 +175,19 @@ def prepare_files(
         "sizes": dataclasses.asdict(sizes),
         "seed": int(seed),
         "builder": str(FilesBuilder.VERSION),
-        "files": content_digest(files, epath.Path(directory) / "digests"),
+        "files": files_digest,
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     open_builder = functools.partial(BUILDERS[kind], data_dir=os.fspath(directory))
     config = FilesConfig(name=digest[:16])
-    with quiet():
-        is_prepared = open_builder(config=config).is_prepared()
-    if not is_prepared:
-        plan = make_plan(files, schema, chosen, sizes, seed)
-        prepared(functools.partial(open_builder, config=dataclasses.replace(config, plan=plan)))
+    folder = os.fspath(epath.Path(directory) / kind / config.name)
+    open_bare = functools.partial(open_builder, config=config)
+    if not is_there(opened(open_bare, folder)):
+        planned = dataclasses.replace(
+            config,
+            plan=make_plan(files, schema, chosen, sizes, seed),
+            check_unchanged=functools.partial(check_unchanged, files, files_digest, cache),
+        )
+        prepared(functools.partial(open_builder, config=planned), folder)
     # Without the plan, which holds texts, and which every worker that reads would be sent.
-    return prepared(functools.partial(open_builder, config=config))
+    return prepared(open_bare, folder)

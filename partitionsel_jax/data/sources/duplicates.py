@@ -1,21 +1,43 @@
 """Near-duplicates of held-out prompts, found exactly with an inverted index of their shingles.
 
 Two prompts are near-duplicates when the Jaccard index of their sets of word 3-grams is at least 0.8
-(Broder 1997, "On the resemblance and containment of documents") and they hold the same numbers:
-problems that differ in a number differ.
+(Broder 1997, "On the resemblance and containment of documents") and they hold the same numbers, and
+symbols of SELFIES: problems that differ in a number, or have a letter in its place, differ, and so
+do molecules of other atoms. The reactants of a reaction may stand in any order.
+
+What many questions are framed in, such as an instruction, says nothing about two of them: 3-grams
+that are `boilerplate` do not count, as frequent n-grams do not in the decontamination of GPT-3
+(Brown et al. 2020, arXiv 2005.14165, appendix C). A prompt that has no others is a duplicate of its
+exact copies alone.
 """
 
+import collections
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 Shingle = tuple[str, ...]
 EXACT, NEAR = "exact", "near"
 # A Jaccard index of 4 / 5; in integers, so that the bound is met exactly.
 _SHARED, _OF = 4, 5
-# Not the digits in the names of SELFIES symbols, such as [Ring1] and [=Branch1_2].
-_NUMBER = re.compile(r"(?<!\w)\d+(?:\.\d+)?")
+# Boilerplate is in one question in so many, and in no fewer than these: a question that a corpus
+# words in several ways is no frame.
+_FRAMED, _FEWEST = 10, 8
+_SYMBOL = re.compile(r"\[[^\[\]\s]*\]|(?<!\w)\d+(?:\.\d+)?")
+
+
+class Prompt(NamedTuple):
+    """What duplicates of a row are looked for in.
+
+    Attributes:
+      text: the whole prompt, which exact copies share.
+      asked: what near-duplicates nearly share.
+    """
+
+    text: str
+    asked: str
 
 
 def normalise(text: str) -> str:
@@ -36,67 +58,128 @@ def shingles(words: Sequence[str]) -> set[Shingle]:
     return set(zip(words, words[1:], words[2:], strict=False)) or {tuple(words)}
 
 
-def numbers(text: str) -> list[str]:
-    """The numbers of a text, sorted."""
-    return sorted(_NUMBER.findall(text))
+def symbols(text: str) -> list[str]:
+    """The numbers of a text, and what it has in brackets, as SELFIES has all symbols; sorted."""
+    return sorted(_SYMBOL.findall(text))
 
 
 def near(one: set[Shingle], other: set[Shingle]) -> bool:
     """Whether the Jaccard index of two sets is at least 0.8."""
-    shared = len(one & other)
-    return shared * _OF >= (len(one) + len(other) - shared) * _SHARED
+    return len(one & other) * (_OF + _SHARED) >= (len(one) + len(other)) * _SHARED
+
+
+def boilerplate(samples: Iterable[Collection[str]]) -> frozenset[Shingle]:
+    """The shingles that more than one question in ten shares, and no fewer than eight.
+
+    Those of SELFIES symbols never are: they are of a small alphabet, no wording.
+
+    Args:
+      samples: of every domain, prompts of different questions.
+    """
+    common: set[Shingle] = set()
+    for texts in samples:
+        least = max(_FEWEST, len(texts) // _FRAMED + 1)
+        if len(texts) < least:
+            continue
+        counts = collections.Counter(
+            shingle for text in texts for shingle in shingles(words(normalise(text)))
+        )
+        common.update(shingle for shingle, count in counts.items() if count >= least)
+    return frozenset(
+        shingle for shingle in common if not all(word.startswith("[") for word in shingle)
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeldOut:
-    """An index of held-out prompts; `held_out(texts)` makes it.
+    """An index of held-out prompts; `held_out(prompts)` makes it.
 
     Attributes:
-      texts: the normalised prompts.
-      sets: their shingles.
-      numbers: their numbers.
-      places: shingle -> which prompts have it.
+      texts: the normalised whole prompts.
+      sets: the shingles of what they ask.
+      symbols: the numbers and symbols in it.
+      order: the rarest shingle first.
+      places: shingle -> which prompts have it among their first ones in that order, how many of
+        theirs come not before it, and how many they have.
+      boilerplate: the shingles that do not count.
     """
 
     texts: frozenset[str]
     sets: Sequence[set[Shingle]]
-    numbers: Sequence[list[str]]
-    places: Mapping[Shingle, list[int]]
+    symbols: Sequence[list[str]]
+    order: Mapping[Shingle, int]
+    places: Mapping[Shingle, list[tuple[int, int, int]]]
+    boilerplate: frozenset[Shingle]
 
-    def match(self, text: str) -> str:
-        """How a prompt is held out: `EXACT`ly, by a `NEAR`-duplicate, or not at all (empty)."""
-        text = normalise(text)
-        if text in self.texts:
+    def match(self, text: str, asked: str | None = None) -> str:
+        """How a prompt is held out: `EXACT`ly, by a `NEAR`-duplicate, or not at all (empty).
+
+        Args:
+          text: the whole of it.
+          asked: what near-duplicates are looked for in; None for the whole.
+        """
+        plain = normalise(text)
+        if plain in self.texts:
             return EXACT
-        its_words = words(text)
+        if asked is not None and asked is not text:
+            plain = normalise(asked)
+        its_words = words(plain)
         # A near-duplicate lacks at most one shingle in five of either side. Most prompts are done
         # with here, by their first words.
         few = max(len(its_words) - 2, 0) * (_OF - _SHARED) // _OF + 1
         first = shingles(its_words[: few + 2])
-        if len(first) == few and self.places.keys().isdisjoint(first):
+        if (
+            len(first) == few
+            and self.order.keys().isdisjoint(first)
+            and self.boilerplate.isdisjoint(first)
+        ):
             return ""
-        mine = shingles(its_words)
-        known = mine & self.places.keys()
+        mine = shingles(its_words) - self.boilerplate
+        known = mine & self.order.keys()
         missing = len(mine) * (_OF - _SHARED) // _OF
         unknown = len(mine) - len(known)
         if unknown > missing:
             return ""
-        # One of any missing + 1 shingles leads to every near-duplicate.
-        rarest = sorted(known, key=lambda shingle: len(self.places[shingle]))
+        # Of two sets that nearly are the same, one of the first shingles of either is shared; and
+        # all that are shared come not before the first of them, on either side (Xiao et al. 2008,
+        # "Efficient similarity joins for near duplicate detection").
+        rarest = sorted(known, key=self.order.__getitem__)[: missing + 1 - unknown]
+        size = len(mine)
         candidates = {
-            place for shingle in rarest[: missing + 1 - unknown] for place in self.places[shingle]
+            place
+            for left, shingle in zip(range(len(known), 0, -1), rarest, strict=False)
+            for place, theirs, other in self.places.get(shingle, ())
+            if (left if left < theirs else theirs) * (_OF + _SHARED) >= (size + other) * _SHARED
         }
-        own = numbers(text)
-        found = any(near(mine, self.sets[i]) and self.numbers[i] == own for i in candidates)
+        own = symbols(plain)
+        found = any(self.symbols[i] == own and near(mine, self.sets[i]) for i in candidates)
         return NEAR if found else ""
 
 
-def held_out(texts: Iterable[str]) -> HeldOut:
-    """The index of these prompts."""
-    kept = sorted({normalise(text) for text in texts})
-    sets = [shingles(words(text)) for text in kept]
-    places: dict[Shingle, list[int]] = {}
-    for place in range(len(kept)):
-        for shingle in sets[place]:
-            places.setdefault(shingle, []).append(place)
-    return HeldOut(frozenset(kept), sets, [numbers(text) for text in kept], places)
+def held_out(
+    prompts: Iterable[str | Prompt], boilerplate: frozenset[Shingle] = frozenset()
+) -> HeldOut:
+    """The index of these prompts.
+
+    Args:
+      prompts: those that are one text are compared by the whole of it.
+      boilerplate: the shingles that do not count.
+    """
+    pairs = [(prompt, prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+    kept = sorted({normalise(asked) for _, asked in pairs})
+    sets = [shingles(words(asked)) - boilerplate for asked in kept]
+    counts = collections.Counter(shingle for its in sets for shingle in its)
+    order = {shingle: i for i, shingle in enumerate(sorted(counts, key=lambda s: (counts[s], s)))}
+    places: dict[Shingle, list[tuple[int, int, int]]] = {}
+    for place, its in enumerate(sets):
+        first = sorted(its, key=order.__getitem__)[: len(its) * (_OF - _SHARED) // _OF + 1]
+        for before, shingle in enumerate(first):
+            places.setdefault(shingle, []).append((place, len(its) - before, len(its)))
+    return HeldOut(
+        texts=frozenset(normalise(text) for text, _ in pairs),
+        sets=sets,
+        symbols=[symbols(asked) for asked in kept],
+        order=order,
+        places=places,
+        boilerplate=boilerplate,
+    )

@@ -1,11 +1,13 @@
 """The files of a source: which there are, how they are opened, and a digest of what they hold."""
 
+import codecs
 import contextlib
 import dataclasses
 import gzip
 import hashlib
 import json
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -27,6 +29,13 @@ _ARCHIVE = ".zip"
 # What describes a dataset beside its rows.
 _DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "config.json")
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)
+_DIGEST = re.compile("[0-9a-f]{64}")
+# First bytes of what no text begins with -> what it is, and the suffixes it may have.
+_OTHER_FORMATS = {
+    b"\x1f\x8b": ("gzip data", f"{_PACKED} after the format's, such as .jsonl{_PACKED}"),
+    b"PAR1": ("Parquet", ".parquet"),
+    b"PK\x03\x04": ("a zip archive", _ARCHIVE),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +56,11 @@ class SourceFile:
     def stem(self) -> str:
         """The bare name, without directories and suffixes."""
         return Path(self.member or self.path.name).name.split(".")[0]
+
+    @property
+    def is_document(self) -> bool:
+        """Whether the name says one JSON text, rather than one a line."""
+        return ".json" in Path(self.member or self.path.name).suffixes
 
     @property
     def format(self) -> str:
@@ -124,6 +138,15 @@ def opened(file: SourceFile) -> Iterator[IO[bytes]]:
         yield stream
 
 
+def check_text(start: bytes, name: str) -> None:
+    """Raises ValueError if a file of a text format begins as no UTF-8 text does."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"{name} is UTF-16, and text is read as UTF-8; write it as UTF-8")
+    for magic, (found, suffix) in _OTHER_FORMATS.items():
+        if start.startswith(magic):
+            raise ValueError(f"{name} is {found}, which its name does not say; name it {suffix}")
+
+
 @contextlib.contextmanager
 def reading_errors(name: str, errors: tuple[type[Exception], ...] = _DAMAGED) -> Iterator[None]:
     """Says of a damaged file which it is and what to do.
@@ -142,7 +165,7 @@ def reading_errors(name: str, errors: tuple[type[Exception], ...] = _DAMAGED) ->
 
 
 def content_digest(files: Sequence[SourceFile], cache: str | os.PathLike[str]) -> str:
-    """SHA-256 of the names and the content of files, in order.
+    """SHA-256 of the names and the content of files, in order; see also `check_unchanged`.
 
     A file of gigabytes is not read at every start: the digest of a file is kept under `cache`, and
     holds as long as the file's path, size and time of modification (in nanoseconds) are the same.
@@ -158,15 +181,44 @@ def content_digest(files: Sequence[SourceFile], cache: str | os.PathLike[str]) -
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
+def check_unchanged(
+    files: Sequence[SourceFile], digest: str, cache: str | os.PathLike[str]
+) -> None:
+    """Raises ValueError unless files that were read have the content that they had before.
+
+    Only a file that was touched since is hashed again.
+
+    Args:
+      files, cache: as `content_digest` was given them.
+      digest: what it returned.
+    """
+    try:
+        unchanged = content_digest(files, cache) == digest
+    except OSError:
+        unchanged = False
+    if not unchanged:
+        raise changed()
+
+
+def changed() -> ValueError:
+    """What to say of a source that is not what it was."""
+    return ValueError(
+        "expected the source to stay as it is, but it changed while it was read; start again "
+        "when nothing writes to it"
+    )
+
+
 def _file_digest(path: Path, cache: epath.Path) -> str:
     """SHA-256 of a file's bytes, from the cache where the file is unchanged."""
     path = path.resolve()
     place = cache / f"{hashlib.sha256(os.fspath(path).encode()).hexdigest()[:32]}.json"
     state = {"path": os.fspath(path), "size": path.stat().st_size, "time": path.stat().st_mtime_ns}
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         kept = json.loads(place.read_text())
-        if state.items() <= kept.items():
-            return kept["digest"]
+        if isinstance(kept, dict) and state.items() <= kept.items():
+            digest = str(kept.get("digest"))
+            if _DIGEST.fullmatch(digest):
+                return digest
     with open(path, "rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     cache.mkdir(parents=True, exist_ok=True)

@@ -6,22 +6,62 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from partitionsel_jax.data.sources.duplicates import normalise
+from partitionsel_jax.data.sources.duplicates import Prompt, normalise
 from partitionsel_jax.data.sources.files import SourceFile
 from partitionsel_jax.data.sources.readers import read
-from partitionsel_jax.data.sources.schemas import BadRow, Row, Schema, SkippedRow
+from partitionsel_jax.data.sources.schemas import (
+    DOMAINS,
+    BadRow,
+    Row,
+    Schema,
+    SkippedRow,
+    listed,
+)
 from partitionsel_jax.data.streams import derive
 
 # The largest part of the rows that may be bad.
 BAD_SHARE = 0.01
 _NAMED = 10
 _PEEK = 100
+# The sample that boilerplate is looked for in: questions of every domain, at least.
+_SAMPLE = 64
 _MOST_DOMAINS = 1000
+# What rows of domains that nobody asked for are counted as, where the rows decide which there are.
+_OTHER_DOMAINS = "other domains"
+
+# A file's name and the row's number in it.
+Place = tuple[str, int]
+
+
+@dataclasses.dataclass
+class Places:
+    """Rows counted by what is to be said of them, such as why they are bad.
+
+    Attributes:
+      counts: what -> rows.
+      first: what -> the places of the first ten of them.
+    """
+
+    counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    first: dict[str, list[Place]] = dataclasses.field(default_factory=dict)
+
+    def add(self, what: str, place: Place) -> None:
+        """Counts a row."""
+        self.counts[what] += 1
+        if self.counts[what] <= _NAMED:
+            self.first.setdefault(what, []).append(place)
+
+    def report(self) -> dict[str, Any]:
+        """The counts as JSON can hold them."""
+        return {
+            what: {"rows": count, "first": [list(place) for place in self.first[what]]}
+            for what, count in self.counts.items()
+        }
 
 
 @dataclasses.dataclass
@@ -30,49 +70,81 @@ class Tally:
 
     Attributes:
       read: rows.
-      skipped: what they are of -> rows that are none of the source's.
-      bad: reason -> bad rows.
-      first: reason -> file and number of the first ten of them.
-      named: file, number and reason of the first ten of all.
+      place: of the row that was read last.
+      absent: columns that a row may lack, and all have lacked.
+      skipped: rows that are not wanted, by what they are of.
+      passed_over: their domains, as many as are worth naming.
+      bad: bad rows by reason.
+      named: place and reason of the first ten of all.
     """
 
     read: int = 0
-    skipped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    bad: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    first: dict[str, list[tuple[str, int]]] = dataclasses.field(default_factory=dict)
+    place: Place = ("", 0)
+    absent: set[str] = dataclasses.field(default_factory=set)
+    skipped: Places = dataclasses.field(default_factory=Places)
+    passed_over: set[str] = dataclasses.field(default_factory=set)
+    bad: Places = dataclasses.field(default_factory=Places)
     named: list[tuple[str, int, str]] = dataclasses.field(default_factory=list)
 
-    def add_bad(self, file: SourceFile, number: int, reason: str) -> None:
-        """Counts a bad row."""
-        self.bad[reason] += 1
-        places = self.first.setdefault(reason, [])
-        if len(places) < _NAMED:
-            places.append((file.name, number))
+    def add_bad(self, reason: str) -> None:
+        """Counts the row that was read last as a bad one."""
+        self.bad.add(reason, self.place)
         if len(self.named) < _NAMED:
-            self.named.append((file.name, number, reason))
+            self.named.append((*self.place, reason))
+
+    def pass_over(self, domain: str) -> None:
+        """Notes the domain of a row that is not wanted."""
+        if len(self.passed_over) < _MOST_DOMAINS:
+            self.passed_over.add(domain)
+
+    def check_domains(self, wanted: Sequence[str], found: Container[str]) -> None:
+        """Raises ValueError if a domain that is wanted has no rows."""
+        absent = [name for name in wanted if name not in found]
+        if not absent:
+            return
+        spelt = {name: _plain(name) for name in self.passed_over}
+        near = {
+            name: [other for other, plain in sorted(spelt.items()) if plain == _plain(name)]
+            for name in absent
+        }
+        hints = [
+            f"{name!r} is written {listed(map(repr, others))} there"
+            for name, others in near.items()
+            if others
+        ]
+        others = sorted({name for name in wanted if name in found} | self.passed_over)
+        there = listed(map(repr, others)) or "none at all"
+        raise ValueError(
+            f"expected rows of every domain of {DOMAINS}, got none of "
+            f"{listed(map(repr, absent))}; the domains that have rows are {there}"
+            + "".join(f"; {hint}" for hint in hints[:_NAMED])
+            + "; list only domains that are there, spelt as they are"
+        )
 
     def check(self) -> None:
         """Raises ValueError if there are no rows, or too many bad ones."""
         if not self.read:
             raise ValueError("expected rows, got files without any; name files that have some")
-        bad = sum(self.bad.values())
+        bad = sum(self.bad.counts.values())
         if bad > BAD_SHARE * self.read:
             listed = "; ".join(f"{file} row {number}: {why}" for file, number, why in self.named)
             raise ValueError(
                 f"expected at most {BAD_SHARE:.0%} bad rows, got {bad} of {self.read} ({listed}); "
-                "mend them, or name the columns and domains that the files have"
+                "mend them, or name the columns that the files have"
             )
 
     def report(self) -> dict[str, Any]:
         """The counts as JSON can hold them."""
         return {
             "read": self.read,
-            "skipped": dict(self.skipped),
-            "bad": {
-                reason: {"rows": count, "first": [list(place) for place in self.first[reason]]}
-                for reason, count in self.bad.items()
-            },
+            "skipped": self.skipped.report(),
+            "bad": self.bad.report(),
         }
+
+
+def _plain(name: str) -> str:
+    """A domain's name without what is easily overlooked: case, and white space around it."""
+    return name.strip().casefold()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,8 +157,12 @@ class Scan:
       group: i64[N], a hash of the question that the row was made of, under the data seed.
       test: i8[N], whether its publishers meant the row for testing; -1 where they do not say.
       tally: what was read.
-      prompts: row -> what near-duplicates of it are looked for in, of the rows of every domain
-        whose groups come first; they are likely to be held out.
+      places: the rows of every domain.
+      prompts: of the rows of every domain whose groups come first, one of each; they are likely to
+        be held out, and a sample of the domain.
+      published: the prompts of all rows that were meant for testing, also those of domains that
+        are not wanted.
+      elsewhere: i64[], the groups of those of domains that are not wanted.
     """
 
     domains: tuple[str, ...]
@@ -94,7 +170,12 @@ class Scan:
     group: np.ndarray
     test: np.ndarray
     tally: Tally
-    prompts: Mapping[int, str] = dataclasses.field(default_factory=dict, repr=False)
+    places: Places = dataclasses.field(default_factory=Places, repr=False)
+    prompts: Mapping[int, Prompt] = dataclasses.field(default_factory=dict, repr=False)
+    published: Sequence[Prompt] = dataclasses.field(default=(), repr=False)
+    elsewhere: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.empty(0, np.int64), repr=False
+    )
 
 
 class FirstPrompts:
@@ -103,10 +184,10 @@ class FirstPrompts:
     def __init__(self, size: int):
         """Keeps those of at least `size` groups of a domain, and of at most twice as many."""
         self._size = size
-        self._kept: dict[Hashable, dict[int, tuple[int, str]]] = {}
+        self._kept: dict[Hashable, dict[int, tuple[int, Prompt]]] = {}
         self._last: dict[Hashable, int] = {}
 
-    def add(self, domain: Hashable, group: int, row: int, prompt: str) -> None:
+    def add(self, domain: Hashable, group: int, row: int, prompt: Prompt) -> None:
         """Offers a row's prompt; of a group's rows the first is kept."""
         kept = self._kept.setdefault(domain, {})
         if group > self._last.get(domain, group) or group in kept:
@@ -117,7 +198,7 @@ class FirstPrompts:
             self._last[domain] = first[-1]
             self._kept[domain] = {group: kept[group] for group in first}
 
-    def prompts(self) -> dict[int, str]:
+    def prompts(self) -> dict[int, Prompt]:
         """Row -> prompt of all that are kept."""
         return dict(pair for kept in self._kept.values() for pair in kept.values())
 
@@ -132,12 +213,16 @@ def check_columns(files: Sequence[SourceFile], schema: Schema) -> None:
         if peeked and missing:
             raise ValueError(
                 f"expected the columns {', '.join(schema.columns)} in {file.name}, got "
-                f"{', '.join(there)}: {', '.join(missing)} missing; name the columns that are there"
+                f"{', '.join(there)}: {', '.join(missing)} missing; {schema.remedy}"
             )
 
 
 def good_rows(
-    files: Sequence[SourceFile], schema: Schema, domains: Sequence[str], tally: Tally
+    files: Sequence[SourceFile],
+    schema: Schema,
+    domains: Sequence[str],
+    tally: Tally,
+    unwanted: Callable[[Row], None] = lambda row: None,
 ) -> Iterator[Row]:
     """The good rows of a source in order; all others are counted.
 
@@ -146,27 +231,34 @@ def good_rows(
       schema: what makes rows of their fields.
       domains: the domains that are wanted; empty for all.
       tally: counts.
+      unwanted: is called with the good rows of other domains.
 
     Raises:
       ValueError: a damaged file.
     """
     wanted = frozenset(domains)
+    tally.absent = absent = set(schema.optional)
     for file in files:
         stem = file.stem
         for number, fields, problem in read(file):
             tally.read += 1
+            tally.place = (file.name, number)
+            if absent:
+                absent.difference_update(fields)
             try:
                 if problem:
                     raise BadRow(problem)
                 row = schema.parse(fields, stem)
                 if wanted and row.domain not in wanted:
-                    if row.domain in schema.domains:
-                        raise SkippedRow(row.domain)
-                    raise BadRow("unknown domain")
+                    if schema.domains and row.domain not in schema.domains:
+                        raise BadRow("unknown domain")
+                    unwanted(row)
+                    tally.pass_over(row.domain)
+                    raise SkippedRow(row.domain if schema.domains else _OTHER_DOMAINS)
             except BadRow as reason:
-                tally.add_bad(file, number, str(reason))
+                tally.add_bad(str(reason))
             except SkippedRow as reason:
-                tally.skipped[str(reason)] += 1
+                tally.skipped.add(str(reason), tally.place)
             else:
                 yield row
 
@@ -174,7 +266,7 @@ def good_rows(
 def scan(
     files: Sequence[SourceFile], schema: Schema, domains: Sequence[str], seed: int, keep: int
 ) -> Scan:
-    """Reads a source once and keeps some 13 bytes a row.
+    """Reads a source once and keeps some 13 bytes a row, and what was published for testing.
 
     Args:
       files: the source.
@@ -184,28 +276,49 @@ def scan(
       keep: of so many groups of every domain the prompts are kept, too.
 
     Raises:
-      ValueError: a damaged file, no rows, too many bad rows, or too many domains.
+      ValueError: a damaged file, no rows, too many bad rows, too many domains, or a column or a
+        domain that no row has.
     """
     tally = Tally()
     key = derive(seed, "split").to_bytes(16, "big")
     places = {name: place for place, name in enumerate(domains)}
     domain, group, test = array.array("i"), array.array("q"), array.array("b")
-    first = FirstPrompts(keep)
-    for number, row in enumerate(good_rows(files, schema, domains, tally)):
-        place = places.setdefault(row.domain, len(places))
+    first, rows = FirstPrompts(max(keep, _SAMPLE)), Places()
+    published: list[Prompt] = []
+    elsewhere = array.array("q")
+
+    def hashed_group(row: Row) -> int:
         digest = hashlib.blake2b(normalise(row.group).encode(), digest_size=8, key=key).digest()
-        hashed = int.from_bytes(digest, "big", signed=True)
+        return int.from_bytes(digest, "big", signed=True)
+
+    def protect(row: Row) -> None:
+        if row.test:
+            published.append(row.prompt)
+            elsewhere.append(hashed_group(row))
+
+    for number, row in enumerate(good_rows(files, schema, domains, tally, protect)):
+        place = places.setdefault(row.domain, len(places))
+        hashed = hashed_group(row)
         domain.append(place)
         group.append(hashed)
         test.append(-1 if row.test is None else row.test)
+        rows.add(row.domain, tally.place)
         # Test rows are taken from those that are meant for it, validation rows from the others.
-        first.add((place, row.test), hashed, number, row.compared)
+        first.add((place, row.test), hashed, number, row.prompt)
+        if row.test:
+            published.append(row.prompt)
         if len(places) > _MOST_DOMAINS:
             raise ValueError(
                 f"expected at most {_MOST_DOMAINS} domains, got more (one is {row.domain[:40]!r}); "
-                "name another column of domains, or the domains that are wanted"
+                f"name another column of domains, or those that are wanted in {DOMAINS}"
             )
     tally.check()
+    if tally.absent:
+        raise ValueError(
+            f"expected the column {', '.join(sorted(tally.absent))} in some row, got none that has "
+            "it; mend the name, or leave it out"
+        )
+    tally.check_domains(domains, rows.counts)
     names = tuple(domains or sorted(places))
     order = np.array([names.index(name) for name in places], np.int32)
     return Scan(
@@ -214,5 +327,8 @@ def scan(
         group=np.array(group, np.int64),
         test=np.array(test, np.int8),
         tally=tally,
+        places=rows,
         prompts=first.prompts(),
+        published=published,
+        elsewhere=np.array(elsewhere, np.int64),
     )

@@ -1,11 +1,13 @@
 """How a row of each published format becomes a row of ours."""
 
+import collections
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from partitionsel_jax.data.sources.duplicates import Prompt
 from partitionsel_jax.data.sources.readers import INVALID_UTF8
 from partitionsel_jax.data.templates import final_answer
 
@@ -25,6 +27,18 @@ _OTHER_MOLECULE_TASKS = ("molecular_description_generation", "property_predictio
 _FINAL_ANSWER = "The answer is:"
 # ShareGPT's names of the roles.
 _ROLES = {"human": "user", "gpt": "assistant"}
+# What errors call the list of domains that are wanted: in a configuration, and in Python.
+DOMAINS = "data.domains (`domains` of `prepare_files`)"
+_LISTED = 10
+# White space, control characters, and what Unicode has shown as nothing: the default ignorable code
+# points, and the blank of Braille.
+_VISIBLE = re.compile(
+    "[^\\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
+    "\U000e0000-\U000e0fff]"
+)
+# Molecules of SELFIES symbols, joined by dots.
+_SELFIES = re.compile(r"(?:\[[!-Z\\^-~]+\])+(?:\.(?:\[[!-Z\\^-~]+\])+)*")
 # `json.dumps` would make an encoder for every row.
 _entry_text = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -35,7 +49,7 @@ class Columns:
 
     Attributes:
       prompt: the question or instruction.
-      input: what the instruction is about; may be empty in a row.
+      input: what the instruction is about; may be empty or absent in a row.
       response: what is learnt.
       domain: the row's domain; without such a column all rows are of one domain, "all".
       messages: a conversation, instead of prompt and response: a list of {"role", "content"} or
@@ -59,7 +73,7 @@ class Row(NamedTuple):
       messages: JSON of the conversation up to the response; empty where that is the question alone.
       entry: what else was published with the row.
       group: what no two splits may share: the question that the row was made of.
-      compared: what near-duplicates are looked for in.
+      compared: what near-duplicates are looked for in; exact copies, in the whole question.
       test: whether its publishers meant the row for testing; None where they do not say.
     """
 
@@ -72,6 +86,11 @@ class Row(NamedTuple):
     group: str
     compared: str
     test: bool | None = None
+
+    @property
+    def prompt(self) -> Prompt:
+        """What duplicates of it are looked for in."""
+        return Prompt(self.question, self.compared)
 
     @property
     def texts(self) -> dict[str, str]:
@@ -100,6 +119,8 @@ class Schema:
     Attributes:
       parse: (fields, stem of the file) -> row; raises `BadRow` and `SkippedRow`.
       columns: those that every file must have.
+      optional: those that rows may lack, but not all of them.
+      remedy: what to do about a column that is not there.
       domains: all that there are, in order; empty where the rows decide.
       repository: where it is published, as "owner/name" of a hub; empty where it is not.
       patterns: the files that are downloaded from a repository.
@@ -108,6 +129,8 @@ class Schema:
 
     parse: Callable[[Mapping[str, Any], str], Row]
     columns: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    remedy: str = "name the columns that are there"
     domains: tuple[str, ...] = ()
     repository: str = ""
     patterns: tuple[str, ...] = ("*.json", "*.jsonl", "*.csv", "*.parquet", "*.gz", "*.zip")
@@ -118,7 +141,7 @@ def schema_of(kind: str, columns: Columns) -> Schema:
     """The schema of a kind; the columns matter to instructions only.
 
     Raises:
-      ValueError: an unknown kind, or columns that lack prompt or response.
+      ValueError: an unknown kind, or columns that lack prompt or response, or take them from one.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of source {kind!r}; choose one of {', '.join(KINDS)}")
@@ -133,14 +156,26 @@ def schema_of(kind: str, columns: Columns) -> Schema:
         raise ValueError(
             f"expected the columns of prompt and response, or of messages, got {columns}; name them"
         )
-    needed = [columns.prompt, columns.input, columns.response, columns.domain]
+    if not columns.messages and columns.response in (columns.prompt, columns.input):
+        raise ValueError(
+            f"expected the response in a column of its own, got {columns.response!r} for it and "
+            "for the prompt or input; name another one (data.columns.response)"
+        )
+    needed, optional = [columns.prompt, columns.response, columns.domain], [columns.input]
     if columns.messages:
-        needed = [columns.messages, columns.domain]
+        needed, optional = [columns.messages, columns.domain], []
 
     def parse(fields: Mapping[str, Any], stem: str) -> Row:
         return _instruction(fields, columns)
 
-    return Schema(parse, tuple(filter(None, needed)))
+    return Schema(parse, tuple(filter(None, needed)), tuple(filter(None, optional)))
+
+
+def listed(names: Iterable[str], separator: str = ", ") -> str:
+    """Names for an error: the first ten, and how many there are more."""
+    names = list(names)
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return separator.join(names[:_LISTED]) + more
 
 
 def domain_order(kind: str, schema: Schema, domains: Sequence[str]) -> tuple[str, ...]:
@@ -150,21 +185,29 @@ def domain_order(kind: str, schema: Schema, domains: Sequence[str]) -> tuple[str
       ValueError: domains twice, or that the kind does not have.
     """
     chosen = tuple(domains)
-    if len(set(chosen)) != len(chosen):
-        raise ValueError(f"expected every domain once, got {', '.join(chosen)}; name it once")
+    twice = [name for name, count in collections.Counter(chosen).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"expected every domain of {DOMAINS} once, got {listed(twice)} twice or more; name it "
+            "once"
+        )
     unknown = [name for name in chosen if schema.domains and name not in schema.domains]
     if unknown:
         raise ValueError(
-            f"{kind} has no domain {', '.join(unknown)}; choose of {', '.join(schema.domains)}"
+            f"{kind} has no domain {listed(unknown)}; choose of {', '.join(schema.domains)} in "
+            f"{DOMAINS}"
         )
     return chosen or schema.domains
 
 
 def _metamathqa(fields: Mapping[str, Any], stem: str) -> Row:
-    """MetaMathQA (Yu et al. 2023, arXiv 2309.12284): query, response, type, original_question."""
+    """MetaMathQA (Yu et al. 2023, arXiv 2309.12284): query, response, type, original_question.
+
+    Rows made of one question share the last, and little else to compare: it is required.
+    """
     question, response = _filled(fields, "query"), _filled(fields, "response")
     domain = _filled(fields, "type")
-    original = _text(fields, "original_question", optional=True)
+    original = _filled(fields, "original_question")
     answer = response.rpartition(_FINAL_ANSWER)[2].strip()
     return Row(
         domain=domain,
@@ -173,13 +216,43 @@ def _metamathqa(fields: Mapping[str, Any], stem: str) -> Row:
         answer=answer if _FINAL_ANSWER in response else final_answer(response),
         messages="",
         entry={"type": domain, "original_question": original},
-        group=original or question,
+        group=original,
         compared=question,
     )
 
 
 def _mol_instructions(fields: Mapping[str, Any], stem: str) -> Row:
     """Mol-Instructions (Fang et al. 2023, arXiv 2306.08018), its molecule-oriented part."""
+    metadata = molecule_metadata(fields)
+    task = _text(metadata, "task", optional=True) or stem
+    domain = re.sub(r"\W+", "_", task.strip().lower())
+    if domain in _OTHER_MOLECULE_TASKS:
+        raise SkippedRow(domain)
+    instruction, output = _filled(fields, "instruction"), _filled(fields, "output")
+    if not _SELFIES.fullmatch(output.strip()):
+        raise BadRow("'output' is not SELFIES")
+    given = _text(fields, "input", optional=True)
+    split = _text(metadata, "split", optional=True)
+    return Row(
+        domain=domain,
+        question=joined(instruction, given),
+        response=output,
+        answer=output,
+        messages="",
+        entry={"task": domain, "instruction": instruction, "input": given, "split": split},
+        # An instruction is worded in many ways; what it is about tells questions apart.
+        group=_product(domain, given.strip(), output) or instruction,
+        compared=given.strip() or instruction,
+        test=split == "test" if split else None,
+    )
+
+
+def molecule_metadata(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metadata of a row of Mol-Instructions, which are an object or JSON of one.
+
+    Raises:
+      BadRow: they are neither.
+    """
     metadata = fields.get("metadata") or {}
     if isinstance(metadata, str):
         try:
@@ -188,35 +261,34 @@ def _mol_instructions(fields: Mapping[str, Any], stem: str) -> Row:
             raise BadRow("metadata is not JSON") from None
     if not isinstance(metadata, Mapping):
         raise BadRow("metadata is not an object")
-    task = _text(metadata, "task", optional=True) or stem
-    domain = re.sub(r"\W+", "_", task.strip().lower())
-    if domain in _OTHER_MOLECULE_TASKS:
-        raise SkippedRow(domain)
-    instruction, output = _filled(fields, "instruction"), _filled(fields, "output")
-    given = _text(fields, "input", optional=True)
-    split = _text(metadata, "split", optional=True)
-    return Row(
-        domain=domain,
-        question=_joined(instruction, given),
-        response=output,
-        answer=output,
-        messages="",
-        entry={"task": domain, "instruction": instruction, "input": given, "split": split},
-        # An instruction is worded in many ways; what it is about tells questions apart.
-        group=given.strip() or instruction,
-        compared=given.strip() or instruction,
-        test=split == "test" if split else None,
-    )
+    return metadata
+
+
+def _product(domain: str, given: str, output: str) -> str:
+    """What tells questions apart: of a reaction its product, whichever way it is told.
+
+    A reaction is a row of several tasks, which name more or fewer of its reagents; its product they
+    all name. Of what is no reaction it is the input. Molecules in another spelling are others.
+    """
+    if domain == "forward_reaction_prediction":
+        product = output
+    elif domain == "retrosynthesis":
+        product = given
+    elif domain == "reagent_prediction" and ">>" in given:
+        product = given.rpartition(">>")[2]
+    else:
+        return given
+    return ".".join(sorted(molecule.strip() for molecule in product.split(".")))
 
 
 def _instruction(fields: Mapping[str, Any], columns: Columns) -> Row:
     """A row of a user's own columns."""
     domain = _domain(fields, columns.domain) if columns.domain else "all"
     if columns.messages:
-        question, response, messages = _conversation(fields, columns.messages)
+        question, asked, response, messages = _conversation(fields, columns.messages)
     else:
         given = _text(fields, columns.input, optional=True) if columns.input else ""
-        question = _joined(_filled(fields, columns.prompt), given)
+        question = asked = joined(_filled(fields, columns.prompt), given)
         response, messages = _filled(fields, columns.response), ""
     return Row(
         domain=domain,
@@ -226,12 +298,15 @@ def _instruction(fields: Mapping[str, Any], columns: Columns) -> Row:
         messages=messages,
         entry={},
         group=question,
-        compared=question,
+        compared=asked,
     )
 
 
-def _conversation(fields: Mapping[str, Any], name: str) -> tuple[str, str, str]:
-    """Question, response, and JSON of the conversation where it is more than the question."""
+def _conversation(fields: Mapping[str, Any], name: str) -> tuple[str, str, str, str]:
+    """Question, the same without the system's part, response, and JSON of the conversation.
+
+    The last is empty where the conversation is the question alone.
+    """
     value = fields.get(name)
     if isinstance(value, str):
         try:
@@ -247,13 +322,14 @@ def _conversation(fields: Mapping[str, Any], name: str) -> tuple[str, str, str]:
     before, response = messages[: ends[-1]], messages[ends[-1]]["content"]
     if not any(message["role"] == "user" for message in before):
         raise BadRow("no message of the user before the response")
-    if not response.strip():
+    if not _VISIBLE.search(response):
         raise BadRow("empty response")
     question = "\n".join(message["content"] for message in before)
-    if not question.strip():
+    if not _VISIBLE.search(question):
         raise BadRow("empty prompt")
+    asked = "\n".join(message["content"] for message in before if message["role"] != "system")
     alone = len(before) == 1
-    return question, response, "" if alone else json.dumps(before, ensure_ascii=False)
+    return question, asked, response, "" if alone else json.dumps(before, ensure_ascii=False)
 
 
 def _message(item: Mapping[str, Any]) -> dict[str, str]:
@@ -266,7 +342,7 @@ def _message(item: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _joined(instruction: str, given: str) -> str:
+def joined(instruction: str, given: str) -> str:
     """The instruction, and on a line of its own what it is about."""
     return f"{instruction}\n{given}" if given.strip() else instruction
 
@@ -278,13 +354,13 @@ def _domain(fields: Mapping[str, Any], name: str) -> str:
 
 
 def _filled(fields: Mapping[str, Any], name: str) -> str:
-    """The text of a column, which must hold more than white space."""
+    """The text of a column, which must hold something that can be seen."""
     text = fields.get(name)
     # Nearly all rows end here, of a million or more.
-    if type(text) is str and text.isascii() and text and not text.isspace():
+    if type(text) is str and text.isascii() and _VISIBLE.search(text):
         return text
     text = _text(fields, name)
-    if not text or text.isspace():
+    if not _VISIBLE.search(text):
         raise BadRow(f"empty {name!r}")
     return text
 
@@ -307,14 +383,16 @@ def _text(fields: Mapping[str, Any], name: str, *, optional: bool = False) -> st
 _PUBLISHED: Mapping[str, Schema] = {
     "metamathqa": Schema(
         _metamathqa,
-        ("query", "response", "type"),
-        METAMATHQA_DOMAINS,
+        ("query", "response", "type", "original_question"),
+        remedy="give the published files, or files of your own as instructions",
+        domains=METAMATHQA_DOMAINS,
         repository="meta-math/MetaMathQA",
     ),
     "mol_instructions": Schema(
         _mol_instructions,
         ("instruction", "output"),
-        MOLECULE_DOMAINS,
+        remedy="give the published files, or files of your own as instructions",
+        domains=MOLECULE_DOMAINS,
         repository="zjunlp/Mol-Instructions",
         patterns=("data/Molecule-oriented_Instructions.zip",),
         leave_out=("Protein-oriented_Instructions", "Biomolecular_text_Instructions"),

@@ -1,12 +1,13 @@
-"""Which rows go to which split: no two splits share a question, whatever is made of it."""
+"""Which rows go to which split: no two splits share a group, what rows were made of."""
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
 from partitionsel_jax.data.sources.scanning import Scan
+from partitionsel_jax.data.sources.schemas import DOMAINS, listed
 from partitionsel_jax.data.streams import generator
 
 SPLITS = ("train", "validation", "test")
@@ -44,19 +45,23 @@ class Sizes:
             raise ValueError(f"expected 0 (all) or more training rows, got {self.train}")
 
 
-def assign(scan: Scan, sizes: Sizes, seed: int, near_test: Iterable[int] = ()) -> np.ndarray:
+def assign(
+    scan: Scan, sizes: Sizes, seed: int, near_test: np.ndarray | Sequence[int] = ()
+) -> np.ndarray:
     """The split of every row.
 
     Questions are in an order that the data seed decides. Of every domain the first ones give a test
     row each, the next ones a validation row; all other rows of these questions are left out, and
     the rest is for training. Rows that their publishers meant for testing are test rows only, and
-    in a domain that has such rows no others are. The test rows do not depend on the other sizes.
+    in a domain that has such rows no others are; their questions are left out of training and
+    validation whether they are among the test rows or not. The test rows do not depend on the other
+    sizes.
 
     Args:
       scan: the rows.
       sizes: rows per domain.
       seed: data seed.
-      near_test: rows that may be neither validation nor training rows.
+      near_test: rows that may not be validation rows; those that would have been are left out.
 
     Returns:
       i8[N], `TRAIN`, `VALIDATION`, `TEST` or one of `REASONS`.
@@ -64,7 +69,7 @@ def assign(scan: Scan, sizes: Sizes, seed: int, near_test: Iterable[int] = ()) -
     Raises:
       ValueError: domains with too few questions.
     """
-    _, group = np.unique(scan.group, return_inverse=True)
+    groups, group = np.unique(scan.group, return_inverse=True)
     order = np.argsort(group, kind="stable")
     # By domain, and of a domain in order of the questions.
     order = order[np.argsort(scan.domain[order], kind="stable")]
@@ -72,9 +77,12 @@ def assign(scan: Scan, sizes: Sizes, seed: int, near_test: Iterable[int] = ()) -
     rows = [order[a:b] for a, b in itertools.pairwise(starts)]
 
     split = np.full(len(group), TRAIN, np.int8)
-    split[list(near_test)] = NEAR_TEST
+    near = np.zeros(len(group), bool)
+    near[np.asarray(near_test, np.int64)] = True
     meant = scan.test == 1
-    taken = np.full(group.max(initial=-1) + 1, TRAIN, np.int8)
+    taken = np.full(len(groups), TRAIN, np.int8)
+    taken[group[meant]] = TEST
+    taken[np.isin(groups, scan.elsewhere)] = TEST
     wanted = {TEST: sizes.test, VALIDATION: sizes.validation}
     for part, size in wanted.items():
         for of_domain in rows:
@@ -82,12 +90,18 @@ def assign(scan: Scan, sizes: Sizes, seed: int, near_test: Iterable[int] = ()) -
             free = (split[of_domain] == TRAIN) & (meant[of_domain] == only_meant)
             free &= np.isin(taken[group[of_domain]], (TRAIN, part))
             candidates = of_domain[free]
+            if part == VALIDATION:
+                passed_over = candidates[near[candidates]]
+                candidates = candidates[~near[candidates]]
             _, first = np.unique(group[candidates], return_index=True)
             chosen = candidates[first[:size]]
+            if part == VALIDATION:
+                last = group[chosen[-1]] if len(chosen) == size else len(groups)
+                split[passed_over[group[passed_over] < last]] = NEAR_TEST
             split[chosen] = part
             taken[group[chosen]] = part
     split[(split == TRAIN) & (taken[group] != TRAIN)] = SAME_QUESTION
-    split[((split == TRAIN) | (split == NEAR_TEST)) & meant] = MEANT_FOR_TEST
+    split[(split < TRAIN) & meant] = MEANT_FOR_TEST
     if sizes.train:
         for domain, of_domain in enumerate(rows):
             training = np.sort(of_domain[split[of_domain] == TRAIN])
@@ -106,11 +120,18 @@ def _check(scan: Scan, sizes: Sizes, rows: list[np.ndarray], split: np.ndarray) 
         if any(got[part] < least for part, least in wanted.items()):
             questions = len(np.unique(scan.group[of_domain]))
             shares = ", ".join(f"{part} {got[part]} of {wanted[part]}" for part in wanted)
-            short.append(f"{name} ({len(of_domain)} rows of {questions} questions: {shares})")
+            near = int(np.sum(split[of_domain] == NEAR_TEST))
+            shares += f"; {near} near-duplicates of test rows" if near else ""
+            first = scan.places.first.get(name, ())
+            where = ", ".join(f"{file} row {number}" for file, number in first)
+            where = f", first {where}" if where else ""
+            short.append(
+                f"{name} ({len(of_domain)} rows of {questions} questions: {shares}{where})"
+            )
     if short:
         raise ValueError(
             f"expected {sizes.test} test and {sizes.validation} validation rows of different "
             f"questions and at least 1 training row of every domain, got too few of "
-            f"{'; '.join(short)}; ask for fewer, give more rows, or leave the domain out with "
-            "domains=(...)"
+            f"{listed(short, '; ')}; ask for fewer, give more rows, or leave the domain out by "
+            f"listing the others in {DOMAINS}"
         )

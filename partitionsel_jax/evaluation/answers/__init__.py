@@ -4,8 +4,8 @@ evaluation.is_correct("She sells 9 eggs at $2.\\n#### 18", "16 - 3 - 4 = 9, 9 * 
 evaluation.is_correct(r"So \\boxed{\\tfrac12}", "0.5", benchmark="math")
 """
 
-from partitionsel_jax.evaluation.answers.benchmarks import BENCHMARKS, Benchmark
 from partitionsel_jax.evaluation.answers.checking import is_correct
 from partitionsel_jax.evaluation.answers.extraction import final_answer_of
+from partitionsel_jax.evaluation.answers.kinds import ANSWER_KINDS, AnswerKind
 
-__all__ = ["BENCHMARKS", "Benchmark", "final_answer_of", "is_correct"]
+__all__ = ["ANSWER_KINDS", "AnswerKind", "final_answer_of", "is_correct"]

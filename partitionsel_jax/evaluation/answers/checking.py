@@ -1,9 +1,9 @@
 """Whether an output answers its question."""
 
-from partitionsel_jax.evaluation.answers.benchmarks import named
 from partitionsel_jax.evaluation.answers.comparison import same_answer
 from partitionsel_jax.evaluation.answers.equivalence import require_math_verify
 from partitionsel_jax.evaluation.answers.extraction import given_answer, reference_answer
+from partitionsel_jax.evaluation.answers.kinds import kind_of
 from partitionsel_jax.evaluation.answers.tidying import tidy
 
 
@@ -26,7 +26,7 @@ def is_correct(output: str, reference: str, benchmark: str = "gsm8k") -> bool:
     Args:
       output: what a model wrote, worked steps included.
       reference: the published answer field, worked steps included where they are published.
-      benchmark: a name of `BENCHMARKS`.
+      benchmark: a name of `ANSWER_KINDS`.
 
     Returns:
       True for a right answer.
@@ -36,7 +36,7 @@ def is_correct(output: str, reference: str, benchmark: str = "gsm8k") -> bool:
       ImportError: the benchmark has expressions to compare and math-verify is not installed.
       RuntimeError: the process that compares expressions cannot be started on this machine.
     """
-    kind = named(benchmark)
+    kind = kind_of(benchmark)
     if kind.symbolic:
         require_math_verify()
     expected, given = reference_answer(reference, kind), given_answer(output, kind)

@@ -1,11 +1,12 @@
 """Multiple choice: the letter that an answer names."""
 
 import re
+from collections.abc import Sequence
 
-from partitionsel_jax.evaluation.answers.tidying import untexted
+from partitionsel_jax.evaluation.answers.tidying import tidy, untexted
 
 # What may stand before the letter of a choice; "answer" is what the extraction looks for.
-_OPTION = r"(?:option|choice|letter|alternative)s?\s*(?:is|:)?\s*"
+_OPTION = r"(?:option|choice|letter|alternative)s?\s*+(?:(?:is|:)\s*+)?"
 _DENIED = re.compile(
     r"(?:\bnot|\bcannot|n't|\bneither|\bnor|\beliminate|\bexclude|\brule out|\bthan)\s+(?:be\s+)?"
     rf"(?:{_OPTION})?\(?[A-E]\b\)?"
@@ -23,6 +24,53 @@ _BRACKETED = re.compile(r"(?<![\w)])[(\[]\s*([A-Za-z])\s*[)\]]")
 _SPOKEN = re.compile(rf"\b(?i:{_OPTION})\(?([A-Za-z])\b")
 _FIRST = re.compile(r"[(\[]?([A-Z])(?:[)\]]|\b)(?![\w'°^_=])")
 _LAST = re.compile(r"(?<![\w°$=+*/^\\(-])(?<![0-9] )(?<!degrees )([A-Z])$")
+_SPEAKER = re.compile(r"^A:\s+(?=[A-Za-z]+ [A-Za-z]+ \S+ \S+)")
+# A line that begins with a choice; "A: ..." may be the name of who speaks.
+_HEAD = re.compile(
+    rf"(?:(?i:{_OPTION}))?[(\[]?\b([A-Z])"
+    r"(?:[)\]}]+[.:,]?(?=\s|$)|[.](?=\s|$)|:(?=\s*(?:[-$\(]*[0-9]|$))|(?<!A):(?=\s)|$"
+    r"|,?(?=\s+(?:because|since|as)\b))"
+)
+_HEADING_LETTER = re.compile(
+    r"[\W_]*(?i:options?\s+|choices?\s+)?\(?([A-E])(?:[).:](?=\s|\*|$)|\W*$)"
+)
+_LISTED = re.compile(r"(?i:option\s+|choice\s+)?\(?[A-E][).:]")
+_REJECTED = re.compile(
+    r"(?:\b(?:is|are|was|be)|'s)\s+(?:clearly\s+|obviously\s+)?(?:too|wrong|incorrect|not|false|out)\b"
+    r"|n't\b|\?",
+    re.IGNORECASE,
+)
+_SUPPOSED = re.compile(r"\b(?:if|suppose|assum\w++|whether|why|had)\b[^,.;\n]*+", re.IGNORECASE)
+_CONCLUSION = re.compile(
+    r"(?:so|thus|hence|therefore|finally|in conclusion|conclusion|overall|final|we choose)\b"
+    r"|[(\[]?[A-Z][)\]]?\W*$|(?:option|choice)\s+\(?[A-Z]\)?\W*$",
+    re.IGNORECASE,
+)
+# What follows an answer that comes first.
+EXPLAINS = re.compile(
+    r"[\W_]*(?:(?:brief|short|detailed|here(?:'s| is)(?: the| an?| my)?)\s+)*"
+    r"(?:explanations?|because|since|reason(?:ing|s)?|rationale|justification|analysis|check|"
+    r"verification|proof|notes?|here's why|steps?|why|working|work|solution|details)\b",
+    re.IGNORECASE,
+)
+# An answer is at the end; nor is a longer line one.
+_MOST_LINES = 12
+_LONGEST = 400
+# NumGLUE's choices.
+_LABELS = r"option\s+[0-9]|entailment|contradiction|neutral"
+_LABEL = re.compile(rf"\b({_LABELS})\b", re.IGNORECASE)
+_CHOICE = re.compile(
+    rf"({_LABELS})\b(?=\s*(?:$|[.:,;(-]|\s(?:is|because|since|as)\b))", re.IGNORECASE
+)
+_CORRECT = re.compile(
+    rf"\b({_LABELS})\s+is\s+(?:the\s+)?(?:correct|right|answer|best|true)\b", re.IGNORECASE
+)
+_CALLED = re.compile(rf"\b(?:is|be)\s+(?:an?\s+)?({_LABELS})$", re.IGNORECASE)
+_DENIED_LABEL = re.compile(
+    rf"\b(?:not|neither|nor|no|than|rather than)\s+(?:an?\s+)?(?:{_LABELS})\b"
+    rf"|\b(?:{_LABELS})\s+(?:is|was|cannot|can't|isn't)\s+(?:(?:not|too|be)\b|wrong|incorrect|false)",
+    re.IGNORECASE,
+)
 # Behind these the "A" at the start of an answer is no article.
 _NO_NOUN = re.compile(r"\s*(?:$|[^\sa-z]|(?:or|and|is|with|that|which)\b)")
 
@@ -57,27 +105,75 @@ def chosen_letter(text: str, letters: str) -> str:
     return _of(letters, {last.group(1)}) if last else ""
 
 
-def last_letter(text: str, letters: str) -> str:
-    """The letter that the end of a text names when no answer was announced.
+def unannounced_letter(text: str, letters: str) -> str:
+    """The letter that a text names which announces no answer.
 
     Args:
-      text: tidy paragraphs, a line each.
+      text: the whole text.
       letters: the letters there are to choose from.
 
     Returns:
-      The last letter that is called correct, or else the one that the last sentence names or that
-      is the first line; "" where there is none or several, or where the text ends with a list of
-      the choices.
+      The last letter that is called correct; or else the one that the first line begins with, as
+      an explanation behind it may name others: "B. 12", unless the text concludes otherwise; or
+      else the one that the last sentence names. "" where there is none or several, or where the
+      text is a list of the choices.
     """
-    confirmed = _CONFIRMED.findall(_DENIED.sub(" ", text))
+    lines = [line.strip() for line in text.splitlines() if line.strip(" *#_-")]
+    if not lines:
+        return ""
+    end = [tidy(line[-_LONGEST:]) for line in lines[-_MOST_LINES:]]
+    confirmed = _CONFIRMED.findall(_SUPPOSED.sub(" ", _DENIED.sub(" ", "\n".join(end))))
     if confirmed:
         return _of(letters, {confirmed[-1].upper()})
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines or _is_list(lines):
+    sentence = re.split(r"(?<=[\w)][.!?])(?<!^[A-Z]\.)\s+", end[-1])[-1]
+    sentence = _SPEAKER.sub("", sentence)
+    last = "" if _is_list(end) else chosen_letter(sentence, letters)
+    first = _first_letter(lines, letters)
+    if first and last != first and _CONCLUSION.match(sentence):
+        return "" if last else first
+    return first or last
+
+
+def named_choice(lines: Sequence[str]) -> str | None:
+    """The option or label of NumGLUE that lines name which announce no answer.
+
+    Args:
+      lines: the lines of a text, or one stated answer.
+
+    Returns:
+      "Option 2" or "entailment", as the last line or else the first begins with it, calls it
+      correct, or ends its sentence with it; "" where there are several; None where there is none.
+    """
+    last, first = _label_of(lines[-1]), _label_of(lines[0])
+    if last is None or first is None or last == first or _CORRECT.search(lines[-1]):
+        return first if last is None else last
+    return ""
+
+
+def _label_of(line: str) -> str | None:
+    """The option or label that a line gives; "" for several, None for none."""
+    plain = _DENIED_LABEL.sub(" ", tidy(line[:_LONGEST])).lstrip(" ,.;")
+    for sentence in re.split(r"(?<=\w)[.!]\s+", plain):
+        found = _CHOICE.match(sentence) or _CORRECT.search(sentence) or _CALLED.search(sentence)
+        if found:
+            others = _LABEL.findall(_CLAUSE_REST.sub("", sentence))
+            same = len({" ".join(other.lower().split()) for other in others}) <= 1
+            return " ".join(found[1].split()) if same else ""
+    return None
+
+
+def _first_letter(lines: list[str], letters: str) -> str:
+    """The choice that the first line begins with; "" where more lines begin with one."""
+    line = untexted(tidy(lines[0][:_LONGEST].lstrip("# ")))
+    found = _HEAD.match(line)
+    if found is None or _HEDGED.match(line, found.start(1)):
         return ""
-    last = chosen_letter(re.split(r"(?<=[\w)][.!?])(?<!^[A-Z]\.)\s+", lines[-1])[-1], letters)
-    alone = re.fullmatch(r"\(?([A-Z])\)?", lines[0])
-    return _of(letters, {alone.group(1)} | ({last} if last else set())) if alone else last
+    if _REJECTED.search(re.split(r"[.!]\s", line[found.end() :])[0]):
+        return ""
+    others = {head[1] for other in lines[1:] if (head := _HEADING_LETTER.match(other))}
+    if others - {found[1]} and not EXPLAINS.match(lines[1]):
+        return ""
+    return _of(letters, {found[1]})
 
 
 def _of(letters: str, found: set[str]) -> str:
@@ -87,5 +183,5 @@ def _of(letters: str, found: set[str]) -> str:
 
 def _is_list(lines: list[str]) -> bool:
     """Whether the last lines are choices, a letter each."""
-    heads = [re.match(r"\(?([A-E])[).:]", line) for line in lines[-2:]]
+    heads = [_LISTED.match(line) for line in lines[-2:]]
     return len(heads) == 2 and all(heads)

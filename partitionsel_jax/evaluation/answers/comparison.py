@@ -3,10 +3,10 @@
 import dataclasses
 import re
 
-from partitionsel_jax.evaluation.answers.benchmarks import Benchmark
-from partitionsel_jax.evaluation.answers.choices import chosen_letter
+from partitionsel_jax.evaluation.answers.choices import chosen_letter, named_choice
 from partitionsel_jax.evaluation.answers.equivalence import equivalent
 from partitionsel_jax.evaluation.answers.expressions import factor_count, form
+from partitionsel_jax.evaluation.answers.kinds import AnswerKind
 from partitionsel_jax.evaluation.answers.quantities import (
     Quantity,
     only_quantity,
@@ -26,13 +26,15 @@ _NOTHING = re.compile(
 _LETTER = re.compile(r"\(?([A-F])\)?")
 # DeepMind writes 2*x, so that digits and letters without a sign are a number in another base.
 _LITERAL = re.compile(r"-?(?=[0-9]*[a-z])[0-9a-z]+")
-_NAME = re.compile(r"[A-Za-z](?:_\{?\w+\}?)?(?:\([a-z]\))?|\\[a-z]+")
+_NAME = re.compile(r"[A-Za-z]'*(?:_\{?\w+\}?)?(?:\([a-z]\))?|\\[a-z]+")
 _UNIT = re.compile(r"(?:\s*\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?[23]\}?)?|(?:\s+[A-Za-z]{2,})+)$")
 _EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)|\\approx(?![A-Za-z])")
+# "x = 3, y = 5" is no chain of equalities.
+_JOINT = re.compile(r"[,;]\s|\b(?:and|or)\b")
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
 
 
-def same_answer(expected: str, given: str, kind: Benchmark) -> bool:
+def same_answer(expected: str, given: str, kind: AnswerKind) -> bool:
     """Compares an answer with the reference; anything that is not surely right is wrong.
 
     Args:
@@ -49,11 +51,12 @@ def same_answer(expected: str, given: str, kind: Benchmark) -> bool:
         return _same_single(expected, given, kind)
     found = several(given)
     if found is None:
-        return kind.symbolic and equivalent(expected, given)
+        # An inequality may describe an interval; one value is never a list of them.
+        return kind.symbolic and parts.opening != "" and equivalent(expected, given)
     return _same_parts(parts, found, kind)
 
 
-def _same_parts(expected: Several, given: Several, kind: Benchmark) -> bool:
+def _same_parts(expected: Several, given: Several, kind: AnswerKind) -> bool:
     """Compares part by part, in order for tuples, intervals and lists whose order matters."""
     count = len(expected.parts)
     if count != len(given.parts):
@@ -77,7 +80,7 @@ def _same_parts(expected: Several, given: Several, kind: Benchmark) -> bool:
 
 
 def _unmatched(
-    expected: list[str], given: list[str], kind: Benchmark
+    expected: list[str], given: list[str], kind: AnswerKind
 ) -> tuple[list[str], list[str]]:
     """What is left of two lists when equal parts are taken out in pairs."""
     wanted = []
@@ -90,7 +93,7 @@ def _unmatched(
     return wanted, given
 
 
-def _same_single(expected: str, given: str, kind: Benchmark) -> bool:
+def _same_single(expected: str, given: str, kind: AnswerKind) -> bool:
     """Compares answers of one part by what the reference is."""
     if expected == given:
         return True
@@ -109,21 +112,25 @@ def _same_single(expected: str, given: str, kind: Benchmark) -> bool:
         return other is not None and same_quantity(
             number, other, rounded=kind.rounded, reduced=kind.lowest_terms
         )
+    if kind.words and named_choice([expected]):
+        return (named_choice([given]) or "").lower() == words
     if not kind.algebra or literal or _is_words(expected):
         return words == _words(given)
     return _same_expression(expected, given, kind)
 
 
-def _number(text: str, kind: Benchmark) -> Quantity | None:
+def _number(text: str, kind: AnswerKind) -> Quantity | None:
     """The number that a reference is, its name left out."""
     assigned = _assignment(text)
     return quantity(assigned[1], algebra=kind.algebra) if assigned else None
 
 
-def _given_number(expected: str, given: str, kind: Benchmark) -> Quantity | None:
+def _given_number(expected: str, given: str, kind: AnswerKind) -> Quantity | None:
     """The one number that an answer gives where the reference is a number."""
     assigned, reference = _assignment(given, loose=True), _assignment(expected)
     if assigned is None or _RELATION.search(untexted(given)):
+        return None
+    if kind.words and named_choice([given]) is not None:
         return None
     if reference and not _names_agree(reference[0], assigned[0]):
         return None
@@ -132,7 +139,7 @@ def _given_number(expected: str, given: str, kind: Benchmark) -> Quantity | None
     return found or only_quantity(untexted(value), algebra=kind.algebra)
 
 
-def _same_expression(expected: str, given: str, kind: Benchmark) -> bool:
+def _same_expression(expected: str, given: str, kind: AnswerKind) -> bool:
     """Compares expressions by form and, where the benchmark allows it, by value."""
     reference, answer = _assignment(expected), _assignment(given)
     if (reference is None) != (answer is None) and not kind.symbolic:
@@ -174,7 +181,7 @@ def _assignment(text: str, *, loose: bool = False) -> tuple[str, str] | None:
     if len(parts) == 1:
         return "", text
     name, value = parts[0], parts[-1]
-    if not name or not value:
+    if not name or not value or any(map(_JOINT.search, parts[1:-1])):
         return None
     if _NAME.fullmatch(name):
         return name, value

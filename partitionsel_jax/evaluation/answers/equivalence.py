@@ -67,7 +67,7 @@ def require_math_verify() -> None:
     if importlib.util.find_spec("math_verify") is None:
         raise ImportError(
             "checking expressions needs math-verify; install it with "
-            'pip install "partitionsel_jax[evaluation]"'
+            "pip install -e '.[evaluation]' in the clone"
         )
 
 

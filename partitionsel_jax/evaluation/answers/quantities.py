@@ -15,7 +15,7 @@ _NOTATIONS = (
     r"(?P<whole0>[0-9]+)\s*(?:and\s+)?\\frac\{(?P<top0>[0-9]+)\}\{(?P<bottom0>[0-9]+)\}",
     r"(?P<whole1>[0-9]+)\s+(?:and\s+)?(?P<top1>[0-9]+)\s*/\s*(?P<bottom1>[0-9]+)(?![0-9.])",
     rf"\\frac\{{(?P<top2>-?{_INTEGER})\}}\{{(?P<bottom2>-?{_INTEGER})\}}",
-    rf"(?P<top3>{_INTEGER})\s*/\s*(?P<bottom3>{_INTEGER})(?![0-9.])",
+    rf"(?P<top3>{_INTEGER})\s*+/\s*+(?P<bottom3>{_INTEGER})(?![0-9.])",
     rf"(?:(?P<mantissa>{_DECIMAL})\s*(?:\\times|\\cdot|\*|x)\s*)?"
     r"10\s*\^\s*(?:\{\s*(?P<power0>[+-]?[0-9]{1,3})\s*\}|(?P<power1>[+-]?[0-9]{1,3}))(?![0-9])",
     rf"(?P<digits>{_DECIMAL})[eE](?P<power2>[+-]?[0-9]{{1,3}})(?![0-9A-Za-z])",
@@ -31,10 +31,23 @@ _PERCENT = re.compile(r"\s*(?:%|per\s?cent(?:age)?(?: points?)?\b)", re.IGNORECA
 _MAGNITUDE = re.compile(rf"\s*-?({'|'.join(MAGNITUDES)})s?\b", re.IGNORECASE)
 _AND_A_HALF = re.compile(r"\s+and (?:a|one) half\b", re.IGNORECASE)
 _CURRENCIES = {"€": "euro", "£": "sterling", "₹": "rupee", "rs": "rupee", "rs.": "rupee"}
+# Arithmetic and prices in brackets; "1-5" is a range.
+_FOUND_BY = re.compile(
+    r"[0-9]\s*(?:[+*/x]|\s-\s|\\times|\\cdot)\s*\$?[0-9]|\b(?:each|apiece|per [a-z]+)$",
+    re.IGNORECASE,
+)
+_ALTERNATIVE = re.compile(r"\b(?:or|not|no|than|if|to|but)\b", re.IGNORECASE)
+_AGAIN = re.compile(r"\A(?:=|i\.e\.,?|or|that is,?|equal to|equivalent to)\s*", re.IGNORECASE)
+# The last group of "1 000" in prose, or a number of its own: nobody can tell.
+_GROUP_BEFORE = re.compile(r"[0-9] $")
 _OPERAND_BEFORE = re.compile(
     r"(?:[\w\\.]|[-+*/^_]\s*|\\times\s*|\\cdot\s*|(?:\bnot|n't)\s+(?:be\s+)?)$", re.IGNORECASE
 )
 _OPERAND_AFTER = re.compile(r"\s*(?:[*^_+]|/\s*[\d(\\])|\{")
+_DENIED_AFTER = re.compile(
+    r"\s+(?:(?:is|are|was|be)\s+(?:not|wrong|incorrect|too)\b|(?:isn't|cannot|can't)\b)",
+    re.IGNORECASE,
+)
 _MINUEND = re.compile(r"(?:[\d)}\]]|(?<![A-Za-z])[A-Za-z])\s*$|\w$")
 _PROSE = re.compile(r"[A-Za-z ,.:;'\"()-]*")
 # In front of a number these deny it, bound it, or compute with it.
@@ -47,6 +60,8 @@ _DENYING = frozenset(_DENIALS.split())
 # No benchmark has numbers of more digits, and their cost grows with the square.
 _MOST_DIGITS = 200
 _FLOAT_DECIMALS = 6
+# The relative spacing of doubles: their print may be off by as much.
+_DOUBLE = Fraction(1, 2**52)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +100,31 @@ def quantity(text: str, *, algebra: bool = False) -> Quantity | None:
     text = text.strip() if algebra else text.rstrip("! ").lstrip()
     while text.startswith("(") and matching(text, 0) == len(text) - 1 and "," not in text:
         text = text[1:-1].strip()
+    if not algebra and text.endswith(")") and text.count("(") == 1:
+        text = _without_aside(text)
     found = _NUMBER.match(text)
     if found is None:
         return _in_words(text)
     return _read(found, text[found.end() :], algebra)
+
+
+def _without_aside(text: str) -> str:
+    """A number without the brackets that say it again or how it was found.
+
+    "24 (2 dozen)", "3 hours (180 minutes)", "18 (9 * 2)", "$18 ($9 each)".
+    """
+    before, _, aside = text[:-1].rpartition(" (")
+    said = quantity(before)
+    if said is None:
+        return text
+    if _FOUND_BY.search(aside) and not _ALTERNATIVE.search(aside) and "=" not in aside:
+        return before
+    again = quantity(_AGAIN.sub("", aside))
+    if again is None:
+        return text
+    converted = said.unit != again.unit and said.unit and again.unit
+    repeated = said.value == again.value or same_quantity(said, again, rounded=False, reduced=False)
+    return before if converted or repeated else text
 
 
 def last_quantity(text: str, *, algebra: bool = False) -> str:
@@ -109,7 +145,9 @@ def last_quantity(text: str, *, algebra: bool = False) -> str:
     before, after = text[: last.start()], text[last.end() :]
     if _OPERAND_BEFORE.search(before) or _OPERAND_AFTER.match(after):
         return ""
-    if algebra and after.startswith("!"):
+    if (algebra and after.startswith("!")) or _DENIED_AFTER.match(after):
+        return ""
+    if _GROUP_BEFORE.search(before) and re.match(r"[0-9]{3}(?![0-9])", last.group()):
         return ""
     # The dash of "5-7" and "x - 7" is a range or a subtraction, that of "is -7" a sign.
     if last.group()[0] in "+-" and _MINUEND.search(before):
@@ -150,7 +188,8 @@ def same_quantity(expected: Quantity, given: Quantity, *, rounded: bool, reduced
       lies between -1 and 1, and x = p otherwise, the sign then being a unit: 50 % = 0.5 = 1/2 = 50,
       but not 0.5 % = 0.5 and not 5000 % = 50.
     * A reference with six decimals or more is the print of a float: a fraction, or a decimal with
-      six digits or more, may differ by one in the last digit of the shorter of both. With
+      six digits or more, may differ by one in the last digit of the shorter of both, and a fraction
+      by what a double has no room for (2.6666666666666665 = 8/3). With
       `rounded`, a reference of two decimals or more is met by a number with more digits that rounds
       to it.
     * With `reduced`, references are exact and a fraction must be in lowest terms.
@@ -181,7 +220,8 @@ def _rounds_to(expected: Quantity, given: Quantity, decimals: int) -> bool:
         return False
     if places >= _FLOAT_DECIMALS and (given.fraction or given.decimals >= _FLOAT_DECIMALS):
         shorter = places if given.fraction else min(places, given.decimals)
-        return error * 10**shorter <= 1
+        doubled = given.fraction and abs(expected.value) * 10**places >= 10**15
+        return error * 10**shorter <= 1 or (doubled and error <= abs(given.value) * _DOUBLE)
     more_digits = (given.value * 10**places).denominator != 1
     return places >= decimals and more_digits and error * 10**places <= Fraction(1, 2)
 

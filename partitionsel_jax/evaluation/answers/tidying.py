@@ -44,6 +44,8 @@ _CHARACTERS = str.maketrans(
 _RULES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        # First, so that no later pattern meets a long run of spaces.
+        (r"\s+", " "),
         # GSM8K's calculator notes.
         (r"<<[^<>]*>>", ""),
         # Bold type, but not the power of x**2: its stars stand at no operand's outer side.
@@ -51,15 +53,15 @@ _RULES = tuple(
         (r"\*\*", "^"),
         (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\.?", ""),
         (r"\\(?:displaystyle|textstyle|limits|boldsymbol|mathbf)(?![A-Za-z])", ""),
-        (r"(?<=[0-9])\s*(?:,\\!|\\[,!]|\{,\})\s*(?=[0-9]{3}(?![0-9]))", ","),
+        (r"(?<=[0-9])\s*+(?:,\\!|\\[,!]|\{,\})\s*+(?=[0-9]{3}(?![0-9]))", ","),
         (r"\\!", ""),
-        (r"(?<!\\)\\[,:;> ]|\\(?:quad|qquad|thinspace|enspace)(?![A-Za-z])|~", " "),
+        (r"(?:(?<!\\)\\[,:;> ]|\\(?:quad|qquad|thinspace|enspace)(?![A-Za-z])|~|\s)+", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\(?:mathrm|textbf|textit|textrm|textsf|textnormal|mbox|emph|rm|bf)\s*\{", r"\\text{"),
         (r"\\frac\s*([0-9])\s*([0-9])", r"\\frac{\1}{\2}"),
         (r"\\frac\s*([0-9])\s*\{", r"\\frac{\1}{"),
         (r"(\\frac\s*\{[^{}]*\})\s*([0-9])", r"\1{\2}"),
-        (r"\\frac\s*\{\s*([^{}]*?)\s*\}\s*\{\s*([^{}]*?)\s*\}", r"\\frac{\1}{\2}"),
+        (r"\\frac ?\{ ?([^{}]*?) ?\} ?\{ ?([^{}]*?) ?\}", r"\\frac{\1}{\2}"),
         (r"\\sqrt\s*([0-9]+|[A-Za-z])", r"\\sqrt{\1}"),
         (r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})|\\degree(?![A-Za-z])", " degrees "),
         (r"\\(?:leq|leqslant)(?![A-Za-z])|<=", r"\\le "),
@@ -74,6 +76,10 @@ _RULES = tuple(
         (r"\s+", " "),
     )
 )
+# "1 000 000", where a number can begin: elsewhere two numbers may stand beside each other.
+_SPACED = re.compile(
+    r"((?:^|[=:(\[] ?|, |\band )-?)([1-9][0-9]{0,2}(?: [0-9]{3})++)(?!,?[0-9]| ?[0-9/\\])"
+)
 _ENDS = " .,;:'\"*_\\"
 
 
@@ -86,7 +92,8 @@ def tidy(text: str) -> str:
     text = text.translate(_CHARACTERS).strip(" *\n")
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
-    return _without_outer_braces(text.lstrip(" :;*_\"'").rstrip(_ENDS))
+    text = _without_outer_braces(text.lstrip(" :;*_\"'").rstrip(_ENDS))
+    return _SPACED.sub(lambda found: found[1] + found[2].replace(" ", ","), text)
 
 
 def untexted(text: str) -> str:

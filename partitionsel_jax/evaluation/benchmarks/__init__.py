@@ -7,7 +7,7 @@ benchmark.judge("It is 18.", questions[0]).scores  # {"accuracy": 1.0}
 
 from partitionsel_jax.evaluation.benchmarks.few_shot import Examples
 from partitionsel_jax.evaluation.benchmarks.judging import BINARY, Judgement
-from partitionsel_jax.evaluation.benchmarks.procedural import generated
+from partitionsel_jax.evaluation.benchmarks.procedural import generated, passed_over
 from partitionsel_jax.evaluation.benchmarks.questions import Question, digest, limited
 from partitionsel_jax.evaluation.benchmarks.registry import (
     BENCHMARKS,
@@ -30,6 +30,7 @@ __all__ = [
     "generated",
     "limited",
     "named",
+    "passed_over",
     "read_examples",
     "read_questions",
 ]

@@ -39,12 +39,13 @@ class Row:
           default: what to give where there is none.
 
         Raises:
-          ValueError: no such field, and no default; or a value that is no text, number or list.
+          ValueError: no such field, and no default; or a value that is no text, finite number or
+            list.
         """
         for name in names:
             try:
                 value = spelt(self.fields.get(name))
-            except TypeError as error:
+            except (TypeError, ValueError) as error:
                 raise self.error(f"the field {name!r}: {error}") from None
             if value:
                 return value

@@ -54,12 +54,12 @@ def corpus_bleu(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """BLEU of all molecules together, which is not the mean of theirs.
 
     Args:
-      rows: saved outputs, each with its answer and its reference.
+      rows: saved outputs, each with its answer (canonical SMILES, or "") and its reference.
     """
     from partitionsel_jax.evaluation import molecules
 
-    scores = [molecules.compare(row["answer"], row["reference"]) for row in rows]
-    return {"corpus_bleu": molecules.summarise(scores)["corpus_bleu"]}
+    answers, references = zip(*((row["answer"], row["reference"]) for row in rows), strict=True)
+    return {"corpus_bleu": molecules.corpus_bleu(answers, references)}
 
 
 def by_its_task(output: str, question: Question) -> Judgement:

@@ -1,9 +1,9 @@
-"""Questions of reasoning-gym, generated from (task, number, seed) and scored by the task itself."""
+"""Questions of reasoning-gym, generated from (task, seed, number) and scored by the task itself."""
 
 import json
 from collections.abc import Collection, Sequence
 
-from partitionsel_jax.data.generation import Entry, Task, distinct_entries
+from partitionsel_jax.data.generation import Entry, Task, numbered_entries
 from partitionsel_jax.data.scoring import score
 from partitionsel_jax.evaluation.benchmarks.questions import Question
 
@@ -11,16 +11,16 @@ from partitionsel_jax.evaluation.benchmarks.questions import Question
 def generated(
     tasks: Sequence[Task], count: int, seed: int, seen: Collection[str] = frozenset()
 ) -> list[Question]:
-    """`count` distinct questions of every task; a function of the arguments alone.
+    """`count` distinct questions of every task: the first ones that were not seen.
 
-    The seed's questions are drawn independently of those of any other seed, but a task with few
-    distinct questions gives some of them again: `seen` leaves those out.
+    "task/number" names the same question whatever was seen, so that a model that was trained on
+    some of them and one that was not are compared on all others.
 
     Args:
       tasks: (name, settings) of each, as `canonical_tasks` gives them.
       count: questions of each.
       seed: of the questions.
-      seen: questions of these tasks that a model has been trained on.
+      seen: questions that a model has been trained on.
 
     Raises:
       ValueError: a task with too few distinct questions beside the seen ones, or one whose scorer
@@ -29,24 +29,20 @@ def generated(
     return [
         _question(task, number, entry)
         for task in tasks
-        for number, entry in enumerate(_unseen(task, count, seed, seen), 1)
+        for number, entry in numbered_entries(task, count, seed, seen)
     ]
+
+
+def passed_over(questions: Sequence[Question]) -> int:
+    """How many seen questions stood before the last ones of every task in `generated`."""
+    last = {question.group: int(question.id.rpartition("/")[2]) for question in questions}
+    return sum(last.values()) - len(questions)
 
 
 def score_of(output: str, question: Question) -> float:
     """The score in [0, 1] that the question's task gives to an output."""
     record = json.loads(question.entry)
     return score((record["task"], record["settings"]), output, record["entry"])
-
-
-def _unseen(task: Task, count: int, seed: int, seen: Collection[str]) -> list[Entry]:
-    asked = count
-    while True:
-        entries = distinct_entries(task, asked, seed)
-        fresh = [entry for entry in entries if entry["question"] not in seen]
-        if len(fresh) >= count:
-            return fresh[:count]
-        asked += count - len(fresh)
 
 
 def _question(task: Task, number: int, entry: Entry) -> Question:

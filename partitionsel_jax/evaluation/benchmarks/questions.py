@@ -3,10 +3,11 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from partitionsel_jax.data.streams import generator
+from partitionsel_jax.data.streams import derive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Question:
         task, a kind of question; "" where there are none.
       worked: the published solution that few-shot examples show; "" for the reference.
       entry: JSON of what else the judge needs; "" for nothing.
+      about: what tells it apart from others that are put in the same words; "" for the prompt.
     """
 
     id: str
@@ -29,6 +31,7 @@ class Question:
     group: str = ""
     worked: str = ""
     entry: str = ""
+    about: str = ""
 
 
 def spelt(value: Any) -> str:
@@ -36,6 +39,7 @@ def spelt(value: Any) -> str:
 
     Raises:
       TypeError: a mapping, which has no one spelling.
+      ValueError: a number that is not finite.
     """
     if value is None:
         return ""
@@ -44,6 +48,8 @@ def spelt(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(spelt(item) for item in value)
     if isinstance(value, bool | int | float):
+        if not math.isfinite(value):
+            raise ValueError(f"expected a finite number, got {value}")
         return json.dumps(value)
     raise TypeError(f"a {type(value).__name__} is neither text, number nor list")
 
@@ -51,14 +57,17 @@ def spelt(value: Any) -> str:
 def limited(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:
     """At most `limit` questions, drawn over all groups alike; a larger limit only adds to them.
 
+    Which ones are drawn goes by their ids: where a few are missing, most of the others stay.
+
     Args:
       limit: how many; 0 for all.
       seed: decides which.
     """
     if not limit or limit >= len(questions):
         return list(questions)
-    order = generator(seed, "questions of a benchmark").permutation(len(questions))
-    return [questions[place] for place in sorted(order[:limit].tolist())]
+    ranks = [derive(seed, f"question {question.id}") for question in questions]
+    first = sorted(range(len(questions)), key=ranks.__getitem__)[:limit]
+    return [questions[place] for place in sorted(first)]
 
 
 def digest(questions: Iterable[Question]) -> str:

@@ -35,6 +35,7 @@ class Benchmark:
       new_tokens: most tokens of an answer unless a config says otherwise.
       primary: the metric that stands for it.
       over_all: saved outputs -> metrics that are no means over questions.
+      judgeable: whether answers can be compared with a question's reference.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Benchmark:
     new_tokens: int = 512
     primary: str = "accuracy"
     over_all: Callable[[Sequence[Mapping[str, Any]]], dict[str, float]] | None = None
+    judgeable: Callable[[Question], bool] = lambda question: True
 
 
 def _mathematical(name: str, read: Reader, *files: str, **fields) -> Benchmark:
@@ -65,6 +67,7 @@ def _molecular(name: str, file: str) -> Benchmark:
         examples=(file,),
         primary="exact",
         over_all=judging.corpus_bleu,
+        judgeable=molecule_tasks.has_molecule,
     )
 
 

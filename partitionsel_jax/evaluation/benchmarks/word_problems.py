@@ -85,7 +85,7 @@ def _numglue_answer(row: Row) -> str:
     try:
         dated = " ".join(filter(None, map(spelt, parts)))
         found = spelt(answer.get("number")) or spelt(answer.get("spans")) or dated
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise row.error(f"the field 'answer': {error}") from None
     if not found:
         raise row.error("expected an answer with a number, a date or spans in it")

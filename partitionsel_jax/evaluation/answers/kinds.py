@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 
 @dataclasses.dataclass(frozen=True)
-class Benchmark:
+class AnswerKind:
     """How the answers of one benchmark are read and compared.
 
     Attributes:
@@ -37,33 +37,33 @@ class Benchmark:
 # Never reached by a list: its order does not matter.
 _ANY_ORDER = 1 << 30
 
-BENCHMARKS: Mapping[str, Benchmark] = {
+ANSWER_KINDS: Mapping[str, AnswerKind] = {
     # Cobbe et al. 2021 (arXiv 2110.14168), Patel et al. 2021 (arXiv 2103.07191).
-    "gsm8k": Benchmark(lists=False),
-    "svamp": Benchmark(lists=False),
+    "gsm8k": AnswerKind(lists=False),
+    "svamp": AnswerKind(lists=False),
     # Hendrycks et al. 2021 (arXiv 2103.03874); MetaMathQA (arXiv 2309.12284) holds rows of both.
-    "math": Benchmark(algebra=True, symbolic=True, ordered_from=_ANY_ORDER),
-    "metamathqa": Benchmark(algebra=True, symbolic=True, ordered_from=_ANY_ORDER),
+    "math": AnswerKind(algebra=True, symbolic=True, ordered_from=_ANY_ORDER),
+    "metamathqa": AnswerKind(algebra=True, symbolic=True, ordered_from=_ANY_ORDER),
     # Mishra et al. 2022 (arXiv 2204.05660); Koncel-Kedziorski et al. 2016 (SimulEq of MAWPS), whose
     # lists name one quantity each: swapped, they answer another question.
-    "numglue": Benchmark(words=True, ordered_from=_ANY_ORDER, rounded=True),
-    "simuleq": Benchmark(rounded=True),
+    "numglue": AnswerKind(words=True, ordered_from=_ANY_ORDER, rounded=True),
+    "simuleq": AnswerKind(rounded=True),
     # Saxton et al. 2019 (arXiv 1904.01557) score by exact match. Its pairs are mostly roots, its
     # longer lists mostly numbers to sort, where the question's own order would be a wrong answer.
-    "deepmind": Benchmark(algebra=True, ordered_from=3, lowest_terms=True),
+    "deepmind": AnswerKind(algebra=True, ordered_from=3, lowest_terms=True),
     # Ling et al. 2017 (arXiv 1705.04146); AGIEval (arXiv 2304.06364); MMLU (arXiv 2009.03300).
-    "aqua": Benchmark(letters="ABCDE"),
-    "sat_math": Benchmark(letters="ABCD"),
-    "mmlu_math": Benchmark(letters="ABCD"),
+    "aqua": AnswerKind(letters="ABCDE"),
+    "sat_math": AnswerKind(letters="ABCD"),
+    "mmlu_math": AnswerKind(letters="ABCD"),
 }
 
 
-def named(name: str) -> Benchmark:
-    """The benchmark of a name.
+def kind_of(name: str) -> AnswerKind:
+    """The kind of answer that a benchmark asks for.
 
     Raises:
       ValueError: the name is unknown.
     """
-    if name not in BENCHMARKS:
-        raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(BENCHMARKS)}")
-    return BENCHMARKS[name]
+    if name not in ANSWER_KINDS:
+        raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(ANSWER_KINDS)}")
+    return ANSWER_KINDS[name]
