@@ -200,7 +200,7 @@ def _train(
 def _check_shared(label: str, examples: str, root: epath.Path) -> None:
     """Raises ValueError if a run that it will be compared with had other examples."""
     for path in sorted(root.glob("*/*/summary.json")):
-        if read_json(path)["origin"]["examples"] != examples:
+        if read_json(path).get("origin", {}).get("examples", examples) != examples:
             raise ValueError(
                 f"{label}: the examples are not those of {path.parent}, which is finished: was "
                 "config.data.path replaced since? Restore it, or start again in a new --workdir"
