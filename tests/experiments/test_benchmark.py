@@ -289,7 +289,7 @@ def test_no_sizes_are_not_all_sizes():
 
 def test_without_scipy_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
-    with pytest.raises(ImportError, match=r"partitionsel_jax\[dev\]"):
+    with pytest.raises(ImportError, match=r"\[dev\]"):
         suite.run(sizes=["16x4x2"], repeats=1, large=False)
 
 

@@ -256,15 +256,14 @@ def test_normalised_features_have_norm_one_and_zero_ones_stay_zero(small):
 
 
 @pytest.mark.parametrize(
-    ("path", "family", "name", "kind", "last"),
+    ("path", "family", "name", "kind", "last", "mapped"),
     [
-        (factored, "two_sided", "bare", "full", 0),
-        (factored, "identity", "untied", "lora", 1),
-        (reference, "two_sided", "untied", "lora", 1),
-        (reference, "srht", "bare", "full", 0),
+        (factored, "two_sided", "bare", "full", 0, "shard_map"),
+        (factored, "identity", "untied", "lora", 1, "pmap"),
+        (reference, "two_sided", "untied", "lora", 1, "shard_map"),
+        (reference, "srht", "bare", "full", 0, "pmap"),
     ],
 )
-@pytest.mark.parametrize("mapped", ["pmap", "shard_map"])
 def test_two_devices_give_what_one_gives(path, family, name, kind, last, mapped):
     """Under the default `check_vma`: differentiating what is replicated would sum over devices."""
     model, parameters, scope = MODELS[name], parameters_of(name), scope_of(kind, last)
