@@ -401,9 +401,14 @@ class Step:
         local = spmd.share((picks, weights_K, picked_K.astype(jnp.float32)))
         buckets, size = self._buckets(local[0]), self.microbatch
         loss, gradient = accumulated(objective, state.parameters, local, size, buckets)
-        loss, gradient = jax.lax.psum(loss, spmd.AXIS), self._gathering.summed(gradient)
         done = Work.of(buckets, size or len(local[1]))
-        real, computed = jax.lax.psum(done if work is None else done.and_also(work), spmd.AXIS)
+        done = done if work is None else done.and_also(work)
+        # With the loss: a sum that waits for nothing may meet the gathering of weights in another
+        # order on each simulated device, and then none of them goes on. Counts are exact up to 2^24.
+        sums = jnp.stack([loss, *(count.astype(jnp.float32) for count in done)])
+        loss, *counts = jax.lax.psum(sums, spmd.AXIS)
+        real, computed = (count.astype(jnp.int32) for count in counts)
+        gradient = self._gathering.summed(gradient)
         norm = self._gathering.norm(gradient)
         changes, optimizer = self.transformation.update(
             gradient, state.optimizer, state.parameters, norm=norm

@@ -57,7 +57,7 @@ def seen_at(step, number):
 
 def measured(step, state, frozen, devices=1):
     """Gram error, alignment error and pick overlap at a state."""
-    compare = programs.fidelity_check(step, tuple(jax.devices()[:devices]))
+    compare = programs.fidelity_check(step, spmd.Layout.first(devices))
     parts = [spmd.shard(part, devices) for part in seen_at(step, int(state.step))]
     found = compare(state, frozen, *parts, jnp.int32(0))
     names = ("gram_error", "alignment_error", "pick_overlap")

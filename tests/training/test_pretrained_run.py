@@ -183,8 +183,8 @@ def test_a_stopped_run_on_a_checkpoint_ends_with_the_same_bits(done, train, monk
     config = json.loads((folder / "config.json").read_text())["config"]
     real, saved = Checkpoints.save, []
 
-    def save(self, state, extra):
-        real(self, state, extra)
+    def save(self, state, *rest):
+        real(self, state, *rest)
         saved.append(int(state.step))
         if len(saved) == 1:
             self.close()
