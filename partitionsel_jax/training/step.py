@@ -404,7 +404,7 @@ class Step:
         done = Work.of(buckets, size or len(local[1]))
         done = done if work is None else done.and_also(work)
         # With the loss: a sum that waits for nothing may meet the gathering of weights in another
-        # order on each simulated device, and then none of them goes on. Counts are exact up to 2^24.
+        # order on each simulated device, and then none goes on. Counts are exact up to 2^24.
         sums = jnp.stack([loss, *(count.astype(jnp.float32) for count in done)])
         loss, *counts = jax.lax.psum(sums, spmd.AXIS)
         real, computed = (count.astype(jnp.int32) for count in counts)
