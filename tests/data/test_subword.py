@@ -166,3 +166,12 @@ def test_what_does_not_fit_the_vocabulary_is_refused(fields, message):
     given = {"definition": QWEN.definition, "eos_token": "<|im_end|>", "origin": "here"} | fields
     with pytest.raises(ValueError, match=message):
         data.SubwordTokenizer(**given)
+
+
+@EACH
+@given(text=checkpoints.TRICKY)
+def test_a_text_that_cannot_hold_special_tokens_has_none(family, text):
+    tokenizer = TOKENIZERS[family]
+    if not tokenizer._may_hold_special(text):
+        assert tokenizer.special_ids.isdisjoint(tokenizer.encode_markup(text))
+    assert any(not tokenizer._may_hold_special(word) for word in ("plain", "<", "?"))

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -257,15 +258,41 @@ class SubwordTokenizer:
 
     def _special_spans(self, texts: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
         """Text -> (start, end) of every special token that `encode_markup` would see in it."""
-        clean = [_encodable(text) for text in texts]
+        spans: dict[str, list[tuple[int, int]]] = {text: [] for text in texts}
+        suspects = [text for text in texts if self._may_hold_special(text)]
+        clean = [_encodable(text) for text in suspects]
         encodings = self._markup.encode_batch(clean, add_special_tokens=False)
-        spans: dict[str, list[tuple[int, int]]] = {}
-        for text, found in zip(texts, encodings, strict=True):
-            spans[text] = []
+        for text, found in zip(suspects, encodings, strict=True):
             if not self.special_ids.isdisjoint(found.ids):
                 pairs = zip(found.ids, found.offsets, strict=True)
                 spans[text] = [span for i, span in pairs if i in self.special_ids]
         return spans
+
+    def _may_hold_special(self, text: str) -> bool:
+        """Whether tokenising could find a special token; without tokenising, which takes longer."""
+        if self._special_texts is None or not (self._keeps_all or text.isascii()):
+            return True
+        return self._special_texts.search(text) is not None
+
+    @functools.cached_property
+    def _special_texts(self) -> re.Pattern[str] | None:
+        """The texts of the special tokens, one of which stands wherever one is found.
+
+        None where others could become one: characters that vocabularies write in another way (a
+        space as "Ġ", say), and normalizers but for Unicode's forms, which leave ASCII as it is.
+        """
+        added = self._markup.get_added_tokens_decoder().values()
+        texts = [token.content for token in added if token.special]
+        plain = all(text.isascii() and text.isprintable() and " " not in text for text in texts)
+        normalizer = json.loads(self.definition).get("normalizer") or {"type": "NFC"}
+        if not texts or not plain or normalizer["type"] not in ("NFC", "NFD", "NFKC", "NFKD"):
+            return None
+        return re.compile("|".join(map(re.escape, texts)))
+
+    @property
+    def _keeps_all(self) -> bool:
+        """Whether no text is changed before it is tokenised."""
+        return self._markup.normalizer is None
 
     def _spelt_out(self, text: str) -> list[int]:
         """The ids of a text whose words happen to be special tokens, letter by letter there."""
