@@ -280,7 +280,7 @@ def test_the_update_in_microbatches_is_the_update():
     (whole, expected), (pieces, found) = (
         spmd.Layout.first(1).map(
             lambda pool, step=changed: step.update(state, frozen, spmd.gather(pool), result),
-            ("rows"),
+            ("rows",),
         )(spmd.shard(pool, 1))
         for changed in (
             dataclasses.replace(step, selection=learned, microbatch=microbatch)
