@@ -1,19 +1,13 @@
 """Equality of two expressions by math-verify, in a process of its own with a time limit."""
 
-import atexit
-import contextlib
 import functools
 import importlib.util
-import json
-import os
 import re
-import socket
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
-_START_SECONDS = 120.0
+from partitionsel_jax.time_limited import TimeLimited
+
+_SERVICE = TimeLimited(Path(__file__).with_name("equivalence_program.py"))
 _SECONDS = 5.0
 _MOST_CHARACTERS = 400
 _MOST_DIGITS = 60
@@ -54,7 +48,7 @@ def equivalent(expected: str, given: str, *, seconds: float = _SECONDS) -> bool:
     pair = [_latex(expected), _latex(given)]
     if not all(map(_readable, pair)):
         return False
-    return _SERVICE.ask(json.dumps([*pair, seconds]).encode() + b"\n", seconds)
+    return _SERVICE.ask(*pair, seconds=seconds) is True
 
 
 @functools.cache
@@ -69,96 +63,6 @@ def require_math_verify() -> None:
             "checking expressions needs math-verify; install it with "
             "pip install -e '.[evaluation]' in the clone"
         )
-
-
-class _Service:
-    """The worker process, started when first asked and again after it was ended."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: socket.socket | None = None
-
-    def ask(self, request: bytes, seconds: float) -> bool:
-        """Sends one request; True for the answer "equal", False for any other or for none.
-
-        Raises:
-          RuntimeError: no worker could be started, whatever the request.
-        """
-        with self._lock:
-            connection = self._connection or self._start()
-            try:
-                connection.settimeout(seconds)
-                connection.sendall(request)
-                reply = connection.recv(1)
-            except OSError:
-                reply = b""
-            except BaseException:
-                # An answer is under way, which the next request would take for its own.
-                self._end()
-                raise
-            if not reply:
-                self._end()
-            return reply == b"1"
-
-    def close(self) -> None:
-        """Ends the worker, if there is one."""
-        with self._lock:
-            self._end()
-
-    def _start(self) -> socket.socket:
-        """Starts the worker and waits until it has imported what it needs."""
-        ours, theirs = socket.socketpair()
-        ours.settimeout(_START_SECONDS)
-        paths = os.pathsep.join(path for path in sys.path if path)
-        try:
-            with theirs:
-                self._connection, self._process = (
-                    ours,
-                    subprocess.Popen(
-                        # -P: the worker's folder must not become a place to import from.
-                        [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))],
-                        stdin=theirs.fileno(),
-                        stdout=subprocess.DEVNULL,
-                        stderr=subprocess.DEVNULL,
-                        env=os.environ | {"PYTHONPATH": paths},
-                    ),
-                )
-            if ours.recv(1) != b"!":
-                raise EOFError
-        except (OSError, EOFError) as error:
-            self._end()
-            raise RuntimeError(
-                "the process that compares expressions did not start; "
-                f"`{sys.executable} -c 'import math_verify'` may say why"
-            ) from error
-        except BaseException:
-            self._end()
-            raise
-        return ours
-
-    def _end(self) -> None:
-        """Kills the worker and waits for it."""
-        if self._connection is not None:
-            self._connection.close()
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            self._process.wait()
-        self._connection = self._process = None
-
-
-_SERVICE = _Service()
-
-
-def _forget() -> None:
-    """After a fork: the worker is the parent's, whose lock may be held for ever here."""
-    global _SERVICE
-    _SERVICE = _Service()
-
-
-os.register_at_fork(after_in_child=_forget)
-atexit.register(lambda: _SERVICE.close())
 
 
 def _latex(text: str) -> str:
