@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from partitionsel_jax.data import scanning
+from partitionsel_jax.data import fitting
 from partitionsel_jax.data.corpus import Corpus, Source
+from partitionsel_jax.data.fitting import Named
 from partitionsel_jax.data.sources.duplicates import normalise
 from partitionsel_jax.data.streams import generator
 from partitionsel_jax.data.templates import text_of
@@ -127,8 +128,8 @@ class Card:
     domains: tuple[str, ...]
     rows: Mapping[str, tuple[int, ...]]
     spoilt: int
-    left_out: Mapping[str, int]
-    cut: Mapping[str, int]
+    left_out: Mapping[str, Named]
+    cut: Mapping[str, Named]
     read: Mapping[str, int]
     histogram: tuple[Bin, ...]
     lengths: tuple[Lengths, ...]
@@ -247,7 +248,7 @@ def _some_of(domains: np.ndarray, domain: int, count: int, seed: int) -> np.ndar
 
 def _sizes(source: Source, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """i64[n] each: the tokens of rows, and those with a loss."""
-    read = (source.rows(chunk) for chunk in scanning.chunks(indices))
+    read = (source.rows(chunk) for chunk in fitting.chunks(indices))
     sizes = [(rows.lengths, rows.response.sum(axis=1)) for rows in read]
     tokens, learnt = np.concatenate([np.empty((2, 0), np.int64), *sizes], axis=1)
     return tokens, learnt
@@ -271,7 +272,7 @@ def _hashes(source: Source, indices: np.ndarray) -> np.ndarray:
     """u64[n, 2], of the prompts and responses of rows; texts would not fit into memory."""
     found = [
         (_hash(text_of(example.prompt)), _hash(example.response))
-        for chunk in scanning.chunks(indices)
+        for chunk in fitting.chunks(indices)
         for example in source.examples(chunk)
     ]
     return np.array(found, np.uint64).reshape(len(found), 2)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from partitionsel_jax.data import scanning, spoilage
+from partitionsel_jax.data import fitting, spoilage
+from partitionsel_jax.data.fitting import Named, Scan, named
 from partitionsel_jax.data.own_anchors import OwnAnchors, prompt_of
 from partitionsel_jax.data.rows import Rows, encode_batch, laid_out
-from partitionsel_jax.data.scanning import Scan
 from partitionsel_jax.data.sources import duplicates
 from partitionsel_jax.data.sources.splitting import SPLITS
 from partitionsel_jax.data.streams import generator
@@ -52,7 +52,7 @@ class Example:
     @property
     def prompt(self) -> Prompt:
         """What is put to the model: the conversation where there is one, else the question."""
-        return scanning.prompt_of(self.question, self.messages)
+        return fitting.prompt_of(self.question, self.messages)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,12 +99,12 @@ class Source:
         chosen = [int(index) for index in indices]
         if outside := [index for index in chosen if not 0 <= index < len(self)]:
             raise IndexError(f"expected indices in 0 .. {len(self) - 1} of {self.name}: {outside}")
-        records = scanning.read(self.records, self.positions[chosen])
+        records = fitting.read(self.records, self.positions[chosen])
         return [self._example(*pair) for pair in zip(chosen, records, strict=True)]
 
     def all_examples(self) -> Iterator[Example]:
         """Every example in order, of which only a few are in memory at a time."""
-        for chunk in scanning.chunks(np.arange(len(self))):
+        for chunk in fitting.chunks(np.arange(len(self))):
             yield from self.examples(chunk)
 
     def rows(self, indices: Sequence[int] | np.ndarray) -> Rows:
@@ -162,7 +162,8 @@ class Corpus:
       anchors: what the validation direction is measured on; never scored.
       validation: what the validation loss is measured on; disjoint from the anchors.
       test: questions and entries for generation and scoring.
-      left_out: split -> rows that do not fit, and which are in no source.
+      left_out: split -> rows whose responses do not fit, and which are in no source. A response
+        that lost its end would teach a model to stop anywhere, and to leave out its answer.
       cut: split -> rows of which a part of the prompt was cut.
       fingerprint: differs where the records do.
       report: what was counted when the records were prepared; see `prepare_files`.
@@ -173,8 +174,8 @@ class Corpus:
     anchors: Source
     validation: Source
     test: Source
-    left_out: Mapping[str, int]
-    cut: Mapping[str, int]
+    left_out: Mapping[str, Named]
+    cut: Mapping[str, Named]
     fingerprint: str = ""
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -228,10 +229,8 @@ def load(
     data_dir = getattr(builder, "data_dir", None)
     scans_dir = None if data_dir is None else epath.Path(data_dir) / "scans"
     how = (domains, tokenizer, length, template)
-    opened = {
-        split: _open(split, builder.as_data_source(split=split), *how, scans_dir)
-        for split in SPLITS
-    }
+    records = {split: builder.as_data_source(split=split) for split in SPLITS}
+    opened = {split: _open(split, records[split], *how, scans_dir) for split in SPLITS}
     train, validation, test = (opened[split][0] for split in SPLITS)
     # Before any row is left out, so that the others are spoilt as without anchors of one's own.
     spoilt = _spoilt(train, opened["train"][1], seed, spoilt_kind, spoilt_share)
@@ -249,8 +248,10 @@ def load(
         counts = {"training rows": asked_by_anchors}
         anchors = dataclasses.replace(anchors, report={**anchors.report, **counts})
         first = 1 + max(int(scanned.ids.max()) for _, scanned in opened.values())
-        records = _InMemory({**row, "id": first + i} for i, row in enumerate(anchors.records))
-        opened["anchors"] = _open("anchors", records, *how)
+        records["anchors"] = _InMemory(
+            {**row, "id": first + i} for i, row in enumerate(anchors.records)
+        )
+        opened["anchors"] = _open("anchors", records["anchors"], *how)
         held_out = opened["anchors"][0]
         _check_left(anchors, opened["anchors"][1], length)
     scans = {split: scanned for split, (_, scanned) in opened.items()}
@@ -260,8 +261,8 @@ def load(
         anchors=held_out,
         validation=validation,
         test=test,
-        left_out={split: scanned.left_out for split, scanned in scans.items()},
-        cut={split: scanned.cut for split, scanned in scans.items()},
+        left_out={split: named(records[split], found.left_out) for split, found in scans.items()},
+        cut={split: named(records[split], found.cut) for split, found in scans.items()},
         fingerprint=_fingerprint(builder, anchors),
         report={**metadata.get("report", {}), **({"anchors": anchors.report} if anchors else {})},
     )
@@ -277,7 +278,7 @@ def _open(
     directory: epath.Path | None = None,
 ) -> tuple[Source, Scan]:
     """The rows of a split that fit, and what its scan has found."""
-    scanned = scanning.scan(records, tokenizer, length, template, directory, split)
+    scanned = fitting.scan(records, tokenizer, length, template, directory, split)
     _check(scanned, split, domains, length)
     rows = Source(split, records, scanned.positions, scanned.domains, tokenizer, length, template)
     return rows, scanned
@@ -329,8 +330,8 @@ def _check(scanned: Scan, split: str, domains: tuple[str, ...], length: int) -> 
     if empty or not domains:
         raise ValueError(
             f"expected rows of every domain in {split}, got none of {', '.join(empty) or 'any'} "
-            f"({scanned.left_out} rows were left out because they do not fit {length} tokens); "
-            "use longer rows, or leave the domain out"
+            f"({len(scanned.left_out)} rows were left out because they do not fit {length} tokens)"
+            "; use longer rows, or leave the domain out"
         )
 
 
@@ -339,9 +340,9 @@ def _check_left(anchors: OwnAnchors, scanned: Scan, length: int) -> None:
     if not len(scanned.ids):
         raise ValueError(
             f"expected anchors, got none of the {anchors.report['read']} rows of "
-            f"data.anchors_path={anchors.report['file']!r}: {scanned.left_out} do not fit into "
-            f"data.length={length}, {anchors.report['scored elsewhere']} ask what validation or "
-            "test rows ask; use longer rows, or name a file of other anchors"
+            f"data.anchors_path={anchors.report['file']!r}: {len(scanned.left_out)} do not fit "
+            f"into data.length={length}, {anchors.report['scored elsewhere']} ask what validation "
+            "or test rows ask; use longer rows, or name a file of other anchors"
         )
 
 
@@ -373,8 +374,8 @@ def _without(
     else:
         # All rows are read for it, which is done once.
         rows = hashlib.sha256(train.positions.tobytes()).hexdigest()
-        path = scanning.kept_at(directory, "anchors", rows, anchors.fingerprint)
-        kept = scanning.remembered(path, find)["kept"]
+        path = fitting.kept_at(directory, "anchors", rows, anchors.fingerprint)
+        kept = fitting.remembered(path, find)["kept"]
     left = _part(train, train.name, np.array(kept, bool))
     if empty := [name for i, name in enumerate(domains) if not np.any(left.domains == i)]:
         raise ValueError(

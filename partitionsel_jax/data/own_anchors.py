@@ -14,7 +14,7 @@ from typing import Any
 
 from partitionsel_jax.data.sources.duplicates import HeldOut, Prompt, boilerplate, held_out
 from partitionsel_jax.data.sources.files import source_files
-from partitionsel_jax.data.sources.scanning import Tally, check_columns, good_rows
+from partitionsel_jax.data.sources.scanning import Tally, check_columns, good_rows, spelt
 from partitionsel_jax.data.sources.schemas import Columns, schema_of
 
 
@@ -124,6 +124,7 @@ def read_anchors(
     for row in good_rows(files, schema, (), tally):
         foreign += row.domain not in places
         texts = {name: text.encode() for name, text in row.texts.items()}
-        records.append({"domain": places.get(row.domain, 0), **texts})
+        place = spelt(tally.place).encode()
+        records.append({"domain": places.get(row.domain, 0), **texts, "place": place})
     tally.check()
     return OwnAnchors(records, foreign, {"file": os.fspath(path), **tally.report()})

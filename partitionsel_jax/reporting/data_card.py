@@ -215,7 +215,7 @@ def _left_out(card: Card) -> _Table:
         "Left out or cut",
         "",
         ("split", f"left out: over {card.length} tokens", "prompt cut from the left"),
-        [(split, f"{card.left_out[split]:,}", f"{card.cut[split]:,}") for split in card.left_out],
+        [(split, str(card.left_out[split]), str(card.cut[split])) for split in card.left_out],
     )
 
 

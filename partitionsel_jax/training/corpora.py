@@ -9,6 +9,8 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax import data, evaluation
+from partitionsel_jax.data.fitting import Named
+from partitionsel_jax.data.sources.scanning import spelt
 from partitionsel_jax.training import pretrained
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training.data_section import REASONING_GYM, DataSettings
@@ -123,9 +125,10 @@ def _tell(corpus: data.Corpus, length: int) -> None:
             bad,
             duplicates,
         )
-        _tell_bad("rows", report["bad"])
+        _tell_places("bad rows", report["bad"])
+        _tell_places("rows passed over", report["skipped"])
     if "anchors" in report:
-        _tell_bad("anchors", report["anchors"]["bad"])
+        _tell_places("bad anchors", report["anchors"]["bad"])
         _LOG.info(
             "anchors  %d of data.anchors_path; %d left out because validation or test rows ask "
             "them, and %d training rows because these anchors do",
@@ -137,14 +140,14 @@ def _tell(corpus: data.Corpus, length: int) -> None:
         ("left out, since their responses do not fit", corpus.left_out),
         ("with a prompt cut from the left", corpus.cut),
     ):
-        if any(counts.values()):
-            _LOG.warning("rows %s in data.length=%d: %s", what, length, dict(counts))
+        if found := [f"{split} {rows}" for split, rows in counts.items() if rows.rows]:
+            _LOG.warning("rows %s in data.length=%d: %s", what, length, "; ".join(found))
 
 
-def _tell_bad(what: str, bad: Mapping[str, Any]) -> None:
-    for reason, rows in bad.items():
-        places = ", ".join(f"{file} row {number}" for file, number in rows["first"])
-        _LOG.warning("bad %s: %s (%d, first %s)", what, reason, rows["rows"], places)
+def _tell_places(what: str, places: Mapping[str, Any]) -> None:
+    for reason, rows in places.items():
+        named = Named(rows["rows"], tuple(map(spelt, rows["first"])))
+        _LOG.warning("%s: %s: %s", what, reason, named)
 
 
 def _check_anchors(settings: Settings, corpus: data.Corpus) -> None:
@@ -166,9 +169,9 @@ def _check_anchors(settings: Settings, corpus: data.Corpus) -> None:
         f"expected selection.anchors={chosen.anchors} rows"
         f"{', as many of each domain,' if chosen.anchor_balance else ''} in "
         f"data.anchors_path={settings.data.anchors_path!r}, got {have}, of {found['read']} rows "
-        f"read: {corpus.left_out['anchors']} do not fit into data.length={settings.data.length}, "
-        f"{found['scored elsewhere']} ask what validation or test rows ask; {remedy}, or name a "
-        "file that holds more"
+        f"read: {corpus.left_out['anchors'].rows} do not fit into "
+        f"data.length={settings.data.length}, {found['scored elsewhere']} ask what "
+        f"validation or test rows ask; {remedy}, or name a file that holds more"
     )
 
 

@@ -37,7 +37,7 @@ def test_numbers_are_those_of_a_loop_over_every_row(corpus):
     assert (found.length, found.template, found.domains) == (25, "plain", ("one", "two", "three"))
     assert found.spoilt == sum(corpus.train[i].spoilt for i in range(len(corpus.train))) > 0
     assert (found.left_out, found.cut) == (corpus.left_out, corpus.cut)
-    assert found.cut["train"] > 0
+    assert found.cut["train"].rows > 0
 
     sizes = collections.defaultdict(list)
     for index in range(len(corpus.train)):

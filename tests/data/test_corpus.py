@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import data
-from partitionsel_jax.data import scanning
+from partitionsel_jax.data import fitting
+from partitionsel_jax.data.fitting import Named
 from tests.data import checkpoints
 
 TOKENIZER = data.ByteTokenizer()
@@ -127,8 +128,9 @@ def test_long_responses_are_left_out_and_cut_prompts_counted(synthetic):
     ids = set(all_ids(corpus.train))
     assert {900, 902, 903, 904, 905} < ids
     assert 901 not in ids
-    assert corpus.left_out == {"train": 1, "validation": 0, "test": 0}
-    assert corpus.cut == {"train": 3, "validation": 0, "test": 0}
+    none = {"validation": Named(0), "test": Named(0)}
+    assert corpus.left_out == {"train": Named(1, ("id 901",)), **none}
+    assert corpus.cut == {"train": Named(3, ("id 900", "id 902", "id 905")), **none}
 
 
 @pytest.mark.parametrize("template", ["alpaca", "chat"])
@@ -151,8 +153,10 @@ def test_prompts_are_cut_inside_their_frame_and_rows_without_room_left_out(
     corpus = data.load(builder, tokenizer, frame + x + 2, seed=0, template=template)
     assert corpus.train.template == corpus.test.template == template
     assert {900, 901, 902, 903} == {i for i in all_ids(corpus.train) if i >= 900}
-    assert corpus.left_out == {"train": 1, "validation": 0, "test": 0}
-    assert corpus.cut == {"train": 2, "validation": 0, "test": 0}
+    assert {split: rows.rows for split, rows in corpus.left_out.items()} == {
+        **{"train": 1, "validation": 0, "test": 0}
+    }
+    assert corpus.cut["train"] == Named(2, ("id 901", "id 902"))
     rows, examples = corpus.train.rows(range(42)), corpus.train.examples(range(42))
     for tokens, is_response, example in zip(rows.tokens, rows.response, examples, strict=True):
         room = len(tokens) - is_response.sum()
@@ -173,7 +177,7 @@ def test_spoilt_responses_fit_beside_prompts_that_are_never_cut(synthetic, kind)
     corpus = data.load(
         builder, tokenizer, length, 0, template="chat", spoilt_kind=kind, spoilt_share=0.9
     )
-    assert not any(corpus.left_out.values())
+    assert not any(rows.rows for rows in corpus.left_out.values())
     rows = corpus.train.rows(range(len(corpus.train)))
     assert rows.spoilt.sum() == round(0.9 * 35) * 2
     assert (rows.tokens[rows.response] == tokenizer.turn_end_id).sum() == len(rows.tokens)
@@ -264,7 +268,7 @@ def test_what_is_remembered_in_a_damaged_file_is_found_again(tmp_path, damage):
         return {"rows": np.arange(100), "cut": 3}
 
     def remembered():
-        found = scanning.remembered(path, find)
+        found = fitting.remembered(path, find)
         assert np.array_equal(found["rows"], np.arange(100)) and found["cut"] == 3
 
     remembered()

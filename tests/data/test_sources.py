@@ -255,6 +255,7 @@ def test_instructions_are_the_same_in_every_format(prepare, name):
         "answer": "3",
         "messages": "",
         "entry": "{}",
+        "place": f"{name}{':below/rows.json' * name.endswith('.zip')} row {number + 1}",
     }
 
 

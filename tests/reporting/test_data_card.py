@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from partitionsel_jax.data import card
+from partitionsel_jax.data.fitting import Named
 from partitionsel_jax.reporting import data_card
 
 PIECES = (
@@ -26,8 +27,12 @@ CARD = card.Card(
     domains=("sums", "<b>logic</b>\x1b[2J"),
     rows={"train": (1200, 34), "anchors": (3, 1), "validation": (4, 2), "test": (5, 0)},
     spoilt=12,
-    left_out={"train": 7, "validation": 0, "test": 1},
-    cut={"train": 0, "validation": 9, "test": 0},
+    left_out={
+        "train": Named(7, ("a.json row 2",)),
+        "validation": Named(0),
+        "test": Named(1, ("id 5",)),
+    },
+    cut={"train": Named(0), "validation": Named(9, ("id 4",)), "test": Named(0)},
     read={"train": 50, "anchors": 4, "validation": 6, "test": 5},
     histogram=(card.Bin(1, 16, 40), card.Bin(17, 32, 10)),
     lengths=(card.Lengths(50, 600, 150, 31), card.Lengths(0, 0, 0, 0)),
@@ -45,8 +50,8 @@ CELLS = [
     ["all", "50", "12.0", "31", "3.0", "25.0 %"],
     ["within train", "50", "11", "22", "10"],
     ["test, also in train", "5", "1", "2", "0"],
-    ["train", "7", "0"],
-    ["validation", "0", "9"],
+    ["train", "7 (a.json row 2, ...)", "0"],
+    ["validation", "0", "9 (id 4, ...)"],
     ["read", "1,500"],
     ["bad · no text · rows", "2"],
     ["bad · no text · first", "a.json 3, a.json 9"],

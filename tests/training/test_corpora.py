@@ -283,7 +283,30 @@ def test_bad_anchors_are_told_by_their_rows(own, tmp_path, project_log):
     own.data.anchors_path = str(path)
     corpora.load(settings_of(own))
     told = [one.getMessage() for one in project_log.records if one.levelname == "WARNING"]
-    assert told == ["bad anchors: empty 'a' (1, first dev.jsonl row 201)"]
+    assert told == ["bad anchors: empty 'a': 1 (dev.jsonl row 201)"]
+
+
+def test_rows_that_are_cut_left_out_or_passed_over_are_told_by_their_numbers(
+    own, tmp_path, project_log
+):
+    path = tmp_path / "rows.jsonl"
+    long = [("x" * own.data.length, "1"), ("short", "y" * own.data.length)]
+    added = [{"q": q, "kind": "sums", "a": a} for q, a in long] + [
+        {"q": "elsewhere", "kind": "other", "a": "1"}
+    ]
+    path.write_text(path.read_text() + "".join(f"{json.dumps(row)}\n" for row in added))
+    own.data.domains = ("sums", "words")
+    corpus = corpora.load(settings_of(own))
+    told = {one.getMessage() for one in project_log.records if one.levelname == "WARNING"}
+    length = own.data.length
+    assert told == {
+        "rows passed over: other domains: 1 (rows.jsonl row 83)",
+        f"rows with a prompt cut from the left in data.length={length}: "
+        "train 1 (rows.jsonl row 81)",
+        f"rows left out, since their responses do not fit in data.length={length}: "
+        "train 1 (rows.jsonl row 82)",
+    }
+    assert corpus.left_out["train"].rows == corpus.cut["train"].rows == 1
 
 
 def test_too_few_anchors_are_refused_by_their_numbers(own, tmp_path):
@@ -343,7 +366,7 @@ def test_rows_that_anchors_ask_are_looked_for_once(own, tmp_path, monkeypatch):
 def test_a_corpus_is_scanned_once(own, tmp_path, monkeypatch):
     own.data.directory = str(tmp_path / "prepared")
     before = corpora.load(settings_of(own))
-    monkeypatch.setattr("partitionsel_jax.data.scanning._scan", pytest.fail)
+    monkeypatch.setattr("partitionsel_jax.data.fitting._scan", pytest.fail)
     after = corpora.load(settings_of(own))
     assert [len(part) for part in (after.train, after.anchors)] == [56, 8]
     for part in ("train", "anchors", "validation", "test"):

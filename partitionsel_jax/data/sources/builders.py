@@ -16,7 +16,7 @@ from partitionsel_jax.data.sources.downloading import locate
 from partitionsel_jax.data.sources.files import check_unchanged, content_digest, source_files
 from partitionsel_jax.data.sources.planning import Plan, make_plan, planned_rows, report
 from partitionsel_jax.data.sources.preparing import is_there, opened, prepared
-from partitionsel_jax.data.sources.scanning import Places
+from partitionsel_jax.data.sources.scanning import Places, spelt
 from partitionsel_jax.data.sources.schemas import (
     DOMAINS,
     Columns,
@@ -27,7 +27,7 @@ from partitionsel_jax.data.sources.schemas import (
 from partitionsel_jax.data.sources.splitting import SPLITS, Sizes
 from partitionsel_jax.data.sources.writing import serialise, shard_writers
 
-_TEXTS = ("question", "response", "answer", "messages", "entry")
+_TEXTS = ("question", "response", "answer", "messages", "entry", "place")
 
 
 @dataclasses.dataclass(eq=False)
@@ -48,11 +48,12 @@ class FilesBuilder(  # type: ignore[call-arg]
 
     Features: id (unique over all splits: the place among the source's good rows), domain, question,
     response, answer, messages (JSON of the conversation up to the response, where it is more than
-    the question), entry (JSON of what else was published with the row). `builder.info.metadata` has
-    the names of the "domains" and a "report" of what happened to every row.
+    the question), entry (JSON of what else was published with the row), place (where it was read,
+    such as "train.json row 17"). `builder.info.metadata` has the names of
+    the "domains" and a "report" of what happened to every row.
     """
 
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.2.0")
     # Nothing is downloaded. Looking for checksums, TFDS would import a package it does not require.
     url_infos = None
 
@@ -72,10 +73,10 @@ class FilesBuilder(  # type: ignore[call-arg]
         counts = np.zeros((len(SPLITS), len(plan.scan.domains)), np.int64)
         left_out = Places()
         with shard_writers(self.data_path, SPLITS) as writers:
-            for split, number, domain, row in planned_rows(plan, left_out):
-                numbers = {"id": number, "domain": domain}
-                writers[split].write(serialise(numbers, row.texts))
-                counts[split, domain] += 1
+            for split, place, numbers, row in planned_rows(plan, left_out):
+                texts = {**row.texts, "place": spelt(place)}
+                writers[split].write(serialise(numbers, texts))
+                counts[split, numbers["domain"]] += 1
             infos = [
                 writer.finish(self._get_filename_template(split_name=split))
                 for split, writer in zip(SPLITS, writers, strict=True)

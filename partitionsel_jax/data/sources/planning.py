@@ -11,6 +11,7 @@ from partitionsel_jax.data.sources import duplicates, splitting
 from partitionsel_jax.data.sources.files import SourceFile, changed
 from partitionsel_jax.data.sources.scanning import (
     FirstPrompts,
+    Place,
     Places,
     Scan,
     Tally,
@@ -126,8 +127,8 @@ def _look_again(
     return near, first.prompts()
 
 
-def planned_rows(plan: Plan, left_out: Places) -> Iterator[tuple[int, int, int, Row]]:
-    """The rows of a plan as (split, id, domain, row), in order of reading.
+def planned_rows(plan: Plan, left_out: Places) -> Iterator[tuple[int, Place, dict[str, int], Row]]:
+    """The rows of a plan as (split, place, id and domain, row), in order of reading.
 
     Args:
       plan: the plan.
@@ -146,7 +147,7 @@ def planned_rows(plan: Plan, left_out: Places) -> Iterator[tuple[int, int, int, 
         if part == TRAIN and (kind := plan.held_out.match(row.question, row.compared)):
             left_out.add(kind, tally.place)
             continue
-        yield part, row_number, int(domains[row_number]), row
+        yield part, tally.place, {"id": row_number, "domain": int(domains[row_number])}, row
     _check_ended(rows, row_number + 1 == len(domains))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from partitionsel_jax.data.sources.scanning import Scan
+from partitionsel_jax.data.sources.scanning import Scan, spelt
 from partitionsel_jax.data.sources.schemas import DOMAINS, listed
 from partitionsel_jax.data.streams import generator
 
@@ -123,7 +123,7 @@ def _check(scan: Scan, sizes: Sizes, rows: list[np.ndarray], split: np.ndarray) 
             near = int(np.sum(split[of_domain] == NEAR_TEST))
             shares += f"; {near} near-duplicates of test rows" if near else ""
             first = scan.places.first.get(name, ())
-            where = ", ".join(f"{file} row {number}" for file, number in first)
+            where = ", ".join(map(spelt, first))
             where = f", first {where}" if where else ""
             short.append(
                 f"{name} ({len(of_domain)} rows of {questions} questions: {shares}{where})"

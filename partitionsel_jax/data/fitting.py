@@ -22,8 +22,9 @@ from partitionsel_jax.data.templates import Prompt
 from partitionsel_jax.data.tokenizers import Tokenizer
 
 # Raised whenever other rows, or other near-duplicates, could come of the same records.
-_VERSION = 2
+_VERSION = 3
 _CHUNK = 1024
+_NAMED = 10
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,16 +36,45 @@ class Scan:
       positions: i64[n], of their records.
       domains: i32[n].
       prompts: i32[n], tokens of each prompt in its row.
-      cut: rows of which a part of the prompt was cut.
-      left_out: rows that do not fit.
+      cut: i64[c], positions of the rows of which a part of the prompt was cut.
+      left_out: i64[l], positions of the rows that do not fit.
     """
 
     ids: np.ndarray
     positions: np.ndarray
     domains: np.ndarray
     prompts: np.ndarray
-    cut: int
-    left_out: int
+    cut: np.ndarray
+    left_out: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """Rows that something is to be said of.
+
+    Attributes:
+      rows: how many.
+      first: where the first ten of them were read, such as "train.json row 17", or their ids where
+        they come of no file.
+    """
+
+    rows: int
+    first: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        more = ", ..." if self.rows > len(self.first) else ""
+        return f"{self.rows} ({', '.join(self.first)}{more})" if self.rows else "0"
+
+
+def named(records: Any, positions: np.ndarray) -> Named:
+    """The rows at `positions` of a split's data source, counted and named."""
+    first = read(records, positions[:_NAMED]) if len(positions) else ()
+    return Named(len(positions), tuple(map(_place, first)))
+
+
+def _place(record: Mapping[str, Any]) -> str:
+    place = record.get("place", b"").decode()
+    return place or f"id {int(record['id'])}"
 
 
 def scan(
@@ -66,12 +96,12 @@ def scan(
     if directory is None:
         return _scan(records, tokenizer, length, template)
     content = name, len(records), tokenizer.fingerprint, length, template
-    found: dict[str, Any] = remembered(
-        kept_at(directory, name, *content),
-        lambda: dataclasses.asdict(_scan(records, tokenizer, length, template)),
+    return Scan(
+        **remembered(
+            kept_at(directory, name, *content),
+            lambda: dataclasses.asdict(_scan(records, tokenizer, length, template)),
+        )
     )
-    cut, left_out = int(found.pop("cut")), int(found.pop("left_out"))
-    return Scan(**found, cut=cut, left_out=left_out)
 
 
 def kept_at(directory: str | os.PathLike[str], name: str, *content: Any) -> epath.Path:
@@ -105,7 +135,8 @@ def remembered(path: epath.Path, find: Callable[[], dict[str, Any]]) -> dict[str
 
 def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> Scan:
     rows: list[tuple[int, int, int, int]] = []
-    cut = 0
+    cut: list[int] = []
+    left_out: list[int] = []
     for positions in chunks(np.arange(len(records))):
         chunk = read(records, positions)
         encoded = encode_batch(
@@ -120,14 +151,16 @@ def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> Sca
         )
         for position, record, example in zip(positions, chunk, encoded, strict=True):
             if example is None:
+                left_out.append(int(position))
                 continue
-            cut += example.cut > 0
+            if example.cut:
+                cut.append(int(position))
             numbers = int(record["id"]), int(position), int(record["domain"])
             rows.append((*numbers, len(example.prompt)))
     columns = np.array(rows, np.int64).reshape(len(rows), 4)
     ids, places, domains, prompts = columns[np.argsort(columns[:, 0])].T
     narrow = domains.astype(np.int32), prompts.astype(np.int32)
-    return Scan(ids, places, *narrow, cut=cut, left_out=len(records) - len(rows))
+    return Scan(ids, places, *narrow, np.array(cut, np.int64), np.array(left_out, np.int64))
 
 
 def read(records: Any, positions: Sequence[int] | np.ndarray) -> Sequence[Mapping[str, Any]]:
