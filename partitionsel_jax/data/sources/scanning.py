@@ -38,7 +38,7 @@ _OTHER_DOMAINS = "other domains"
 Place = tuple[str, int]
 
 
-def spelt(place: Sequence[str | int]) -> str:
+def spelt(place: Place) -> str:
     """How a place is told to people."""
     file, number = place
     return f"{file} row {number}"
@@ -133,7 +133,9 @@ class Tally:
             raise ValueError("expected rows, got files without any; name files that have some")
         bad = sum(self.bad.counts.values())
         if bad > BAD_SHARE * self.read:
-            listed = "; ".join(f"{spelt(place)}: {why}" for *place, why in self.named)
+            listed = "; ".join(
+                f"{spelt((file, number))}: {why}" for file, number, why in self.named
+            )
             raise ValueError(
                 f"expected at most {BAD_SHARE:.0%} bad rows, got {bad} of {self.read} ({listed}); "
                 "mend them, or name the columns that the files have"
