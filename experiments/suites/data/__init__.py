@@ -14,7 +14,7 @@ def run(*, sizes: Sequence[str] | None, repeats: int, large: bool) -> Results:
     Args:
       sizes: must be None; the files are the same always.
       repeats: runs of what is timed, at most 3 of which are made.
-      large: a file of 2 GB, too.
+      large: a file of 5 GB, too.
 
     Raises:
       ValueError: sizes are given.

@@ -18,7 +18,7 @@ _log = logging.getLogger("partitionsel_jax.benchmark")
 
 SPEED_ROWS = 200_000
 MEMORY_ROWS = (50_000, 400_000)
-LARGE_ROWS = 1_600_000
+LARGE_ROWS = 3_600_000
 LEAST_SPEED = 20_000
 
 NOTES = """\
