@@ -17,8 +17,9 @@ from experiments.suites.passes import StepShape
 from partitionsel_jax import models
 from partitionsel_jax.data import Rows
 from partitionsel_jax.gradients import Features, Scope, unit
+from partitionsel_jax.training import anchors as held_out
 from partitionsel_jax.training import spmd
-from partitionsel_jax.training.candidates import compare
+from partitionsel_jax.training.candidates import Labels, compare
 from partitionsel_jax.training.sections import FeatureSettings, OptimizerSettings, SelectionSettings
 from partitionsel_jax.training.state import TrainState
 from partitionsel_jax.training.step import Step
@@ -207,13 +208,13 @@ def _selection(shape: StepShape, step: Step, kind: str) -> passes.Pass:
     rows = passes.random_rows(shape.pool, 2, shape.decoder.vocab_size, domains=shape.domains)
     domains_A = jnp.arange(shape.anchors, dtype=jnp.int32) % shape.domains
 
-    def choose(rows: Any, pool: Features, anchors: Features, key: jax.Array) -> Any:
-        chosen = step.selection
-        candidates = compare(rows, domains_A, pool, anchors, settings=chosen, domains=step.domains)
-        return step.choose(candidates, key)
+    def choose(labels: Labels, pool: Features, anchors: Features, key: jax.Array) -> Any:
+        mean = step.selection.anchor_mean
+        found = held_out.from_features(anchors, domains_A, mean=mean, domains=step.domains)
+        return step.choose(compare(labels, pool, found, step.selection), key)
 
-    rows = jax.tree.map(jnp.asarray, rows)
-    inputs = (rows, features(shape.pool), features(shape.anchors), jax.random.key(0))
+    labels = jax.tree.map(jnp.asarray, Labels.of(rows))
+    inputs = (labels, features(shape.pool), features(shape.anchors), jax.random.key(0))
     return passes.compile_pass(choose, *inputs)
 
 

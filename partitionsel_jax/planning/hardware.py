@@ -1,4 +1,9 @@
-"""What accelerators can do, as their makers publish it."""
+"""What accelerators can do, as their makers publish it.
+
+The figures were entered by hand from the makers' pages that are named with them. Conventions: peaks
+are of dense products; GB are 1e9 bytes; a network's figure is what comes in, one way, to a device
+from all others together, while makers mostly publish the sum of both ways or of all links.
+"""
 
 import dataclasses
 import re
@@ -12,14 +17,15 @@ class Chip:
 
     Attributes:
       kind: what a published table calls it.
-      peak: bfloat16 operations a second, without sparsity.
+      peak: bfloat16 operations a second, of dense products; a multiplication and an addition are
+        two.
       exact: how many times as long a float32 product of full precision takes.
       memory: bytes.
       bandwidth: bytes a second from its own memory.
-      network: bytes a second that it receives from the other devices of one slice or host.
+      network: bytes a second, one way, that it receives from the others of one slice or host.
       farther: the same between hosts, where that is another network; None for no such limit.
       together: devices that `network` connects.
-      source: where these numbers are published.
+      source: where these numbers are published, and how `network` follows from them.
     """
 
     kind: str
@@ -40,9 +46,10 @@ CHIPS = {
         exact=6,  # of six bfloat16 products
         memory=16 * GIGA,
         bandwidth=819 * GIGA,
-        network=100 * GIGA,
+        network=1600 / 8 / 2 * GIGA,
         source="cloud.google.com/tpu/docs/v5e: 197 TFLOP/s bfloat16, 16 GB at 819 GB/s, "
-        "interconnect 1,600 Gbit/s a chip, half of it inwards",
+        "interconnect 1,600 Gbit/s (200 GB/s) a chip over all four links, of which the corner of a "
+        "slice without wrap-around has half: 100 GB/s taken",
     ),
     "v5p": Chip(
         kind="TPU v5p",
@@ -50,9 +57,10 @@ CHIPS = {
         exact=6,
         memory=95 * GIGA,
         bandwidth=2765 * GIGA,
-        network=300 * GIGA,
+        network=4800 / 8 / 2 * GIGA,
         source="cloud.google.com/tpu/docs/v5p: 459 TFLOP/s bfloat16, 95 GB at 2,765 GB/s, "
-        "interconnect 4,800 Gbit/s a chip, half of it inwards",
+        "interconnect 4,800 Gbit/s (600 GB/s) a chip over all six links, of which the corner of a "
+        "slice without wrap-around has half: 300 GB/s taken",
     ),
     "h100": Chip(
         kind="H100 SXM",
@@ -60,11 +68,12 @@ CHIPS = {
         exact=989 / 67,  # outside the tensor cores
         memory=80 * GIGA,
         bandwidth=3350 * GIGA,
-        network=450 * GIGA,
-        farther=50 * GIGA,
+        network=900 / 2 * GIGA,
+        farther=400 / 8 * GIGA,
         together=8,
-        source="nvidia.com/en-us/data-center/h100: 989 TFLOP/s bfloat16 and 67 float32, 80 GB at "
-        "3.35 TB/s, NVLink 900 GB/s, half of it inwards; between hosts 400 Gbit/s a GPU",
+        source="nvidia.com/en-us/data-center/h100: 989 TFLOP/s bfloat16 without sparsity and 67 "
+        "float32, 80 GB at 3.35 TB/s, NVLink 900 GB/s both ways together, hence 450 inwards; "
+        "between hosts one 400 Gbit/s adapter a GPU, 50 GB/s each way",
     ),
 }
 # What a slice's name counts for each of its devices: v5p-64 has 64 cores on 32 chips.

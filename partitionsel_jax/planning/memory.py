@@ -26,9 +26,10 @@ class Memory:
       base: frozen weights, of which a device may have its part only.
       trained: adapters, or all weights, and their gradient.
       optimizer: its state.
-      features: of candidates and anchors, [N + A, M].
+      features: of this device's candidates and anchors, and of all candidates twice, [N, M]: as
+        they come, and as they are compared.
       selection: the Gram matrix [N, N] and the picks' rows of it [K, N].
-      rows: tokens and masks of the pool.
+      rows: tokens and masks of this device's part of the pool, and the picks on their way.
       activations: of a microbatch, at the worst moment of the update or of the features.
       gathered: weights put together for the time of their use: embedding, head and two layers.
     """
@@ -61,9 +62,9 @@ def memory_of(settings: Settings) -> Memory:
         base=_bytes(base),
         trained=2 * _bytes(mine.parameters),
         optimizer=_bytes(mine.optimizer),
-        features=featured * _FLOAT * dim * (count + count / devices),
+        features=featured * _FLOAT * dim * (2 * pool + count / devices),
         selection=featured * _FLOAT * pool * (pool + chosen.size),
-        rows=pool * settings.data.length * 5 * (1 + 1 / devices),
+        rows=settings.data.length * (5 * pool / devices + 4 * chosen.size),
         activations=_activations(settings),
         gathered=_gathered(step, settings) if split and devices > 1 else 0.0,
     )

@@ -14,6 +14,7 @@ from partitionsel_jax import selection
 from partitionsel_jax.planning.counting import Counts, trace
 from partitionsel_jax.planning.runs import local, rows
 from partitionsel_jax.training import spmd
+from partitionsel_jax.training.candidates import Labels
 from partitionsel_jax.training.settings import Settings
 from partitionsel_jax.training.step import Step
 
@@ -79,10 +80,10 @@ def stages_of(settings: Settings, response: float) -> Stages:
     shapes = jax.eval_shape(lambda: _picks(chosen.size))
     picked = chosen.size // devices
 
-    def updated(state: Any, frozen: Any, rows: Any, picks: Any) -> Any:
-        return step.update(state, frozen, rows, picks, key=jax.random.key(0))
+    def updated(state: Any, frozen: Any, pool: Any, labels: Any, picks: Any) -> Any:
+        return step.update(state, frozen, pool, labels, picks, key=jax.random.key(0))
 
-    inputs = (state, frozen, rows(chosen.pool, length), shapes)
+    inputs = (state, frozen, pool, Labels.of(rows(chosen.pool, length)), shapes)
     update = counted(updated, min(settings.training.microbatch or picked, picked), *inputs)
     return Stages(features, update, read, chosen.size if chosen.needs_features else 0)
 

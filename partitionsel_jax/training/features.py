@@ -16,7 +16,8 @@ from partitionsel_jax.gradients import Features, preconditioning
 from partitionsel_jax.gradients.buckets import Buckets
 from partitionsel_jax.gradients.microbatches import needed
 from partitionsel_jax.models.watch import Watch
-from partitionsel_jax.training.sections import FeatureSettings
+from partitionsel_jax.training.anchors import Anchors
+from partitionsel_jax.training.sections import FeatureSettings, SelectionSettings
 
 
 @jax.tree_util.register_dataclass
@@ -26,13 +27,31 @@ class Kept:
 
     Attributes:
       pool: features of the N rows of the pool, while several updates share it.
-      anchors: features of the A anchors, while several steps share them.
+      anchors: what is known of the anchors, while several steps share them.
       used: bool[N], the rows of the pool that updates before this one have picked.
     """
 
     pool: Features | None
-    anchors: Features | None
+    anchors: Anchors | None
     used: jax.Array | None
+
+    @classmethod
+    def nothing(
+        cls, selection: SelectionSettings, settings: FeatureSettings, dim: int, domains: int
+    ) -> "Kept":
+        """What is kept before the first step, of features of M = `dim` and P = `domains`."""
+        shares_pool, featured = selection.updates_per_pool > 1, selection.needs_features
+        pool = anchors = used = None
+        if shares_pool:
+            used = jnp.zeros(selection.pool, bool)
+        if shares_pool and featured:
+            # A buffer each, since the step takes those of its state.
+            losses, norms = jnp.zeros(selection.pool), jnp.zeros(selection.pool)
+            pool = Features(jnp.zeros((selection.pool, dim)), losses, norms)
+        if settings.anchors_every > 1 and featured:
+            count = selection.anchors if selection.compares_anchors else 0
+            anchors = Anchors.nothing(dim, domains, count)
+        return cls(pool, anchors, used)
 
 
 def crop(rows: Rows, tokens: int) -> Rows:

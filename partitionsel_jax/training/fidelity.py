@@ -11,11 +11,12 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.selection import diagnostics
-from partitionsel_jax.training import spmd
-from partitionsel_jax.training.candidates import Candidates
+from partitionsel_jax.training import picks, spmd
+from partitionsel_jax.training.candidates import Candidates, Labels
 from partitionsel_jax.training.state import TrainState
 from partitionsel_jax.training.step import Step
 
@@ -63,14 +64,14 @@ def compare(
       features as configured pick too, from a pool cut to these rows and a size cut in proportion.
     """
     count = step.features.fidelity_rows
-    # Gathered first, so that the rows compared do not depend on how many devices hold them.
-    rows = spmd.share(jax.tree.map(lambda leaf: leaf[:count], spmd.gather(pool)))
+    # Of all devices, so that the rows compared do not depend on how many hold them.
+    rows = picks.deal(pool, spmd.gather(Labels.of(pool)), jnp.arange(count))
     configured, *_ = step.featurize(state, frozen, pool, anchors)
     configured = _first(configured, count)
     exact_step, fresh = _restricted(step, exact=True), dataclasses.replace(state, kept=None)
     exact, *_ = exact_step.featurize(fresh, frozen, rows, anchors)
     key = jax.random.fold_in(step.key(seed, "selection"), state.step)
-    picks, exact_picks = (
+    picked, exact_picks = (
         _restricted(step).choose(candidates, key, state.curriculum)[0].indices
         for candidates in (configured, exact)
     )
@@ -79,7 +80,7 @@ def compare(
         "fidelity_alignment_error": diagnostics.relative_error(
             configured.alignment, exact.alignment
         ),
-        "fidelity_pick_overlap": diagnostics.pick_overlap(picks, exact_picks),
+        "fidelity_pick_overlap": diagnostics.pick_overlap(picked, exact_picks),
     }
 
 
@@ -114,7 +115,7 @@ def _first(candidates: Candidates, count: int) -> Candidates:
 
     return dataclasses.replace(
         candidates,
-        rows=cut(candidates.rows),
+        labels=cut(candidates.labels),
         losses=cut(candidates.losses),
         gram=candidates.gram[:count, :count],
         alignment=cut(candidates.alignment),

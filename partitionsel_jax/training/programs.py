@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax import models, selection
-from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.gradients.features import Features, unit
 from partitionsel_jax.models import parameters as trees
+from partitionsel_jax.training import anchors as held_out
 from partitionsel_jax.training import fidelity, spmd
-from partitionsel_jax.training.candidates import Candidates, compare
+from partitionsel_jax.training.candidates import Candidates, Labels, compare
 from partitionsel_jax.training.halting import halting
 from partitionsel_jax.training.state import TrainState
 from partitionsel_jax.training.step import Step
@@ -84,8 +84,8 @@ def _stages(step: Step, layout: spmd.Layout) -> tuple[spmd.Program, spmd.Program
         return step.choose(candidates, jax.random.key(seed), curriculum)[0]
 
     def update(state, frozen, result, pool):
-        rows, key = spmd.gather(pool), jax.random.key(0)
-        return step.update(state, frozen, rows, result, state.curriculum, state.kept, key)
+        labels, key = spmd.gather(Labels.of(pool)), jax.random.key(0)
+        return step.update(state, frozen, pool, labels, result, state.curriculum, state.kept, key)
 
     return (
         layout.map(choose, ("replicated", "replicated", "replicated", "rows")),
@@ -147,7 +147,7 @@ def stage_shares(
 
 
 def _random_candidates(step: Step) -> Candidates:
-    """Candidates that selection takes as long for as for real ones; it reads no tokens."""
+    """Candidates that selection takes as long for as for real ones."""
     random = np.random.default_rng(0)
 
     def features(count: int) -> Features:
@@ -157,11 +157,14 @@ def _random_candidates(step: Step) -> Candidates:
 
     chosen = step.selection
     numbers_N = jnp.arange(chosen.pool, dtype=jnp.int32)
-    nothing = jnp.zeros((chosen.pool, 1))
-    rows = Rows(nothing, nothing > 0, numbers_N % step.domains, numbers_N, numbers_N < 0)
-    domains_A = jnp.arange(chosen.anchors, dtype=jnp.int32) % step.domains
-    pool, anchors = features(chosen.pool), features(chosen.anchors)
-    made = compare(rows, domains_A, pool, anchors, settings=chosen, domains=step.domains)
+    labels = Labels(numbers_N % step.domains, numbers_N, numbers_N < 0)
+    anchors = held_out.from_features(
+        features(chosen.anchors),
+        jnp.arange(chosen.anchors, dtype=jnp.int32) % step.domains,
+        mean=chosen.anchor_mean,
+        domains=step.domains,
+    )
+    made = compare(labels, features(chosen.pool), anchors, chosen)
     if "reference_losses" in chosen.reads:
         made = dataclasses.replace(made, reference_losses=jnp.zeros(chosen.pool))
     return made

@@ -215,6 +215,11 @@ class SelectionSettings:
         return not self.needs_features and "losses" in self.reads
 
     @property
+    def compares_anchors(self) -> bool:
+        """Whether the utility reads every anchor's feature, and not their mean alone."""
+        return "anchor_similarity" in self.reads
+
+    @property
     def reads(self) -> frozenset[str]:
         """The fields of `selection.Problem` that may be None and that the utility reads."""
         utility = selection.UTILITIES[self.utility]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -250,8 +251,58 @@ def shard(rows: Any, devices: int) -> Any:
 
 
 def gather(tree: Any) -> Any:
-    """[B, ...] of this device -> [devices * B, ...], in device order; inside a mapped function."""
-    return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, AXIS, tiled=True), tree)
+    """[B, ...] of this device -> [devices * B, ...], in device order; inside a mapped function.
+
+    One collective for the whole tree: its latency is paid once, and no two devices can meet the
+    collectives of two leaves in different orders, in which each would wait for the other.
+
+    Raises:
+      ValueError: several leaves, and one of them neither of 32 bits nor bool.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    if len(leaves) == 1:
+        return jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, AXIS, tiled=True), tree)
+    packed = jnp.concatenate([_words(leaf).reshape(-1) for leaf in leaves])
+    gathered = jax.lax.all_gather(packed, AXIS)
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1].tolist()
+    found = []
+    for words, leaf in zip(jnp.split(gathered, ends, axis=1), leaves, strict=True):
+        words = words.reshape(-1, *leaf.shape[1:])
+        is_bool = leaf.dtype == jnp.bool_
+        found.append(words > 0 if is_bool else jax.lax.bitcast_convert_type(words, leaf.dtype))
+    return jax.tree.unflatten(structure, found)
+
+
+def _words(leaf: jax.Array) -> jax.Array:
+    if leaf.dtype == jnp.bool_:
+        return leaf.astype(jnp.int32)
+    if leaf.dtype.itemsize != 4:
+        raise ValueError(
+            f"expected leaves of 32 bits or bool to gather together, got {leaf.dtype}; convert it "
+            "first, or gather it alone"
+        )
+    return jax.lax.bitcast_convert_type(leaf, jnp.int32)
+
+
+def deal(rows: jax.Array, places_K: jax.Array) -> jax.Array:
+    """This device's contiguous part of some of all devices' rows: no other row moves.
+
+    The same as `share(gather(rows)[places_K])`.
+
+    Args:
+      rows: i32[B, ...] of this device; integers, of which sums with zeros are exact.
+      places_K: i32[K], places in what `gather` would return, equal on every device.
+
+    Raises:
+      ValueError: the devices do not divide K.
+    """
+    _part_of(len(places_K))
+    count = rows.shape[0]
+    here_K = places_K - jax.lax.axis_index(AXIS) * count
+    mine_K = (here_K >= 0) & (here_K < count)
+    found = rows[jnp.clip(here_K, 0, count - 1)]
+    found = jnp.where(mine_K.reshape(-1, *[1] * (rows.ndim - 1)), found, 0)
+    return jax.lax.psum_scatter(found, AXIS, scatter_dimension=0, tiled=True)
 
 
 def share(tree: Any) -> Any:
@@ -260,15 +311,19 @@ def share(tree: Any) -> Any:
     Raises:
       ValueError: the devices do not divide the rows.
     """
-    devices = jax.lax.axis_size(AXIS)
     index = jax.lax.axis_index(AXIS)
 
     def part(leaf):
-        size, rest = divmod(leaf.shape[0], devices)
-        if rest:
-            raise ValueError(
-                f"{leaf.shape[0]} rows cannot be shared by {devices} devices: use a multiple"
-            )
+        size = _part_of(leaf.shape[0])
         return jax.lax.dynamic_slice_in_dim(leaf, index * size, size)
 
     return jax.tree.map(part, tree)
+
+
+def _part_of(rows: int) -> int:
+    size, rest = divmod(rows, jax.lax.axis_size(AXIS))
+    if rest:
+        raise ValueError(
+            f"{rows} rows cannot be shared by {jax.lax.axis_size(AXIS)} devices: use a multiple"
+        )
+    return size

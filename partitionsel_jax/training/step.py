@@ -14,7 +14,6 @@ import optax
 
 from partitionsel_jax import gradients, models
 from partitionsel_jax.data.rows import Rows
-from partitionsel_jax.gradients import Features
 from partitionsel_jax.gradients.buckets import Buckets
 from partitionsel_jax.gradients.microbatches import map_microbatches
 from partitionsel_jax.models import parameters as trees
@@ -27,11 +26,12 @@ from partitionsel_jax.selection import (
 )
 from partitionsel_jax.selection.budgets import CurriculumState
 from partitionsel_jax.selection.problem import make_pool
+from partitionsel_jax.training import anchors as held_out
 from partitionsel_jax.training import features as row_features
 from partitionsel_jax.training import optimizer as optimizers
-from partitionsel_jax.training import spmd
+from partitionsel_jax.training import picks, spmd
 from partitionsel_jax.training.accumulation import accumulated
-from partitionsel_jax.training.candidates import Candidates, compare, mean_losses
+from partitionsel_jax.training.candidates import Candidates, Labels, compare
 from partitionsel_jax.training.features import Kept, Work
 from partitionsel_jax.training.schemes import domain_budgets, matroid, update_weights
 from partitionsel_jax.training.sections import FeatureSettings, OptimizerSettings, SelectionSettings
@@ -157,23 +157,20 @@ class Step:
         """New adapters alone: what else `init` draws is never computed."""
         return trees.split(self.model.init(key), models.is_adapter)[0]
 
+    @property
+    def _shares(self) -> bool:
+        """Whether steps share pools or anchors."""
+        chosen = self.selection
+        return chosen.updates_per_pool > 1 or (
+            chosen.needs_features and self.features.anchors_every > 1
+        )
+
     def _nothing_kept(self) -> Kept | None:
         """What steps share, before the first of them."""
-        chosen, featured = self.selection, self.selection.needs_features
-        shares_pool = chosen.updates_per_pool > 1
-        shares_anchors = featured and self.features.anchors_every > 1
-        if not (shares_pool or shares_anchors):
+        if not self._shares:
             return None
         dim = self.features.dim or self.coordinates
-
-        def empty(count: int) -> Features:
-            return Features(jnp.zeros((count, dim)), jnp.zeros(count), jnp.zeros(count))
-
-        return Kept(
-            pool=empty(chosen.pool) if shares_pool and featured else None,
-            anchors=empty(chosen.anchors) if shares_anchors else None,
-            used=jnp.zeros(chosen.pool, bool) if shares_pool else None,
-        )
+        return Kept.nothing(self.selection, self.features, dim, self.domains)
 
     def losses(
         self, parameters: Any, rows: Rows, watch: models.Watch = models.UNWATCHED
@@ -223,19 +220,33 @@ class Step:
             split=count,
             span=span,
         )
-        mine = jax.tree.map(lambda leaf: leaf[:count], local)
-        held_out = jax.tree.map(lambda leaf: leaf[count:], local)
-        rows, domains_A, mine, held_out = spmd.gather((pool, anchors.domain, mine, held_out))
+        features = jax.tree.map(lambda leaf: leaf[:count], local)
+        of_anchors = jax.tree.map(lambda leaf: leaf[count:], local)
+        chosen, vectors_axM = self.selection, of_anchors.vectors
+        labels, features, facts, vectors_AxM = spmd.gather(
+            (
+                Labels.of(pool),
+                features,
+                held_out.Facts.of(of_anchors, anchors.domain),
+                vectors_axM if chosen.compares_anchors else None,
+            )
+        )
+        summary = held_out.summarise(
+            facts,
+            vectors_axM,
+            mean=chosen.anchor_mean,
+            domains=self.domains,
+            vectors_AxM=vectors_AxM,
+            axis_name=spmd.AXIS,
+        )
         if kept is not None:
             if kept.pool is not None:
-                mine = _either(fresh_pool, mine, kept.pool)
-                kept = dataclasses.replace(kept, pool=mine)
+                features = _either(fresh_pool, features, kept.pool)
+                kept = dataclasses.replace(kept, pool=features)
             if kept.anchors is not None:
-                held_out = _either(fresh_anchors, held_out, kept.anchors)
-                kept = dataclasses.replace(kept, anchors=held_out)
-        candidates = compare(
-            rows, domains_A, mine, held_out, settings=self.selection, domains=self.domains
-        )
+                summary = _either(fresh_anchors, summary, kept.anchors)
+                kept = dataclasses.replace(kept, anchors=summary)
+        candidates = compare(labels, features, summary, chosen)
         return candidates, kept, work
 
     def forward(
@@ -251,38 +262,36 @@ class Step:
             passes.append(Work.of(buckets, size))
             one = functools.partial(self.losses, parameters)
             found = map_microbatches(one, rows, size, buckets=buckets)
-            return spmd.gather(jnp.where(row_features.has_response(rows), found, jnp.nan))
+            return jnp.where(row_features.has_response(rows), found, jnp.nan)
 
-        reference_losses_N = anchor_losses_P = None
+        reference_losses = anchor_losses = anchor_losses_P = None
         if "reference_losses" in self.selection.reads:
             if reference is None:
                 raise ValueError(
                     f"utility={self.selection.utility!r} needs the parameters of a reference "
                     "model, got None; pass them to the step as `reference`."
                 )
-            reference_losses_N = losses(reference, pool)
+            reference_losses = losses(reference, pool)
         if self.selection.budgets == "curriculum":
-            anchor_losses_P = mean_losses(
-                losses(everything, anchors), spmd.gather(anchors.domain), self.domains
-            )
+            anchor_losses = losses(everything, anchors)
+        known = Labels.of(pool), row_features.has_response(pool), losses(everything, pool)
+        labels, counted_N, losses_N, reference_losses_N, anchor_losses_A, domains_A = spmd.gather(
+            (*known, reference_losses, anchor_losses, anchors.domain)
+        )
+        if anchor_losses_A is not None:
+            anchor_losses_P = held_out.mean_losses(anchor_losses_A, domains_A, self.domains)
         candidates = dataclasses.replace(
-            self.without_features(pool),
-            losses=losses(everything, pool),
+            Candidates.without_features(labels, counted_N),
+            losses=losses_N,
             reference_losses=reference_losses_N,
             anchor_losses=anchor_losses_P,
         )
         return candidates, functools.reduce(Work.and_also, passes)
 
     def without_features(self, pool: Rows) -> Candidates:
-        """What a baseline that never looks at gradients is given: the rows, and which to leave."""
-        count, rows = self.selection.pool, spmd.gather(pool)
-        return Candidates(
-            rows=rows,
-            losses=jnp.full(count, jnp.nan),
-            gram=jnp.zeros((count, count)),
-            alignment=jnp.where(row_features.has_response(rows), 0.0, jnp.nan),
-            anchor_norm=jnp.zeros(()),
-        )
+        """What a baseline that never looks at gradients is given: labels, and which to leave."""
+        counted = row_features.has_response(pool)
+        return Candidates.without_features(*spmd.gather((Labels.of(pool), counted)))
 
     def choose(
         self,
@@ -300,7 +309,7 @@ class Step:
           used_N: bool[N], candidates that an earlier update has picked, or None.
         """
         chosen = self.selection
-        domains_N = candidates.rows.domain
+        domains_N = candidates.labels.domain
         if used_N is not None:
             domains_N = jnp.where(used_N, -1, domains_N)
         problem = Problem(
@@ -336,9 +345,9 @@ class Step:
             "utility": result.utility,
             "certificate": result.certificate,
             "dropped": result.dropped,
-            "dropped_ids": jnp.where((domains_N >= 0) & ~usable_N, candidates.rows.id, -1),
+            "dropped_ids": jnp.where((domains_N >= 0) & ~usable_N, candidates.labels.id, -1),
             "budgets": budgets_P,
-            "pool": jnp.bincount(candidates.rows.domain, length=self.domains),
+            "pool": jnp.bincount(candidates.labels.domain, length=self.domains),
             "picks": diagnostics.domain_mix(domains_N, result.indices, self.domains),
             "pool_loss": candidates.losses.mean(where=jnp.isfinite(candidates.losses)),
         }
@@ -371,7 +380,8 @@ class Step:
         self,
         state: TrainState,
         frozen: Any,
-        rows: Rows,
+        pool: Rows,
+        labels: Labels,
         result: Selection,
         curriculum: CurriculumState | None = None,
         kept: Kept | None = None,
@@ -380,15 +390,16 @@ class Step:
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """The weighted gradient step on this device's share of the picks, summed over devices.
 
-        `curriculum` and `kept` are what the next state remembers; `key` is the update's, for
-        dropout; `work` is what this device has computed before it.
+        `pool` are this device's rows, `labels` those of all. `curriculum` and `kept` are what the
+        next state remembers; `key` is the update's, for dropout; `work` is what this device has
+        computed before it.
         """
         lora, layers = self.model.lora, self.model.config.layers
         chosen = self.selection
         picked_K = result.indices >= 0
         # Padding repeats the first pick, which is sound: its weight of 0 then leaves no trace.
         index_K = jnp.where(picked_K, result.indices, jnp.maximum(result.indices[0], 0))
-        picks = jax.tree.map(lambda leaf: leaf[index_K], rows)
+        picked = jax.tree.map(lambda leaf: leaf[index_K], labels)
         weights_K = update_weights(picked_K, result.weights, chosen.weights, chosen.weight_cap)
         count = jnp.maximum(picked_K.sum(), 1).astype(jnp.float32)
 
@@ -398,7 +409,8 @@ class Step:
             losses = self.losses(trees.join(frozen, trained), rows, watch)
             return (weights * losses).sum() / count, (counted * losses).sum() / count
 
-        local = spmd.share((picks, weights_K, picked_K.astype(jnp.float32)))
+        weights = spmd.share((weights_K, picked_K.astype(jnp.float32)))
+        local = picks.deal(pool, labels, index_K), *weights
         buckets, size = self._buckets(local[0]), self.microbatch
         loss, gradient = accumulated(objective, state.parameters, local, size, buckets)
         done = Work.of(buckets, size or len(local[1]))
@@ -425,11 +437,11 @@ class Step:
             "update_norm": update_norm,
             "learning_rate": self.schedule(state.step),
             "effective_sample_size": diagnostics.effective_sample_size(weights_K),
-            "ids": jnp.where(picked_K, picks.id, -1),
-            "domains": jnp.where(picked_K, picks.domain, -1),
-            "spoilt": picked_K & picks.spoilt,
-            "spoilt_picks": jnp.sum(picked_K & picks.spoilt),
-            "spoilt_pool": jnp.sum(rows.spoilt),
+            "ids": jnp.where(picked_K, picked.id, -1),
+            "domains": jnp.where(picked_K, picked.domain, -1),
+            "spoilt": picked_K & picked.spoilt,
+            "spoilt_picks": jnp.sum(picked_K & picked.spoilt),
+            "spoilt_pool": jnp.sum(labels.spoilt),
             "update_weights": weights_K,
             "tokens": computed,
             "padding": 1 - real / computed,
@@ -456,7 +468,7 @@ class Step:
         Returns:
           The next state, and what is logged; the same on every device.
         """
-        if state.kept is None and self._nothing_kept() is not None:
+        if state.kept is None and self._shares:
             raise ValueError(
                 "features.anchors_every and selection.updates_per_pool need a state that keeps "
                 "what steps share, got None; make the training state with Step.initial"
@@ -489,7 +501,7 @@ class Step:
             place_K = jnp.where(result.indices >= 0, result.indices, used_N.size)
             kept = dataclasses.replace(kept, used=used_N.at[place_K].set(True, mode="drop"))
         state, updated = self.update(
-            state, frozen, candidates.rows, result, curriculum, kept, dropout, work
+            state, frozen, pool, candidates.labels, result, curriculum, kept, dropout, work
         )
         return state, chosen | updated
 

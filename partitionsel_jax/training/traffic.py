@@ -6,24 +6,21 @@ N * m * 4 bytes, a gradient that is summed as the gradient's. Over a ring of D d
 sends (D - 1) / D of that for a gathering, and twice as much for a sum.
 """
 
-import collections
 import dataclasses
 import logging
-import math
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 from jax.extend import core
 
+from partitionsel_jax import traced
 from partitionsel_jax.models.shards import SCOPE
 from partitionsel_jax.training import processes, spmd
 from partitionsel_jax.training.step import Step
 
 _LOG = logging.getLogger(__name__)
 
-_GATHERS, _SCATTERS = ("all_gather",), ("reduce_scatter", "psum_scatter")
-_SUMS = ("psum", "psum_invariant", "pmax", "pmin")
+_FIELDS = {"gather": "gathered", "scatter": "dealt", "sum": "summed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,23 +28,29 @@ class Traffic:
     """Bytes of the arrays that one update exchanges.
 
     Attributes:
-      gathered: features, losses and rows, from every device to every device.
-      summed: the gradient and a few numbers.
+      gathered: features of the pool, and a few numbers of every row, to every device.
+      dealt: the picked rows, to the devices that train on them.
+      summed: the gradient, the mean of the anchors' features and a few numbers.
       weights: parts of weights that are put together, and the sums of their gradients, where
         devices split them; 0 where they do not.
     """
 
-    gathered: int
-    summed: int
-    weights: int
+    gathered: int = 0
+    dealt: int = 0
+    summed: int = 0
+    weights: int = 0
 
     @property
     def total(self) -> int:
-        return self.gathered + self.summed + self.weights
+        return sum(dataclasses.astuple(self))
 
     def __str__(self) -> str:
-        parts = f"features and rows {_text(self.gathered)}, gradient {_text(self.summed)}"
-        return parts + (f", weights {_text(self.weights)}" if self.weights else "")
+        parts = [
+            f"features {_text(self.gathered)}",
+            f"picked rows {_text(self.dealt)}",
+            f"gradient {_text(self.summed)}",
+        ]
+        return ", ".join(parts) + (f", weights {_text(self.weights)}" if self.weights else "")
 
 
 def count(step: Step, devices: int, *arguments: Any) -> Traffic:
@@ -65,9 +68,9 @@ def count(step: Step, devices: int, *arguments: Any) -> Traffic:
     )
     state, *rest = arguments
     state = dataclasses.replace(state, kept=None)
-    traced = jax.make_jaxpr(step.__call__, axis_env=[(spmd.AXIS, devices)])(state, *rest)
-    found = _counted(traced.jaxpr)
-    return Traffic(found["gathered"], found["summed"], found["weights"])
+    program = jax.make_jaxpr(step.__call__, axis_env=[(spmd.AXIS, devices)])(state, *rest)
+    found = traced.add_up(program.jaxpr, _amounts, lambda amounts: sum(amounts.values()))
+    return Traffic(**{name: int(size) for name, size in found.items()})
 
 
 def describe(step: Step, layout: spmd.Layout, *arguments: Any) -> None:
@@ -88,39 +91,12 @@ def describe(step: Step, layout: spmd.Layout, *arguments: Any) -> None:
     _LOG.info("%d devices exchange %s in an update: %s", devices, _text(found.total), str(found))
 
 
-def _counted(jaxpr: core.Jaxpr) -> Mapping[str, int]:
-    """Bytes by kind; of a loop so many times, of branches those with most."""
-    total: collections.Counter[str] = collections.Counter()
-    for equation in jaxpr.eqns:
-        name = equation.primitive.name
-        kind = {**dict.fromkeys(_SUMS, "summed"), **dict.fromkeys(_GATHERS, "gathered")}.get(name)
-        if name in _SCATTERS or (kind and SCOPE in str(equation.source_info.name_stack)):
-            kind = "weights"
-        if kind is not None:
-            # What is whole: the result of a gathering, what a scattering takes.
-            whole = equation.outvars if name in _GATHERS else equation.invars
-            total[kind] += sum(map(_bytes, whole))
-            continue
-        inner = [_counted(body) for body in _bodies(equation)]
-        if name == "cond":
-            inner = [max(inner, key=lambda found: sum(found.values()))]
-        for found in inner:
-            for key, size in found.items():
-                total[key] += size * equation.params.get("length", 1)
-    return total
-
-
-def _bodies(equation: Any) -> Iterator[core.Jaxpr]:
-    for value in equation.params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, core.ClosedJaxpr):
-                yield item.jaxpr
-            elif isinstance(item, core.Jaxpr):
-                yield item
-
-
-def _bytes(variable: Any) -> int:
-    return math.prod(variable.aval.shape) * variable.aval.dtype.itemsize
+def _amounts(equation: core.JaxprEqn) -> traced.Amounts | None:
+    found = traced.collective(equation)
+    if found is None:
+        return None
+    # The transpose of a gathering of weights, which sums their gradients, keeps its name.
+    return {"weights" if SCOPE in found.scope else _FIELDS[found.kind]: found.size}
 
 
 def _text(size: float) -> str:

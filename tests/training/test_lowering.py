@@ -2,20 +2,18 @@
 
 import dataclasses
 import functools
-import importlib
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-import configs
 from partitionsel_jax import data, models
 from partitionsel_jax.models.pretrained.presets import PRESETS
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import spmd
 from partitionsel_jax.training.step import Step
+from tests.training.every_config import RUNS
 
 LENGTH = 10
 EVERY_OPTION = {
@@ -99,27 +97,8 @@ def test_generation_lowers_for_tpu_and_cuda(tiny):
     assert exported.platforms == ("tpu", "cuda")
 
 
-def runs():
-    """The files under configs/ that describe a training run."""
-    names = sorted(path.stem for path in Path(configs.__path__[0]).glob("*.py"))
-    modules = {name: importlib.import_module(f"configs.{name}") for name in names}
-    made = {
-        name: module.get_config()
-        for name, module in modules.items()
-        if hasattr(module, "get_config")
-    }
-    return {name: config for name, config in made.items() if "training" in config}
-
-
-RUNS = runs()
-# (form, split weights, full fine-tuning)
-FORMS = [
-    ("pmap", False, False),
-    ("shard_map", True, False),
-    ("pmap", False, True),
-    ("shard_map", False, True),
-    ("shard_map", True, True),
-]
+# (form, split weights)
+FORMS = [("pmap", False), ("shard_map", False), ("shard_map", True)]
 DEVICES = 4
 
 
@@ -139,6 +118,9 @@ def settings_of(name, form, split, full):
         config["lora"]["rank"] = 0
         config["features"]["parameters"] = "full"
         config["model"]["param_dtype"] = "float32"
+    elif not config["lora"]["rank"]:
+        config["lora"]["rank"] = 16
+        config["features"]["parameters"] = "lora"
     if split:
         config["model"]["remat"] = "layer"
     if (name, form, full) != ("qwen25_3b_metamath", "pmap", False):
@@ -148,12 +130,11 @@ def settings_of(name, form, split, full):
     return run_settings.parse(config)
 
 
-@pytest.mark.parametrize(("form", "split", "full"), FORMS)
+@pytest.mark.parametrize("full", [False, True], ids=["adapters", "all weights"])
+@pytest.mark.parametrize(("form", "split"), FORMS)
 @pytest.mark.parametrize("name", RUNS)
 def test_every_config_lowers_at_full_size_in_every_form(name, form, split, full):
     settings = settings_of(name, form, split, full)
-    if not (full or settings.lora.rank):
-        pytest.skip("trains all of its parameters, which is the other case")
     step, layout = Step.create(settings, DEVICES), spmd.Layout.first(DEVICES, form, split)
     leading = (
         (lambda count: (DEVICES, count // DEVICES)) if form == "pmap" else (lambda count: (count,))

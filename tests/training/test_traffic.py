@@ -8,9 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from partitionsel_jax import planning
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import spmd, traffic
 from partitionsel_jax.training.step import Step
+from tests.training.every_config import RUNS
 from tests.training.test_layouts import OPTIONS, settings_of
 from tests.training.test_step import LENGTH, random_rows
 
@@ -32,33 +34,69 @@ def counted(step, layout, arguments):
     return traffic.count(step, len(layout.devices), *local)
 
 
-def compiled_bytes(text):
-    """Sizes of what the collectives of a compiled program return."""
-    found = re.findall(r" = (.*?) (?:all-gather|all-reduce)\(", text)
-    shapes = re.findall(r"(\w+)\[([\d,]*)\]", " ".join(found))
-    return sum(
-        BYTES[kind] * math.prod(map(int, filter(None, of.split(",")))) for kind, of in shapes
-    )
+def compiled_bytes(text, devices):
+    """Sizes of what is whole in the collectives of a compiled program."""
+    total = 0
+    for shapes, name in re.findall(r" = (.*?) (all-gather|all-reduce|reduce-scatter)\(", text):
+        times = devices if name == "reduce-scatter" else 1
+        for kind, sides in re.findall(r"(\w+)\[([\d,]*)\]", shapes):
+            total += times * BYTES[kind] * math.prod(map(int, filter(None, sides.split(","))))
+    return total
 
 
 def test_the_count_is_the_compiled_program_s(tiny):
     step, layout, arguments = prepared(tiny, "full", "pmap")
     program = layout.map(step.__call__, step.KINDS[:5], returns_first=True)
     text = program.lower(*arguments).compile().as_text()
-    # What nothing reads of the features is not compiled: a few numbers.
-    assert counted(step, layout, arguments).total == pytest.approx(compiled_bytes(text), rel=0.03)
+    assert "reduce-scatter" in text
+    expected = compiled_bytes(text, len(layout.devices))
+    assert counted(step, layout, arguments).total == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["full", "adapters"])
 def test_features_are_gathered_once_and_the_gradient_is_summed_once(tiny, name):
     step, layout, arguments = prepared(tiny, name)
     found = counted(step, layout, arguments)
-    pool, anchors, dim = 16, 8, 32
+    pool, anchors, picks, dim = 16, 8, 8, 32
     gradient = sum(leaf.size * 4 for leaf in jax.tree.leaves(arguments[0].parameters))
-    # Beside tokens and features: the response's mask, ids, domains, losses and norms.
-    rows = pool * (dim * 4 + LENGTH * 5 + 17) + anchors * (dim * 4 + 12)
-    assert found.gathered <= rows
-    assert gradient < found.summed < gradient + 32
+    # Beside features: ids, domains, whether spoilt, losses, norms; of anchors three numbers.
+    assert found.gathered == pool * (dim + 5) * 4 + anchors * 12
+    # The picks' tokens, which hold the response's mask.
+    assert found.dealt == picks * LENGTH * 4
+    assert gradient + dim * 4 < found.summed < gradient + dim * 4 + 32
+    assert found.weights == 0
+
+
+def test_features_of_every_anchor_cross_only_where_the_utility_compares_with_each(tiny):
+    mean = counted(*prepared(tiny, "full"))
+    tiny.selection.utility = "fair_transport"
+    each = counted(*prepared(tiny, "full"))
+    assert each.gathered - mean.gathered == 8 * 32 * 4
+
+
+@pytest.mark.parametrize(("utility", "picks"), [("random", 8), ("full", 16)])
+def test_baselines_move_their_picks_and_no_features(tiny, utility, picks):
+    tiny.selection.update({"utility": utility, "size": picks})
+    found = counted(*prepared(tiny, "full"))
+    # Ids, domains, whether spoilt, and whether there is a response.
+    assert (found.gathered, found.dealt) == (16 * 16, picks * LENGTH * 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "pool"),
+    [(name, devices, None) for name in RUNS for devices in (2, 8)]
+    + [("qwen25_3b_metamath", 64, 16_384)],
+)
+def test_every_config_stays_within_the_bound(name, devices, pool):
+    """N m 4 bytes of features, N T 4 of rows, and the gradient's sum; as it is printed at start."""
+    chosen = planning.planned(RUNS[name].to_dict(), devices=devices, pool=pool)
+    step = Step.create(chosen, devices)
+    state, frozen = jax.eval_shape(step.initial, 0)
+    pool, length = chosen.selection.pool, chosen.data.length
+    rows = (planning.rows(n // devices, length) for n in (pool, chosen.selection.anchors))
+    found = traffic.count(step, devices, state, frozen, *rows, jax.ShapeDtypeStruct((), np.int32))
+    gradient = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.parameters))
+    assert gradient < found.total <= pool * (chosen.features.dim + length) * 4 + gradient
     assert found.weights == 0
 
 
@@ -98,4 +136,4 @@ def test_the_traffic_is_logged_where_there_are_devices(tiny, project_log):
         step, layout, arguments = prepared(tiny, "adapters", devices=devices)
         traffic.describe(step, layout, *arguments)
     (line,) = (record.getMessage() for record in project_log.records)
-    assert line.startswith("2 devices exchange ") and "features and rows" in line
+    assert line.startswith("2 devices exchange ") and "features" in line and "picked rows" in line

@@ -25,8 +25,9 @@ from partitionsel_jax import gradients, models
 from partitionsel_jax.data import Rows
 from partitionsel_jax.gradients import Features, Scope, unit
 from partitionsel_jax.selection import diagnostics
+from partitionsel_jax.training import anchors as held_out
 from partitionsel_jax.training import features as row_features
-from partitionsel_jax.training.candidates import Candidates, compare
+from partitionsel_jax.training.candidates import Candidates, Labels, compare
 from partitionsel_jax.training.sections import FeatureSettings
 
 _log = logging.getLogger("partitionsel_jax.benchmark")
@@ -56,19 +57,24 @@ class Judge:
         self._rows, self._anchors = trained.pool, trained.anchors
         # The candidates' shapes do not depend on the features' dimension: compiled once.
         self._choose = jax.jit(lambda candidates, key: self._step.choose(candidates, key)[0])
-        self._compare = jax.jit(
-            functools.partial(compare, settings=self._step.selection, domains=self._step.domains)
-        )
+        self._compare = jax.jit(self._compared)
 
-    def _candidates(self, pool: jax.Array, anchors: jax.Array) -> list[Candidates]:
+    def _compared(
+        self, labels: Labels, domains_A: jax.Array, pool: Features, anchors: Features
+    ) -> Candidates:
+        chosen, domains = self._step.selection, self._step.domains
+        found = held_out.from_features(anchors, domains_A, mean=chosen.anchor_mean, domains=domains)
+        return compare(labels, pool, found, chosen)
+
+    def _candidates(self, pool: jax.Array, of_anchors: jax.Array) -> list[Candidates]:
         """From f32[pools * N, m] and f32[pools * A, m]."""
         found = []
         for which in range(self._pools):
-            rows, held_out, vectors, directions = (
+            rows, anchors, vectors, directions = (
                 _part(tree, which, self._pools)
-                for tree in (self._rows, self._anchors, pool, anchors)
+                for tree in (self._rows, self._anchors, pool, of_anchors)
             )
-            inputs = rows, held_out.domain, _features(vectors), _features(directions)
+            inputs = Labels.of(rows), anchors.domain, _features(vectors), _features(directions)
             found.append(self._compare(*inputs))
         return found
 
