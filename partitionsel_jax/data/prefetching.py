@@ -1,5 +1,6 @@
 """Reading the pools of steps ahead, by grain."""
 
+import signal
 from collections.abc import Generator
 
 from absl import flags
@@ -66,10 +67,17 @@ def _read_ahead(
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffer)
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffer),
+            worker_init_fn=_leave_signals_to_the_parent,
         )
     iterator = iter(dataset)
     try:
         yield from iterator
     finally:
         iterator.close()
+
+
+def _leave_signals_to_the_parent(worker: int, workers: int) -> None:
+    """Whoever stops a job signals all of its processes, and these are needed until it has saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -30,8 +30,8 @@ class Checkpoints:
     * A save is visible only when it is complete: a process killed inside one leaves the previous
       checkpoint as the newest.
     * Every checkpoint carries the state's fingerprint. One that does not load, or loads with other
-      bits, is named in a warning, and the one before is used. It is then moved to `damaged/`
-      beside the checkpoints; nothing is deleted.
+      bits, on any of several processes, is named in a warning, and all use the one before. It is
+      then moved to `damaged/` beside the checkpoints; nothing is deleted.
     * A save that fails, on a full disk say, is named in a warning, and the run goes on: nothing
       older is removed for it, and the next save is made as if it had not been. `finish` raises if
       it was the last one.
@@ -91,30 +91,29 @@ class Checkpoints:
         """Waits for the last save.
 
         Raises:
-          NotSaved: it failed.
+          NotSaved: it failed; where it did on this process, the others need not be waited for.
         """
-        self._settle()
+        if self._saving is not None:
+            self._wait()
+        if self._failure is None:
+            self._settle()
         if self._failure is not None:
+            saved = [step for step in self._manager.all_steps() if step != self._saving]
             raise NotSaved(
                 f"the last state could not be saved under {self._directory} ({self._failure}): "
                 "make room or mend the disk, then give the same command again; the run goes on "
-                f"from update {max(self._manager.all_steps(), default=0)}"
+                f"from update {max(saved, default=0)}"
             )
 
     def _settle(self) -> None:
         """Waits for the save that was started, and says so if it failed on any process."""
         if self._saving is None:
             return
+        self._wait()
         step, self._saving = self._saving, None
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:  # as in `save`, from the thread that writes
-            self._failure = self._failure or _first_line(error)
-        if self._failure is None and not (self._directory / str(step)).exists():
-            self._failure = "it is not there"
-        if not any(processes.of_all(self._failure is not None)):
+        self._failure = _of_any(self._failure)
+        if self._failure is None:
             return
-        self._failure = self._failure or "another process failed"
         _LOG.warning(
             "the state after update %d could not be saved under %s (%s); training goes on, and the "
             "next checkpoint is another try",
@@ -126,6 +125,15 @@ class Checkpoints:
             self._manager.close()
         self._manager = self._open()
 
+    def _wait(self) -> None:
+        """Until this process has written its part."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # as in `save`, from the thread that writes
+            self._failure = self._failure or _first_line(error)
+        if self._failure is None and not (self._directory / str(self._saving)).exists():
+            self._failure = "it is not there"
+
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest sound checkpoint, or None when there is none.
 
@@ -136,22 +144,18 @@ class Checkpoints:
           ValueError: there are checkpoints, and none of them loads; they stay where they are.
         """
         damaged: list[int] = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                loaded = self._load(step, like)
-            except (MemoryError, PermissionError, ConnectionError, TimeoutError):
-                raise  # says nothing about the files
-            except Exception as error:  # whatever a broken file makes a reader raise
-                _LOG.warning(
-                    "checkpoint %s is damaged (%s); trying the one before",
-                    self._directory / str(step),
-                    _first_line(error),
-                )
-                damaged.append(step)
-                continue
-            if damaged:
-                self._set_aside(damaged)
-            return loaded
+        for step in self._steps():
+            loaded, problem = self._load(step, like)
+            if problem is None:
+                if damaged:
+                    self._set_aside(damaged)
+                return loaded.state, loaded.about["extra"]
+            _LOG.warning(
+                "checkpoint %s is damaged (%s); trying the one before",
+                self._directory / str(step),
+                problem,
+            )
+            damaged.append(step)
         if damaged:
             raise ValueError(
                 f"none of the checkpoints {sorted(damaged)} under {self._directory} can be read: "
@@ -159,17 +163,50 @@ class Checkpoints:
             )
         return None
 
-    def _load(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def _steps(self) -> list[int]:
+        """What process 0 finds, newest first."""
+        found = sorted(self._manager.all_steps(), reverse=True)
+        count = processes.agreed(len(found))
+        padded = (found + [0] * count)[:count]
+        return [processes.agreed(step) for step in padded]
+
+    def _load(self, step: int, like: TrainState) -> tuple[Any, str | None]:
+        """The contents of a checkpoint, and what is wrong with them on any process."""
+        loaded, problem = None, None
+        try:
+            loaded = self._read(step, like)
+        except (MemoryError, PermissionError, ConnectionError, TimeoutError):
+            raise  # says nothing about the files
+        except Exception as error:  # whatever a broken file makes a reader raise
+            problem = _first_line(error)
+        # Only where all have read it: the fingerprint is computed together.
+        problem = _of_any(problem)
+        if problem is None and loaded is not None:
+            found, expected = int(fingerprint(loaded.state)), loaded.about["fingerprint"]
+            problem = _of_any(
+                None
+                if found == expected
+                else "its contents do not match the fingerprint taken when it was saved"
+            )
+        return loaded, problem
+
+    def _read(self, step: int, like: TrainState) -> Any:
+        """Each process on its own, so that none waits for one that cannot read."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        loaded = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract), about=ocp.args.JsonRestore()
+        this = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=this, active_processes={this})
+        with ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(
+                composite_options=ocp.CompositeOptions(multiprocessing_options=alone)
             ),
-        )
-        if int(fingerprint(loaded.state)) != loaded.about["fingerprint"]:
-            raise ValueError("its contents do not match the fingerprint taken when it was saved")
-        return loaded.state, loaded.about["extra"]
+            multiprocessing_options=alone,
+        ) as reader:
+            return reader.restore(
+                self._directory / str(step),
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract), about=ocp.args.JsonRestore()
+                ),
+            )
 
     def _set_aside(self, steps: list[int]) -> None:
         self._manager.close()
@@ -199,6 +236,13 @@ def _loss_of(metrics: Mapping[str, Any]) -> float:
     """What checkpoints are compared by; one without it is the worst."""
     loss = metrics["validation_loss"]
     return math.inf if loss is None else loss
+
+
+def _of_any(problem: str | None) -> str | None:
+    """What is wrong on this process or another; the same, None or not, on all."""
+    if any(processes.of_all(problem is not None)):
+        return problem or "another process failed"
+    return None
 
 
 def _first_line(error: Exception) -> str:

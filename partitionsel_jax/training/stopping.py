@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-from jax._src import distributed  # the store of the coordinator has no public door
+
+from partitionsel_jax.training import processes, shared_store
 
 _LOG = logging.getLogger(__name__)
 
@@ -79,38 +80,40 @@ class Stop(Never):
             self._holding = False
 
     def tell(self, number: int) -> None:
-        """What a signal does: the first asks all processes to stop, a second one ends this one.
+        """What a signal does: the first asks all processes to stop, a second one ends them.
 
-        Where nothing would be lost, the first one ends it too.
+        Where nothing would be lost, the first one ends them too.
         """
         if self._signalled:
-            _end(f"ended at once by a second {_name(number)}", 128 + number)
+            why = f"ended at once by a second {_name(number)}"
+            processes.end(why, 128 + number, told=f"was {why}")
         if not self._holding:
-            _end(f"stopped by {_name(number)}; the same command goes on", EXIT_CODE)
+            why = f"stopped by {_name(number)}; the same command goes on"
+            processes.end(why, EXIT_CODE, told=f"was {why}", others=EXIT_CODE)
         self._signalled = True
         print(f"{_name(number)}: stopping after this update", flush=True)
         if self._processes == 1:
             self._last = 0
             return
         for process in range(self._processes):
-            _set(f"{_KEY}/ask/{process}", "stop")
+            shared_store.put(f"{_KEY}/ask/{process}", "stop")
 
     def listen(self) -> None:
         """Waits until one of several processes is told to stop, or `close`."""
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # the others are gone
-            if _get(f"{_KEY}/ask/{self._process}", _FOREVER_MS) != "stop":
+            if shared_store.get(f"{_KEY}/ask/{self._process}", _FOREVER_MS) != "stop":
                 return
             with self._place:
-                _set(f"{_KEY}/at/{self._process}", str(self._count))
+                shared_store.put(f"{_KEY}/at/{self._process}", str(self._count))
                 places = [
-                    int(_get(f"{_KEY}/at/{process}", 1000 * _PATIENCE_S))
+                    int(shared_store.get(f"{_KEY}/at/{process}", 1000 * _PATIENCE_S))
                     for process in range(self._processes)
                 ]
                 self._last = max(places) + 1
 
     def close(self) -> None:
         """Ends `listen`."""
-        _set(f"{_KEY}/ask/{self._process}", "closed")
+        shared_store.put(f"{_KEY}/ask/{self._process}", "closed")
 
 
 NEVER = Never()
@@ -206,22 +209,3 @@ def _started(work: Callable[[], None]) -> threading.Thread:
 
 def _name(number: int) -> str:
     return signal.Signals(number).name
-
-
-def _end(what: str, code: int) -> None:
-    print(what, flush=True)
-    os._exit(code)
-
-
-def _get(key: str, timeout_ms: int) -> str:
-    return _store().blocking_key_value_get(key, timeout_ms)
-
-
-def _set(key: str, value: str) -> None:
-    # Set before: another process was told as well.
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
-        _store().key_value_set(key, value)
-
-
-def _store() -> Any:
-    return distributed.global_state.client

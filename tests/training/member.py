@@ -1,21 +1,50 @@
-"""A process that trains, alone or with others: see test_processes.py.
+"""A process that trains, alone or with others: see launching.py.
 
-    python -m tests.training.member train|step CORPORA WORKDIR CHANGES
+    python -m tests.training.member train|step CORPORA WORKDIR CHANGES FAULTS
 
 `train` trains a whole run. `step` makes its updates and nothing else, which compiles in a third of
 the time, and every process writes what it saw of them. CHANGES are fields of the tiny configuration
-as JSON, {"section.field": value}. Where and with whom it runs is said by the environment, as by a
-launcher.
+as JSON, {"section.field": value}, and FAULTS what goes wrong in this process, see `FAULTS`. Where
+and with whom it runs is said by the environment, as by a launcher.
 """
 
 import json
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 from partitionsel_jax import training
+from partitionsel_jax.data.pools import Pools
+from partitionsel_jax.training.checkpoints import Checkpoints
 from tests.training.conftest import tiny_config
+
+
+def read_slowly(seconds):
+    """Every pool takes so long to read."""
+    whole = Pools.__getitem__
+
+    def read(pools, step):
+        time.sleep(seconds)
+        return whole(pools, step)
+
+    Pools.__getitem__ = read
+
+
+def misread(steps):
+    """This process cannot read the checkpoints after these updates."""
+    whole = Checkpoints._load
+
+    def load(self, step, like):
+        if step in steps:
+            raise ValueError("the disk of this process is broken")
+        return whole(self, step, like)
+
+    Checkpoints._load = load
+
+
+FAULTS = {"read_slowly": read_slowly, "misread": misread}
 
 
 def step(config, folder):
@@ -38,21 +67,25 @@ def step(config, folder):
     (Path(folder) / f"{jax.process_index()}.json").write_text(json.dumps(seen))
 
 
-def main(mode, corpora, workdir, changes):
+def main(mode, corpora, workdir, changes, faults):
     log = logging.getLogger("partitionsel_jax")
     log.addHandler(logging.StreamHandler(sys.stdout))
     log.setLevel(logging.INFO)
+    log.propagate = False
     config = tiny_config()
     config.data.directory = corpora
     config.update_from_flattened_dict({"training.devices": 0} | json.loads(changes))
+    for name, value in json.loads(faults).items():
+        FAULTS[name](value)
     rendezvous = training.clusters.find(os.environ)
     if rendezvous is not None:
-        training.processes.join(rendezvous, patience=90)
+        training.processes.join(rendezvous, patience=30)
     with training.processes.ending_together():
         if mode == "step":
             step(config, workdir)
         else:
-            training.train_all(config.to_dict(), workdir)
+            with training.stopping.listening() as stop:
+                training.train_all(config.to_dict(), workdir, stop)
 
 
 if __name__ == "__main__":
