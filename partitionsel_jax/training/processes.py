@@ -5,8 +5,8 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -124,9 +124,7 @@ def log_slow(seconds: float, what: str) -> None:
     found = np.asarray(of_all(seconds))
     if len(found) == 1 or not is_first():
         return
-    usual = float(np.median(found))
-    slow: Mapping[int, Any] = {
-        number: taken for number, taken in enumerate(found.tolist()) if taken > 2 * usual + 1
-    }
-    for number, taken in slow.items():
-        _LOG.warning("process %d %s: %.1f s, the others %.1f s", number, what, taken, usual)
+    for number, taken in enumerate(found.tolist()):
+        usual = float(np.median(np.delete(found, number)))
+        if taken > 2 * usual + 1:
+            _LOG.warning("process %d %s: %.1f s, the others %.1f s", number, what, taken, usual)

@@ -78,14 +78,17 @@ class Watch:
                     selector.unregister(key.fileobj)
 
     def _hear(self, connection: socket.socket, number: int) -> None:
-        message: dict[str, Any] = {"process": number, "why": "is gone", "code": 1}
+        why = "is gone: see its log; the same command goes on from the last checkpoint"
+        message: dict[str, Any] = {"process": number, "why": why, "code": 1}
         # A line is short and sent whole; of a broken connection there is none.
         with contextlib.suppress(OSError, ValueError):
             message = json.loads(connection.recv(_MOST).partition(b"\n")[0])
         if message.get("done"):
             return
         self._last_words.acquire()
-        self._end(f"process {message['process']} {message['why']}", message["code"], message)
+        prefix = "error: " if message["code"] == 1 else ""
+        line = f"{prefix}process {message['process']} {message['why']}"
+        self._end(line, message["code"], message)
 
 
 def _keep_alive(connection: socket.socket) -> None:

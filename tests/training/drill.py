@@ -20,7 +20,9 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.training import launching
 
@@ -34,7 +36,6 @@ CHANGES = {
 FAULTS = {"read_slowly": 0.02}
 # Seconds that a process may go on after it was told to stop, or after another one was killed.
 PATIENCE_S = 60
-MOMENTS = ("start", "training", "save")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +46,18 @@ class Trainer:
       corpora: folder of the prepared data.
       cache: folder of the compiled programs.
       processes: how many train together.
+      changes: fields of the configuration that differ from `CHANGES`.
     """
 
     corpora: str
     cache: str
     processes: int = 1
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def start(self, workdir):
         """The processes; what they say goes to WORKDIR.log."""
         log = Path(f"{workdir}.log")
+        log.parent.mkdir(parents=True, exist_ok=True)
         variables = {
             "JAX_COMPILATION_CACHE_DIR": self.cache,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -61,7 +65,7 @@ class Trainer:
         with log.open("w") as file:
             return [
                 launching.member(
-                    *("train", self.corpora, workdir, CHANGES, FAULTS),
+                    *("train", self.corpora, workdir, CHANGES | self.changes, FAULTS),
                     stdout=file,
                     **launching.environment(1, **variables, **told),
                 )
@@ -78,7 +82,16 @@ def finish(trainer, workdir):
         raise RuntimeError(f"{workdir} ended with {codes}: {said(workdir)}")
 
 
+def undisturbed(trainer, folder):
+    """The run below `folder` that nothing has happened to; made when it is not there."""
+    workdir = folder / f"undisturbed{trainer.processes}"
+    if not (workdir / "summary.json").exists():
+        finish(trainer, workdir)
+    return workdir
+
+
 def said(workdir):
+    """What the processes of a run have printed since it was last started."""
     return Path(f"{workdir}.log").read_text()
 
 
@@ -106,12 +119,11 @@ def name_of(number):
 def drill(trainer, folder, kills, terms, seed=0, log=print):
     """Interrupts runs below `folder` until so many signals have hit; returns `Seen`."""
     moments, seen = random.Random(seed), Seen()
-    undisturbed = folder / "undisturbed"
-    finish(trainer, undisturbed)
+    expected = undisturbed(trainer, folder)
     due = [signal.SIGKILL] * kills + [signal.SIGTERM] * terms
     moments.shuffle(due)
     # Saves are as likely as all else together.
-    kinds = [MOMENTS[(0, 2, 1, 2)[place % 4]] for place in range(len(due))]
+    kinds = [("save", "training", "save", "start")[place % 4] for place in range(len(due))]
     while due:
         workdir = folder / f"run{seen.runs}"
         while due and not (workdir / "summary.json").exists():
@@ -123,7 +135,7 @@ def drill(trainer, folder, kills, terms, seed=0, log=print):
                 )
         finish(trainer, workdir)
         seen.runs += 1
-        found = differences(workdir, undisturbed)
+        found = differences(workdir, expected)
         seen.problems += [f"{workdir.name}: {problem}" for problem in found]
         log(f"{workdir.name} is done: {'; '.join(found) or 'as the undisturbed one'}")
     return seen

@@ -34,17 +34,30 @@ def read_slowly(seconds):
 
 def misread(steps):
     """This process cannot read the checkpoints after these updates."""
-    whole = Checkpoints._load
+    whole = Checkpoints._read
 
-    def load(self, step, like):
+    def read(self, step, like):
         if step in steps:
             raise ValueError("the disk of this process is broken")
         return whole(self, step, like)
 
-    Checkpoints._load = load
+    Checkpoints._read = read
 
 
-FAULTS = {"read_slowly": read_slowly, "misread": misread}
+def leave_unsaved(steps):
+    """This process fails to write its part of the states after these updates."""
+    whole = Checkpoints.save
+
+    def save(self, state, *rest):
+        if int(state.step) not in steps:
+            return whole(self, state, *rest)
+        self._settle()
+        self._saving, self._failure = int(state.step), "No space left on device"
+
+    Checkpoints.save = save
+
+
+FAULTS = {"read_slowly": read_slowly, "misread": misread, "leave_unsaved": leave_unsaved}
 
 
 def step(config, folder):

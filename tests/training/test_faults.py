@@ -8,10 +8,8 @@ import random
 import resource
 import signal
 import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,14 +18,14 @@ from etils import epath
 
 from partitionsel_jax import training
 from partitionsel_jax.data.pools import Pools
-from partitionsel_jax.training import loop, recorder, stopping, workdir
+from partitionsel_jax.training import loop, recorder, shared_store, stopping, workdir
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints
 from partitionsel_jax.training.state import fingerprint
+from tests import commands
 from tests.training.conftest import rows, without_seconds
-
-ROOT = Path(__file__).parents[2]
+from tests.training.launching import environment, member
 
 
 def same_records(folder, other):
@@ -73,12 +71,8 @@ def test_a_run_that_is_asked_to_stop_saves_and_continues(finished, tmp_path, upd
 
 
 def start(corpus, folder):
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.training.victim", corpus, str(folder), "slow"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+    return member(
+        *("train", corpus, folder, {"training.devices": 1}, {"read_slowly": 0.5}), **environment(1)
     )
 
 
@@ -166,8 +160,8 @@ def test_all_processes_stop_at_the_same_update(monkeypatch, seed):
             assert changed.wait_for(lambda: key in store, timeout=20)
             return store[key]
 
-    monkeypatch.setattr(stopping, "_set", put)
-    monkeypatch.setattr(stopping, "_get", get)
+    monkeypatch.setattr(shared_store, "put", put)
+    monkeypatch.setattr(shared_store, "get", get)
     moments, count = random.Random(seed), 3
     stops = [stopping.Stop(process, count) for process in range(count)]
     collective, ended = threading.Barrier(count), {}
@@ -448,3 +442,52 @@ def test_a_workdir_that_cannot_be_written_is_refused_at_once(tiny, tmp_path, tra
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     with pytest.raises(ValueError, match=rf"--workdir: {tmp_path} cannot be written"):
         train(tiny, tmp_path / "run" / "inner")
+
+
+@contextlib.contextmanager
+def read_only(folder):
+    """A folder that even root cannot write to, by whichever means this system allows."""
+    if os.geteuid():
+        folder.chmod(0o555)
+        undo = ["chmod", "755", folder]
+    elif _runs("mount", "-t", "tmpfs", "-o", "ro,size=4k", "tmpfs", folder):
+        undo = ["umount", folder]
+    elif _runs("chattr", "+i", folder):
+        undo = ["chattr", "-i", folder]
+    else:
+        pytest.skip("root may neither mount nor make a folder immutable here")
+    try:
+        yield
+    finally:
+        subprocess.run(undo, check=True)
+
+
+def _runs(*command):
+    try:
+        return not subprocess.run(command, capture_output=True).returncode
+    except FileNotFoundError:
+        return False
+
+
+def test_a_read_only_workdir_is_one_line(tmp_path):
+    with read_only(tmp_path):
+        ended = commands.run(
+            "train", "--config=configs/quickstart.py:smoke", f"--workdir={tmp_path / 'run'}"
+        )
+    assert ended.returncode == 1
+    assert ended.stdout + ended.stderr == (
+        f"error: --workdir: {tmp_path} cannot be written: mount it writable, or choose another\n"
+    )
+
+
+# What is not public
+
+
+def test_the_store_of_the_coordinator_is_where_it_was():
+    """If this fails, JAX has moved what `shared_store` reaches for: find its new place."""
+    from jax._src import distributed
+    from jax._src.lib import _jax
+
+    assert hasattr(distributed.global_state, "client")
+    for name in ("key_value_set", "blocking_key_value_get"):
+        assert hasattr(_jax.DistributedRuntimeClient, name)

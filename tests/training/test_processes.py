@@ -4,54 +4,21 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import queue
 import re
 import socket
-import subprocess
-import sys
+import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from partitionsel_jax import training
-from partitionsel_jax.training import processes
+from partitionsel_jax.training import processes, watching
 from partitionsel_jax.training.clusters import Rendezvous
+from tests.training.launching import ended, environment, free_port, member, rendezvous, start
 
-ROOT = Path(__file__).parents[2]
 UPDATES = 12
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-def environment(devices, **more):
-    flags = re.sub(r"(device_count)=\d+", rf"\1={devices}", os.environ["XLA_FLAGS"])
-    return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)} | more
-
-
-def start(module, *arguments, **more):
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        env=more,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-@contextlib.contextmanager
-def ended(started):
-    """Whatever happens, none of them is left running."""
-    try:
-        yield
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
 
 
 def changes(form, split):
@@ -82,19 +49,12 @@ def together(alone, corpus_directory, tmp_path):
     """Runs `member` in several processes; returns where they wrote, and what each said."""
 
     def run(mode, count, devices, form, split):
-        arguments = (corpus_directory, str(tmp_path / "work"), json.dumps(changes(form, split)))
-        port = free_port()
         started = [
-            start(
-                *("tests.training.member", mode, *arguments),
-                **environment(
-                    devices,
-                    JAX_COORDINATOR_ADDRESS=f"127.0.0.1:{port}",
-                    JAX_NUM_PROCESSES=str(count),
-                    JAX_PROCESS_ID=str(number),
-                ),
+            member(
+                *(mode, corpus_directory, tmp_path / "work", changes(form, split)),
+                **environment(devices, **told),
             )
-            for number in range(count)
+            for told in rendezvous(count)
         ]
         with ended(started):
             outputs = [process.communicate(timeout=300)[0] for process in started]
@@ -123,6 +83,60 @@ def test_two_processes_train_as_one_does(together, alone):
     # Only the first one reports.
     assert "4 devices exchange" in outputs[0]
     assert f"{UPDATES}/{UPDATES}" in outputs[0] and f"{UPDATES}/{UPDATES}" not in outputs[1]
+
+
+@pytest.fixture
+def pair(corpus_directory, tmp_path):
+    """Starts two processes, of which the second one has faults; returns their codes and words."""
+
+    def run(faults, then=lambda started: None):
+        changed = changes("shard_map", True) | {"training.checkpoint_every": 2}
+        changed["training.evaluate_every"] = 2
+        started = [
+            member(
+                *("train", corpus_directory, tmp_path / "work", changed, fault),
+                **environment(2, **told),
+            )
+            for told, fault in zip(rendezvous(2), ({}, faults), strict=True)
+        ]
+        with ended(started):
+            then(started)
+            outputs = [process.communicate(timeout=120)[0] for process in started]
+        return [process.returncode for process in started], outputs
+
+    return run
+
+
+def test_what_happens_to_one_process_is_known_to_the_other(pair, alone, tmp_path):
+    def stop_second(started):
+        while not (tmp_path / "work" / "checkpoints" / "4").exists():
+            assert started[0].poll() is None
+            time.sleep(0.02)
+        started[1].terminate()
+
+    # A slow one is named, and the one that is told to stop tells the other.
+    codes, outputs = pair({"read_slowly": 1.5}, stop_second)
+    assert codes == [75, 75], outputs
+    assert re.search(r"process 1 waited for its rows .*: \d\.\d s, the others 0\.\d s", outputs[0])
+    newest = max(int(path.name) for path in (tmp_path / "work" / "checkpoints").iterdir())
+
+    # What one cannot read, none uses; where one cannot save the last state, none waits for it.
+    began = time.monotonic()
+    codes, outputs = pair({"misread": [newest], "leave_unsaved": [UPDATES]})
+    assert time.monotonic() - began < 60
+    assert codes == [1, 1], outputs
+    assert f"checkpoints/{newest} is damaged (another process failed)" in outputs[0]
+    assert f"checkpoints/{newest} is damaged (the disk of this" in outputs[1]
+    assert f"continues after update {newest - 1 - (newest + 1) % 2}" in outputs[0]
+    assert "error: process 1 ended: the last state could not be saved" in outputs[0]
+    assert "error: process 1: the last state could not be saved" in outputs[1]
+
+    codes, outputs = pair({})
+    assert codes == [0, 0], outputs
+    mine, theirs = (rows_of(place, "selections.jsonl") for place in (tmp_path / "work", alone))
+    assert [(row["step"], row["ids"]) for row in mine] == [
+        (row["step"], row["ids"]) for row in theirs
+    ]
 
 
 def test_four_processes_make_the_updates_of_one(together, alone):
@@ -235,3 +249,47 @@ def test_an_unreachable_coordinator_ends_the_command_with_one_line(tmp_path):
     assert command.returncode == 1
     assert output.count("\n") == 1 and output.startswith("error: 1 of 2 processes did not come")
     assert not (tmp_path / "work").exists()
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """A watch of process 1 on process 0: the other end, the watch, and the codes it ends with."""
+    codes = queue.Queue()
+
+    finished = threading.Event()
+
+    def leave(code):
+        codes.put(code)
+        finished.wait()  # what this stands for does not return
+
+    monkeypatch.setattr(os, "_exit", leave)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = socket.create_connection(server.getsockname())
+        there = server.accept()[0]
+    with here, there:
+        yield there, watching.Watch(1, {0: here}), codes
+        finished.set()
+
+
+def test_who_leaves_without_farewell_is_gone(watched, capsys):
+    there, _, codes = watched
+    there.close()
+    assert codes.get(timeout=5) == 1
+    assert capsys.readouterr().out.startswith("error: process 0 is gone: see its log")
+
+
+def test_after_a_farewell_nothing_ends(watched):
+    there, watch, codes = watched
+    watch.farewell()
+    assert json.loads(there.recv(100)) == {"done": True}
+    there.sendall(b'{"done": true}\n')
+    there.close()
+    with pytest.raises(queue.Empty):
+        codes.get(timeout=0.3)
+
+
+def test_why_one_ends_is_said_by_the_others(watched, capsys):
+    there, _, codes = watched
+    there.sendall(b'{"process": 2, "why": "was stopped by SIGTERM", "code": 75}\n')
+    assert codes.get(timeout=5) == 75
+    assert capsys.readouterr().out == "process 2 was stopped by SIGTERM\n"
