@@ -1,6 +1,7 @@
 """Training with a selector inside the step."""
 
 from partitionsel_jax.training import clusters, processes, stopping
+from partitionsel_jax.training.ablation import Outcome, Shard, ablate, planned
 from partitionsel_jax.training.checkpoints import NotSaved
 from partitionsel_jax.training.failures import replay
 from partitionsel_jax.training.loop import check, train, train_all
@@ -13,13 +14,17 @@ from partitionsel_jax.training.workdir import absolute
 __all__ = [
     "NonFiniteUpdate",
     "NotSaved",
+    "Outcome",
     "PlannedRun",
+    "Shard",
     "Step",
     "Stopped",
+    "ablate",
     "absolute",
     "check",
     "clusters",
     "expand",
+    "planned",
     "processes",
     "replay",
     "stopping",

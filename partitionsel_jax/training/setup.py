@@ -138,8 +138,10 @@ def validate(setup: Setup, trained: Any, frozen: Any) -> evaluation.DomainLosses
     return _losses(setup, trained, frozen, setup.validation_rows)
 
 
-def answer_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any]:
-    """Loss and exact-match accuracy on the test split."""
+def answer_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any] | None:
+    """Loss and exact-match accuracy on the test split; None for runs that leave it alone."""
+    if not setup.settings.evaluation.test:
+        return None
     source = setup.corpus.test
     losses = _losses(setup, trained, frozen, source.rows(range(len(source))))
     stops = np.asarray(source.tokenizer.stop_ids, np.int32)
