@@ -77,10 +77,7 @@ class Axes:
 
 def name_of(value: Any) -> str:
     """A value as a part of a path; different values have different names."""
-    if isinstance(value, (list, tuple)):
-        text = "-".join(map(str, value))
-    else:
-        text = str(value)
+    text = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
     plain = re.sub(r"[^A-Za-z0-9._+-]", "-", text)[:_LONGEST]
     if plain == str(value):
         return plain

@@ -180,7 +180,7 @@ def _trial_seeds(
         )
     if both := [field for field in grid.values if field in axes.values or field == "seed"]:
         raise ValueError(
-            f"tune.grid.{both[0]} cannot be chosen, as it is an axis: leave it out of one of the two"
+            f"tune.grid.{both[0]} cannot be chosen, as it is an axis: leave it out of one of them"
         )
     if used := [seed for seed in seeds if seed in reported]:
         raise ValueError(
@@ -210,6 +210,8 @@ class _Survey:
             varied = [field for field in self._varied if field not in pinned]
             for values in self._axes.combinations(varied):
                 self._add(found, method, own, values, pinned)
+        if not found:  # whatever is wrong is not a matter of one value
+            raise ValueError(next(iter(self._refused)))
         for key in [("", method) for method in methods] + [
             (field, value) for field in self._varied for value in self._axes.values[field]
         ]:

@@ -15,7 +15,7 @@ from partitionsel_jax import models, selection
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.gradients.features import Features, unit
 from partitionsel_jax.models import parameters as trees
-from partitionsel_jax.training import fidelity, spmd
+from partitionsel_jax.training import fidelity, recorded, spmd
 from partitionsel_jax.training.candidates import Candidates, compare
 from partitionsel_jax.training.halting import halting
 from partitionsel_jax.training.state import TrainState
@@ -66,8 +66,9 @@ def evaluators(model: models.Model, layout: spmd.Layout) -> Evaluators:
 @functools.lru_cache(maxsize=16)
 def training_step(step: Step, layout: spmd.Layout) -> spmd.Program:
     """(state, frozen, pool, anchors, seed, reference) -> (state, record), as one program."""
+    update = functools.partial(recorded.update, step) if step.selection.picks else step
     # The state is replaced by its successor, so its buffers are given away.
-    return layout.map(halting(step), Step.KINDS, donate=(0,), returns_first=True)
+    return layout.map(halting(update), Step.KINDS, donate=(0,), returns_first=True)
 
 
 @functools.lru_cache(maxsize=16)

@@ -147,7 +147,7 @@ class Step:
             )
         else:
             trained, frozen = (self._fresh_adapters(key), base) if adapted else (base, {})
-        follows = self.selection.budgets == "curriculum"
+        follows = self.selection.budgets == "curriculum" and not self.selection.picks
         curriculum = budgets.curriculum_start(self.domains) if follows else None
         kept = self._nothing_kept()
         return TrainState.create(trained, self.transformation, curriculum, kept), frozen
@@ -160,7 +160,7 @@ class Step:
     def _nothing_kept(self) -> Kept | None:
         """What steps share, before the first of them."""
         chosen, featured = self.selection, self.selection.needs_features
-        shares_pool = chosen.updates_per_pool > 1
+        shares_pool = chosen.updates_per_pool > 1 and not chosen.picks
         shares_anchors = featured and self.features.anchors_every > 1
         if not (shares_pool or shares_anchors):
             return None
