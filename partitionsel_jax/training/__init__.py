@@ -7,6 +7,7 @@ from partitionsel_jax.training.failures import replay
 from partitionsel_jax.training.loop import check, train, train_all
 from partitionsel_jax.training.plan import PlannedRun, expand
 from partitionsel_jax.training.recorder import NonFiniteUpdate
+from partitionsel_jax.training.replaying import score, train_again
 from partitionsel_jax.training.step import Step
 from partitionsel_jax.training.stopping import Stopped
 from partitionsel_jax.training.workdir import absolute
@@ -27,7 +28,9 @@ __all__ = [
     "planned",
     "processes",
     "replay",
+    "score",
     "stopping",
     "train",
+    "train_again",
     "train_all",
 ]

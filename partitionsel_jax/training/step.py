@@ -273,6 +273,17 @@ class Step:
         )
         return candidates, functools.reduce(Work.and_also, passes)
 
+    def look(
+        self, state: TrainState, frozen: Any, pool: Rows, anchors: Rows, reference: Any = None
+    ) -> tuple[Candidates, Kept | None, Work | None]:
+        """As `featurize`, by no more than what the utility reads."""
+        if self.selection.needs_features:
+            return self.featurize(state, frozen, pool, anchors)
+        if self.selection.needs_losses:
+            seen, work = self.forward(state.parameters, frozen, reference, pool, anchors)
+            return seen, state.kept, work
+        return self.without_features(pool), state.kept, None
+
     def without_features(self, pool: Rows) -> Candidates:
         """What a baseline that never looks at gradients is given: the rows, and which to leave."""
         count, rows = self.selection.pool, spmd.gather(pool)
@@ -466,13 +477,7 @@ class Step:
             for purpose in ("selection", "dropout")
         )
         fresh_pool, fresh_anchors = self._fresh(state.step)
-        kept, work = state.kept, None
-        if self.selection.needs_features:
-            candidates, kept, work = self.featurize(state, frozen, pool, anchors)
-        elif self.selection.needs_losses:
-            candidates, work = self.forward(state.parameters, frozen, reference, pool, anchors)
-        else:
-            candidates = self.without_features(pool)
+        candidates, kept, work = self.look(state, frozen, pool, anchors, reference)
         curriculum = state.curriculum
         if curriculum is not None and candidates.anchor_losses is not None:
             moved = budgets.curriculum_update(
