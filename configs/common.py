@@ -97,6 +97,12 @@ def default() -> ConfigDict:
     return config
 
 
+def tune_learning_rate(config: ConfigDict, smoke: bool) -> None:
+    """Lets every point choose its learning rate from one grid, by seeds 0 and 1."""
+    config.tune.grid = {"optimizer": {"learning_rate": (1e-3, 2e-3, 4e-3)}}
+    config.tune.seeds = (0,) if smoke else (0, 1)
+
+
 def arguments(text: str | None, **defaults: Any) -> ConfigDict:
     """Reads the part after the colon of --config=file.py:key=value,flag.
 

@@ -41,6 +41,5 @@ def get_config(text=None):
     if arguments.smoke:
         config.repeats = 1
     if arguments.tune:
-        config.tune.grid = {"optimizer": {"learning_rate": (1e-3, 2e-3, 4e-3)}}
-        config.tune.seeds = (0,) if arguments.smoke else (0, 1)
+        common.tune_learning_rate(config, arguments.smoke)
     return config
