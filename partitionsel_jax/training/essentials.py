@@ -5,10 +5,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+# Fields that say which runs come of a configuration, and are no setting of any of them.
+OF_THE_PLAN = ("axes", "methods", "repeats", "tune")
+
 # Fields that change where or how often a run works, but not what it computes.
 INCIDENTAL = (
-    "methods",
-    "repeats",
+    *OF_THE_PLAN,
     "seed",
     "data.directory",
     "data.workers",

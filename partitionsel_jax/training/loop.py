@@ -18,6 +18,7 @@ from partitionsel_jax.training import (
     fidelity,
     pretrained,
     processes,
+    recorded,
     records,
     stopping,
     traffic,
@@ -59,6 +60,8 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
     layout = run_setup.choose_layout(settings)
     pretrained.check(settings)
     corpora.check(settings)
+    if settings.selection.picks:
+        recorded.check(settings)
     fidelity.check(Step.create(settings), len(layout.devices))
     workdir.check(run, root)
     _by_first(lambda: workdir.check_free(run, root))
@@ -191,6 +194,7 @@ def _train(
         "test": test,
         "test_before": before,
         "fingerprint": int(fingerprint(state)),
+        "parameters_fingerprint": int(fingerprint(state.parameters)),
         "origin": origin,
         "seconds": dataclasses.asdict(spent)
         | {f"{stage}_share": share for stage, share in shares.items()},
@@ -223,7 +227,8 @@ def _compile(
     """Compiles the step; returns its stages' shares, where it has more than the update."""
     pool, anchors = map(setup.layout.rows, setup.pools[start])
     inputs = (state, frozen, pool, anchors)
-    traffic.describe(setup.step, setup.layout, *inputs, setup.seed, setup.reference)
+    if not setup.settings.selection.picks:
+        traffic.describe(setup.step, setup.layout, *inputs, setup.seed, setup.reference)
     spent.compile += setup.training_step.compile(*inputs, setup.seed, setup.reference)
     chosen = setup.settings.selection
     if not (chosen.needs_features or chosen.needs_losses):
@@ -323,6 +328,10 @@ class _Fit:
         self.recorder.step(update.step, record, seconds, losses)
         if is_sound(record):
             return
+        if self.setup.settings.selection.picks:
+            raise NonFiniteUpdate(
+                f"update {update.step} on recorded picks is not finite: {describe_failure(record)}"
+            )
         place = failures.dump(self.folder, self.setup, update.step, state, update.rows)
         raise NonFiniteUpdate(
             f"update {update.step} is not finite; `python -m experiments.replay --failure={place}` "

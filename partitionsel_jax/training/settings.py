@@ -9,6 +9,7 @@ from typing import Any
 from partitionsel_jax import data, gradients, models
 from partitionsel_jax.training.checks import near
 from partitionsel_jax.training.data_section import DataSettings
+from partitionsel_jax.training.essentials import OF_THE_PLAN
 from partitionsel_jax.training.sections import (
     EvaluationSettings,
     FeatureSettings,
@@ -203,11 +204,11 @@ def parse(config: Mapping[str, Any]) -> Settings:
     """Checks a whole configuration and freezes it.
 
     Args:
-      config: nested mappings, as `ConfigDict.to_dict()` gives them; `methods` and `repeats`, which
-        say how one config becomes several runs, are `training.plan`'s and are left aside.
+      config: nested mappings, as `ConfigDict.to_dict()` gives them; what says how one config
+        becomes several runs (`OF_THE_PLAN`) is `training.plan`'s and is left aside.
 
     Raises:
       ValueError: an unknown or missing key, or a value out of its range, by name.
     """
-    rest = {key: value for key, value in config.items() if key not in ("methods", "repeats")}
+    rest = {key: value for key, value in config.items() if key not in OF_THE_PLAN}
     return build(Settings, rest, "")
