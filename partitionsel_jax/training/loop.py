@@ -16,6 +16,7 @@ from partitionsel_jax.training import (
     corpora,
     failures,
     fidelity,
+    flops,
     pretrained,
     processes,
     records,
@@ -250,7 +251,9 @@ class _Fit:
     kept: dict[str, Any]
 
     def __post_init__(self) -> None:
-        """Starts the clocks."""
+        """Counts what an update takes, and starts the clocks."""
+        setup = self.setup
+        self.flops = flops.count(setup.settings, len(setup.layout.devices), setup.validation_rows)
         self.clock, self.reading = Clock(), Waiting()
 
     def run(self, state: TrainState, stop: stopping.Never) -> tuple[TrainState, DomainLosses]:
@@ -318,6 +321,7 @@ class _Fit:
     ) -> None:
         """The rows of an update, once it is done; `state` is that of the last one begun."""
         record = jax.device_get(update.record)
+        record |= {"flops": self.flops.of(int(record["tokens"]))}
         seconds = self.clock.lap()
         self.spent.train += seconds
         self.recorder.step(update.step, record, seconds, losses)
