@@ -1,19 +1,23 @@
-"""Charts of the validation loss: against updates and seconds, and per domain."""
+"""Charts of validation loss and accuracy against what they cost, and of the loss per domain."""
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from partitionsel_jax.reporting import canvas, comparison, curves, theme
-from partitionsel_jax.reporting.canvas import Heading, Layout
+from partitionsel_jax.reporting.canvas import Heading
+from partitionsel_jax.reporting.costs import CURRENCIES, Currency
 from partitionsel_jax.reporting.runs import Run
 from partitionsel_jax.reporting.theme import Stroke
 
 Groups = Mapping[str, Sequence[Run]]
 _MOST_NOTES = 4
+# Of panels, a domain each.
+_COLUMNS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,43 +30,59 @@ class _Mark:
     text: str
 
 
-def validation_loss(
-    groups: Groups, rows: Sequence[comparison.Row], heading: Heading, layout: Layout
-) -> Figure:
-    """Validation loss against updates and against seconds, and where the target is reached.
+def validation_loss(groups: Groups, rows: Sequence[comparison.Row], heading: Heading) -> Figure:
+    """Validation loss against each currency that was logged, and where the target is reached.
 
     Args:
       groups: the runs of each label.
       rows: the headline rows of the same labels.
       heading: title, subtitle and the stroke of each label.
-      layout: where the chart goes.
     """
-    columns = 2 if layout.width > canvas.PHONE.width else 1
     legend = dataclasses.replace(heading, strokes={**heading.strokes, **_target_strokes(rows)})
-    figure, axes = canvas.panels(2, legend, layout, columns, height=3.1)
+    drawn = _against(groups, Run.evaluations)
+    figure, axes = canvas.panels(len(drawn), legend, columns=2, height=3.1)
     heights = None
-    for panel, seconds in zip(axes, (False, True), strict=True):
-        drawn = {
-            label: curves.over_seeds(runs, Run.evaluations, seconds)
-            for label, runs in groups.items()
-        }
-        divisor, unit = time_unit(canvas.last_x(drawn.values())) if seconds else (1.0, "updates")
-        canvas.draw_curves(panel, drawn, heading.strokes, divisor)
-        # The same losses in both panels, so the same heights.
+    for panel, (currency, found) in zip(axes, drawn.items(), strict=True):
+        divisor = _draw(panel, currency, found, heading.strokes)
+        # The same losses in every panel, so the same heights.
         heights = heights or panel.get_ylim()
         panel.set_ylim(heights)
-        panel.set_title("against training time" if seconds else "against updates", loc="left")
-        panel.set_xlabel(f"training time ({unit})" if seconds else "model updates")
         panel.set_ylabel("validation loss (nats per token)")
-        _draw_targets(panel, rows, heading.strokes, seconds, divisor)
+        _draw_targets(panel, rows, heading.strokes, currency, divisor)
     return figure
 
 
-def validation_loss_per_domain(groups: Groups, heading: Heading, layout: Layout) -> Figure | None:
+def accuracy(groups: Groups, heading: Heading) -> Figure | None:
+    """Accuracy against each currency that was logged; None when no question was answered.
+
+    That of the validation questions, where some run answered them on the way; else that of the
+    test questions after the last update.
+    """
+    read = _test_accuracies
+    if any(len(_validated(run)[0]) for runs in groups.values() for run in runs):
+        read = _validated
+    drawn = _against(groups, read)
+    if not any(len(x) for found in drawn.values() for c in found.values() for x, _, _ in c.seeds):
+        return None
+    figure, axes = canvas.panels(len(drawn), heading, columns=2, height=2.4)
+    for panel, (currency, found) in zip(axes, drawn.items(), strict=True):
+        divisor = _draw(panel, currency, found, heading.strokes)
+        for label, curve in found.items():
+            if len(curve.x) == 1:
+                error = curve.high - curve.mean
+                colour = heading.strokes[label].colour
+                panel.errorbar(curve.x / divisor, curve.mean, error, fmt="o", color=colour, ms=5)
+        panel.autoscale(axis="y")
+        panel.set_ylim(bottom=max(0.0, panel.get_ylim()[0]))
+        panel.set_ylabel("right answers")
+        panel.yaxis.set_major_formatter(PercentFormatter(1.0))
+    return figure
+
+
+def validation_loss_per_domain(groups: Groups, heading: Heading) -> Figure | None:
     """Validation loss of each domain against updates; None when no run logged any."""
     names = list(dict.fromkeys(d for runs in groups.values() for d in runs[0].domains))
-    figure, axes = canvas.panels(len(names), heading, layout, columns=4, height=1.45)
-    columns = min(4, layout.most_columns)
+    figure, axes = canvas.panels(len(names), heading, columns=_COLUMNS, height=1.45)
     logged = False
     for index, (panel, name) in enumerate(zip(axes, names, strict=True)):
         drawn = {}
@@ -77,19 +97,48 @@ def validation_loss_per_domain(groups: Groups, heading: Heading, layout: Layout)
         panel.set_title(canvas.fitted(name, canvas.width_of(panel) + 0.15), loc="left", size=8.5)
         panel.locator_params(axis="x", nbins=4)
         panel.locator_params(axis="y", nbins=5)
-        if index >= len(names) - columns:
+        if index >= len(names) - _COLUMNS:
             panel.set_xlabel("model updates")
-        if index % columns == 0:
+        if index % _COLUMNS == 0:
             panel.set_ylabel("loss (nats/token)")
     return figure if logged else None
 
 
-def time_unit(seconds: float) -> tuple[float, str]:
-    """Seconds per unit and the unit's name, so that an axis up to `seconds` reads well."""
-    for size, unit in ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes")):
-        if seconds > 5 * size:
-            return size, unit
-    return 1.0, "seconds"
+def _against(
+    groups: Groups, read: Callable[[Run], curves.Series]
+) -> dict[Currency, dict[str, curves.Curve]]:
+    """The labels' curves against every currency that some run has logged."""
+    drawn = {
+        currency: {label: curves.over_seeds(runs, read, name) for label, runs in groups.items()}
+        for name, currency in CURRENCIES.items()
+    }
+    return {
+        currency: found
+        for currency, found in drawn.items()
+        if currency.name == "updates" or canvas.last_x(found.values()) > 0
+    }
+
+
+def _draw(
+    panel: Axes,
+    currency: Currency,
+    drawn: Mapping[str, curves.Curve],
+    strokes: Mapping[str, Stroke],
+) -> float:
+    """Curves, title and x axis of a panel; returns how much a unit of the axis is."""
+    divisor, unit = currency.unit(canvas.last_x(drawn.values()))
+    canvas.draw_curves(panel, drawn, strokes, divisor)
+    panel.set_title(currency.title, loc="left")
+    panel.set_xlabel(f"{currency.axis} ({unit})" if unit else currency.axis)
+    return divisor
+
+
+def _test_accuracies(run: Run) -> curves.Series:
+    return run.test_accuracies()
+
+
+def _validated(run: Run) -> curves.Series:
+    return run.series("validation_accuracy")
 
 
 def _domain_loss(run: Run, domain: int) -> curves.Series:
@@ -110,7 +159,7 @@ def _draw_targets(
     panel: Axes,
     rows: Sequence[comparison.Row],
     strokes: Mapping[str, Stroke],
-    seconds: bool,
+    currency: Currency,
     divisor: float,
 ) -> None:
     """Dashed line at each baseline's final loss; marker and ratio where others first reach it."""
@@ -120,7 +169,7 @@ def _draw_targets(
         if row.is_baseline and row.target is not None:
             colour = strokes[row.label].colour
             panel.axhline(row.target, color=colour, lw=1.1, ls=theme.TARGET_DASH, zorder=1.5)
-    marks = _marks(rows, strokes, seconds, divisor)
+    marks = _marks(rows, strokes, currency, divisor)
     bottom, top = panel.get_ylim()
     # The ratios stand in a strip of their own below every curve, one line each.
     line = 0.085 * (top - bottom)
@@ -134,15 +183,18 @@ def _draw_targets(
 
 
 def _marks(
-    rows: Sequence[comparison.Row], strokes: Mapping[str, Stroke], seconds: bool, divisor: float
+    rows: Sequence[comparison.Row],
+    strokes: Mapping[str, Stroke],
+    currency: Currency,
+    divisor: float,
 ) -> list[_Mark]:
     """Where the labels reach their targets, the latest first."""
     marks = []
     for row in rows:
-        cost = row.seconds if seconds else row.updates
+        cost = row.costs[currency.name]
         if row.is_baseline or row.target is None or cost.at is None or cost.ratio is None:
             continue
-        text = f"{cost.ratio.mean:.2f}× the {'time' if seconds else 'updates'}"
+        text = f"{cost.ratio.mean:.2f}× the {currency.noun}"
         if cost.reached < cost.pairs:
             text += f" ({cost.reached}/{cost.pairs} seeds)"
         marks.append(_Mark(cost.at / divisor, row.target, strokes[row.label].colour, text))
