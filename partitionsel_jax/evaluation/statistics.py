@@ -98,35 +98,14 @@ def mean_interval(
     return Interval(mean, low, high, confidence, len(array))
 
 
-def t_interval(values: Values, confidence: float = 0.95) -> Interval | None:
-    """The mean of a few measurements (seeds, say) with Student's interval; None of fewer than two.
-
-    It supposes that they are independent and about normal, and is honest about how few they are:
-    of two, its half width is 9 of their standard deviations, of three 2.5, of five 1.2.
-
-    Args:
-      values: float[n].
-      confidence: in (0, 1).
-
-    Raises:
-      ValueError: no value, one that is not finite, or a confidence out of range.
-
-    Source: Student (1908), "The probable error of a mean".
-    """
-    array = _checked(values, "values")
-    _check_sampling(confidence, 1)
-    if len(array) < 2:
-        return None
-    mean, std = float(array.mean()), float(array.std(ddof=1))
-    half = t_quantile(len(array) - 1, confidence) * std / math.sqrt(len(array))
-    return Interval(mean, mean - half, mean + half, confidence, len(array))
-
-
 @functools.lru_cache(maxsize=256)
 def t_quantile(freedom: int, confidence: float = 0.95) -> float:
     """The t with P(|T| <= t) = confidence, for `freedom` >= 1 degrees of freedom.
 
-    Source: Abramowitz and Stegun (1964), 26.7.3 and 26.7.4, inverted by bisection.
+    A mean of n about normal values lies within t(n - 1) of their standard errors: of two, that is 9
+    of their standard deviations, of three 2.5, of five 1.2.
+
+    Source: Student (1908), "The probable error of a mean"; Abramowitz and Stegun (1964), 26.7.3 and 26.7.4, inverted by bisection.
     """
     low, high = 0.0, math.pi / 2
     for _ in range(80):

@@ -4,9 +4,11 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from partitionsel_jax.reporting import canvas, comparison, curves, theme
 from partitionsel_jax.reporting.canvas import Heading
@@ -18,6 +20,8 @@ Groups = Mapping[str, Sequence[Run]]
 _MOST_NOTES = 4
 # Of panels, a domain each.
 _COLUMNS = 4
+# Inches between points that would lie on each other.
+_ASIDE = 0.09
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,15 +71,26 @@ def accuracy(groups: Groups, heading: Heading) -> Figure | None:
     figure, axes = canvas.panels(len(drawn), heading, columns=2, height=2.4)
     for panel, (currency, found) in zip(axes, drawn.items(), strict=True):
         divisor = _draw(panel, currency, found, heading.strokes)
-        for label, curve in found.items():
-            if len(curve.x) == 1:
-                error = curve.high - curve.mean
-                colour = heading.strokes[label].colour
-                panel.errorbar(curve.x / divisor, curve.mean, error, fmt="o", color=colour, ms=5)
-        panel.autoscale(axis="y")
-        panel.set_ylim(bottom=max(0.0, panel.get_ylim()[0]))
+        points = {label: curve for label, curve in found.items() if len(curve.x) == 1}
+        for place, (label, curve) in enumerate(reversed(points.items())):
+            error = np.minimum(curve.high - curve.mean, [curve.mean, 1 - curve.mean])
+            # Side by side, where they are in one place.
+            aside = ScaledTranslation(-_ASIDE * place, 0, figure.dpi_scale_trans)
+            panel.errorbar(
+                curve.x / divisor,
+                curve.mean,
+                error,
+                fmt="o",
+                color=heading.strokes[label].colour,
+                ms=5,
+                transform=panel.transData + aside,
+            )
+        if points:
+            ends = [bound for curve in points.values() for bound in (*curve.low, *curve.high)]
+            margin = 0.06 * (max(ends) - min(ends)) + 0.01
+            panel.set_ylim(max(0.0, min(ends) - margin), min(1.0, max(ends) + margin))
         panel.set_ylabel("right answers")
-        panel.yaxis.set_major_formatter(PercentFormatter(1.0))
+        panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     return figure
 
 
@@ -169,7 +184,13 @@ def _draw_targets(
         if row.is_baseline and row.target is not None:
             colour = strokes[row.label].colour
             panel.axhline(row.target, color=colour, lw=1.1, ls=theme.TARGET_DASH, zorder=1.5)
-    marks = _marks(rows, strokes, currency, divisor)
+    # In an order in which no text crosses the line of a mark below it: those on the right, whose
+    # text stands to the left, from the earliest on, then the others from the latest on.
+    end = panel.get_xlim()[1]
+    marks = sorted(
+        _marks(rows, strokes, currency, divisor),
+        key=lambda mark: (_rightwards(mark, end), -mark.x if _rightwards(mark, end) else mark.x),
+    )
     bottom, top = panel.get_ylim()
     # The ratios stand in a strip of their own below every curve, one line each.
     line = 0.085 * (top - bottom)
@@ -188,7 +209,7 @@ def _marks(
     currency: Currency,
     divisor: float,
 ) -> list[_Mark]:
-    """Where the labels reach their targets, the latest first."""
+    """Where the labels reach their targets."""
     marks = []
     for row in rows:
         cost = row.costs[currency.name]
@@ -198,13 +219,18 @@ def _marks(
         if cost.reached < cost.pairs:
             text += f" ({cost.reached}/{cost.pairs} seeds)"
         marks.append(_Mark(cost.at / divisor, row.target, strokes[row.label].colour, text))
-    return sorted(marks, key=lambda mark: -mark.x)
+    return marks
+
+
+def _rightwards(mark: _Mark, end: float) -> bool:
+    """Whether a mark's text has its room to the right."""
+    return mark.x < 0.55 * end
 
 
 def _note(panel: Axes, mark: _Mark, y: float) -> None:
     """A dotted line from a mark down to its text at height y."""
     panel.plot([mark.x] * 2, [mark.y, y], color=mark.colour, lw=1, ls=(0, (1.2, 1.6)), zorder=1.6)
-    rightwards = mark.x < 0.55 * panel.get_xlim()[1]
+    rightwards = _rightwards(mark, panel.get_xlim()[1])
     panel.annotate(
         mark.text,
         (mark.x, y),

@@ -120,9 +120,17 @@
     return [low - margin, high + margin];
   }
 
+  // Of single points: their intervals, all of them, as far as shares can lie there.
+  function whole(lines) {
+    const ends = lines.flatMap(({ mean }) => [mean[0].y - mean[0].half, mean[0].y + mean[0].half]);
+    const low = Math.max(0, Math.min(...ends)), high = Math.min(1, Math.max(...ends));
+    const margin = 0.06 * (high - low) || 0.05;
+    return [low - margin, high + margin];
+  }
+
   function frame(panel, xs, ys, spec) {
     const width = Math.max(220, panel.clientWidth), height = spec.tall ? Math.min(380, Math.max(240, 0.5 * width)) : 190;
-    const labels = ticks(ys[0], ys[1], spec.tall ? 7 : 4).filter((y) => y >= ys[0] && y <= ys[1]);
+    const labels = ticks(ys[0], ys[1], spec.tall ? 7 : 6).filter((y) => y >= ys[0] && y <= ys[1]);
     const shown = labels.map((y) => spec.percent ? `${+(100 * y).toPrecision(3)} %` : String(y));
     const left = 12 + 6.6 * Math.max(2, ...shown.map((each) => each.length)), right = spec.right || 12;
     const top = 8, bottom = 40;
@@ -134,7 +142,7 @@
       svg("text", { x: left - 6, y: Y(y) + 4, class: "tick end" }, {}, root).textContent = shown[i];
     });
     const [size, unit] = unitOf(currency, xs[1]);
-    for (const tick of ticks(xs[0] / size, xs[1] / size, Math.max(2, Math.floor(width / 110)))) {
+    for (const tick of ticks(xs[0] / size, xs[1] / size, Math.max(4, Math.floor(width / 90)))) {
       svg("line", { x1: X(tick * size), x2: X(tick * size), y1: height - bottom, y2: height - bottom + 4, class: "axis" }, {}, root);
       svg("text", { x: X(tick * size), y: height - bottom + 17, class: "tick middle" }, {}, root).textContent = tick.toLocaleString("en");
     }
@@ -152,12 +160,13 @@
 
   function linePanel(panel, spec, lines) {
     panel.replaceChildren();
-    if (spec.title) html("h3", "", spec.title, panel);
+    if (spec.title && !spec.bare) html("h3", "", spec.title, panel);
     if (!lines.length) { html("p", "empty", `not logged against ${UNITS[currency].axis}`, panel); return; }
     if (spec.unit) html("p", "unit", spec.unit, panel);
     const levels = spec.levels || [];
     const end = Math.max(...lines.flatMap((each) => each.seeds.flatMap(({ line }) => line.map(([, x]) => x))));
-    const ys = range(lines, end, levels.map((each) => each.y));
+    const dotted = lines.every((each) => each.mean.length === 1);
+    const ys = dotted ? whole(lines) : range(lines, end, levels.map((each) => each.y));
     if (spec.zero) ys[0] = 0;
     const box = frame(panel, [0, end * 1.01], ys, spec), { X, Y, inside } = box;
     const several = lines.length > D.mostWithSeeds;
@@ -175,15 +184,16 @@
       const style = { stroke: colour, strokeWidth: 0.8, opacity: 0.45, strokeDasharray: finished ? "" : "2 2" };
       svg("path", { d: path(line.map(([, x, y]) => [x, y]), X, Y), class: "line" }, style, inside);
     }
-    for (const { mean: curve, colour, dash } of lines) {
+    lines.forEach(({ mean: curve, colour, dash }, place) => {
       const style = { stroke: colour, strokeWidth: 2, strokeDasharray: dash };
       svg("path", { d: path(curve.map(({ x, y }) => [x, y]), X, Y), class: "line" }, style, inside);
       if (curve.length === 1) {
-        const { x, y, half } = curve[0];
-        svg("line", { x1: X(x), x2: X(x), y1: Y(y - half), y2: Y(y + half) }, { stroke: colour, strokeWidth: 1.5 }, inside);
-        svg("circle", { cx: X(x), cy: Y(y), r: 4 }, { fill: colour }, box.root);
+        // Equal places side by side, to the left of where they are.
+        const { x, y, half } = curve[0], at = X(x) - 6 - 9 * (dotted ? lines.length - 1 - place : 0);
+        svg("line", { x1: at, x2: at, y1: Y(y - half), y2: Y(y + half) }, { stroke: colour, strokeWidth: 1.5 }, inside);
+        svg("circle", { cx: at, cy: Y(y), r: 4 }, { fill: colour }, inside);
       }
-    }
+    });
     hover(panel, box, lines.flatMap((each) => each.mean.map(({ x }) => x)), (x) => lines.map((each) => {
       const near = nearest(each.mean, x);
       return near && { colour: each.colour, dash: each.dash, name: each.name, x: near.x, y: near.y, value: text(near.y, spec.percent) + (near.n > 1 ? ` ± ${text(near.half, spec.percent)}` : ""), step: near.step };
@@ -203,8 +213,9 @@
     const tip = html("div", "tip", "", panel);
     tip.hidden = true;
     const leave = () => { tip.hidden = true; rule.style.display = "none"; dots.replaceChildren(); };
-    root.addEventListener("pointerleave", leave);
-    root.addEventListener("pointermove", (event) => {
+    // A finger that is lifted leaves its values standing.
+    root.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") leave(); });
+    const move = (event) => {
       const place = event.clientX - root.getBoundingClientRect().left;
       if (place < left - 8 || place > width - right + 8) return leave();
       const x = xs.reduce((best, each) => Math.abs(X(each) - place) < Math.abs(X(best) - place) ? each : best);
@@ -215,21 +226,23 @@
       rule.setAttribute("x1", X(x)); rule.setAttribute("x2", X(x));
       dots.replaceChildren();
       tip.replaceChildren();
-      const where = currency === "updates" ? `update ${text(x)}` : `${text(x / size)} ${unit} ${currency === "seconds" ? "" : UNITS[currency].axis}`;
+      const where = currency === "updates" ? `update ${text(x)}` : `${text(x / size)}${unit.startsWith("10") ? " ×" : ""} ${unit} ${currency === "seconds" ? "" : UNITS[currency].axis}`;
       html("b", "", where, tip);
       for (const row of rows.slice(0, 12)) {
         const entry = html("div", "", "", tip);
         swatch(row, entry);
         html("span", "", row.value, entry);
         html("i", "", row.name, entry);
-        if (row.y !== undefined && box.Y) svg("circle", { cx: X(row.x), cy: box.Y(row.y), r: 3.2 }, { fill: row.colour }, dots);
+        if (row.y !== undefined && box.Y && xs.length > rows.length) svg("circle", { cx: X(row.x), cy: box.Y(row.y), r: 3.2 }, { fill: row.colour }, dots);
       }
       if (rows.length > 12) html("i", "", `and ${rows.length - 12} more`, tip);
       tip.hidden = false;
       const space = panel.clientWidth - tip.offsetWidth;
       tip.style.left = `${Math.max(0, Math.min(space, X(x) + (X(x) > width / 2 ? -tip.offsetWidth - 12 : 12)))}px`;
-      tip.style.top = `${root.offsetTop + 6}px`;
-    });
+      tip.style.top = `${root.getBoundingClientRect().top - panel.getBoundingClientRect().top + 6}px`;
+    };
+    root.addEventListener("pointermove", move);
+    root.addEventListener("pointerdown", move);
   }
 
   // ---- the domain mix ----------------------------------------------------------------------
@@ -297,7 +310,8 @@
       legend(figure, Object.entries(D.domains).map(([name, colour]) => ({ name, colour, dash: "" })));
       return;
     }
-    const drawn = chart.panels.map((panel) => ({ ...chart, ...panel, levels: levelsOf(chart) }));
+    const bare = chart.panels.length === 1;
+    const drawn = chart.panels.map((panel) => ({ ...chart, ...panel, bare, levels: levelsOf(chart) }));
     const lines = drawn.map(labelLines);
     const kept = drawn.map((_, i) => i).filter((i) => lines[i].length || drawn.length === 1);
     panels(figure, kept.length).forEach((panel, i) => linePanel(panel, drawn[kept[i]], lines[kept[i]]));

@@ -11,6 +11,7 @@ from partitionsel_jax.reporting.costs import CURRENCIES
 from partitionsel_jax.reporting.page_data import Sets
 
 _BANDS = "Line: mean over seeds; band: 95 % t-interval of the mean; thin lines: single seeds."
+_ONE_SEED = "One seed each, so no band."
 _SMOOTHED = "Averaged over a window of a twentieth of the run."
 # Name, heading, caption, whether its panel is as wide as the page.
 _CHARTS = (
@@ -99,6 +100,7 @@ def page(
     title = escape(wording.title(rows))
     findings = "".join(f"<li>{escape(text)}</li>" for text in wording.findings(rows))
     said = "".join(f"<li>{escape(text)}</li>" for text in caveats)
+    banded = any(len(group) > 1 for groups in sets for group in groups.values())
     places = {label: place for place, label in enumerate(_labels(sets))}
     overview = [
         f"<h1>{title}</h1>",
@@ -109,7 +111,7 @@ def page(
         _controls(sets, strokes),
         '<p class="unscripted note">The charts of this page are drawn by a script, which does not '
         "run here; the same charts are the PNG and SVG files beside it.</p>",
-        *(_chart(*chart) for chart in _CHARTS if chart[0] in {*drawn, "training_loss"}),
+        *(_chart(*chart, banded) for chart in _CHARTS if chart[0] in {*drawn, "training_loss"}),
         page_tables.overlap(sets),
         page_tables.stages(rows, places),
         f"<h2>Configs</h2>{page_tables.configs(sets, places)}",
@@ -176,7 +178,8 @@ def _of_set(
     )
 
 
-def _chart(name: str, heading: str, caption: str, tall: bool) -> str:
+def _chart(name: str, heading: str, caption: str, tall: bool, banded: bool) -> str:
+    caption = caption if banded else caption.replace(_BANDS, _ONE_SEED)
     return (
         f"<h2>{escape(heading)}</h2>\n"
         f'<figure data-chart="{name}"{" class=tall" if tall else ""}>'
@@ -215,8 +218,7 @@ def _controls(sets: Sets, strokes: Mapping[str, theme.Stroke]) -> str:
         '<details class="filters" open><summary>Axis and filters</summary>'
         f"<fieldset><legend>charts against</legend>{against}</fieldset>{''.join(fields)}"
         '<p class="note"><span id="shown"></span> · <button id="reset">show all</button> · '
-        "Filters apply to charts and hide rows of tables; the numbers in tables are over all "
-        "seeds.</p></details>"
+        "Numbers in tables are over all seeds.</p></details>"
     )
 
 

@@ -86,8 +86,16 @@ class Run:
 
     @property
     def shares(self) -> Mapping[str, float]:
-        """Measured shares of features, selection and update in a step's time; empty if unknown."""
+        """Measured shares of features, selection and update in a step's time; empty if unknown.
+
+        A method that looks at no example is all update.
+        """
         seconds = self.summary.get("seconds") or {}
+        # Without features or losses there is nothing to measure apart.
+        selection = self.config.get("selection")
+        utility = selection.get("utility") if isinstance(selection, Mapping) else None
+        if self.finished and utility in ("random", "full"):
+            return {"features": 0.0, "selection": 0.0, "update": 1.0}
         if any(seconds.get(f"{stage}_share") is None for stage in STAGES):
             return {}
         return {stage: seconds[f"{stage}_share"] for stage in STAGES}

@@ -76,7 +76,8 @@ def cost_lines(row: Row) -> list[tuple[str, ...]]:
 
 def _cost_line(row: Row, currency: Currency, cost: ToTarget) -> tuple[str, ...]:
     size, unit = currency.unit(cost.at or 0.0)
-    at = NOTHING if cost.at is None else f"{cost.at / size:.3g} {unit}".strip()
+    times = " ×" if unit.startswith("10") else ""
+    at = NOTHING if cost.at is None else f"{cost.at / size:.3g}{times} {unit}".strip()
     median = "not reached" if cost.median is None else f"{cost.median:.2f}×"
     ratio = NOTHING if cost.ratio is None else f"{cost.ratio.mean:.2f}×"
     seeds = (f"{p.seed}: {'' if p.reached else '> '}{p.ratio:.2f}×" for p in cost.seeds)

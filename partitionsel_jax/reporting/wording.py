@@ -150,10 +150,16 @@ def _reaches(row: Row) -> str:
     seeds = _count(row.updates.pairs, "seed")
     if row.updates.ratio is None:
         return f"does not reach {target} ({seeds})"
-    times = f"{row.updates.ratio.mean:.2f}× the updates"
-    if row.seconds.ratio is not None:
-        times += f" and {row.seconds.ratio.mean:.2f}× the training time"
-    return f"reaches {target} in {times} ({_of_seeds(row.updates)})"
+    named = (("updates", "updates"), ("flops", "FLOPs"), ("seconds", "training time"))
+    times = [
+        f"{cost.ratio.mean:.2f}× the {noun}"
+        for name, noun in named
+        for cost in (row.costs[name],)
+        if cost.ratio is not None
+    ]
+    *first, last = times
+    said = f"{', '.join(first)} and {last}" if first else last
+    return f"reaches {target} in {said} ({_of_seeds(row.updates)})"
 
 
 def _of_seeds(cost: ToTarget) -> str:

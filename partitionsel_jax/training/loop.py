@@ -284,6 +284,8 @@ class _Fit:
                     continue
                 jax.block_until_ready(record)
                 losses = self._validate(state) if evaluates else None
+                if evaluates:
+                    running = self._answered(running, state)
                 self._write(running, state, losses)
                 running = None
                 if saves:
@@ -315,6 +317,16 @@ class _Fit:
                 self.reading.taken(), "waited for its rows since the last evaluation"
             )
             return run_setup.validate(self.setup, state.parameters, self.frozen)
+
+    def _answered(self, update: "_Update", state: TrainState) -> "_Update":
+        """The last update, with the validation questions answered where it is their turn."""
+        settings = self.setup.settings
+        every, last = settings.evaluation.answers_every, settings.training.updates
+        if not every or (update.step % every and update.step != last):
+            return update
+        with self.clock.pause(), self.spent.evaluating():
+            share = run_setup.validation_accuracy(self.setup, state.parameters, self.frozen)
+        return dataclasses.replace(update, record={**update.record, "validation_accuracy": share})
 
     def _write(
         self, update: "_Update", state: TrainState, losses: DomainLosses | None = None

@@ -278,9 +278,15 @@ class TrainingSettings:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-    """Rows per forward pass of the evaluations."""
+    """How runs are evaluated.
+
+    `batch` rows go through a forward pass at once. Every `answers_every` updates, and after the
+    last, the model answers the validation questions; 0: never.
+    """
 
     batch: int = 64
+    answers_every: int = 0
 
     def __post_init__(self):
         at_least("evaluation", self, 1, "batch")
+        at_least("evaluation", self, 0, "answers_every")
