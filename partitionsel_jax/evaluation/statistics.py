@@ -105,7 +105,8 @@ def t_quantile(freedom: int, confidence: float = 0.95) -> float:
     A mean of n about normal values lies within t(n - 1) of their standard errors: of two, that is 9
     of their standard deviations, of three 2.5, of five 1.2.
 
-    Source: Student (1908), "The probable error of a mean"; Abramowitz and Stegun (1964), 26.7.3 and 26.7.4, inverted by bisection.
+    Source: Student (1908), "The probable error of a mean"; Abramowitz and Stegun (1964),
+    26.7.3 and 26.7.4, inverted by bisection.
     """
     low, high = 0.0, math.pi / 2
     for _ in range(80):

@@ -79,6 +79,22 @@ def test_a_run_logs_them_with_every_update(finished):
     assert len(found) == 8 and set(found) == {whole.features + whole.update}
 
 
+def test_validation_questions_are_answered_when_it_is_their_turn(finished):
+    _, folder, _ = finished
+    answered = [row["step"] for row in logged(folder, "metrics.jsonl") if _accuracy(row)]
+    assert answered == [4, 8]
+
+
+def test_questions_are_answered_where_the_loss_is_known(tiny):
+    with pytest.raises(ValueError, match=r"answers_every=3 must be a multiple .*evaluate_every=4"):
+        settings_of(tiny, evaluation={"answers_every": 3})
+
+
+def _accuracy(row):
+    share = row.get("validation_accuracy")
+    return share is not None and 0 <= share <= 1
+
+
 def _validation(config):
     from partitionsel_jax.training import setup as run_setup
 
