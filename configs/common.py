@@ -94,6 +94,7 @@ def default() -> ConfigDict:
     training.spmd = "pmap"  # how the step is mapped over devices, or "shard_map"
     training.split_weights = False  # every device keeps a part of each matrix (shard_map alone)
     config.evaluation = ConfigDict({"batch": 64, "test": True})
+    config.evaluation.answers_every = 0  # updates between answering validation questions; 0: never
     return config
 
 

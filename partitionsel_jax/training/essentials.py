@@ -14,6 +14,7 @@ INCIDENTAL = (
     "seed",
     "data.directory",
     "data.workers",
+    "evaluation.answers_every",
     "features.fidelity_every",
     "features.fidelity_rows",
     "training.checkpoint_every",

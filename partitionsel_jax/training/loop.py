@@ -16,6 +16,7 @@ from partitionsel_jax.training import (
     corpora,
     failures,
     fidelity,
+    flops,
     pretrained,
     processes,
     recorded,
@@ -255,7 +256,9 @@ class _Fit:
     kept: dict[str, Any]
 
     def __post_init__(self) -> None:
-        """Starts the clocks."""
+        """Counts what an update takes, and starts the clocks."""
+        setup = self.setup
+        self.flops = flops.count(setup.settings, len(setup.layout.devices), setup.validation_rows)
         self.clock, self.reading = Clock(), Waiting()
 
     def run(self, state: TrainState, stop: stopping.Never) -> tuple[TrainState, DomainLosses]:
@@ -286,6 +289,8 @@ class _Fit:
                     continue
                 jax.block_until_ready(record)
                 losses = self._validate(state) if evaluates else None
+                if evaluates:
+                    running = self._answered(running, state)
                 self._write(running, state, losses)
                 running = None
                 if saves:
@@ -318,11 +323,22 @@ class _Fit:
             )
             return run_setup.validate(self.setup, state.parameters, self.frozen)
 
+    def _answered(self, update: "_Update", state: TrainState) -> "_Update":
+        """The last update, with the validation questions answered where it is their turn."""
+        settings = self.setup.settings
+        every, last = settings.evaluation.answers_every, settings.training.updates
+        if not every or (update.step % every and update.step != last):
+            return update
+        with self.clock.pause(), self.spent.evaluating():
+            share = run_setup.validation_accuracy(self.setup, state.parameters, self.frozen)
+        return dataclasses.replace(update, record={**update.record, "validation_accuracy": share})
+
     def _write(
         self, update: "_Update", state: TrainState, losses: DomainLosses | None = None
     ) -> None:
         """The rows of an update, once it is done; `state` is that of the last one begun."""
         record = jax.device_get(update.record)
+        record |= {"flops": self.flops.of(int(record["tokens"]))}
         seconds = self.clock.lap()
         self.spent.train += seconds
         self.recorder.step(update.step, record, seconds, losses)

@@ -295,13 +295,17 @@ class TrainingSettings:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-    """Rows per forward pass of the evaluations, and whether the test split is looked at.
+    """How runs are evaluated.
 
-    Runs that tune something leave it alone.
+    `batch` rows go through a forward pass at once. With `test` False the test split is not looked
+    at, as in runs that tune something. Every `answers_every` updates, and after the last, the model
+    answers the validation questions; 0: never.
     """
 
     batch: int = 64
     test: bool = True
+    answers_every: int = 0
 
     def __post_init__(self):
         at_least("evaluation", self, 1, "batch")
+        at_least("evaluation", self, 0, "answers_every")

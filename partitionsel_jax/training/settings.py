@@ -54,6 +54,12 @@ class Settings:
                 f"lora.rank={self.lora.rank} exceeds the matrices of this model, of width "
                 f"{self.model.width}: an adapter is to be thinner than what it adapts"
             )
+        if self.evaluation.answers_every % self.training.evaluate_every:
+            raise ValueError(
+                f"evaluation.answers_every={self.evaluation.answers_every} must be a multiple of "
+                f"training.evaluate_every={self.training.evaluate_every}, so that questions are "
+                "answered where the validation loss is known"
+            )
         domains = len(self.data.names)
         if not domains:
             raise ValueError(

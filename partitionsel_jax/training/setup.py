@@ -154,19 +154,28 @@ def answer_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any] | Non
         return None
     source = setup.corpus.test
     losses = _losses(setup, trained, frozen, source.rows(range(len(source))))
+    answers = _answers(setup, trained, frozen, source)
+    return {"loss": losses.mean, "loss_per_domain": losses.per_domain, **answers}
+
+
+def validation_accuracy(setup: Setup, trained: Any, frozen: Any) -> float:
+    """Share of the scored validation questions that are answered exactly."""
+    return _answers(setup, trained, frozen, setup.corpus.validation)["accuracy"]
+
+
+def _answers(setup: Setup, trained: Any, frozen: Any, source: data.Source) -> dict[str, Any]:
     stops = np.asarray(source.tokenizer.stop_ids, np.int32)
 
     def generate(tokens, lengths):
         rows = setup.shard(tokens), setup.shard(lengths)
         return setup.evaluators.generate(trained, frozen, *rows, stops)
 
-    accuracy = evaluation.answer_accuracy(
+    return evaluation.answer_accuracy(
         generate,
         source,
         corpora.scorers(setup.settings),
         batch=setup.settings.evaluation.batch,
     )
-    return {"loss": losses.mean, "loss_per_domain": losses.per_domain, **accuracy}
 
 
 def _losses(setup: Setup, trained: Any, frozen: Any, rows: data.Rows) -> evaluation.DomainLosses:

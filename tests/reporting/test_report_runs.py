@@ -70,7 +70,7 @@ def test_a_damaged_last_row_is_made_up_for_by_the_summary(tmp_path, write_run):
     steps, losses = run.evaluations()
     assert (steps.tolist(), losses.tolist()) == ([0, 10, 20], [4.0, 3.0, 2.0])
     # The lost step counts as a median step.
-    np.testing.assert_allclose(run.seconds_at(steps), [0.0, 5.0, 10.0])
+    np.testing.assert_allclose(run.spent_at(steps, "seconds"), [0.0, 5.0, 10.0])
 
 
 def test_nulls_are_not_logged_values(tmp_path, write_run):
