@@ -16,7 +16,7 @@ def get_config(text=None):
     """--config=configs/reproduce/couplings.py[:smoke,scale=smollm2,seeds=3,tune=False,path=,model=].
 
     See `scales.start` for the arguments.
-    """  # noqa: E501
+    """
     config, arguments = scales.start(text)
     (config.selection.size,) = scales.sizes(config, 0.25)
     utilities = ("gradient_matching", "taylor", "facility_location")
