@@ -29,8 +29,8 @@ _CHARTS = (
         "Accuracy",
         "Share of right answers. Test questions are answered after the last update (and before "
         "the first by a pretrained model); validation questions on the way, where "
-        "evaluation.answers_every asks for it. Bars and bands: 95 % t-interval over seeds; single points that would lie "
-        "on each other stand side by side.",
+        "evaluation.answers_every asks for it. Bars and bands: 95 % t-interval over seeds; "
+        "single points that would lie on each other stand side by side.",
         False,
     ),
     (

@@ -87,11 +87,12 @@ def costs(rows: Sequence[Row], places: Places) -> str:
         return ""
     cells = [[escape(cell) for cell in line] for _, line in lines]
     attributes = [_of_label(label, places) for label, _ in lines]
+    is_open = " open" if len(lines) <= _MOST_OPEN else ""
     return (
         "<h2>Cost of the baseline's final loss</h2>"
         '<p class="note">Relative to the baseline run with the same seed; below 1 is cheaper. '
         "&gt; marks a seed that never got there, with all that it spent.</p>"
-        f"<details{' open' if len(lines) <= _MOST_OPEN else ''}><summary>{len(lines)} rows</summary>"
+        f"<details{is_open}><summary>{len(lines)} rows</summary>"
         f'<div class="wraps">{table(tables.COST_HEADINGS, cells, attributes)}</div></details>'
     )
 
