@@ -11,6 +11,7 @@ from partitionsel_jax.reporting.costs import CURRENCIES
 from partitionsel_jax.reporting.page_data import Sets
 
 _BANDS = "Line: mean over seeds; band: 95 % t-interval of the mean; thin lines: single seeds."
+_MOST_FINDINGS = 5
 _ONE_SEED = "One seed each, so no band."
 _SMOOTHED = "Averaged over a window of a twentieth of the run."
 # Name, heading, caption, whether its panel is as wide as the page.
@@ -28,7 +29,8 @@ _CHARTS = (
         "Accuracy",
         "Share of right answers. Test questions are answered after the last update (and before "
         "the first by a pretrained model); validation questions on the way, where "
-        "evaluation.answers_every asks for it. Bars and bands: 95 % t-interval over seeds.",
+        "evaluation.answers_every asks for it. Bars and bands: 95 % t-interval over seeds; "
+        "single points that would lie on each other stand side by side.",
         False,
     ),
     (
@@ -98,7 +100,10 @@ def page(
     rows = [row for headline in headlines for row in headline]
     runs = page_data.ordered(sets)
     title = escape(wording.title(rows))
-    findings = "".join(f"<li>{escape(text)}</li>" for text in wording.findings(rows))
+    reached = wording.findings(rows)
+    # Of many methods, the tables say it better.
+    shown = reached if len(reached) <= _MOST_FINDINGS else []
+    findings = "".join(f"<li>{escape(text)}</li>" for text in shown)
     said = "".join(f"<li>{escape(text)}</li>" for text in caveats)
     banded = any(len(group) > 1 for groups in sets for group in groups.values())
     places = {label: place for place, label in enumerate(_labels(sets))}
@@ -225,7 +230,11 @@ def _controls(sets: Sets, strokes: Mapping[str, theme.Stroke]) -> str:
 def _facet(facet: str, values: Sequence[str], strokes: Mapping[str, theme.Stroke]) -> str:
     """One filter. Of evaluation sets one is shown at a time, as losses do not compare."""
     exclusive = facet == "evaluation set"
-    ordered = sorted(values, key=int) if facet == "seed" else values
+    # By size where all are numbers: seeds, and most fields of an ablation.
+    try:
+        ordered = sorted(values, key=float)
+    except ValueError:
+        ordered = list(values)
     name = escape(facet, quote=True)
     inputs = []
     for place, value in enumerate(ordered):

@@ -15,6 +15,8 @@ from partitionsel_jax.reporting.tables import NOTHING
 Places = Mapping[str, int]
 # Fields of the table of configs, and labels of that of overlaps, beyond which it is unreadable.
 _MOST_FIELDS, _MOST_LABELS = 8, 24
+# Rows of a table that stand above the charts unasked for.
+_MOST_OPEN = 16
 _DEFINITIONS = {
     "Pool, picks": "Every update sees a pool of candidate examples; the method picks some of them, "
     "and the model is updated on the picks.",
@@ -85,11 +87,13 @@ def costs(rows: Sequence[Row], places: Places) -> str:
         return ""
     cells = [[escape(cell) for cell in line] for _, line in lines]
     attributes = [_of_label(label, places) for label, _ in lines]
+    is_open = " open" if len(lines) <= _MOST_OPEN else ""
     return (
         "<h2>Cost of the baseline's final loss</h2>"
         '<p class="note">Relative to the baseline run with the same seed; below 1 is cheaper. '
         "&gt; marks a seed that never got there, with all that it spent.</p>"
-        f'<div class="wraps">{table(tables.COST_HEADINGS, cells, attributes)}</div>'
+        f"<details{is_open}><summary>{len(lines)} rows</summary>"
+        f'<div class="wraps">{table(tables.COST_HEADINGS, cells, attributes)}</div></details>'
     )
 
 
