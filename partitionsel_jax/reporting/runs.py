@@ -219,7 +219,8 @@ def read_runs(workdirs: epath.PathLike | Sequence[epath.PathLike]) -> list[Run]:
 
     A run is a directory that holds config.json and metrics.jsonl. Damaged lines of metrics.jsonl
     are skipped and counted; a step that was logged twice keeps its last row. A run that is found
-    in two workdirs, one inside the other, is read once.
+    in two workdirs, one inside the other, is read once. Runs that only tuned something are left
+    out: what was chosen by them says nothing about it.
 
     Args:
       workdirs: local directories or buckets.
@@ -251,7 +252,12 @@ def read_runs(workdirs: epath.PathLike | Sequence[epath.PathLike]) -> list[Run]:
                 name = names[root] if name == "." else f"{names[root]}/{name}"
             if os.fspath(directory.resolve()) not in found:
                 found[os.fspath(directory.resolve())] = _read_run(directory, name)
-    runs = list(found.values())
+    runs = [run for run in found.values() if not run.facts.get("trial")]
+    if not runs:
+        raise ValueError(
+            f"{len(found)} runs in {', '.join(names.values())} have tuned something, and none is "
+            "there to report: wait for experiments.ablate to come to the others"
+        )
     called = labels.distinct([run.facts for run in runs])
     return [dataclasses.replace(run, label=name) for run, name in zip(runs, called, strict=True)]
 

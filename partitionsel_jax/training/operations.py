@@ -87,7 +87,8 @@ def _counted(step: Step, devices: int, split: bool, length: int, response: float
     picked = chosen.size // devices
 
     def updated(state: Any, frozen: Any, pool: Any, labels: Any, picks: Any) -> Any:
-        return step.update(state, frozen, pool, labels, picks, key=jax.random.key(0))
+        kept = state.curriculum, state.kept
+        return step.update(state, frozen, pool, labels, picks, *kept, key=jax.random.key(0))
 
     inputs = (state, frozen, pool, Labels.of(rows(chosen.pool, length)), shapes)
     update = counted(updated, min(step.microbatch or picked, picked), *inputs)
