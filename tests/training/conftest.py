@@ -19,7 +19,7 @@ def tiny_config():
     config.features.update({"last_layers": 1, "dim": 32, "microbatch": 4})
     config.selection.update({"pool": 16, "size": 8, "anchors": 8})
     config.training.update({"updates": 8, "evaluate_every": 4, "checkpoint_every": 3, "devices": 1})
-    config.evaluation.update({"batch": 8, "answers_every": 4})
+    config.evaluation.batch = 8
     return config
 
 

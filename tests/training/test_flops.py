@@ -79,14 +79,19 @@ def test_a_run_logs_them_with_every_update(finished):
     assert len(found) == 8 and set(found) == {whole.features + whole.update}
 
 
-def test_validation_questions_are_answered_when_it_is_their_turn(finished):
-    _, folder, _ = finished
+def test_validation_questions_are_answered_when_it_is_their_turn(finished, tiny, train):
+    tiny.training.evaluate_every = 2
+    tiny.evaluation.answers_every = 6
+    summary, folder = train(tiny)
     answered = [row["step"] for row in logged(folder, "metrics.jsonl") if _accuracy(row)]
-    assert answered == [4, 8]
+    # And after the last.
+    assert answered == [6, 8]
+    assert summary["fingerprint"] == finished[0]["fingerprint"]
 
 
 def test_questions_are_answered_where_the_loss_is_known(tiny):
-    with pytest.raises(ValueError, match=r"answers_every=3 must be a multiple .*evaluate_every=4"):
+    expected = r"answers_every=3 must be a multiple of training.evaluate_every=4"
+    with pytest.raises(ValueError, match=expected):
         settings_of(tiny, evaluation={"answers_every": 3})
 
 
