@@ -16,6 +16,9 @@ def default() -> ConfigDict:
     config.checkpoint = ""  # pretrained model to start from: path, preset or owner/name
     config.repeats = 1  # runs with seeds seed, seed + 1, ...
     config.methods = ConfigDict()  # label -> changed fields; several runs side by side
+    config.axes = ConfigDict()  # field -> its values; a run for every combination
+    # Fields whose value every method chooses by validation loss, over seeds of their own.
+    config.tune = ConfigDict({"seeds": (), "grid": ConfigDict()})
 
     config.data = data = ConfigDict()
     data.source = "reasoning_gym"  # or metamathqa, mol_instructions, instructions
@@ -69,6 +72,7 @@ def default() -> ConfigDict:
     selection.utility, selection.coupling, selection.rule = "gradient_matching", "joint", "greedy"
     selection.solver = "exact"
     selection.reference = ""  # folder of a finished run, for reducible_loss
+    selection.picks = ""  # folder of a run whose recorded picks are trained on
     selection.budgets, selection.shares, selection.temperature = "proportional", (), 1.0
     selection.curriculum = ConfigDict({"decay": 0.9, "blend": 0.5, "floor": 0.05, "sharpness": 1.0})
     selection.anchor_balance, selection.anchor_mean = True, "plain"
@@ -89,8 +93,15 @@ def default() -> ConfigDict:
     training.devices = 0  # 0: all of them
     training.spmd = "pmap"  # how the step is mapped over devices, or "shard_map"
     training.split_weights = False  # every device keeps a part of each matrix (shard_map alone)
-    config.evaluation = ConfigDict({"batch": 64})
+    config.evaluation = ConfigDict({"batch": 64, "test": True})
+    config.evaluation.answers_every = 0  # updates between answering validation questions; 0: never
     return config
+
+
+def tune_learning_rate(config: ConfigDict, smoke: bool) -> None:
+    """Lets every point choose its learning rate from one grid, by seeds 0 and 1."""
+    config.tune.grid = {"optimizer": {"learning_rate": (1e-3, 2e-3, 4e-3)}}
+    config.tune.seeds = (0,) if smoke else (0, 1)
 
 
 def arguments(text: str | None, **defaults: Any) -> ConfigDict:

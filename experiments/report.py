@@ -1,11 +1,14 @@
-"""Writes the report of the runs in a workdir: python -m experiments.report --workdir=DIR"""
+"""Writes the report of the runs in some workdirs: python -m experiments.report --workdir=DIR,DIR"""
 
 from absl import app, flags
 
 from experiments import console
 
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Directory that holds one run, or a tree of runs.", required=True
+_WORKDIRS = flags.DEFINE_list(
+    "workdir", None, "Directories that hold one run, or a tree of runs.", required=True
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Where to write it; by default the folder report in the one workdir."
 )
 
 
@@ -15,7 +18,7 @@ def main(argv: list[str]) -> None:
     from partitionsel_jax import reporting
 
     with console.one_line_errors(ValueError, OSError):
-        console.show_report(reporting.build(_WORKDIR.value))
+        console.show_report(reporting.build(_WORKDIRS.value, _OUTPUT.value))
 
 
 if __name__ == "__main__":

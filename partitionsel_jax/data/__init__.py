@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from partitionsel_jax.data.corpus import Corpus, Example, Source, load
 from partitionsel_jax.data.own_anchors import OwnAnchors, read_anchors
 from partitionsel_jax.data.pools import Pools
-from partitionsel_jax.data.prefetching import prefetch
+from partitionsel_jax.data.prefetching import ByStep, prefetch
 from partitionsel_jax.data.rows import (
     Encoded,
     EncodedExample,
@@ -53,6 +53,7 @@ __all__ = [
     "MIXES",
     "SPLITS",
     "TEMPLATES",
+    "ByStep",
     "ByteTokenizer",
     "Columns",
     "Corpus",

@@ -67,7 +67,8 @@ class Source:
       records: the split's records, by position.
       positions: i64[n], the records that belong to this source.
       domains: i32[n], their domains.
-      tokenizer: gives the ids.
+      ids: i64[n], their ids, ascending.
+      tokenizer: makes tokens of text.
       length: T, the tokens of a row.
       template: one of `TEMPLATES`, what makes prompts of questions.
       spoilt: row -> spoilt response.
@@ -77,6 +78,7 @@ class Source:
     records: Sequence[Mapping[str, Any]] = dataclasses.field(repr=False)
     positions: np.ndarray = dataclasses.field(repr=False)
     domains: np.ndarray = dataclasses.field(repr=False)
+    ids: np.ndarray = dataclasses.field(repr=False)
     tokenizer: Tokenizer
     length: int
     template: str = "plain"
@@ -136,6 +138,20 @@ class Source:
             id=np.array([e.id for e in examples], np.int32),
             spoilt=np.array([e.spoilt for e in examples], bool),
         )
+
+    def find(self, ids: np.ndarray) -> np.ndarray:
+        """The indices of the rows with these ids, i64 of the same shape.
+
+        Raises:
+          ValueError: an id that no row has.
+        """
+        places = np.minimum(np.searchsorted(self.ids, ids), len(self) - 1)
+        if missing := np.asarray(ids)[self.ids[places] != ids].tolist():
+            raise ValueError(
+                f"{len(missing)} ids are of no row of {self.name} (first {missing[:4]}): expected "
+                "those of this corpus, so that its data settings must be those they come from"
+            )
+        return places
 
     def _example(self, index: int, record: Mapping[str, Any]) -> Example:
         """The record as an example, with its spoilt response where it has one."""
@@ -280,7 +296,8 @@ def _open(
     """The rows of a split that fit, and what its scan has found."""
     scanned = fitting.scan(records, tokenizer, length, template, directory, split)
     _check(scanned, split, domains, length)
-    rows = Source(split, records, scanned.positions, scanned.domains, tokenizer, length, template)
+    places = scanned.positions, scanned.domains, scanned.ids
+    rows = Source(split, records, *places, tokenizer, length, template)
     return rows, scanned
 
 
@@ -407,6 +424,7 @@ def _part(source: Source, name: str, chosen: np.ndarray) -> Source:
         name=name,
         positions=source.positions[chosen],
         domains=source.domains[chosen],
+        ids=source.ids[chosen],
         spoilt={new: source.spoilt[old] for new, old in rows if old in source.spoilt},
     )
 

@@ -2,31 +2,36 @@
 
 import signal
 from collections.abc import Generator
+from typing import Any, Protocol
 
 from absl import flags
 
-from partitionsel_jax.data.pools import Pools
-from partitionsel_jax.data.rows import Rows
-
 _THREADS = 2
+
+
+class ByStep(Protocol):
+    """What is read for each step, whatever was read before: `Pools`, for one."""
+
+    def __getitem__(self, step: int, /) -> Any:
+        """A pytree of arrays."""
 
 
 class _Steps:
     """The steps from `start` to `stop` as a random-access source."""
 
-    def __init__(self, pools: Pools, start: int, stop: int):
+    def __init__(self, pools: ByStep, start: int, stop: int):
         self._pools, self._steps = pools, range(start, stop)
 
     def __len__(self) -> int:
         return len(self._steps)
 
-    def __getitem__(self, index: int) -> tuple[Rows, Rows]:
+    def __getitem__(self, index: int) -> Any:
         return self._pools[self._steps[index]]
 
 
 def prefetch(
-    pools: Pools, start: int, stop: int, buffer: int = 4, workers: int = 0
-) -> Generator[tuple[Rows, Rows], None, None]:
+    pools: ByStep, start: int, stop: int, buffer: int = 4, workers: int = 0
+) -> Generator[Any, None, None]:
     """Yields pools[start], ..., pools[stop - 1], read ahead in the background.
 
     What is read does not depend on who reads it. Closing the iterator, or leaving it to the garbage
@@ -52,9 +57,7 @@ def prefetch(
     return _read_ahead(_Steps(pools, start, stop), buffer, workers)
 
 
-def _read_ahead(
-    steps: _Steps, buffer: int, workers: int
-) -> Generator[tuple[Rows, Rows], None, None]:
+def _read_ahead(steps: _Steps, buffer: int, workers: int) -> Generator[Any, None, None]:
     """The generator behind `prefetch`."""
     if not len(steps):
         return

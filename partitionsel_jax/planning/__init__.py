@@ -6,13 +6,13 @@ bandwidths and from assumptions that are stated, and a compiler can be asked abo
 
 from partitionsel_jax.planning.calibration import Calibration, measure
 from partitionsel_jax.planning.compiling import Compiled, compile_step
-from partitionsel_jax.planning.counting import Counts, count, trace
 from partitionsel_jax.planning.hardware import CHIPS, Chip, Slice, find
 from partitionsel_jax.planning.memory import Memory, memory_of
-from partitionsel_jax.planning.operations import Stages, stages_of
 from partitionsel_jax.planning.predicting import Assumptions, Prediction, predict
-from partitionsel_jax.planning.runs import local, planned, rows
+from partitionsel_jax.planning.runs import planned
 from partitionsel_jax.planning.writing import write_compiled, write_plan
+from partitionsel_jax.training.counting import Counts, count, trace
+from partitionsel_jax.training.operations import Stages, local, rows, stages_of
 
 __all__ = [
     "CHIPS",

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax import data
-from partitionsel_jax.planning.operations import stages_of
 from partitionsel_jax.planning.runs import planned
 from partitionsel_jax.training import spmd
+from partitionsel_jax.training.operations import stages_of
 from partitionsel_jax.training.settings import Settings
 from partitionsel_jax.training.step import Step
 

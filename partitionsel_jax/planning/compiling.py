@@ -18,8 +18,9 @@ import numpy as np
 
 from partitionsel_jax.planning import hardware
 from partitionsel_jax.planning.memory import Memory, memory_of
-from partitionsel_jax.planning.runs import planned, rows
+from partitionsel_jax.planning.runs import planned
 from partitionsel_jax.training import spmd
+from partitionsel_jax.training.operations import rows
 from partitionsel_jax.training.step import Step
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.models.config import DTYPES
-from partitionsel_jax.planning.runs import local
+from partitionsel_jax.training.operations import local
 from partitionsel_jax.training.settings import Settings
 from partitionsel_jax.training.step import Step
 

@@ -5,11 +5,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from partitionsel_jax.planning.counting import Counts
 from partitionsel_jax.planning.hardware import Chip, Slice
 from partitionsel_jax.planning.memory import Memory, memory_of
-from partitionsel_jax.planning.operations import stages_of
 from partitionsel_jax.planning.runs import planned
+from partitionsel_jax.training.counting import Counts
+from partitionsel_jax.training.operations import stages_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,10 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
-
-from partitionsel_jax import data, models
 from partitionsel_jax.training import pretrained
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training.settings import Settings
@@ -64,27 +60,3 @@ def planned(
         "training": {**config["training"], **form},
     }
     return run_settings.parse({**config, **sections})
-
-
-def rows(count: int, length: int) -> data.Rows:
-    """Shapes of so many rows."""
-
-    def of(dtype: Any, *tail: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((count, *tail), dtype)
-
-    whole = of(np.int32)
-    return data.Rows(of(np.int32, length), of(bool, length), whole, whole, of(bool))
-
-
-def local(tree: Any, devices: int, split_weights: bool) -> Any:
-    """Shapes of one device's part of arrays of kind "weights"; see `spmd.Layout`."""
-
-    def part(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
-        shape = list(leaf.shape)
-        names = tuple(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
-        axis = models.split_axis(names, leaf.shape, devices) if split_weights else None
-        if axis is not None:
-            shape[axis] //= devices
-        return jax.ShapeDtypeStruct(tuple(shape), leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(part, tree)

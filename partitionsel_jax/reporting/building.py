@@ -1,4 +1,4 @@
-"""From a workdir to its report: read, compare, draw, write."""
+"""From workdirs to their report: read, compare, draw, write."""
 
 import dataclasses
 import functools
@@ -9,7 +9,6 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from partitionsel_jax.reporting import (
-    canvas,
     comparison,
     loss_charts,
     render,
@@ -18,9 +17,11 @@ from partitionsel_jax.reporting import (
     theme,
     wording,
 )
-from partitionsel_jax.reporting.canvas import Heading, Layout
-from partitionsel_jax.reporting.page import Section, page
+from partitionsel_jax.reporting.canvas import Heading
+from partitionsel_jax.reporting.page import page
 from partitionsel_jax.reporting.runs import Run, read_runs
+
+Groups = Mapping[str, Sequence[Run]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +29,20 @@ class Report:
     """A report that was written.
 
     Attributes:
-      directory: holds report.html, summary.csv, curves.csv, and a PNG and an SVG of each chart.
-      headline: one row a label, the baseline's last.
+      directory: holds report.html, the CSV files, and a PNG and an SVG of each chart.
+      sets: the headline, one row a label, the baseline's last; of runs that are not validated on
+        the same rows, one headline each.
       caveats: what is unfinished, damaged, unpaired or kept apart, one sentence each.
     """
 
     directory: epath.Path
-    headline: tuple[comparison.Row, ...]
+    sets: tuple[tuple[comparison.Row, ...], ...]
     caveats: tuple[str, ...]
+
+    @property
+    def headline(self) -> tuple[comparison.Row, ...]:
+        """The rows of all evaluation sets."""
+        return tuple(row for rows in self.sets for row in rows)
 
     @property
     def page(self) -> epath.Path:
@@ -43,133 +50,141 @@ class Report:
 
     @property
     def table(self) -> str:
-        """The headline as an aligned plain-text table."""
-        return tables.as_text(self.headline)
+        """The headline as aligned plain text."""
+        return tables.as_text(self.sets)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Chart:
-    """A chart of the report.
+    """A chart that is written as image files.
 
     Attributes:
       name: of its files.
-      heading: above it in the page.
-      caption: below it in the page.
+      title: in the image.
       draw: gives the figure, or None where there is nothing to show.
-      title: in the image, where it is not the heading.
       has_legend: whether the labels' strokes are explained above it.
     """
 
     name: str
-    heading: str
-    caption: str
-    draw: Callable[[Heading, Layout], Figure | None]
-    title: str = ""
+    title: str
+    draw: Callable[[Heading], Figure | None]
     has_legend: bool = True
 
 
-def build(workdir: epath.PathLike) -> Report:
-    """Writes the report of all runs in a workdir into its directory `report`.
+def build(
+    workdirs: epath.PathLike | Sequence[epath.PathLike], output: epath.PathLike | None = None
+) -> Report:
+    """Writes the report of all runs in some workdirs.
 
     Args:
-      workdir: a directory (or bucket) that holds one run, or a tree of runs.
+      workdirs: a directory (or bucket) that holds one run, or a tree of runs; or several of them.
+      output: the directory to write to; None for `report` in the workdir, if it is one.
 
     Returns:
       Where it was written, and its headline.
 
     Raises:
-      ValueError: there is no run, or a run's config.json or summary.json cannot be read.
+      ValueError: there is no run in a workdir, a run's config.json or summary.json cannot be read,
+        or there are several workdirs and no output.
     """
-    runs = read_runs(workdir)
-    groups = comparison.by_label(runs)
-    rows = comparison.headline(runs)
+    several = not isinstance(workdirs, str | epath.PathLike)
+    if output is None and several and len(workdirs) > 1:
+        raise ValueError(
+            f"expected an output for the report of {len(workdirs)} workdirs, got none; "
+            "say where it is to go with --output=DIR"
+        )
+    runs = read_runs(workdirs)
+    sets = [comparison.by_label(found) for found in comparison.evaluation_sets(runs)]
+    headlines = [comparison.headline(found) for found in comparison.evaluation_sets(runs)]
+    rows = [row for headline in headlines for row in headline]
     compared = any(not row.is_baseline for row in rows)
     strokes = theme.strokes({row.label: row.is_baseline and compared for row in rows})
-    directory = epath.Path(workdir) / "report"
+    if output is None:
+        output = epath.Path(workdirs[0] if several else workdirs) / "report"
+    directory = epath.Path(output)
     directory.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(theme.RC):
         drawn = [
-            _write(chart, strokes, wording.facts(runs), directory)
-            for chart in _charts(groups, rows)
+            _write_charts(groups, headline, strokes, directory, f"_set{number}" * (number > 1))
+            for number, (groups, headline) in enumerate(zip(sets, headlines, strict=True), start=1)
         ]
-    sections = [section for section in drawn if section is not None]
+    caveats = wording.caveats(sets, headlines)
     contents = {
-        "summary.csv": tables.summary_csv(rows),
+        "summary.csv": tables.summary_csv(headlines),
+        "to_target.csv": tables.to_target_csv(rows),
+        "configs.csv": tables.configs_csv(runs),
+        "overlap.csv": tables.overlap_csv(sets),
         "curves.csv": tables.curves_csv(runs),
-        "report.html": page(groups, rows, strokes, sections),
+        "report.html": page(sets, headlines, strokes, caveats, set().union(*drawn)),
     }
     for name, text in contents.items():
         (directory / name).write_text(text, encoding="utf-8")
-    return Report(directory, rows, tuple(wording.caveats(groups, rows)))
+    return Report(directory, tuple(headlines), tuple(caveats))
 
 
-def _charts(
-    groups: Mapping[str, Sequence[Run]], rows: Sequence[comparison.Row]
-) -> tuple[_Chart, ...]:
-    seeds = "Line: mean over seeds; band: lowest to highest seed."
-    if all(len(runs) == 1 for runs in groups.values()):
-        seeds = "One seed each, so no band."
-    elif len(groups) <= canvas.MOST_WITH_SEEDS:
-        seeds += " Thin lines: the seeds."
+def _charts(groups: Groups, rows: Sequence[comparison.Row]) -> tuple[_Chart, ...]:
     return (
         _Chart(
             "validation_loss",
-            "Validation loss",
-            f"{seeds} Dashed: final loss of the baseline; markers: where the others first reach "
-            "it, paired by seed. Training time leaves out compilation and evaluation. Where the "
-            "first 5 % of the updates would flatten the rest, they lie above the frame.",
+            wording.headline_title(rows),
             functools.partial(loss_charts.validation_loss, groups, rows),
-            title=wording.headline_title(rows),
         ),
         _Chart(
             "validation_loss_per_domain",
             "Validation loss per domain",
-            f"{seeds} Every panel has its own scale.",
             functools.partial(loss_charts.validation_loss_per_domain, groups),
         ),
+        _Chart("accuracy", "Accuracy", functools.partial(loss_charts.accuracy, groups)),
         _Chart(
             "domain_mix",
             "Domain mix of the picks",
-            "Share of each domain among the picks of all seeds, averaged over a window of a "
-            "twentieth of the run. The bar shows the mix of all candidates in the pools.",
             functools.partial(selection_charts.domain_mix, groups),
             has_legend=False,
         ),
         _Chart(
             "spoilt_share",
             "Spoilt rows among the picks",
-            f"{seeds} Averaged over a window of a twentieth of the run. Dashed: share of spoilt "
-            "rows in the candidate pool, what picking at random would give.",
             functools.partial(selection_charts.spoilt_share, groups),
         ),
         _Chart(
             "selection_diagnostics",
             "Utility, certificate and diagnostics",
-            f"{seeds} Averaged over a window of a twentieth of the run. Utilities compare only "
-            "between methods with the same objective; methods that compute none are left out.",
             functools.partial(selection_charts.diagnostics, groups),
+        ),
+        _Chart(
+            "overlap",
+            f"Overlap of the picks with those of {next(iter(groups))}",
+            functools.partial(selection_charts.overlap, groups),
+        ),
+        _Chart(
+            "stage_shares",
+            "Where the time of an update goes",
+            functools.partial(selection_charts.stage_shares, rows),
+            has_legend=False,
         ),
     )
 
 
-def _write(
-    chart: _Chart, strokes: Mapping[str, theme.Stroke], facts: str, directory: epath.Path
-) -> Section | None:
-    """Writes a chart's files and returns its section; without a chart, removes older files."""
-    heading = Heading(chart.title or chart.heading, facts, strokes if chart.has_legend else {})
-    files = [directory / f"{chart.name}.{ending}" for ending in ("png", "svg")]
-    image, desk, phone = (
-        chart.draw(heading, layout) for layout in (canvas.FILE, canvas.PAGE, canvas.PHONE)
-    )
-    if image is None or desk is None or phone is None:
-        for file in files:
-            file.unlink(missing_ok=True)
-        return None
-    files[0].write_bytes(render.png(image))
-    files[1].write_text(render.svg(image), encoding="utf-8")
-    return Section(
-        heading=chart.heading,
-        desk=render.inline_svg(desk, f"{chart.name}-desk", chart.heading),
-        phone=render.inline_svg(phone, f"{chart.name}-phone", chart.heading),
-        caption=chart.caption,
-    )
+def _write_charts(
+    groups: Groups,
+    rows: Sequence[comparison.Row],
+    strokes: Mapping[str, theme.Stroke],
+    directory: epath.Path,
+    suffix: str,
+) -> set[str]:
+    """Writes the charts of an evaluation set; returns the names of those that show something."""
+    facts = wording.facts([run for runs in groups.values() for run in runs])
+    own = {label: strokes[label] for label in groups}
+    drawn = set()
+    for chart in _charts(groups, rows):
+        figure = chart.draw(Heading(chart.title, facts, own if chart.has_legend else {}))
+        files = [directory / f"{chart.name}{suffix}.{ending}" for ending in ("png", "svg")]
+        if figure is None:
+            # What an older report has left.
+            for file in files:
+                file.unlink(missing_ok=True)
+            continue
+        files[0].write_bytes(render.png(figure))
+        files[1].write_text(render.svg(figure), encoding="utf-8")
+        drawn.add(chart.name)
+    return drawn

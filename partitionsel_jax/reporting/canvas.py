@@ -16,22 +16,10 @@ from partitionsel_jax.reporting.curves import Curve
 from partitionsel_jax.reporting.theme import Stroke
 
 DPI = 100
+# Of every chart, in inches.
+WIDTH = 9.6
 # Labels in one panel up to which the thin lines of single seeds can be told apart.
 MOST_WITH_SEEDS = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """Where a chart goes: its width in inches, most panels in a row, and whether it has a title."""
-
-    width: float
-    most_columns: int
-    titled: bool
-
-
-FILE = Layout(9.6, 4, titled=True)
-PAGE = Layout(9.6, 4, titled=False)
-PHONE = Layout(4.0, 2, titled=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,42 +34,41 @@ class Heading:
 def panels(
     count: int,
     heading: Heading,
-    layout: Layout,
     columns: int,
     height: float = 2.0,
     right: float = 0.15,
+    left: float = 0.7,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with a heading and a grid of equally large axes; call it under theme.RC.
 
     Args:
       count: number of axes, at least 1.
       heading: what stands above them.
-      layout: where the chart goes.
-      columns: axes in a row where the layout has the room.
+      columns: axes in a row.
       height: of one axes, inches.
-      right: space right of each axes for labels, inches.
+      right, left: space beside each axes for labels, inches.
     """
-    columns = max(1, min(columns, layout.most_columns, count))
+    columns = max(1, min(columns, count))
     rows = -(-count // columns)
-    left, below, gap = 0.7, 0.5, 0.3
-    entries = _legend_rows(heading.strokes, layout.width)
-    header = 0.12 + 0.62 * layout.titled + 0.24 * len(entries) + 0.3
+    below, gap = 0.5, 0.3
+    entries = _legend_rows(heading.strokes, WIDTH)
+    header = 0.74 + 0.24 * len(entries) + 0.3
     total = header + rows * (height + below) + (rows - 1) * gap
-    figure = Figure(figsize=(layout.width, total), dpi=DPI)
+    figure = Figure(figsize=(WIDTH, total), dpi=DPI)
     FigureCanvasAgg(figure)
-    cell = layout.width / columns
+    cell = WIDTH / columns
     axes = []
     for index in range(count):
         row, column = divmod(index, columns)
         bottom = total - header - row * (height + below + gap) - height
         box = (
-            (column * cell + left) / layout.width,
+            (column * cell + left) / WIDTH,
             bottom / total,
-            (cell - left - right) / layout.width,
+            (cell - left - right) / WIDTH,
             height / total,
         )
         axes.append(figure.add_axes(box))
-    _write_heading(figure, heading, entries, layout)
+    _write_heading(figure, heading, entries)
     return figure, axes
 
 
@@ -109,7 +96,7 @@ def fitted(text: str, width: float) -> str:
 def draw_curve(
     panel: Axes, curve: Curve, stroke: Stroke, divisor: float = 1.0, neighbours: int = 0
 ) -> None:
-    """Mean line, range over seeds as a band, and each seed as a thin line (dotted: unfinished).
+    """Mean line, its 95 % interval as a band, and each seed as a thin line (dotted: unfinished).
 
     Args:
       panel: where to draw.
@@ -152,9 +139,15 @@ def frame(panel: Axes, drawn: Collection[Curve], divisor: float = 1.0) -> None:
         return
     x, y, end = x[finite], y[finite], last_x(drawn)
     low, top = y.min(), y.max()
-    later = np.max(y[x >= 0.05 * end], initial=low)
-    if later - low < 0.6 * (top - low):
-        top = later
+    # Bands of few seeds may be far wider than their curves: they are cut off half a range away.
+    room = 0.5 * (top - low)
+    bands = [(curve.x, bound) for curve in drawn for bound in (curve.low, curve.high)]
+    x = np.concatenate([x, *(places for places, _ in bands)])
+    y = np.concatenate([y, *(np.clip(bound, low - room, top + room) for _, bound in bands)])
+    later = y[(x >= 0.05 * end) & np.isfinite(y)]
+    low = min(low, np.min(later, initial=low))
+    highest = np.max(later, initial=low)
+    top = highest if highest - low < 0.6 * (top - low) else max(top, highest)
     margin = 0.06 * (top - low) or 0.05 * abs(top) or 1.0
     panel.set_ylim(low - margin, top + margin)
     if end > 0:
@@ -184,24 +177,19 @@ def _entry_width(label: str) -> float:
     return 0.41 + text_width(label) + 0.28
 
 
-def _write_heading(
-    figure: Figure, heading: Heading, entries: Sequence[Sequence[str]], layout: Layout
-) -> None:
+def _write_heading(figure: Figure, heading: Heading, entries: Sequence[Sequence[str]]) -> None:
     width, total = figure.get_size_inches()
     y = total - 0.12
-    if layout.titled:
-        figure.text(
-            0.14 / width, (y - 0.04) / total, heading.title, size=13, weight="bold", va="top"
-        )
-        figure.text(
-            0.14 / width,
-            (y - 0.33) / total,
-            fitted(heading.subtitle, 0.92 * width),
-            size=theme.FONT_SIZE + 0.5,
-            color=theme.PALETTE["muted"][0],
-            va="top",
-        )
-        y -= 0.62
+    figure.text(0.14 / width, (y - 0.04) / total, heading.title, size=13, weight="bold", va="top")
+    figure.text(
+        0.14 / width,
+        (y - 0.33) / total,
+        fitted(heading.subtitle, 0.92 * width),
+        size=theme.FONT_SIZE + 0.5,
+        color=theme.PALETTE["muted"][0],
+        va="top",
+    )
+    y -= 0.62
     for row in entries:
         x = 0.14
         for label in row:

@@ -2,15 +2,22 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from partitionsel_jax.evaluation import statistics
 from partitionsel_jax.reporting import curves, labels
-from partitionsel_jax.reporting.runs import Run
+from partitionsel_jax.reporting.costs import CURRENCIES
+from partitionsel_jax.reporting.runs import STAGES, Run
 
 # How many candidates a step sees is the method's business; which rows there are is not.
-_POOL_FIELDS = {"data.pool", "data.pool_size"}
+_POOL_FIELDS = ("data.pool", "data.pool_size")
+# What changes neither training rows nor validation rows.
+_INCIDENTAL = (*_POOL_FIELDS, "data.workers", "data.directory", "data.buckets")
+# What changes training rows, or which of them a pool has, and leaves validation rows as they are.
+_TRAINING = (*_INCIDENTAL, "data.spoilt", "data.mix", "data.weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +27,35 @@ class Spread:
     mean: float
     std: float | None
     count: int
+
+    @property
+    def half(self) -> float | None:
+        """Half the width of Student's 95 % interval of the mean; None for one seed."""
+        if self.std is None:
+            return None
+        return statistics.t_quantile(self.count - 1) * self.std / math.sqrt(self.count)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """One seed of a method and of its baseline, and what each paid for the baseline's final loss.
+
+    Attributes:
+      seed: of both.
+      cost: what the method paid; where it never got there, all that it spent.
+      baseline: what the baseline paid.
+      reached: whether the method got there.
+    """
+
+    seed: int
+    cost: float
+    baseline: float
+    reached: bool
+
+    @property
+    def ratio(self) -> float:
+        """Cost relative to the baseline's: of a seed that did not get there, a lower bound."""
+        return self.cost / self.baseline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +67,36 @@ class ToTarget:
       at: mean update, or second, at which those seeds reached it.
       reached: number of seeds that reached it.
       pairs: number of seeds that both the method and the baseline finished.
+      seeds: those pairs, the ones that did not reach it included.
     """
 
     ratio: Spread | None
     at: float | None
     reached: int
     pairs: int
+    seeds: tuple[Pair, ...] = ()
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Student's 95 % interval of the mean ratio, cut off at 0.
+
+        None of fewer than two seeds, and where some did not reach the target: a mean over the
+        others says too little.
+        """
+        if self.ratio is None or self.ratio.half is None or self.reached < self.pairs:
+            return None
+        return max(0.0, self.ratio.mean - self.ratio.half), self.ratio.mean + self.ratio.half
+
+    @property
+    def median(self) -> float | None:
+        """Median ratio of all pairs; None where half of them or more did not reach the target.
+
+        Those that did not get there count as dearer than any that did, so nothing is left out.
+        """
+        ratios = sorted(p.ratio if p.reached else math.inf for p in self.seeds)
+        middle = ratios[(len(ratios) - 1) // 2 : len(ratios) // 2 + 1]
+        value = sum(middle) / len(middle) if middle else math.inf
+        return value if math.isfinite(value) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +111,12 @@ class Row:
         where no label runs on the same data.
       validation_loss: final validation loss, the mean over the validation examples.
       target: mean final loss of the baseline, the loss to be reached.
-      updates, seconds: cost to reach it in updates and in training seconds.
+      costs: what it takes to reach it, by the name of the currency (see `costs`).
       spoilt_share: share of spoilt rows among all picks of all seeds, 0 .. 1.
       accuracy: share of test answers that are right, 0 .. 1.
       seconds_per_update: mean training seconds an update takes.
+      shares: of features, selection and update in a step's time, mean over the seeds whose step
+        was measured; empty if none was.
     """
 
     label: str
@@ -64,15 +126,23 @@ class Row:
     baseline: str | None
     validation_loss: Spread | None
     target: float | None
-    updates: ToTarget
-    seconds: ToTarget
+    costs: Mapping[str, ToTarget]
     spoilt_share: float | None
     accuracy: Spread | None
     seconds_per_update: float | None
+    shares: Mapping[str, float]
 
     @property
     def is_baseline(self) -> bool:
         return self.baseline == self.label
+
+    @property
+    def updates(self) -> ToTarget:
+        return self.costs["updates"]
+
+    @property
+    def seconds(self) -> ToTarget:
+        return self.costs["seconds"]
 
 
 def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -96,15 +166,26 @@ def headline(runs: Sequence[Run]) -> tuple[Row, ...]:
       runs: what `read_runs` returned.
 
     Returns:
-      One row a label, the baseline's last.
+      One row a label, the baseline's last; runs that are validated on the same rows together.
 
     Raises:
       ValueError: `runs` is empty.
     """
     if not runs:
         raise ValueError("headline needs at least one run, got none; see read_runs")
-    groups = by_label(runs)
-    return tuple(_row(group, _baseline_of(label, groups)) for label, group in groups.items())
+    return tuple(
+        _row(group, _baseline_of(label, groups))
+        for groups in map(by_label, evaluation_sets(runs))
+        for label, group in groups.items()
+    )
+
+
+def evaluation_sets(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs, kept apart where they are not validated on the same rows."""
+    found: dict[object, list[Run]] = {}
+    for run in runs:
+        found.setdefault(_data(run, _TRAINING), []).append(run)
+    return list(found.values())
 
 
 def spread(values: Sequence[float]) -> Spread | None:
@@ -117,7 +198,7 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 def comparable(run: Run, other: Run) -> bool:
     """Whether two runs train and validate on the same data, so that their losses compare."""
-    return _data(run) == _data(other)
+    return _data(run, _INCIDENTAL) == _data(other, _INCIDENTAL)
 
 
 def _row(group: Sequence[Run], baseline: Sequence[Run]) -> Row:
@@ -130,7 +211,7 @@ def _row(group: Sequence[Run], baseline: Sequence[Run]) -> Row:
     ]
     targets = [loss for run in curves.averaged(baseline) for loss in run.evaluations()[1][-1:]]
     target = spread([float(loss) for loss in targets])
-    seconds = [s for run in runs for s in run.seconds_at(np.array([run.last_step]))]
+    seconds = [s for run in runs for s in run.spent_at(np.array([run.last_step]), "seconds")]
     per_update = [s / run.last_step for s, run in zip(seconds, runs, strict=True) if run.last_step]
     cost = spread([value for value in per_update if np.isfinite(value)])
     finals = [float(loss) for run in runs for loss in run.evaluations()[1][-1:]]
@@ -143,35 +224,49 @@ def _row(group: Sequence[Run], baseline: Sequence[Run]) -> Row:
         baseline=baseline[0].label if baseline else None,
         validation_loss=spread(finals),
         target=target.mean if target else None,
-        updates=_to_target(pairs, seconds=False),
-        seconds=_to_target(pairs, seconds=True),
+        costs={name: _to_target(pairs, name) for name in CURRENCIES},
         spoilt_share=_spoilt_share(runs),
         accuracy=spread([t["accuracy"] for t in tests if t.get("accuracy") is not None]),
         seconds_per_update=cost.mean if cost else None,
+        shares=_shares(runs),
     )
 
 
-def _to_target(pairs: Sequence[tuple[Run, Run]], seconds: bool) -> ToTarget:
-    ratios, positions, valid = [], [], 0
+def _shares(runs: Sequence[Run]) -> dict[str, float]:
+    measured = [run.shares for run in runs if run.shares]
+    if not measured:
+        return {}
+    return {stage: float(np.mean([shares[stage] for shares in measured])) for stage in STAGES}
+
+
+def _to_target(pairs: Sequence[tuple[Run, Run]], currency: str) -> ToTarget:
+    priced = []
     for run, partner in pairs:
         losses = partner.evaluations()[1]
         if not len(losses) or not np.isfinite(losses[-1]):
             continue
-        own, reference = (_cost(r, float(losses[-1]), seconds) for r in (run, partner))
+        own, reference = (_cost(r, float(losses[-1]), currency) for r in (run, partner))
         # A baseline that ends no better than it began sets no target.
         if not reference:
             continue
-        valid += 1
-        if own is not None:
-            ratios.append(own / reference)
-            positions.append(own)
-    at = float(np.mean(positions)) if positions else None
-    return ToTarget(spread(ratios), at, len(ratios), valid)
+        spent = float(run.spent_at(run.evaluations()[0][-1:], currency).sum())
+        # One that did not log the currency has no price at all.
+        if own is not None or np.isfinite(spent):
+            known = spent if own is None else own
+            priced.append(Pair(run.seed, known, reference, own is not None))
+    reached = [pair for pair in priced if pair.reached]
+    return ToTarget(
+        ratio=spread([pair.ratio for pair in reached]),
+        at=float(np.mean([pair.cost for pair in reached])) if reached else None,
+        reached=len(reached),
+        pairs=len(priced),
+        seeds=tuple(priced),
+    )
 
 
-def _cost(run: Run, target: float, seconds: bool) -> float | None:
+def _cost(run: Run, target: float, currency: str) -> float | None:
     steps, losses = run.evaluations()
-    x = run.seconds_at(steps) if seconds else steps.astype(np.float64)
+    x = run.spent_at(steps, currency)
     known = np.isfinite(x)
     return curves.first_crossing(x[known], losses[known], target)
 
@@ -204,11 +299,13 @@ def _distance(run: Run, other: Run) -> int:
     return sum(ours.get(key) != theirs.get(key) for key in ours.keys() | theirs.keys())
 
 
-def _data(run: Run) -> tuple[tuple[str, ...], str]:
+def _data(run: Run, without: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """What tells the rows of two runs apart, but for these fields of the config."""
     fields = {
         key: value
         for key, value in labels.flatten(run.config)
-        if key.startswith("data.")
-        and not any(key == field or key.startswith(f"{field}.") for field in _POOL_FIELDS)
+        # Losses per token compare between equal vocabularies only.
+        if (key.startswith("data.") or key == "model.vocab_size")
+        and not any(key == field or key.startswith(f"{field}.") for field in without)
     }
     return run.domains, json.dumps(fields, sort_keys=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from partitionsel_jax.evaluation import statistics
 from partitionsel_jax.reporting.runs import Run
 
 Series = tuple[np.ndarray, np.ndarray]
@@ -13,11 +14,12 @@ Series = tuple[np.ndarray, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A quantity of one label against x: each seed, their mean and their range.
+    """A quantity of one label against x: each seed, their mean and a band around it.
 
     Attributes:
-      x: f64[S] updates or seconds at the steps that all averaged seeds have logged.
-      mean, low, high: f64[S] mean, minimum and maximum over those seeds.
+      x: f64[S] what was spent at the steps that all averaged seeds have logged.
+      mean, low, high: f64[S] mean over those seeds, and Student's 95 % interval of it; of one seed
+        both ends are the mean.
       seeds: x f64[S_i], y f64[S_i] and "is it finished" of every run, averaged or not.
     """
 
@@ -33,22 +35,23 @@ def averaged(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.finished] or list(runs)
 
 
-def over_seeds(runs: Sequence[Run], read: Callable[[Run], Series], seconds: bool = False) -> Curve:
+def over_seeds(
+    runs: Sequence[Run], read: Callable[[Run], Series], currency: str = "updates"
+) -> Curve:
     """One label's curve.
 
-    Against seconds, a point of the mean lies at the mean training time of its step.
+    A point of the mean lies at the mean of what the seeds had spent at its step.
 
     Args:
       runs: the runs of one label.
       read: gives a run's steps i64[S] and values f64[S].
-      seconds: x is the training time instead of the update.
+      currency: of x; see `costs`. Runs that did not log it have no curve.
     """
     series = {run.name: read(run) for run in runs}
-    x = {
-        run.name: run.seconds_at(steps) if seconds else steps.astype(np.float64)
-        for run in runs
-        for steps in [series[run.name][0]]
-    }
+    x = {run.name: run.spent_at(series[run.name][0], currency) for run in runs}
+    for name, spent in x.items():
+        if np.isnan(spent).any():
+            x[name], series[name] = np.empty(0), (np.empty(0, np.int64), np.empty(0))
     # A seed without a single point, such as a run that has just begun, takes no part.
     counted = [run.name for run in averaged(runs) if len(series[run.name][0])]
     lines = tuple((x[run.name], series[run.name][1], run.finished) for run in runs)
@@ -59,7 +62,16 @@ def over_seeds(runs: Sequence[Run], read: Callable[[Run], Series], seconds: bool
     at = {name: np.isin(series[name][0], common) for name in counted}
     values = np.stack([series[name][1][at[name]] for name in counted])
     mean_x = np.mean([x[name][at[name]] for name in counted], axis=0)
-    return Curve(mean_x, values.mean(0), values.min(0), values.max(0), lines)
+    mean, half = values.mean(0), half_width(values)
+    return Curve(mean_x, mean, mean - half, mean + half, lines)
+
+
+def half_width(values: np.ndarray) -> np.ndarray:
+    """f64[S], half of Student's 95 % interval of the mean of f64[seeds, S]; 0 of one seed."""
+    count = len(values)
+    if count < 2:
+        return np.zeros(values.shape[1:])
+    return statistics.t_quantile(count - 1) * values.std(0, ddof=1) / np.sqrt(count)
 
 
 def first_crossing(x: np.ndarray, losses: np.ndarray, target: float) -> float | None:

@@ -10,7 +10,8 @@ from typing import TextIO
 
 from partitionsel_jax.data.card import SPLITS, Card, Lengths, Piece, ShownRow
 from partitionsel_jax.reporting import labels
-from partitionsel_jax.reporting.page import document, table
+from partitionsel_jax.reporting.html import table
+from partitionsel_jax.reporting.page import document
 from partitionsel_jax.reporting.tables import NOTHING
 from partitionsel_jax.text_table import aligned
 

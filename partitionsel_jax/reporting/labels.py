@@ -78,6 +78,12 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
+def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fields of flat configs that are not the same in all of them, in order."""
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    return [key for key in keys if len({json.dumps(c.get(key)) for c in configs}) > 1]
+
+
 def _identity(fact: Mapping[str, Any]) -> str:
     return json.dumps([fact["config_hash"], list(fact["domains"])])
 
@@ -86,13 +92,12 @@ def _suffixes(variants: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(variants) == 1:
         return [""]
     configs = [dict(flatten(fact["config"])) for fact in variants]
-    keys = list(dict.fromkeys(key for config in configs for key in config))
-    differing = [key for key in keys if len({json.dumps(c.get(key)) for c in configs}) > 1]
-    short = {key: key.rsplit(".", 1)[-1] for key in differing}
+    fields = differing(configs)
+    short = {key: key.rsplit(".", 1)[-1] for key in fields}
     if len(set(short.values())) < len(short):
-        short = {key: key for key in differing}
-    texts = [", ".join(f"{short[key]}={c[key]}" for key in differing if key in c) for c in configs]
-    if len(differing) > _MOST_FIELDS or len(set(texts)) < len(texts):
+        short = {key: key for key in fields}
+    texts = [", ".join(f"{short[key]}={c[key]}" for key in fields if key in c) for c in configs]
+    if len(fields) > _MOST_FIELDS or len(set(texts)) < len(texts):
         texts = [f"#{fact['config_hash'][:8]}" for fact in variants]
     if len(set(texts)) < len(texts):
         # One hash over different domains.

@@ -1,19 +1,27 @@
-"""Charts of the validation loss: against updates and seconds, and per domain."""
+"""Charts of validation loss and accuracy against what they cost, and of the loss per domain."""
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from partitionsel_jax.reporting import canvas, comparison, curves, theme
-from partitionsel_jax.reporting.canvas import Heading, Layout
+from partitionsel_jax.reporting.canvas import Heading
+from partitionsel_jax.reporting.costs import CURRENCIES, Currency
 from partitionsel_jax.reporting.runs import Run
 from partitionsel_jax.reporting.theme import Stroke
 
 Groups = Mapping[str, Sequence[Run]]
 _MOST_NOTES = 4
+# Of panels, a domain each.
+_COLUMNS = 4
+# Inches between points that would lie on each other.
+_ASIDE = 0.09
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,43 +34,70 @@ class _Mark:
     text: str
 
 
-def validation_loss(
-    groups: Groups, rows: Sequence[comparison.Row], heading: Heading, layout: Layout
-) -> Figure:
-    """Validation loss against updates and against seconds, and where the target is reached.
+def validation_loss(groups: Groups, rows: Sequence[comparison.Row], heading: Heading) -> Figure:
+    """Validation loss against each currency that was logged, and where the target is reached.
 
     Args:
       groups: the runs of each label.
       rows: the headline rows of the same labels.
       heading: title, subtitle and the stroke of each label.
-      layout: where the chart goes.
     """
-    columns = 2 if layout.width > canvas.PHONE.width else 1
     legend = dataclasses.replace(heading, strokes={**heading.strokes, **_target_strokes(rows)})
-    figure, axes = canvas.panels(2, legend, layout, columns, height=3.1)
+    drawn = _against(groups, Run.evaluations)
+    figure, axes = canvas.panels(len(drawn), legend, columns=2, height=3.1)
     heights = None
-    for panel, seconds in zip(axes, (False, True), strict=True):
-        drawn = {
-            label: curves.over_seeds(runs, Run.evaluations, seconds)
-            for label, runs in groups.items()
-        }
-        divisor, unit = time_unit(canvas.last_x(drawn.values())) if seconds else (1.0, "updates")
-        canvas.draw_curves(panel, drawn, heading.strokes, divisor)
-        # The same losses in both panels, so the same heights.
+    for panel, (currency, found) in zip(axes, drawn.items(), strict=True):
+        divisor = _draw(panel, currency, found, heading.strokes)
+        # The same losses in every panel, so the same heights.
         heights = heights or panel.get_ylim()
         panel.set_ylim(heights)
-        panel.set_title("against training time" if seconds else "against updates", loc="left")
-        panel.set_xlabel(f"training time ({unit})" if seconds else "model updates")
         panel.set_ylabel("validation loss (nats per token)")
-        _draw_targets(panel, rows, heading.strokes, seconds, divisor)
+        _draw_targets(panel, rows, heading.strokes, currency, divisor)
     return figure
 
 
-def validation_loss_per_domain(groups: Groups, heading: Heading, layout: Layout) -> Figure | None:
+def accuracy(groups: Groups, heading: Heading) -> Figure | None:
+    """Accuracy against each currency that was logged; None when no question was answered.
+
+    That of the validation questions, where some run answered them on the way; else that of the
+    test questions after the last update.
+    """
+    read = _test_accuracies
+    if any(len(_validated(run)[0]) for runs in groups.values() for run in runs):
+        read = _validated
+    drawn = _against(groups, read)
+    if not any(len(x) for found in drawn.values() for c in found.values() for x, _, _ in c.seeds):
+        return None
+    figure, axes = canvas.panels(len(drawn), heading, columns=2, height=2.4)
+    for panel, (currency, found) in zip(axes, drawn.items(), strict=True):
+        divisor = _draw(panel, currency, found, heading.strokes)
+        points = {label: curve for label, curve in found.items() if len(curve.x) == 1}
+        for place, (label, curve) in enumerate(reversed(points.items())):
+            error = np.minimum(curve.high - curve.mean, [curve.mean, 1 - curve.mean])
+            # Side by side, where they are in one place.
+            aside = ScaledTranslation(-_ASIDE * place, 0, figure.dpi_scale_trans)
+            panel.errorbar(
+                curve.x / divisor,
+                curve.mean,
+                error,
+                fmt="o",
+                color=heading.strokes[label].colour,
+                ms=5,
+                transform=panel.transData + aside,
+            )
+        if points:
+            ends = [bound for curve in points.values() for bound in (*curve.low, *curve.high)]
+            margin = 0.06 * (max(ends) - min(ends)) + 0.01
+            panel.set_ylim(max(0.0, min(ends) - margin), min(1.0, max(ends) + margin))
+        panel.set_ylabel("right answers")
+        panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    return figure
+
+
+def validation_loss_per_domain(groups: Groups, heading: Heading) -> Figure | None:
     """Validation loss of each domain against updates; None when no run logged any."""
     names = list(dict.fromkeys(d for runs in groups.values() for d in runs[0].domains))
-    figure, axes = canvas.panels(len(names), heading, layout, columns=4, height=1.45)
-    columns = min(4, layout.most_columns)
+    figure, axes = canvas.panels(len(names), heading, columns=_COLUMNS, height=1.45)
     logged = False
     for index, (panel, name) in enumerate(zip(axes, names, strict=True)):
         drawn = {}
@@ -77,19 +112,48 @@ def validation_loss_per_domain(groups: Groups, heading: Heading, layout: Layout)
         panel.set_title(canvas.fitted(name, canvas.width_of(panel) + 0.15), loc="left", size=8.5)
         panel.locator_params(axis="x", nbins=4)
         panel.locator_params(axis="y", nbins=5)
-        if index >= len(names) - columns:
+        if index >= len(names) - _COLUMNS:
             panel.set_xlabel("model updates")
-        if index % columns == 0:
+        if index % _COLUMNS == 0:
             panel.set_ylabel("loss (nats/token)")
     return figure if logged else None
 
 
-def time_unit(seconds: float) -> tuple[float, str]:
-    """Seconds per unit and the unit's name, so that an axis up to `seconds` reads well."""
-    for size, unit in ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes")):
-        if seconds > 5 * size:
-            return size, unit
-    return 1.0, "seconds"
+def _against(
+    groups: Groups, read: Callable[[Run], curves.Series]
+) -> dict[Currency, dict[str, curves.Curve]]:
+    """The labels' curves against every currency that some run has logged."""
+    drawn = {
+        currency: {label: curves.over_seeds(runs, read, name) for label, runs in groups.items()}
+        for name, currency in CURRENCIES.items()
+    }
+    return {
+        currency: found
+        for currency, found in drawn.items()
+        if currency.name == "updates" or canvas.last_x(found.values()) > 0
+    }
+
+
+def _draw(
+    panel: Axes,
+    currency: Currency,
+    drawn: Mapping[str, curves.Curve],
+    strokes: Mapping[str, Stroke],
+) -> float:
+    """Curves, title and x axis of a panel; returns how much a unit of the axis is."""
+    divisor, unit = currency.unit(canvas.last_x(drawn.values()))
+    canvas.draw_curves(panel, drawn, strokes, divisor)
+    panel.set_title(currency.title, loc="left")
+    panel.set_xlabel(f"{currency.axis} ({unit})" if unit else currency.axis)
+    return divisor
+
+
+def _test_accuracies(run: Run) -> curves.Series:
+    return run.test_accuracies()
+
+
+def _validated(run: Run) -> curves.Series:
+    return run.series("validation_accuracy")
 
 
 def _domain_loss(run: Run, domain: int) -> curves.Series:
@@ -110,7 +174,7 @@ def _draw_targets(
     panel: Axes,
     rows: Sequence[comparison.Row],
     strokes: Mapping[str, Stroke],
-    seconds: bool,
+    currency: Currency,
     divisor: float,
 ) -> None:
     """Dashed line at each baseline's final loss; marker and ratio where others first reach it."""
@@ -120,7 +184,13 @@ def _draw_targets(
         if row.is_baseline and row.target is not None:
             colour = strokes[row.label].colour
             panel.axhline(row.target, color=colour, lw=1.1, ls=theme.TARGET_DASH, zorder=1.5)
-    marks = _marks(rows, strokes, seconds, divisor)
+    # In an order in which no text crosses the line of a mark below it: those on the right, whose
+    # text stands to the left, from the earliest on, then the others from the latest on.
+    end = panel.get_xlim()[1]
+    marks = sorted(
+        _marks(rows, strokes, currency, divisor),
+        key=lambda mark: (_rightwards(mark, end), -mark.x if _rightwards(mark, end) else mark.x),
+    )
     bottom, top = panel.get_ylim()
     # The ratios stand in a strip of their own below every curve, one line each.
     line = 0.085 * (top - bottom)
@@ -134,25 +204,33 @@ def _draw_targets(
 
 
 def _marks(
-    rows: Sequence[comparison.Row], strokes: Mapping[str, Stroke], seconds: bool, divisor: float
+    rows: Sequence[comparison.Row],
+    strokes: Mapping[str, Stroke],
+    currency: Currency,
+    divisor: float,
 ) -> list[_Mark]:
-    """Where the labels reach their targets, the latest first."""
+    """Where the labels reach their targets."""
     marks = []
     for row in rows:
-        cost = row.seconds if seconds else row.updates
+        cost = row.costs[currency.name]
         if row.is_baseline or row.target is None or cost.at is None or cost.ratio is None:
             continue
-        text = f"{cost.ratio.mean:.2f}× the {'time' if seconds else 'updates'}"
+        text = f"{cost.ratio.mean:.2f}× the {currency.noun}"
         if cost.reached < cost.pairs:
             text += f" ({cost.reached}/{cost.pairs} seeds)"
         marks.append(_Mark(cost.at / divisor, row.target, strokes[row.label].colour, text))
-    return sorted(marks, key=lambda mark: -mark.x)
+    return marks
+
+
+def _rightwards(mark: _Mark, end: float) -> bool:
+    """Whether a mark's text has its room to the right."""
+    return mark.x < 0.55 * end
 
 
 def _note(panel: Axes, mark: _Mark, y: float) -> None:
     """A dotted line from a mark down to its text at height y."""
     panel.plot([mark.x] * 2, [mark.y, y], color=mark.colour, lw=1, ls=(0, (1.2, 1.6)), zorder=1.6)
-    rightwards = mark.x < 0.55 * panel.get_xlim()[1]
+    rightwards = _rightwards(mark, panel.get_xlim()[1])
     panel.annotate(
         mark.text,
         (mark.x, y),

@@ -1,115 +1,136 @@
 """The report page: one HTML file that needs nothing else, for desk and phone, light and dark."""
 
-import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+import functools
+import pathlib
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
-from partitionsel_jax.reporting import labels, tables, theme, wording
+from partitionsel_jax.reporting import page_data, page_tables, theme, wording
 from partitionsel_jax.reporting.comparison import Row
-from partitionsel_jax.reporting.runs import Run
+from partitionsel_jax.reporting.costs import CURRENCIES
+from partitionsel_jax.reporting.page_data import Sets
 
-_STYLE = """
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);
-font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:60rem;margin:0 auto;padding:2rem 1rem 4rem}
-h1{font-size:1.7rem;line-height:1.2;margin:0 0 .3rem}
-h2{font-size:1.2rem;margin:2.6rem 0 .6rem}
-p,ul,dl,figure{margin:.6rem 0}
-ul{padding-left:1.2rem}
-h1,p,li,dd,td:first-child{overflow-wrap:anywhere}
-.facts,figcaption{color:var(--muted)}
-.findings{font-size:1.1rem;list-style:none;padding:0}
-figcaption{font-size:.9rem;max-width:46rem}
-figure svg{display:block;width:100%;height:auto}
-figure svg *{stroke-linejoin:round;stroke-linecap:butt}
-.phone{display:none}
-.table{overflow-x:auto}
-table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;width:100%}
-th,td{padding:.4rem .7rem .4rem 0;text-align:left;vertical-align:top;white-space:nowrap;
-border-bottom:1px solid var(--grid)}
-th{color:var(--muted);font-weight:600;white-space:normal;vertical-align:bottom}
-.runs td:last-child{white-space:normal;min-width:14rem}
-td:first-child{white-space:normal;min-width:9rem}
-.findings li{margin:.3rem 0}
-.swatch{display:inline-block;width:.7rem;height:.7rem;border-radius:2px;margin-right:.45rem}
-code,pre{font:.85em/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
-pre{overflow-x:auto;margin:.4rem 0 1rem}
-dt{font-weight:600;margin-top:.7rem}
-dd{margin:0}
-@media(max-width:40rem){.desk{display:none}.phone{display:block}main{padding-top:1.2rem}
-h1{font-size:1.35rem}}
-"""
-_DEFINITIONS = {
-    "Pool, picks": "Every update sees a pool of candidate examples; the method picks some of them, "
-    "and the model is updated on the picks.",
-    "Final validation loss": "Mean cross-entropy of the response tokens, in nats, on the "
-    "validation examples after the last update; mean ± sample standard deviation (n − 1) over "
-    "seeds.",
-    "Updates to target, seconds to target": "The target is the final validation loss of the "
-    "baseline run with the same seed. The cost of a run is where its validation loss, linear "
-    "between evaluations, is first at or below the target; the cost of the baseline is measured "
-    "by the same rule on its own curve. The number is the ratio of the two, seed by seed, "
-    "averaged over the seeds that reach the target. Below 1 is cheaper than the baseline.",
-    "Seconds": "Training time: the sum of the seconds of the updates, selection included; "
-    "compilation and evaluation are left out.",
-    "Spoilt picks": "Rows whose training answer was replaced on purpose, as a share of all picks "
-    "of all seeds.",
-    "Test accuracy": "Share of test questions that the trained model answers correctly.",
-    "Utility, certificate": "The value f(S) of the objective that the selection maximises, and "
-    "f(S) / f(whole pool), a lower bound on f(S) / f(best set). Utilities compare only between "
-    "methods that maximise the same objective.",
-    "Effective sample size": "(Σw)² / Σw² of the weights of the picks.",
-    "Conflicting pairs": "Share of the pairs of picks whose gradients point against each other "
-    "(negative inner product).",
-    "Match with the anchor direction": "Cosine between the weighted sum of the picks' gradient "
-    "features and the mean feature of the anchors, examples held out for guiding the selection.",
-}
+_BANDS = "Line: mean over seeds; band: 95 % t-interval of the mean; thin lines: single seeds."
+_MOST_FINDINGS = 5
+_ONE_SEED = "One seed each, so no band."
+_SMOOTHED = "Averaged over a window of a twentieth of the run."
+# Name, heading, caption, whether its panel is as wide as the page.
+_CHARTS = (
+    (
+        "validation_loss",
+        "Validation loss",
+        f"{_BANDS} Dashed: final loss of the baseline. Training time leaves out compilation and "
+        "evaluation. Where the first 5 % of a run would flatten the rest, they lie above the "
+        "frame.",
+        True,
+    ),
+    (
+        "accuracy",
+        "Accuracy",
+        "Share of right answers. Test questions are answered after the last update (and before "
+        "the first by a pretrained model); validation questions on the way, where "
+        "evaluation.answers_every asks for it. Bars and bands: 95 % t-interval over seeds; "
+        "single points that would lie on each other stand side by side.",
+        False,
+    ),
+    (
+        "validation_loss_per_domain",
+        "Validation loss per domain",
+        f"{_BANDS} Every panel has its own scale.",
+        False,
+    ),
+    (
+        "training_loss",
+        "Training loss of the picks",
+        f"{_BANDS} {_SMOOTHED} The picks differ between methods, so it does not compare them.",
+        True,
+    ),
+    (
+        "selection_diagnostics",
+        "Utility, certificate and diagnostics",
+        f"{_BANDS} {_SMOOTHED} Utilities compare only between methods with the same objective; "
+        "methods that compute none are left out.",
+        False,
+    ),
+    (
+        "domain_mix",
+        "Domain mix of the picks",
+        f"Share of each domain among the picks, mean over seeds. {_SMOOTHED} The bar on the right "
+        "shows the mix of all candidates in the pools.",
+        False,
+    ),
+    (
+        "spoilt_share",
+        "Spoilt rows among the picks",
+        f"{_BANDS} {_SMOOTHED} Dashed: share of spoilt rows in the candidate pool, what picking "
+        "at random would give.",
+        True,
+    ),
+    (
+        "overlap",
+        "Overlap of the picks with those of the first method",
+        f"Jaccard index |A ∩ B| / |A ∪ B| of the picks from the same pool, seed by seed. {_BANDS} "
+        f"{_SMOOTHED} Dashed: what two independent picks at random would give.",
+        True,
+    ),
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A chart of the page: heading, both drawings of it as SVG elements, caption in plain text."""
-
-    heading: str
-    desk: str
-    phone: str
-    caption: str
+@functools.cache
+def _asset(name: str) -> str:
+    return (pathlib.Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def page(
-    groups: Mapping[str, Sequence[Run]],
-    rows: Sequence[Row],
+    sets: Sets,
+    headlines: Sequence[Sequence[Row]],
     strokes: Mapping[str, theme.Stroke],
-    sections: Sequence[Section],
+    caveats: Sequence[str],
+    drawn: Collection[str],
 ) -> str:
     """The whole document.
 
     Args:
-      groups: the runs of each label.
-      rows: the headline.
-      strokes: the stroke of each label, for the swatches of the headline table.
-      sections: the charts, in order.
+      sets: the runs of each label, for each evaluation set.
+      headlines: the rows of each evaluation set.
+      strokes: the stroke of each label.
+      caveats: one sentence each.
+      drawn: names of the charts that show something.
     """
-    runs = [run for group in groups.values() for run in group]
+    rows = [row for headline in headlines for row in headline]
+    runs = page_data.ordered(sets)
     title = escape(wording.title(rows))
-    findings = "".join(f"<li>{escape(text)}</li>" for text in wording.findings(rows))
-    caveats = "".join(f"<li>{escape(text)}</li>" for text in wording.caveats(groups, rows))
-    parts = [
+    reached = wording.findings(rows)
+    # Of many methods, the tables say it better.
+    shown = reached if len(reached) <= _MOST_FINDINGS else []
+    findings = "".join(f"<li>{escape(text)}</li>" for text in shown)
+    said = "".join(f"<li>{escape(text)}</li>" for text in caveats)
+    banded = any(len(group) > 1 for groups in sets for group in groups.values())
+    places = {label: place for place, label in enumerate(_labels(sets))}
+    overview = [
         f"<h1>{title}</h1>",
         f'<p class="facts">{escape(wording.facts(runs))}</p>',
         f'<ul class="findings">{findings}</ul>' if findings else "",
-        _headline(rows, strokes),
-        f"<h2>Before you rely on it</h2><ul>{caveats}</ul>" if caveats else "",
-        *(_section(section) for section in sections),
-        f"<h2>Runs</h2>{_runs_table(groups)}",
-        f"<h2>Configs</h2>{_configs(groups)}",
-        "<h2>What the words mean</h2><dl>",
-        *(f"<dt>{word}</dt><dd>{meaning}</dd>" for word, meaning in _DEFINITIONS.items()),
-        "</dl>",
+        *(_of_set(n, headlines, places, strokes) for n in range(len(headlines))),
+        f"<h2>Before you rely on it</h2><ul>{said}</ul>" if said else "",
+        _controls(sets, strokes),
+        '<p class="unscripted note">The charts of this page are drawn by a script, which does not '
+        "run here; the same charts are the PNG and SVG files beside it.</p>",
+        *(_chart(*chart, banded) for chart in _CHARTS if chart[0] in {*drawn, "training_loss"}),
+        page_tables.overlap(sets),
+        page_tables.stages(rows, places),
+        f"<h2>Configs</h2>{page_tables.configs(sets, places)}",
+        f"<h2>Runs</h2>{page_tables.runs(sets)}",
+        page_tables.GLOSSARY,
     ]
-    return document(title, "\n".join(part for part in parts if part))
+    details = page_tables.run_pages(sets)
+    data = page_data.embedded(sets, rows, strokes)
+    body = (
+        f'<div class="overview">{_joined(overview)}</div>\n{details}\n'
+        f'<script type="application/json" id="data">{data}</script>\n'
+        f"<script>\n{_asset('page.js')}</script>"
+    )
+    return document(title, body)
 
 
 def document(title: str, body: str, style: str = "") -> str:
@@ -123,7 +144,7 @@ def document(title: str, body: str, style: str = "") -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{title}</title>\n<style>{_colours()}{_STYLE}{style}</style>\n</head>\n"
+        f"<title>{title}</title>\n<style>{_colours()}{_asset('page.css')}{style}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
@@ -136,74 +157,94 @@ def _colours() -> str:
     return f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
 
-def _headline(rows: Sequence[Row], strokes: Mapping[str, theme.Stroke]) -> str:
-    variables = {pair[0]: f"var(--{name})" for name, pair in theme.PALETTE.items()}
-    lines = []
-    for row in rows:
-        colour = variables[strokes[row.label].colour]
-        first, *others = (escape(cell) for cell in tables.cells(row))
-        swatch = f'<span class="swatch" style="background:{colour}"></span>'
-        lines.append([swatch + first, *others])
-    return table(tables.HEADINGS, lines)
+def _joined(parts: Sequence[str]) -> str:
+    return "\n".join(part for part in parts if part)
 
 
-def _section(section: Section) -> str:
-    return (
-        f"<h2>{escape(section.heading)}</h2>\n<figure>\n"
-        f'<div class="desk">{section.desk}</div>\n<div class="phone">{section.phone}</div>\n'
-        f"<figcaption>{escape(section.caption)}</figcaption>\n</figure>"
+def _labels(sets: Sets) -> list[str]:
+    return [label for groups in sets for label in groups]
+
+
+def _of_set(
+    number: int,
+    headlines: Sequence[Sequence[Row]],
+    places: Mapping[str, int],
+    strokes: Mapping[str, theme.Stroke],
+) -> str:
+    """Headline and costs of an evaluation set."""
+    rows = headlines[number]
+    several = f"<h2>Evaluation set {number + 1} of {len(headlines)}</h2>"
+    return _joined(
+        [
+            several if len(headlines) > 1 else "",
+            page_tables.headline(rows, places, strokes),
+            page_tables.costs(rows, places),
+        ]
     )
 
 
-def _runs_table(groups: Mapping[str, Sequence[Run]]) -> str:
-    headings = ("run", "label", "seed", "state", "config hash", "device", "commit", "versions")
-    lines = []
-    for label, runs in groups.items():
-        for run in runs:
-            state = "finished" if run.finished else f"unfinished, at update {run.last_step}"
-            versions = run.facts.get("versions") or {}
-            cells = (
-                run.name,
-                label,
-                run.seed,
-                state + (f", {run.damaged} damaged" if run.damaged else ""),
-                run.facts["config_hash"],
-                run.facts.get("device") or tables.NOTHING,
-                (run.facts.get("commit") or tables.NOTHING)[:12],
-                ", ".join(f"{name} {version}" for name, version in versions.items()),
-            )
-            lines.append([escape(str(cell)) for cell in cells])
-    return f'<div class="runs">{table(headings, lines)}</div>'
+def _chart(name: str, heading: str, caption: str, tall: bool, banded: bool) -> str:
+    caption = caption if banded else caption.replace(_BANDS, _ONE_SEED)
+    return (
+        f"<h2>{escape(heading)}</h2>\n"
+        f'<figure data-chart="{name}"{" class=tall" if tall else ""}>'
+        '<div class="legend"></div><div class="panels"></div>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
 
 
-def _configs(groups: Mapping[str, Sequence[Run]]) -> str:
-    """The config of each label; the fields of the later ones only where they differ."""
-    flat = {label: dict(labels.flatten(runs[0].config)) for label, runs in groups.items()}
-    shared = {
-        key: value
-        for key, value in next(iter(flat.values())).items()
-        if all(key in config and config[key] == value for config in flat.values())
+def _controls(sets: Sets, strokes: Mapping[str, theme.Stroke]) -> str:
+    """What the charts are drawn against, and which runs they and the tables show."""
+    logged = {
+        name: any(
+            run.last_step and (name == "updates" or len(run.spent(name)[0]))
+            for run in page_data.ordered(sets)
+        )
+        for name in CURRENCIES
     }
-    blocks = [_fields("Shared by all runs", shared)] if len(flat) > 1 else []
-    for label, config in flat.items():
-        own = {key: value for key, value in config.items() if len(flat) == 1 or key not in shared}
-        blocks.append(_fields(label, own))
-    return "\n".join(blocks)
-
-
-def _fields(name: str, config: Mapping[str, object]) -> str:
-    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in config.items())
+    against = "".join(
+        f'<label><input type="radio" name="currency" value="{name}"'
+        f"{' checked' if name == 'updates' else ''}{'' if logged[name] else ' disabled'}>"
+        f"{escape(currency.axis)}</label>"
+        for name, currency in CURRENCIES.items()
+    )
+    values: dict[str, dict[str, None]] = {}
+    for number, groups in enumerate(sets, start=1):
+        for runs in groups.values():
+            for run in runs:
+                for facet, value in page_data.facets(run, number).items():
+                    values.setdefault(facet, {})[value] = None
+    fields = [
+        _facet(facet, list(found), strokes)
+        for facet, found in values.items()
+        if len(found) > 1 and not (facet == "method" and len(found) == len(values["label"]))
+    ]
     return (
-        f"<details><summary>{escape(name)}</summary>"
-        f"<pre>{escape(lines or 'nothing')}</pre></details>"
+        '<details class="filters" open><summary>Axis and filters</summary>'
+        f"<fieldset><legend>charts against</legend>{against}</fieldset>{''.join(fields)}"
+        '<p class="note"><span id="shown"></span> · <button id="reset">show all</button> · '
+        "Numbers in tables are over all seeds.</p></details>"
     )
 
 
-def table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table from cells that are HTML already."""
-    head = "".join(f"<th>{heading}</th>" for heading in headings)
-    body = "\n".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in lines)
-    return (
-        f'<div class="table"><table>\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table></div>"
-    )
+def _facet(facet: str, values: Sequence[str], strokes: Mapping[str, theme.Stroke]) -> str:
+    """One filter. Of evaluation sets one is shown at a time, as losses do not compare."""
+    exclusive = facet == "evaluation set"
+    # By size where all are numbers: seeds, and most fields of an ablation.
+    try:
+        ordered = sorted(values, key=float)
+    except ValueError:
+        ordered = list(values)
+    name = escape(facet, quote=True)
+    inputs = []
+    for place, value in enumerate(ordered):
+        kind = 'type="radio" name="set"' if exclusive else 'type="checkbox"'
+        checked = "" if exclusive and place else " checked"
+        key = page_tables.key(strokes[value]) if facet == "label" else ""
+        inputs.append(
+            f'<label><input {kind} data-facet="{name}" value="{escape(value, quote=True)}"'
+            f"{checked}>{key}{escape(value)}</label>"
+        )
+    several = not exclusive and len(values) > 3
+    switch = f'<button data-only="{name}">none / all</button>' if several else ""
+    return f"<fieldset><legend>{name}</legend>{''.join(inputs)}{switch}</fieldset>"

@@ -1,7 +1,9 @@
 """Training runs read back from disk: config.json, metrics.jsonl and summary.json of each."""
 
 import dataclasses
+import functools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +30,13 @@ SCALARS = (
     "anchors_dropped",
     "gradient_norm",
     "learning_rate",
+    "tokens",
+    "padding",
+    "flops",
+    "validation_accuracy",
 )
+# The stages of a step.
+STAGES = ("features", "selection", "update")
 PER_DOMAIN = ("validation_loss_per_domain", "picks", "pool", "budgets")
 
 
@@ -37,7 +45,9 @@ class Run:
     """One run directory, as it was logged.
 
     Attributes:
-      name: path of the run below the workdir, "." when the workdir itself is the run.
+      name: path of the run below the workdir, "." when the workdir itself is the run; of several
+        workdirs, behind the workdir's name.
+      directory: where it lies.
       label: what charts and tables call it; runs that share a label differ in their seed only.
       facts: config.json as written (config, config_hash, method, seed, domains, versions, ...).
       rows: the readable rows of metrics.jsonl, ordered by step, one per step.
@@ -46,6 +56,7 @@ class Run:
     """
 
     name: str
+    directory: epath.Path
     label: str
     facts: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
@@ -69,12 +80,37 @@ class Run:
         return self.facts["config"]
 
     @property
+    def axes(self) -> Mapping[str, Any]:
+        """Fields that an ablation has set for this run ("section.field" -> value); else empty."""
+        return self.facts.get("axes") or {}
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """Measured shares of features, selection and update in a step's time; empty if unknown.
+
+        A method that looks at no example is all update.
+        """
+        seconds = self.summary.get("seconds") or {}
+        # Without features or losses there is nothing to measure apart.
+        selection = self.config.get("selection")
+        utility = selection.get("utility") if isinstance(selection, Mapping) else None
+        if self.finished and utility in ("random", "full"):
+            return {"features": 0.0, "selection": 0.0, "update": 1.0}
+        if any(seconds.get(f"{stage}_share") is None for stage in STAGES):
+            return {}
+        return {stage: seconds[f"{stage}_share"] for stage in STAGES}
+
+    @property
     def finished(self) -> bool:
         return bool(self.summary)
 
     @property
     def last_step(self) -> int:
         return self.rows[-1]["step"] if self.rows else 0
+
+    @functools.cached_property
+    def _columns(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        return {}
 
     def series(self, column: str) -> tuple[np.ndarray, np.ndarray]:
         """The steps that logged a column, and what they logged.
@@ -85,12 +121,16 @@ class Run:
         Returns:
           Steps i64[S] and values f64[S], or f64[S, P] for a column of PER_DOMAIN.
         """
-        logged = [(row["step"], row[column]) for row in self.rows if row.get(column) is not None]
-        steps = np.array([step for step, _ in logged], np.int64)
-        values = np.array([value for _, value in logged], np.float64)
-        if column in PER_DOMAIN:
-            values = values.reshape(len(logged), len(self.domains))
-        return steps, values
+        if column not in self._columns:
+            logged = [
+                (row["step"], row[column]) for row in self.rows if row.get(column) is not None
+            ]
+            steps = np.array([step for step, _ in logged], np.int64)
+            values = np.array([value for _, value in logged], np.float64)
+            if column in PER_DOMAIN:
+                values = values.reshape(len(logged), len(self.domains))
+            self._columns[column] = steps, values
+        return self._columns[column]
 
     def evaluations(self) -> tuple[np.ndarray, np.ndarray]:
         """Steps i64[E] and validation losses f64[E], closed by the summary's final loss."""
@@ -101,50 +141,125 @@ class Run:
             steps, losses = np.append(steps, updates), np.append(losses, final)
         return steps, losses
 
-    def seconds_at(self, steps: np.ndarray) -> np.ndarray:
-        """Training seconds spent up to and including each step, f64[S].
+    def test_accuracies(self) -> tuple[np.ndarray, np.ndarray]:
+        """Steps i64[E] and shares of right answers to the test questions, f64[E].
 
-        Compilation and evaluation are not in it. A step whose row was damaged counts as the run's
-        median step; a run that logged no times gives nan.
+        They are answered after the last update, and before the first by a pretrained model.
         """
-        spent = {
-            row["step"]: row["seconds"]["step"]
-            for row in self.rows
-            if (row.get("seconds") or {}).get("step") is not None
+        tests = {0: self.summary.get("test_before"), self.last_step: self.summary.get("test")}
+        known = {
+            step: test["accuracy"]
+            for step, test in tests.items()
+            if isinstance(test, Mapping) and test.get("accuracy") is not None
         }
-        if not spent:
-            return np.full(len(steps), np.nan)
-        last = max(max(spent), int(np.max(steps, initial=0)))
-        per_step = np.full(last + 1, np.median(list(spent.values())))
+        return np.array(list(known), np.int64), np.array(list(known.values()), np.float64)
+
+    def spent_at(self, steps: np.ndarray, currency: str = "updates") -> np.ndarray:
+        """What a run had spent up to and including each step, f64[S].
+
+        Seconds are of training alone: compilation and evaluation are not in them. Tokens are those
+        of candidates, anchors and picks that went through the model, without padding. A step
+        whose row was damaged counts as the run's median step; a run that did not log a currency
+        gives nan.
+
+        Args:
+          steps: i64[S].
+          currency: one of CURRENCIES.
+        """
+        if currency == "updates":
+            return steps.astype(np.float64)
+        total = self._totals(currency, int(np.max(steps, initial=0)))
+        return np.full(len(steps), np.nan) if total is None else total[steps]
+
+    def _totals(self, currency: str, upto: int) -> np.ndarray | None:
+        """f64[1 + at least `upto`], running sums from step 0."""
+        logged, spent = self.spent(currency)
+        if not len(logged):
+            return None
+        last = max(int(logged[-1]), upto)
+        per_step = np.full(last + 1, np.median(spent))
         per_step[0] = 0.0
-        per_step[list(spent)] = list(spent.values())
-        return np.cumsum(per_step)[steps]
+        per_step[logged] = spent
+        return np.cumsum(per_step)
+
+    def spent(self, currency: str) -> tuple[np.ndarray, np.ndarray]:
+        """The steps that logged what they took of a currency, and how much; not of updates."""
+        if currency == "flops":
+            return self.series("flops")
+        if currency == "tokens":
+            steps, tokens = self.series("tokens")
+            padded, padding = self.series("padding")
+            steps, at, at_padding = np.intersect1d(steps, padded, return_indices=True)
+            return steps, tokens[at] * (1 - padding[at_padding])
+        if "seconds" not in self._columns:
+            times = [
+                (row["step"], row["seconds"]["step"])
+                for row in self.rows
+                if (row.get("seconds") or {}).get("step") is not None
+            ]
+            steps = np.array([step for step, _ in times], np.int64)
+            self._columns["seconds"] = steps, np.array([time for _, time in times], np.float64)
+        return self._columns["seconds"]
+
+    @functools.cached_property
+    def picks(self) -> Mapping[int, frozenset[int]]:
+        """The ids of the picks of each update, as far as selections.jsonl can be read."""
+        path = self.directory / "selections.jsonl"
+        found: dict[int, frozenset[int]] = {}
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            row = _parsed(line)
+            ids = row.get("ids") if isinstance(row, dict) else None
+            if isinstance(ids, list) and type(row["step"]) is int:
+                found[row["step"]] = frozenset(number for number in ids if number >= 0)
+        return found
 
 
-def read_runs(workdir: epath.PathLike) -> list[Run]:
-    """Reads the run in a workdir, or all runs in the tree below it.
+def read_runs(workdirs: epath.PathLike | Sequence[epath.PathLike]) -> list[Run]:
+    """Reads the run in a workdir, or all runs in the tree below it; or those of several workdirs.
 
     A run is a directory that holds config.json and metrics.jsonl. Damaged lines of metrics.jsonl
-    are skipped and counted; a step that was logged twice keeps its last row.
+    are skipped and counted; a step that was logged twice keeps its last row. A run that is found
+    in two workdirs, one inside the other, is read once. Runs that only tuned something are left
+    out: what was chosen by them says nothing about it.
 
     Args:
-      workdir: a local directory or a bucket.
+      workdirs: local directories or buckets.
 
     Returns:
       The runs in path order, labelled so that runs sharing a label may be averaged.
 
     Raises:
-      ValueError: there is no run, or a config.json or summary.json cannot be read.
+      ValueError: there is no run in one of them, or a config.json or summary.json cannot be read.
     """
-    root = epath.Path(workdir)
-    found = [_read_run(directory, root) for directory in _run_directories(root)]
-    if not found:
+    several = not isinstance(workdirs, str | os.PathLike)
+    roots = [epath.Path(root) for root in (workdirs if several else (workdirs,))]
+    if not roots:
+        raise ValueError("expected at least one workdir, got none; name the folder of some runs")
+    names = {root: root.name for root in roots}
+    if len(set(names.values())) < len(names):
+        names = {root: os.fspath(root) for root in roots}
+    found: dict[str, Run] = {}
+    for root in roots:
+        directories = list(_run_directories(root))
+        if not directories:
+            raise ValueError(
+                f"no run in {root}: expected a directory with config.json and metrics.jsonl, there "
+                "or below; pass the --workdir of a training run, or a directory that holds several"
+            )
+        for directory in directories:
+            name = os.fspath(directory.relative_to(root))
+            if len(names) > 1:
+                name = names[root] if name == "." else f"{names[root]}/{name}"
+            if os.fspath(directory.resolve()) not in found:
+                found[os.fspath(directory.resolve())] = _read_run(directory, name)
+    runs = [run for run in found.values() if not run.facts.get("trial")]
+    if not runs:
         raise ValueError(
-            f"no run in {root}: expected a directory with config.json and metrics.jsonl, there or "
-            "below; pass the --workdir of a training run, or a directory that holds several"
+            f"{len(found)} runs in {', '.join(names.values())} have tuned something, and none is "
+            "there to report: wait for experiments.ablate to come to the others"
         )
-    names = labels.distinct([run.facts for run in found])
-    return [dataclasses.replace(run, label=name) for run, name in zip(found, names, strict=True)]
+    called = labels.distinct([run.facts for run in runs])
+    return [dataclasses.replace(run, label=name) for run, name in zip(runs, called, strict=True)]
 
 
 def _run_directories(directory: epath.Path) -> Iterator[epath.Path]:
@@ -157,7 +272,7 @@ def _run_directories(directory: epath.Path) -> Iterator[epath.Path]:
         yield from _run_directories(child)
 
 
-def _read_run(directory: epath.Path, root: epath.Path) -> Run:
+def _read_run(directory: epath.Path, name: str) -> Run:
     facts = _read_object(directory / "config.json")
     missing = [
         key
@@ -169,10 +284,15 @@ def _read_run(directory: epath.Path, root: epath.Path) -> Run:
             f"{directory / 'config.json'} lacks {', '.join(missing)}: not written by a training "
             "run; move the directory out of the workdir"
         )
+    if not isinstance(facts.get("axes") or {}, dict):
+        raise ValueError(
+            f"{directory / 'config.json'}: axes must map fields to values, got {facts['axes']!r}"
+        )
     rows, damaged = _read_rows(directory / "metrics.jsonl", len(facts["domains"]))
     summary = directory / "summary.json"
     return Run(
-        name=str(directory.relative_to(root)),
+        name=name,
+        directory=directory,
         label=facts["method"],
         facts=facts,
         rows=rows,
@@ -197,15 +317,20 @@ def _read_rows(path: epath.Path, num_domains: int) -> tuple[list[dict[str, Any]]
     for line in path.read_bytes().splitlines():
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
+        row = _parsed(line)
         if _is_row(row, num_domains):
             by_step[row["step"]] = row
         else:
             damaged += 1
     return [by_step[step] for step in sorted(by_step)], damaged
+
+
+def _parsed(line: bytes) -> Any:
+    """The value of a line; None of a damaged one."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def _is_row(row: Any, num_domains: int) -> bool:

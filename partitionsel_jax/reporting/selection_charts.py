@@ -8,17 +8,21 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from partitionsel_jax.reporting import canvas, curves, theme
-from partitionsel_jax.reporting.canvas import Heading, Layout
-from partitionsel_jax.reporting.runs import Run
+from partitionsel_jax.reporting import canvas, comparison, curves, overlaps, theme
+from partitionsel_jax.reporting.canvas import Heading
+from partitionsel_jax.reporting.runs import STAGES, Run
 
 Groups = Mapping[str, Sequence[Run]]
 _INK, _MUTED = (theme.PALETTE[name][0] for name in ("ink", "muted"))
 _SAME_SHARE = 0.02
 # Inches: the widest name of a domain, and from one name to the next.
 _WIDEST_NAME, _LINE = 1.5, 0.165
+STAGE_COLOURS = {
+    stage: theme.PALETTE[name][0]
+    for stage, name in zip(STAGES, ("blue", "amber", "green"), strict=True)
+}
 # Column, panel title, axis label.
-_DIAGNOSTICS = (
+DIAGNOSTICS = (
     ("utility", "Utility of the selection", "utility f(S)"),
     ("certificate", "Optimality certificate", "f(S) / f(whole pool)"),
     ("effective_sample_size", "Effective sample size", "examples"),
@@ -30,13 +34,12 @@ _DIAGNOSTICS = (
 )
 
 
-def domain_mix(groups: Groups, heading: Heading, layout: Layout) -> Figure | None:
+def domain_mix(groups: Groups, heading: Heading) -> Figure | None:
     """Domain shares of the picks over time, one panel a label, with the pool's beside it.
 
     Args:
       groups: the runs of each label.
       heading: title and subtitle; its strokes are not used.
-      layout: where the chart goes.
 
     Returns:
       The chart, or None when no run logged its picks.
@@ -48,10 +51,7 @@ def domain_mix(groups: Groups, heading: Heading, layout: Layout) -> Figure | Non
     shown = {name: canvas.fitted(name, _WIDEST_NAME) for name in names}
     right = 0.2 + max(canvas.text_width(text) for text in shown.values())
     height = max(2.3, _LINE * len(names))
-    wide = layout.width > canvas.PHONE.width
-    figure, axes = canvas.panels(
-        len(mixes), heading, layout, columns=2 if wide else 1, height=height, right=right
-    )
+    figure, axes = canvas.panels(len(mixes), heading, columns=2, height=height, right=right)
     for panel, (label, (steps, picks, pool)) in zip(axes, mixes.items(), strict=True):
         domains = groups[label][0].domains
         fills = [theme.fill(names.index(name), len(names)) for name in domains]
@@ -73,14 +73,14 @@ def domain_mix(groups: Groups, heading: Heading, layout: Layout) -> Figure | Non
     return figure
 
 
-def spoilt_share(groups: Groups, heading: Heading, layout: Layout) -> Figure | None:
+def spoilt_share(groups: Groups, heading: Heading) -> Figure | None:
     """Share of spoilt rows among the picks over time, the pool's dashed; None without any."""
     if not any(run.series("spoilt_pool")[1].any() for runs in groups.values() for run in runs):
         return None
     dashed = {"candidate pool": theme.Stroke(_INK, theme.TARGET_DASH)}
     legend = dataclasses.replace(heading, strokes={**heading.strokes, **dashed})
-    figure, (panel,) = canvas.panels(1, legend, layout, columns=1, height=2.7)
-    drawn = {label: curves.over_seeds(runs, _spoilt_picks) for label, runs in groups.items()}
+    figure, (panel,) = canvas.panels(1, legend, columns=1, height=2.7)
+    drawn = {label: curves.over_seeds(runs, spoilt_picks) for label, runs in groups.items()}
     canvas.draw_curves(panel, drawn, heading.strokes)
     pools = {label: curves.over_seeds(runs, _spoilt_pool) for label, runs in groups.items()}
     pools = {label: pool for label, pool in pools.items() if len(pool.x)}
@@ -97,14 +97,13 @@ def spoilt_share(groups: Groups, heading: Heading, layout: Layout) -> Figure | N
     return figure
 
 
-def diagnostics(groups: Groups, heading: Heading, layout: Layout) -> Figure | None:
+def diagnostics(groups: Groups, heading: Heading) -> Figure | None:
     """Utility, certificate and whatever other diagnostics were logged, smoothed over time."""
-    logged = [spec for spec in _DIAGNOSTICS if any(_has(runs, spec[0]) for runs in groups.values())]
+    logged = [spec for spec in DIAGNOSTICS if any(_has(runs, spec[0]) for runs in groups.values())]
     if not logged:
         return None
-    wide = layout.width > canvas.PHONE.width
-    columns = (2 if len(logged) in (2, 4) else 3) if wide else 1
-    figure, axes = canvas.panels(len(logged), heading, layout, columns, height=1.8)
+    columns = 2 if len(logged) in (2, 4) else 3
+    figure, axes = canvas.panels(len(logged), heading, columns, height=1.8)
     for panel, (column, title, unit) in zip(axes, logged, strict=True):
         drawn = {
             label: curves.over_seeds(runs, functools.partial(_smoothed, column=column))
@@ -115,6 +114,53 @@ def diagnostics(groups: Groups, heading: Heading, layout: Layout) -> Figure | No
         panel.set_title(title, loc="left")
         panel.set_ylabel(unit)
         panel.set_xlabel("model updates")
+    return figure
+
+
+def overlap(groups: Groups, heading: Heading) -> Figure | None:
+    """Overlap of each label's picks with the first label's over time; None without a partner."""
+    read = overlaps.reader(groups)
+    drawn = {
+        label: curves.over_seeds(runs, lambda run: curves.smoothed(read(run)))
+        for label, runs in groups.items()
+    }
+    drawn = {label: curve for label, curve in drawn.items() if len(curve.x)}
+    if not drawn:
+        return None
+    level = overlaps.chance([run for runs in groups.values() for run in runs])
+    dashed = {"picks at random": theme.Stroke(_MUTED, theme.TARGET_DASH)}
+    strokes = {label: heading.strokes[label] for label in drawn}
+    legend = dataclasses.replace(heading, strokes=strokes | (dashed if level else {}))
+    figure, (panel,) = canvas.panels(1, legend, columns=1, height=2.7)
+    canvas.draw_curves(panel, drawn, heading.strokes)
+    if level:
+        panel.axhline(level, color=_MUTED, lw=1.1, ls=theme.TARGET_DASH)
+    panel.set_ylim(0, max(panel.get_ylim()[1], 1.5 * (level or 0)))
+    panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    panel.set_xlabel("model updates")
+    panel.set_ylabel("|A ∩ B| / |A ∪ B|")
+    return figure
+
+
+def stage_shares(rows: Sequence[comparison.Row], heading: Heading) -> Figure | None:
+    """Seconds of an update by stage, one bar a label; None where no step was measured."""
+    measured = [row for row in rows if row.shares and row.seconds_per_update is not None]
+    if not measured:
+        return None
+    strokes = {stage: theme.Stroke(colour, (0, ())) for stage, colour in STAGE_COLOURS.items()}
+    legend = dataclasses.replace(heading, strokes=strokes)
+    height = 0.3 * len(measured) + 0.1
+    figure, (panel,) = canvas.panels(1, legend, columns=1, height=height, left=2.6)
+    for place, row in enumerate(measured):
+        left = 0.0
+        for stage, colour in STAGE_COLOURS.items():
+            width = row.shares[stage] * (row.seconds_per_update or 0.0)
+            panel.barh(place, width, left=left, height=0.7, color=colour)
+            left += width
+    panel.set_yticks(range(len(measured)), [canvas.fitted(row.label, 2.4) for row in measured])
+    panel.set_ylim(len(measured) - 0.45, -0.55)
+    panel.grid(axis="y", visible=False)
+    panel.set_xlabel("seconds of an update")
     return figure
 
 
@@ -138,24 +184,46 @@ def spaced(positions: np.ndarray, gap: float) -> np.ndarray:
     return np.array(levels, np.float64) + offsets
 
 
+def smoothed_mix(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Steps i64[S] and smoothed domain shares of a run's picks, f64[S, P]."""
+    steps, counts = run.series("picks")
+    return _shares(steps, counts)
+
+
+def pool_mix(runs: Sequence[Run]) -> np.ndarray:
+    """Domain shares f64[P] of all candidates of all pools; empty where none was logged."""
+    pool = sum(run.series("pool")[1].sum(0) for run in runs)
+    return pool / np.sum(pool) if np.sum(pool) else np.empty(0)
+
+
+def spoilt_level(runs: Sequence[Run]) -> float | None:
+    """Share of spoilt rows among all candidates; None where there is none."""
+    spoilt = sum(float(run.series("spoilt_pool")[1].sum()) for run in runs)
+    pool = sum(float(run.series("pool")[1].sum()) for run in runs)
+    return spoilt / pool if spoilt and pool else None
+
+
 def _mix(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Steps [S], smoothed domain shares of the picks [S, P] and of the whole pool [P]."""
     counts = curves.over_seeds(runs, lambda run: run.series("picks"))
-    pool = sum(run.series("pool")[1].sum(0) for run in runs)
-    if len(counts.x) < 2 or not np.sum(pool):
+    pool = pool_mix(runs)
+    if len(counts.x) < 2 or not len(pool):
         return None
     # Seeds with equal numbers of picks: the mean's shares are the shares of all picks together.
-    sums = curves.moving_sum(counts.mean, curves.window(len(counts.x)))
-    shares = sums / np.maximum(sums.sum(1, keepdims=True), 1e-9)
-    shown = curves.drawn_steps(counts.x)
-    return counts.x[shown], shares[shown], pool / np.sum(pool)
+    return *_shares(counts.x, counts.mean), pool
+
+
+def _shares(steps: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    sums = curves.moving_sum(counts, curves.window(len(steps)))
+    shown = curves.drawn_steps(steps)
+    return steps[shown], (sums / np.maximum(sums.sum(1, keepdims=True), 1e-9))[shown]
 
 
 def _smoothed(run: Run, column: str) -> curves.Series:
     return curves.smoothed(run.series(column))
 
 
-def _spoilt_picks(run: Run) -> curves.Series:
+def spoilt_picks(run: Run) -> curves.Series:
     steps, picks = run.series("picks")
     return curves.share(run.series("spoilt_picks"), (steps, picks.sum(1)))
 

@@ -1,13 +1,16 @@
-"""Tables: the headline's cells, its text form, and the two CSV files."""
+"""Tables: cells of the headline and of the costs, the headline as text, and the CSV files."""
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from partitionsel_jax.reporting import labels, overlaps
 from partitionsel_jax.reporting.comparison import Row, Spread, ToTarget
-from partitionsel_jax.reporting.runs import PER_DOMAIN, SCALARS, Run
+from partitionsel_jax.reporting.costs import CURRENCIES, Currency
+from partitionsel_jax.reporting.runs import PER_DOMAIN, SCALARS, STAGES, Run
 from partitionsel_jax.text_table import aligned
 
 HEADINGS = (
@@ -21,6 +24,7 @@ HEADINGS = (
     "seconds / update",
 )
 NOTHING = "–"
+_SPENT = ("tokens", "flops", "seconds")
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -38,58 +42,175 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def as_text(rows: Sequence[Row]) -> str:
-    """The headline as an aligned plain-text table."""
-    return aligned([HEADINGS, *(cells(row) for row in rows)])
+def as_text(sets: Sequence[Sequence[Row]]) -> str:
+    """The headline as aligned plain text, a table for each evaluation set."""
+    tables = [aligned([HEADINGS, *(cells(row) for row in rows)]) for rows in sets]
+    if len(tables) == 1:
+        return tables[0]
+    return "\n\n".join(
+        f"evaluation set {number} of {len(tables)}\n{text}"
+        for number, text in enumerate(tables, start=1)
+    )
 
 
-def summary_csv(rows: Sequence[Row]) -> str:
-    """The headline as numbers, one line a label; an empty field was not logged or has no value."""
+COST_HEADINGS = (
+    "method",
+    "cost in",
+    "at the target",
+    "ratio (mean)",
+    "95 % interval",
+    "median",
+    "reached by",
+    "seed by seed",
+)
+
+
+def cost_lines(row: Row) -> list[tuple[str, ...]]:
+    """What reaching the target took, a line for each currency, under COST_HEADINGS."""
+    return [
+        _cost_line(row, currency, row.costs[name])
+        for name, currency in CURRENCIES.items()
+        if row.costs[name].pairs and not row.is_baseline
+    ]
+
+
+def _cost_line(row: Row, currency: Currency, cost: ToTarget) -> tuple[str, ...]:
+    size, unit = currency.unit(cost.at or 0.0)
+    times = " ×" if unit.startswith("10") else ""
+    at = NOTHING if cost.at is None else f"{cost.at / size:.3g}{times} {unit}".strip()
+    median = "not reached" if cost.median is None else f"{cost.median:.2f}×"
+    ratio = NOTHING if cost.ratio is None else f"{cost.ratio.mean:.2f}×"
+    seeds = (f"{p.seed}: {'' if p.reached else '> '}{p.ratio:.2f}×" for p in cost.seeds)
+    return (
+        row.label,
+        currency.noun,
+        at,
+        ratio,
+        _interval(cost),
+        median,
+        f"{cost.reached} of {cost.pairs}",
+        ", ".join(seeds),
+    )
+
+
+def _interval(cost: ToTarget) -> str:
+    """That of the mean ratio; none where seeds are missing from it, as it would hide them."""
+    bounds = cost.interval
+    return NOTHING if bounds is None else f"{bounds[0]:.2f} – {bounds[1]:.2f}"
+
+
+def summary_csv(sets: Sequence[Sequence[Row]]) -> str:
+    """The headline as numbers, one line a label; an empty field was not logged or has no value.
+
+    Final losses compare within an evaluation set only. The bounds are those of 95 % intervals.
+    """
     header = [
-        "label method baseline seeds unfinished",
+        "evaluation_set label method baseline seeds unfinished",
         "validation_loss_mean validation_loss_std target_loss",
-        "updates_ratio_mean updates_ratio_std updates_to_target",
-        "seconds_ratio_mean seconds_ratio_std seconds_to_target",
+        *(
+            f"{name}_ratio_mean {name}_ratio_std {name}_ratio_low {name}_ratio_high "
+            f"{name}_ratio_median {name}_to_target"
+            for name in CURRENCIES
+        ),
         "seeds_reached seeds_paired",
         "spoilt_share test_accuracy_mean test_accuracy_std seconds_per_update",
+        *(f"{stage}_share" for stage in STAGES),
     ]
     lines = [
         (
-            *(row.label, row.method, row.baseline, " ".join(map(str, row.seeds)), row.unfinished),
+            *(number, row.label, row.method, row.baseline),
+            *(" ".join(map(str, row.seeds)), row.unfinished),
             *(*_numbers(row.validation_loss), row.target),
-            *(*_numbers(row.updates.ratio), row.updates.at),
-            *(*_numbers(row.seconds.ratio), row.seconds.at),
+            *(value for name in CURRENCIES for value in _cost_numbers(row.costs[name])),
             *(row.updates.reached, row.updates.pairs),
             *(row.spoilt_share, *_numbers(row.accuracy), row.seconds_per_update),
+            *(row.shares.get(stage) for stage in STAGES),
         )
+        for number, rows in enumerate(sets, start=1)
         for row in rows
     ]
     return _csv([" ".join(header).split(), *lines])
 
 
+def _cost_numbers(cost: ToTarget) -> tuple[float | None, ...]:
+    low, high = cost.interval or (None, None)
+    return (*_numbers(cost.ratio), low, high, cost.median, cost.at)
+
+
+def to_target_csv(rows: Sequence[Row]) -> str:
+    """What reaching the baseline's final loss took, one line a label, currency and seed.
+
+    Where `reached` is False the seed never got there: its cost is all that it spent, its ratio a
+    lower bound.
+    """
+    header = ("label", "baseline", "currency", "seed", "cost", "baseline_cost", "ratio", "reached")
+    lines = [
+        (row.label, row.baseline, name, p.seed, p.cost, p.baseline, p.ratio, p.reached)
+        for row in rows
+        if not row.is_baseline
+        for name, cost in row.costs.items()
+        for p in cost.seeds
+    ]
+    return _csv([header, *lines])
+
+
+def configs_csv(runs: Sequence[Run]) -> str:
+    """Every run with its config: the hash, and every field that is not the same in all of them."""
+    configs = [dict(labels.flatten(run.config)) for run in runs]
+    fields = [*labels.differing(configs)]
+    header = ("run", "label", "method", "seed", "config_hash", "finished", *fields)
+    lines = [
+        (
+            *(run.name, run.label, run.method, run.seed, run.facts["config_hash"], run.finished),
+            *(json.dumps(config[field]) if field in config else None for field in fields),
+        )
+        for run, config in zip(runs, configs, strict=True)
+    ]
+    return _csv([header, *lines])
+
+
+def overlap_csv(sets: Sequence[Mapping[str, Sequence[Run]]]) -> str:
+    """Overlap of picks over time, one line a run, step and run of the first label it meets."""
+    lines: list[tuple] = []
+    for groups in sets:
+        read, other = overlaps.reader(groups), overlaps.reference(groups)
+        for runs in groups.values():
+            for run in runs:
+                steps, shares = read(run)
+                for step, share in zip(steps.tolist(), shares.tolist(), strict=True):
+                    lines.append((run.name, run.label, other, run.seed, step, round(share, 6)))
+    return _csv([("run", "label", "other_label", "seed", "step", "jaccard"), *lines])
+
+
 def curves_csv(runs: Sequence[Run]) -> str:
     """Every logged number of every run in long format: one line a run, step, metric and domain.
 
-    `seconds` is the training time up to that step; `domain` is empty for a number of the whole
-    batch.
+    `tokens`, `flops` and `seconds` are what was spent up to that step, empty where it was not
+    logged; `domain` is empty for a number of the whole batch.
     """
-    header = ("run", "label", "method", "seed", "step", "seconds", "metric", "domain", "value")
+    identity = ("run", "label", "method", "seed")
+    header = (*identity, "step", *_SPENT, "metric", "domain", "value")
     return _csv([header, *(line for run in runs for line in _points(run))])
 
 
 def _points(run: Run) -> Iterator[tuple]:
     identity = (run.name, run.label, run.method, run.seed)
+    every = np.arange(1 + max((row["step"] for row in run.rows), default=0))
+    spent = [_rounded(run.spent_at(every, name)) for name in _SPENT]
+    until = list(zip(*spent, strict=True))
     for metric in SCALARS:
         steps, values = run.series(metric)
-        spent = np.round(run.seconds_at(steps), 6).tolist()
-        for step, seconds, value in zip(steps.tolist(), spent, values.tolist(), strict=True):
-            yield (*identity, step, seconds, metric, "", value)
+        for step, value in zip(steps.tolist(), values.tolist(), strict=True):
+            yield (*identity, step, *until[step], metric, "", value)
     for metric in PER_DOMAIN:
         steps, values = run.series(metric)
-        spent = np.round(run.seconds_at(steps), 6).tolist()
-        for step, seconds, vector in zip(steps.tolist(), spent, values.tolist(), strict=True):
+        for step, vector in zip(steps.tolist(), values.tolist(), strict=True):
             for domain, value in zip(run.domains, vector, strict=True):
-                yield (*identity, step, seconds, metric, domain, value)
+                yield (*identity, step, *until[step], metric, domain, value)
+
+
+def _rounded(spent: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else round(value, 6) for value in spent.tolist()]
 
 
 def _csv(lines) -> str:

@@ -91,6 +91,11 @@ def strokes(baselines: Mapping[str, bool]) -> dict[str, Stroke]:
     return given
 
 
+def variable(colour: str) -> str:
+    """A colour of the palette as the CSS variable that follows the page's theme."""
+    return {pair[0]: f"var(--{name})" for name, pair in PALETTE.items()}[colour]
+
+
 def fill(index: int, count: int) -> str:
     """The fill of domain `index` of `count`; beyond the scheme, steps along viridis."""
     if count <= len(FILLS):

@@ -63,9 +63,26 @@ def headline_title(rows: Sequence[Row]) -> str:
     return text if len(text) <= _LONGEST_TITLE else "Validation loss"
 
 
-def caveats(groups: Groups, rows: Sequence[Row]) -> list[str]:
-    """Everything a reader must know before trusting the numbers, one sentence each."""
-    said = [*_kept_apart(groups), *_without_partner(groups, rows)]
+def caveats(sets: Sequence[Groups], headlines: Sequence[Sequence[Row]]) -> list[str]:
+    """Everything a reader must know before trusting the numbers, one sentence each.
+
+    Args:
+      sets: the runs of each label, for each evaluation set.
+      headlines: the rows of each evaluation set.
+    """
+    groups = {label: runs for found in sets for label, runs in found.items()}
+    said = []
+    if not any(run.finished for runs in groups.values() for run in runs):
+        said.append("No run is finished: every number is of a run under way, none is a result.")
+    if len(sets) > 1:
+        said.append(
+            f"The runs are validated on {len(sets)} different sets of rows. They are kept apart, "
+            "as losses compare within a set only: " + "; ".join(_set_names(sets)) + "."
+        )
+    said += _kept_apart(groups)
+    for found, rows in zip(sets, headlines, strict=True):
+        said += _without_partner(found, rows)
+        said += _without_flops(found)
     for label, runs in groups.items():
         if len(runs) == 1:
             said.append(f"{label} ran with one seed: its numbers carry no spread.")
@@ -83,6 +100,19 @@ def caveats(groups: Groups, rows: Sequence[Row]) -> list[str]:
     return said
 
 
+def _set_names(sets: Sequence[Groups]) -> Iterator[str]:
+    for number, groups in enumerate(sets, start=1):
+        yield f"set {number} has {', '.join(groups)}"
+
+
+def _without_flops(groups: Groups) -> Iterator[str]:
+    """Runs of an older version, beside others that counted their operations."""
+    runs = [run for found in groups.values() for run in found if run.last_step]
+    without = [run.name for run in runs if not len(run.series("flops")[0])]
+    if 0 < len(without) < len(runs):
+        yield f"Not drawn against FLOPs, which they did not log: {', '.join(without)}."
+
+
 def _kept_apart(groups: Groups) -> Iterator[str]:
     for method in dict.fromkeys(runs[0].method for runs in groups.values()):
         apart = [label for label, runs in groups.items() if runs[0].method == method]
@@ -97,8 +127,8 @@ def _without_partner(groups: Groups, rows: Sequence[Row]) -> Iterator[str]:
     firsts = [runs[0] for runs in groups.values()]
     if any(not comparison.comparable(run, firsts[0]) for run in firsts):
         yield (
-            "The labels do not all train and validate on the same data: compare losses only "
-            "within the same data. Ratios are taken against the baseline on the same data."
+            "The labels do not all train on the same data. Ratios are taken against the baseline "
+            "on the same data."
         )
     for row in rows:
         if row.is_baseline or len(rows) == 1:
@@ -120,10 +150,16 @@ def _reaches(row: Row) -> str:
     seeds = _count(row.updates.pairs, "seed")
     if row.updates.ratio is None:
         return f"does not reach {target} ({seeds})"
-    times = f"{row.updates.ratio.mean:.2f}× the updates"
-    if row.seconds.ratio is not None:
-        times += f" and {row.seconds.ratio.mean:.2f}× the training time"
-    return f"reaches {target} in {times} ({_of_seeds(row.updates)})"
+    named = (("updates", "updates"), ("flops", "FLOPs"), ("seconds", "training time"))
+    times = [
+        f"{cost.ratio.mean:.2f}× the {noun}"
+        for name, noun in named
+        for cost in (row.costs[name],)
+        if cost.ratio is not None
+    ]
+    *first, last = times
+    said = f"{', '.join(first)} and {last}" if first else last
+    return f"reaches {target} in {said} ({_of_seeds(row.updates)})"
 
 
 def _of_seeds(cost: ToTarget) -> str:

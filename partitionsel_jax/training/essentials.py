@@ -5,13 +5,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+# Fields that say which runs come of a configuration, and are no setting of any of them.
+OF_THE_PLAN = ("axes", "methods", "repeats", "tune")
+
 # Fields that change where or how often a run works, but not what it computes.
 INCIDENTAL = (
-    "methods",
-    "repeats",
+    *OF_THE_PLAN,
     "seed",
     "data.directory",
     "data.workers",
+    "evaluation.answers_every",
     "features.fidelity_every",
     "features.fidelity_rows",
     "training.checkpoint_every",

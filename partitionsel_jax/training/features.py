@@ -40,7 +40,7 @@ class Kept:
         cls, selection: SelectionSettings, settings: FeatureSettings, dim: int, domains: int
     ) -> "Kept":
         """What is kept before the first step, of features of M = `dim` and P = `domains`."""
-        shares_pool, featured = selection.updates_per_pool > 1, selection.needs_features
+        shares_pool, featured = selection.shares_pool, selection.needs_features
         pool = anchors = used = None
         if shares_pool:
             used = jnp.zeros(selection.pool, bool)

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.training.state import TrainState
-from partitionsel_jax.training.step import Step
 
 # Of an update, finite where it is sound.
 NORMS = ("loss", "gradient_norm", "update_norm")
@@ -24,8 +23,10 @@ def is_sound(record: Mapping[str, Any]) -> jax.Array:
     return jnp.all(jnp.isfinite(norms)) & (jnp.sum(jnp.asarray(record["picks"])) > 0)
 
 
-def halting(step: Step) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-    """`Step.__call__`, but for what it does to a state that has halted: nothing.
+def halting(
+    step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """`Step.__call__` or the like, but for what it does to a state that has halted: nothing.
 
     A state halts at the first update that is not sound, and is then that before the update but for
     its step, which is negative; see `before`.

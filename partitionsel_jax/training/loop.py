@@ -16,8 +16,10 @@ from partitionsel_jax.training import (
     corpora,
     failures,
     fidelity,
+    flops,
     pretrained,
     processes,
+    recorded,
     records,
     stopping,
     traffic,
@@ -59,6 +61,8 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
     layout = run_setup.choose_layout(settings)
     pretrained.check(settings)
     corpora.check(settings)
+    if settings.selection.picks:
+        recorded.check(settings)
     fidelity.check(Step.create(settings), len(layout.devices))
     workdir.check(run, root)
     _by_first(lambda: workdir.check_free(run, root))
@@ -191,6 +195,7 @@ def _train(
         "test": test,
         "test_before": before,
         "fingerprint": int(fingerprint(state)),
+        "parameters_fingerprint": int(fingerprint(state.parameters)),
         "origin": origin,
         "seconds": dataclasses.asdict(spent)
         | {f"{stage}_share": share for stage, share in shares.items()},
@@ -223,7 +228,8 @@ def _compile(
     """Compiles the step; returns its stages' shares, where it has more than the update."""
     pool, anchors = map(setup.layout.rows, setup.pools[start])
     inputs = (state, frozen, pool, anchors)
-    traffic.describe(setup.step, setup.layout, *inputs, setup.seed, setup.reference)
+    if not setup.settings.selection.picks:
+        traffic.describe(setup.step, setup.layout, *inputs, setup.seed, setup.reference)
     spent.compile += setup.training_step.compile(*inputs, setup.seed, setup.reference)
     chosen = setup.settings.selection
     if not (chosen.needs_features or chosen.needs_losses):
@@ -250,7 +256,9 @@ class _Fit:
     kept: dict[str, Any]
 
     def __post_init__(self) -> None:
-        """Starts the clocks."""
+        """Counts what an update takes, and starts the clocks."""
+        setup = self.setup
+        self.flops = flops.count(setup.settings, len(setup.layout.devices), setup.validation_rows)
         self.clock, self.reading = Clock(), Waiting()
 
     def run(self, state: TrainState, stop: stopping.Never) -> tuple[TrainState, DomainLosses]:
@@ -281,6 +289,8 @@ class _Fit:
                     continue
                 jax.block_until_ready(record)
                 losses = self._validate(state) if evaluates else None
+                if evaluates:
+                    running = self._answered(running, state)
                 self._write(running, state, losses)
                 running = None
                 if saves:
@@ -313,16 +323,31 @@ class _Fit:
             )
             return run_setup.validate(self.setup, state.parameters, self.frozen)
 
+    def _answered(self, update: "_Update", state: TrainState) -> "_Update":
+        """The last update, with the validation questions answered where it is their turn."""
+        settings = self.setup.settings
+        every, last = settings.evaluation.answers_every, settings.training.updates
+        if not every or (update.step % every and update.step != last):
+            return update
+        with self.clock.pause(), self.spent.evaluating():
+            share = run_setup.validation_accuracy(self.setup, state.parameters, self.frozen)
+        return dataclasses.replace(update, record={**update.record, "validation_accuracy": share})
+
     def _write(
         self, update: "_Update", state: TrainState, losses: DomainLosses | None = None
     ) -> None:
         """The rows of an update, once it is done; `state` is that of the last one begun."""
         record = jax.device_get(update.record)
+        record |= {"flops": self.flops.of(int(record["tokens"]))}
         seconds = self.clock.lap()
         self.spent.train += seconds
         self.recorder.step(update.step, record, seconds, losses)
         if is_sound(record):
             return
+        if self.setup.settings.selection.picks:
+            raise NonFiniteUpdate(
+                f"update {update.step} on recorded picks is not finite: {describe_failure(record)}"
+            )
         place = failures.dump(self.folder, self.setup, update.step, state, update.rows)
         raise NonFiniteUpdate(
             f"update {update.step} is not finite; `python -m experiments.replay --failure={place}` "

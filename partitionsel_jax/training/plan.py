@@ -1,13 +1,22 @@
-"""How one configuration becomes several runs: methods side by side, and repeats over seeds."""
+"""How one configuration becomes several runs: methods side by side, axes, and seeds."""
 
+import collections
 import copy
 import dataclasses
+import functools
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-from partitionsel_jax.training import corpora, pretrained
+from partitionsel_jax.training import corpora, pretrained, relevance
 from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training.essentials import flatten
+from partitionsel_jax.training.axes import Axes, changed
+from partitionsel_jax.training.essentials import OF_THE_PLAN, flatten
+
+_LOG = logging.getLogger(__name__)
+
+# Where the runs that choose values go, in a plan's workdir.
+TUNING = "tuning"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,60 +24,273 @@ class PlannedRun:
     """One run of a plan.
 
     Attributes:
-      method: the label under which its seeds are averaged.
+      method: the label under which its seeds are averaged, within equal `axes`.
       seed: its seed.
       folder: where it goes, relative to the plan's workdir; "" for a plan of one run.
-      config: its whole configuration, with the method's changes applied and `seed` set.
+      config: its whole configuration, with all changes applied and `seed` set.
+      axes: dotted field -> its value in this run, of the plan's axes that it reads.
+      tuned: the same of the fields that tuning chose, or tries.
+      trial: whether it is there to choose these, and is no result.
     """
 
     method: str
     seed: int
     folder: str
     config: dict[str, Any]
+    axes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tuned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    trial: bool = False
 
 
-def _override(config: dict[str, Any], changes: Mapping[str, Any], method: str) -> None:
-    for dotted, value in flatten(changes).items():
-        *sections, last = dotted.split(".")
-        target = config
-        for section in sections:
-            target = target.get(section, {})
-        if not isinstance(target, dict) or last not in target:
-            raise ValueError(
-                f"methods.{method} changes {dotted!r}, which is no field of the config; "
-                "write it as section.field, e.g. selection.utility"
-            )
-        target[last] = value
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """What is run with several seeds: a method at one combination of the axes' values.
+
+    Attributes:
+      method: its label.
+      name: the folder of its runs, which stays the same when an axis is given more values.
+      config: its configuration.
+      axes: see `PlannedRun`.
+      grid: the fields that are tuned for it, and their values.
+    """
+
+    method: str
+    name: str
+    config: dict[str, Any]
+    axes: Mapping[str, Any]
+    grid: Axes
+
+    def run(self, seed: int, chosen: Mapping[str, Any]) -> PlannedRun:
+        """One run with the values that tuning chose."""
+        config = {**changed(self.config, chosen), "seed": seed}
+        folder = f"{self.name}/seed{seed}" if self.name else ""
+        return PlannedRun(self.method, seed, folder, config, self.axes, dict(chosen))
+
+    def trial(self, seed: int, tried: Mapping[str, Any]) -> PlannedRun:
+        """One run that tries some values; it leaves the test split alone."""
+        run = self.run(seed, tried)
+        config = changed(run.config, {"evaluation.test": False})
+        folder = f"{TUNING}/{self.name},{self.grid.text(tried)}/seed{seed}"
+        return dataclasses.replace(run, folder=folder, config=config, trial=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All runs of a configuration.
+
+    Attributes:
+      points: what is compared, in order.
+      seeds: each of them is run with.
+      trial_seeds: seeds of the runs that tune; empty where nothing is tuned.
+      left_out: lines about combinations that are not run.
+    """
+
+    points: list[Point]
+    seeds: tuple[int, ...]
+    trial_seeds: tuple[int, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> list[PlannedRun]:
+        """All runs, as far as they depend on no tuning.
+
+        The seeds of a point follow one another: compiled programs take so much memory that those of
+        many points cannot all be kept.
+        """
+        return [point.run(seed, {}) for point in self.points for seed in self.seeds]
 
 
 def expand(config: Mapping[str, Any]) -> list[PlannedRun]:
+    """The runs of a configuration without `tune`, every one of them checked; see `survey`.
+
+    Raises:
+      ValueError: as `survey`, or a configuration that tunes something.
+    """
+    plan = survey(config)
+    if plan.trial_seeds:
+        raise ValueError(
+            "config.tune chooses values by trial runs, which experiments.ablate makes: use that, "
+            "or empty config.tune.seeds"
+        )
+    for line in plan.left_out:
+        _LOG.info("%s", line)
+    return plan.runs
+
+
+def survey(config: Mapping[str, Any]) -> Plan:
     """The runs of a configuration, every one of them checked.
 
     `methods` maps a label to the fields it changes ({"random": {"selection": {"utility":
-    "random"}}}); without methods there is one, named after utility and coupling. `repeats` runs
-    each with the seeds `seed`, `seed` + 1, ... All runs
-    share the corpus and its spoilt rows (`data.seed`); those of one seed also share the initial
-    weights and the pools.
+    "random"}}}); without methods there is one, named after utility and coupling. `axes` lists
+    values of fields ({"selection": {"size": (8, 16)}, "seed": (4, 5)}): every method is run at
+    every combination of them. `repeats` stands for an axis of the seeds `seed`, `seed` + 1, ...
+
+    All runs share the corpus and its spoilt rows (`data.seed`) unless an axis says otherwise; those
+    of one seed also share the initial weights and the pools.
+
+    * A field that a method changes itself is not varied for it, and neither is one that it does not
+      read (a step scale without `taylor`): it keeps the config's value, and is not in the name.
+    * A combination that the settings refuse is left out, and `left_out` says why. A value or a
+      method that is left with no run at all is an error.
+
+    `tune` has a `grid`, of the form of `axes`, and `seeds`: every point chooses its values from the
+    grid by the validation loss of runs with these seeds, none of which is a seed of the plan.
 
     Raises:
-      ValueError: repeats < 1, a method that changes an unknown field, or any setting that
-        `settings.parse` refuses.
+      ValueError: an unknown field, a value that fits no run, seeds that are used twice, or any
+        setting that `settings.parse` refuses.
     """
+    base = {key: value for key, value in config.items() if key not in OF_THE_PLAN}
+    axes = Axes.read(config.get("axes") or {}, base, "axes")
+    seeds = _seeds(config, axes)
+    tune = config.get("tune") or {}
+    if unknown := tune.keys() - {"grid", "seeds"}:
+        raise ValueError(f"tune.{min(unknown)} is unknown: config.tune has a grid and seeds")
+    grid = Axes.read(tune.get("grid") or {}, base, "tune.grid")
+    trial_seeds = _trial_seeds(tune.get("seeds") or (), grid, axes, seeds)
+    points, left_out = _Survey(base, axes, grid).points(config.get("methods") or {})
+    if len(points) == len(seeds) == 1 and not (config.get("methods") or axes or grid):
+        points = [dataclasses.replace(points[0], name="")]
+    for point in points:
+        for values in point.grid.combinations():
+            run_settings.parse(point.trial(seeds[0], values).config)
+    for seed in (*seeds, *trial_seeds):
+        run_settings.parse({**points[0].config, "seed": seed})
+    return Plan(points, seeds, trial_seeds, tuple(left_out))
+
+
+def _seeds(config: Mapping[str, Any], axes: Axes) -> tuple[int, ...]:
     repeats = config.get("repeats", 1)
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, not {repeats}")
-    base = {key: value for key, value in config.items() if key not in ("methods", "repeats")}
-    methods = config.get("methods") or {}
-    runs = []
-    for repeat in range(repeats):
+    if "seed" not in axes.values:
+        return tuple(config["seed"] + repeat for repeat in range(repeats))
+    if repeats != 1:
+        raise ValueError(f"repeats={repeats} and axes.seed both give seeds: use one of them")
+    return axes.values["seed"]
+
+
+def _trial_seeds(
+    seeds: tuple[int, ...] | list[int], grid: Axes, axes: Axes, reported: tuple[int, ...]
+) -> tuple[int, ...]:
+    if bool(grid) != bool(seeds):
+        raise ValueError(
+            "config.tune needs a grid and seeds: give both, or neither; got "
+            f"{'a grid' if grid else 'seeds'} alone"
+        )
+    if both := [field for field in grid.values if field in axes.values or field == "seed"]:
+        raise ValueError(
+            f"tune.grid.{both[0]} cannot be chosen, as it is an axis: leave it out of one of them"
+        )
+    if used := [seed for seed in seeds if seed in reported]:
+        raise ValueError(
+            f"tune.seeds={tuple(seeds)} and the seeds that are reported, {reported}, share "
+            f"{used[0]}: what is chosen by a seed says nothing about it; use others"
+        )
+    return tuple(seeds)
+
+
+class _Survey:
+    """One expansion: the points there are, and why others are not."""
+
+    def __init__(self, base: dict[str, Any], axes: Axes, grid: Axes):
+        self._base, self._axes, self._grid = base, axes, grid
+        self._varied = [field for field in axes.values if field != "seed"]
+        self._refused: dict[str, list[str]] = collections.defaultdict(list)
+        self._reasons: dict[tuple[str, Any], str] = {}
+        self._used: set[tuple[str, Any]] = set()
+        self._seen: set[str] = set()
+        self._equal = 0
+
+    def points(self, methods: Mapping[str, Any]) -> tuple[list[Point], list[str]]:
+        """The points, and lines about what is left out."""
+        found: dict[str, Point] = {}
         for method, changes in (methods or {"": {}}).items():
-            own = copy.deepcopy(base)
-            _override(own, changes, method)
-            own["seed"] = base["seed"] + repeat
-            own = corpora.complete(pretrained.complete(own))
-            parsed = run_settings.parse(own)
-            label = method or f"{parsed.selection.utility}-{parsed.selection.coupling}"
-            alone = not methods and repeats == 1
-            folder = "" if alone else f"{label}/seed{own['seed']}"
-            runs.append(PlannedRun(label, own["seed"], folder, own))
-    return runs
+            own, pinned = _with_method(self._base, method, changes)
+            varied = [field for field in self._varied if field not in pinned]
+            for values in self._axes.combinations(varied):
+                self._add(found, method, own, values, pinned)
+        if not found:  # whatever is wrong is not a matter of one value
+            raise ValueError(next(iter(self._refused)))
+        for key in [("", method) for method in methods] + [
+            (field, value) for field in self._varied for value in self._axes.values[field]
+        ]:
+            if key not in self._used:
+                self._refuse(*key)
+        total = sum(map(len, self._refused.values()))
+        lines = [
+            f"left out: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}: {reason}"
+            for reason, names in self._refused.items()
+        ]
+        if total or self._equal:
+            lines.append(
+                f"{len(found)} combinations are run, {total} make no sense, and {self._equal} "
+                "would differ from these only in what their method does not read"
+            )
+        return list(found.values()), lines
+
+    def _add(
+        self,
+        found: dict[str, Point],
+        method: str,
+        own: dict[str, Any],
+        values: dict[str, Any],
+        pinned: set[str],
+    ) -> None:
+        config = changed(own, values)
+        read = {field: value for field, value in values.items() if relevance.is_read(field, config)}
+        if "selection.coupling" in read:
+            read["selection.coupling"] = relevance.merged_coupling(config)
+        config = changed(own, read)
+        selection = config["selection"]
+        label = method or f"{selection['utility']}-{selection['coupling']}"
+        # What the label says already is not said again.
+        shown = ("selection.utility", "selection.coupling") if not method else ()
+        text = self._axes.text({field: read[field] for field in read if field not in shown})
+        name = f"{label},{text}" if text else label
+        if name in self._seen:
+            self._equal += name in found
+            return
+        self._seen.add(name)
+        tuned = {
+            field: listed
+            for field, listed in self._grid.values.items()
+            if field not in pinned and relevance.is_read(field, config)
+        }
+        try:
+            config = corpora.complete(pretrained.complete(config))
+            run_settings.parse(config)
+        except ValueError as error:
+            self._refused[str(error)].append(name)
+            for key in [("", method), *values.items()]:
+                self._reasons.setdefault(key, str(error))
+            return
+        self._used |= {("", method), *read.items()}
+        grid = dataclasses.replace(self._grid, values=tuned)
+        found[name] = Point(label, name, config, read, grid)
+
+    def _refuse(self, field: str, value: Any) -> None:
+        """Raises ValueError for what is left with no run."""
+        what = f"axes.{field}={value!r}" if field else f"methods.{value}"
+        if reason := self._reasons.get((field, value)):
+            raise ValueError(f"{what} fits no run: {reason}")
+        raise ValueError(
+            f"{what} changes no run: no method reads it, all set the field themselves, or another "
+            "value computes the same; leave it out, or add what reads it"
+        )
+
+
+def _with_method(
+    base: dict[str, Any], method: str, changes: Mapping[str, Any]
+) -> tuple[dict[str, Any], set[str]]:
+    """The configuration of a method, and the fields that it sets itself."""
+    flat = flatten(changes)
+    for field in flat:
+        *sections, last = field.split(".")
+        target = functools.reduce(lambda inner, name: inner.get(name, {}), sections, base)
+        if not isinstance(target, dict) or last not in target:
+            raise ValueError(
+                f"methods.{method} changes {field!r}, which is no field of the config; "
+                "write it as section.field, e.g. selection.utility"
+            )
+    return changed(copy.deepcopy(base), flat), set(flat)

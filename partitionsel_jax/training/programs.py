@@ -15,7 +15,7 @@ from partitionsel_jax import models, selection
 from partitionsel_jax.gradients.features import Features, unit
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.training import anchors as held_out
-from partitionsel_jax.training import fidelity, spmd
+from partitionsel_jax.training import fidelity, recorded, spmd
 from partitionsel_jax.training.candidates import Candidates, Labels, compare
 from partitionsel_jax.training.halting import halting
 from partitionsel_jax.training.state import TrainState
@@ -25,6 +25,8 @@ from partitionsel_jax.training.step import Step
 IDENTITY_STAND_IN = 1024
 # Seconds of timing one thing, after which it is not repeated again.
 PATIENCE_S = 2.0
+# Of a process's memory, half of what Linux allows.
+MOST_MAPPINGS = 32_000
 # Steps that the mean is taken over at most, where many share features.
 MOST_SHARING = 8
 
@@ -64,8 +66,9 @@ def evaluators(model: models.Model, layout: spmd.Layout) -> Evaluators:
 @functools.lru_cache(maxsize=16)
 def training_step(step: Step, layout: spmd.Layout) -> spmd.Program:
     """(state, frozen, pool, anchors, seed, reference) -> (state, record), as one program."""
+    update = functools.partial(recorded.update, step) if step.selection.picks else step
     # The state is replaced by its successor, so its buffers are given away.
-    return layout.map(halting(step), Step.KINDS, donate=(0,), returns_first=True)
+    return layout.map(halting(update), Step.KINDS, donate=(0,), returns_first=True)
 
 
 @functools.lru_cache(maxsize=16)
@@ -91,6 +94,23 @@ def _stages(step: Step, layout: spmd.Layout) -> tuple[spmd.Program, spmd.Program
         layout.map(choose, ("replicated", "replicated", "replicated", "rows")),
         layout.map(update, ("weights", "weights", "replicated", "rows"), returns_first=True),
     )
+
+
+def make_room() -> None:
+    """Forgets compiled programs where a process could soon map no more of them into memory.
+
+    On a CPU each takes thousands of mappings, and Linux gives a process 65,530.
+    """
+    try:
+        with open("/proc/self/maps") as file:
+            mappings = sum(1 for _ in file)
+    except OSError:
+        return  # not Linux
+    if mappings < MOST_MAPPINGS:
+        return
+    for kept in (evaluators, training_step, fidelity_check, _stages):
+        kept.cache_clear()
+    jax.clear_caches()
 
 
 def stage_shares(

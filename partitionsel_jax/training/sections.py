@@ -117,6 +117,9 @@ class SelectionSettings:
     `anchor_balance` takes as many anchors from every domain; otherwise their mix is that of the
     validation rows, and `anchor_mean` "balanced" makes up for it. `updates_per_pool` updates in a
     row pick from the same pool, none of its rows twice, by features that are computed once.
+
+    `picks` is the folder of a run whose recorded picks and weights are trained on: nothing is then
+    selected, and the other fields say how the picks came about.
     """
 
     pool: int
@@ -139,6 +142,7 @@ class SelectionSettings:
     weights: str = "uniform"
     weight_cap: float = 3.0
     updates_per_pool: int = 1
+    picks: str = ""
 
     def __post_init__(self):
         choice("selection.utility", self.utility, selection.UTILITIES)
@@ -187,7 +191,8 @@ class SelectionSettings:
                 f"selection.utility={self.utility!r} needs selection.reference: set it to the "
                 "folder of a finished run of the same model"
             )
-        if self.budgets == "curriculum" and not (self.needs_features or self.needs_losses):
+        looks = self.picks or self.needs_features or self.needs_losses
+        if self.budgets == "curriculum" and not looks:
             raise ValueError(
                 f"selection.budgets='curriculum' follows the anchors' losses, which "
                 f"selection.utility={self.utility!r} never computes: choose other budgets, or a "
@@ -205,9 +210,14 @@ class SelectionSettings:
                 )
 
     @property
+    def shares_pool(self) -> bool:
+        """Whether several updates pick from one pool."""
+        return self.updates_per_pool > 1 and not self.picks
+
+    @property
     def needs_features(self) -> bool:
         """Whether the utility reads gradients at all; the baselines that do not, skip them."""
-        return selection.UTILITIES[self.utility].gradients
+        return selection.UTILITIES[self.utility].gradients and not self.picks
 
     @property
     def needs_losses(self) -> bool:
@@ -222,6 +232,8 @@ class SelectionSettings:
     @property
     def reads(self) -> frozenset[str]:
         """The fields of `selection.Problem` that may be None and that the utility reads."""
+        if self.picks:
+            return frozenset()
         utility = selection.UTILITIES[self.utility]
         return frozenset((*utility.needs, *utility.also_reads))
 
@@ -283,9 +295,17 @@ class TrainingSettings:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-    """Rows per forward pass of the evaluations."""
+    """How runs are evaluated.
+
+    `batch` rows go through a forward pass at once. With `test` False the test split is not looked
+    at, as in runs that tune something. Every `answers_every` updates, and after the last, the model
+    answers the validation questions; 0: never.
+    """
 
     batch: int = 64
+    test: bool = True
+    answers_every: int = 0
 
     def __post_init__(self):
         at_least("evaluation", self, 1, "batch")
+        at_least("evaluation", self, 0, "answers_every")

@@ -9,6 +9,7 @@ from typing import Any
 from partitionsel_jax import data, gradients, models
 from partitionsel_jax.training.checks import near
 from partitionsel_jax.training.data_section import DataSettings
+from partitionsel_jax.training.essentials import OF_THE_PLAN
 from partitionsel_jax.training.sections import (
     EvaluationSettings,
     FeatureSettings,
@@ -52,6 +53,12 @@ class Settings:
             raise ValueError(
                 f"lora.rank={self.lora.rank} exceeds the matrices of this model, of width "
                 f"{self.model.width}: an adapter is to be thinner than what it adapts"
+            )
+        if self.evaluation.answers_every % self.training.evaluate_every:
+            raise ValueError(
+                f"evaluation.answers_every={self.evaluation.answers_every} must be a multiple of "
+                f"training.evaluate_every={self.training.evaluate_every}, so that questions are "
+                "answered where the validation loss is known"
             )
         domains = len(self.data.names)
         if not domains:
@@ -203,11 +210,11 @@ def parse(config: Mapping[str, Any]) -> Settings:
     """Checks a whole configuration and freezes it.
 
     Args:
-      config: nested mappings, as `ConfigDict.to_dict()` gives them; `methods` and `repeats`, which
-        say how one config becomes several runs, are `training.plan`'s and are left aside.
+      config: nested mappings, as `ConfigDict.to_dict()` gives them; what says how one config
+        becomes several runs (`OF_THE_PLAN`) is `training.plan`'s and is left aside.
 
     Raises:
       ValueError: an unknown or missing key, or a value out of its range, by name.
     """
-    rest = {key: value for key, value in config.items() if key not in ("methods", "repeats")}
+    rest = {key: value for key, value in config.items() if key not in OF_THE_PLAN}
     return build(Settings, rest, "")

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from partitionsel_jax import data, evaluation
-from partitionsel_jax.training import corpora, pretrained, spmd
+from partitionsel_jax.training import corpora, pretrained, recorded, spmd
 from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import reference as references
 from partitionsel_jax.training.settings import Settings
@@ -22,7 +22,8 @@ class Setup:
 
     Attributes:
       settings: the whole configuration.
-      corpus, pools: the data, and which rows of it each step sees.
+      corpus, pools: the data, and which rows of it each step sees (of a run that trains on
+        recorded picks, see `recorded.Recording`).
       layout: what the programs run on, and how.
       step: the update's stages.
       reference: all parameters of the reference model, on all devices; None without one.
@@ -30,7 +31,7 @@ class Setup:
 
     settings: Settings
     corpus: data.Corpus
-    pools: data.Pools
+    pools: data.ByStep
     layout: spmd.Layout
     step: Step
     reference: Any = None
@@ -111,7 +112,17 @@ def prepare(settings: Settings, layout: spmd.Layout) -> Setup:
     reference = None
     if "reference_losses" in settings.selection.reads:
         reference = layout.place(references.load(settings))
-    pools = data.Pools(
+    pools: data.ByStep
+    if settings.selection.picks:
+        pools = recorded.load(settings, corpus, layout)
+    else:
+        pools = draw_pools(settings, corpus, layout)
+    return Setup(settings, corpus, pools, layout, step, reference)
+
+
+def draw_pools(settings: Settings, corpus: data.Corpus, layout: spmd.Layout) -> data.Pools:
+    """This process's part of the pools and anchors that a run selects from."""
+    return data.Pools(
         corpus,
         pool_size=settings.selection.pool,
         anchor_size=settings.selection.anchors,
@@ -124,7 +135,6 @@ def prepare(settings: Settings, layout: spmd.Layout) -> Setup:
         process=layout.process,
         processes=layout.processes,
     )
-    return Setup(settings, corpus, pools, layout, step, reference)
 
 
 def initialise(setup: Setup) -> tuple[TrainState, Any]:
@@ -138,23 +148,34 @@ def validate(setup: Setup, trained: Any, frozen: Any) -> evaluation.DomainLosses
     return _losses(setup, trained, frozen, setup.validation_rows)
 
 
-def answer_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any]:
-    """Loss and exact-match accuracy on the test split."""
+def answer_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any] | None:
+    """Loss and exact-match accuracy on the test split; None for runs that leave it alone."""
+    if not setup.settings.evaluation.test:
+        return None
     source = setup.corpus.test
     losses = _losses(setup, trained, frozen, source.rows(range(len(source))))
+    answers = _answers(setup, trained, frozen, source)
+    return {"loss": losses.mean, "loss_per_domain": losses.per_domain, **answers}
+
+
+def validation_accuracy(setup: Setup, trained: Any, frozen: Any) -> float:
+    """Share of the scored validation questions that are answered exactly."""
+    return _answers(setup, trained, frozen, setup.corpus.validation)["accuracy"]
+
+
+def _answers(setup: Setup, trained: Any, frozen: Any, source: data.Source) -> dict[str, Any]:
     stops = np.asarray(source.tokenizer.stop_ids, np.int32)
 
     def generate(tokens, lengths):
         rows = setup.shard(tokens), setup.shard(lengths)
         return setup.evaluators.generate(trained, frozen, *rows, stops)
 
-    accuracy = evaluation.answer_accuracy(
+    return evaluation.answer_accuracy(
         generate,
         source,
         corpora.scorers(setup.settings),
         batch=setup.settings.evaluation.batch,
     )
-    return {"loss": losses.mean, "loss_per_domain": losses.per_domain, **accuracy}
 
 
 def _losses(setup: Setup, trained: Any, frozen: Any, rows: data.Rows) -> evaluation.DomainLosses:

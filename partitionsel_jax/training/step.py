@@ -147,7 +147,7 @@ class Step:
             )
         else:
             trained, frozen = (self._fresh_adapters(key), base) if adapted else (base, {})
-        follows = self.selection.budgets == "curriculum"
+        follows = self.selection.budgets == "curriculum" and not self.selection.picks
         curriculum = budgets.curriculum_start(self.domains) if follows else None
         kept = self._nothing_kept()
         return TrainState.create(trained, self.transformation, curriculum, kept), frozen
@@ -161,9 +161,7 @@ class Step:
     def _shares(self) -> bool:
         """Whether steps share pools or anchors."""
         chosen = self.selection
-        return chosen.updates_per_pool > 1 or (
-            chosen.needs_features and self.features.anchors_every > 1
-        )
+        return chosen.shares_pool or (chosen.needs_features and self.features.anchors_every > 1)
 
     def _nothing_kept(self) -> Kept | None:
         """What steps share, before the first of them."""
@@ -287,6 +285,17 @@ class Step:
             anchor_losses=anchor_losses_P,
         )
         return candidates, functools.reduce(Work.and_also, passes)
+
+    def look(
+        self, state: TrainState, frozen: Any, pool: Rows, anchors: Rows, reference: Any = None
+    ) -> tuple[Candidates, Kept | None, Work | None]:
+        """As `featurize`, by no more than what the utility reads."""
+        if self.selection.needs_features:
+            return self.featurize(state, frozen, pool, anchors)
+        if self.selection.needs_losses:
+            seen, work = self.forward(state.parameters, frozen, reference, pool, anchors)
+            return seen, state.kept, work
+        return self.without_features(pool), state.kept, None
 
     def without_features(self, pool: Rows) -> Candidates:
         """What a baseline that never looks at gradients is given: labels, and which to leave."""
@@ -478,13 +487,7 @@ class Step:
             for purpose in ("selection", "dropout")
         )
         fresh_pool, fresh_anchors = self._fresh(state.step)
-        kept, work = state.kept, None
-        if self.selection.needs_features:
-            candidates, kept, work = self.featurize(state, frozen, pool, anchors)
-        elif self.selection.needs_losses:
-            candidates, work = self.forward(state.parameters, frozen, reference, pool, anchors)
-        else:
-            candidates = self.without_features(pool)
+        candidates, kept, work = self.look(state, frozen, pool, anchors, reference)
         curriculum = state.curriculum
         if curriculum is not None and candidates.anchor_losses is not None:
             moved = budgets.curriculum_update(

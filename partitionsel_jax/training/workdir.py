@@ -129,6 +129,9 @@ def claim(run: PlannedRun, root: epath.PathLike, device: str) -> epath.Path:
         {
             "method": run.method,
             "seed": run.seed,
+            "axes": run.axes,
+            "tuned": run.tuned,
+            "trial": run.trial,
             "config_hash": config_hash(run.config),
             "domains": list(parsed.data.names),
             "updates": parsed.training.updates,

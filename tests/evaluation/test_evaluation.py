@@ -69,7 +69,7 @@ def sums(tokenizer=TOKENIZER, length=40, template="plain"):
 
     zeros = np.zeros(len(SUMS), np.int32)
     places = np.arange(len(SUMS))
-    return data.Source("test", Records(records), places, zeros, tokenizer, length, template)
+    return data.Source("test", Records(records), places, zeros, places, tokenizer, length, template)
 
 
 def model(source, stops, calls):

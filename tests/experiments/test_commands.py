@@ -36,9 +36,23 @@ def test_what_is_wrong_ends_the_command_with_a_clear_line(tmp_path, config, argu
     assert not workdir.exists()
 
 
+ABLATE = ["--config=configs/ablations/utilities.py:smoke", "--workdir={new}"]
+REPLAY = ["--run=tests", "--workdir={new}"]
+
+
 @pytest.mark.parametrize(
     ("module", "arguments", "message"),
     [
+        ("ablate", [*ABLATE, "--shard=3/2"], "error: --shard=3/2 is no part of the runs: expected"),
+        (
+            "ablate",
+            [*ABLATE, "--config.axes.selection.coupling=('joint','wide')"],
+            "error: axes.selection.coupling='wide' fits no run: selection.coupling must be one of",
+        ),
+        ("replay", [], "error: give either --run or --failure"),
+        ("replay", ["--run=tests"], "error: --run needs --workdir"),
+        ("replay", REPLAY, "is not the folder of a run, as it lacks config.json"),
+        ("replay", [*REPLAY, "--change=a=1"], "error: --change is for --score"),
         ("fetch", [], "Flag --model must have a value other than None"),
         ("fetch", ["--model=gpt-2"], "error: no preset 'gpt-2': expected one of"),
         ("export", ["--workdir=nowhere"], "error: nothing to export: give --adapter, --merged"),
@@ -47,7 +61,7 @@ def test_what_is_wrong_ends_the_command_with_a_clear_line(tmp_path, config, argu
         ("export", ["--workdir=nowhere", "--dtype=float16"], "dtype"),
     ],
 )
-def test_commands_about_models_say_what_is_wrong(tmp_path, module, arguments, message):
+def test_other_commands_say_what_is_wrong(tmp_path, module, arguments, message):
     new = tmp_path / "new"
     result = run(module, *(argument.format(new=new) for argument in arguments))
     assert result.returncode != 0

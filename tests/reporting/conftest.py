@@ -10,6 +10,9 @@ import pytest
 DOMAINS = ["basic_arithmetic", "chain_sum", "gsm_symbolic", "letter_counting"]
 
 
+_SHARES = {"features_share": 0.7, "selection_share": 0.1, "update_share": 0.2}
+
+
 def write_run(
     directory: Path,
     method: str = "random",
@@ -22,8 +25,14 @@ def write_run(
     config_hash: str | None = None,
     spoilt_share: float | None = 0.3,
     finished: bool = True,
+    flops: float | None = 1e6,
+    axes: dict | None = None,
+    extra: dict | None = None,
 ) -> Path:
-    """Writes a run whose evaluations, every `every` updates from update 0, are `losses`."""
+    """Writes a run whose evaluations, every `every` updates from update 0, are `losses`.
+
+    Methods pick differently from pools of the same ids; `extra` goes into every row.
+    """
     selects = method not in ("random", "full")
     updates, num_domains = every * (len(losses) - 1), len(domains)
     config = {"method": method, "seed": seed, "model": {"layers": 2}} if config is None else config
@@ -41,8 +50,11 @@ def write_run(
         "pool_size": 16 * num_domains,
         "selected": 2 * num_domains,
     }
+    if axes is not None:
+        facts["axes"] = axes
     (directory / "config.json").write_text(json.dumps(facts))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, *method.encode()])
+    selections = []
     rows: list[dict] = [_evaluation(losses[0], num_domains) | {"step": 0}]
     for step in range(1, updates + 1):
         spoilt_pool = 0 if not spoilt_share else round(spoilt_share * 16 * num_domains)
@@ -64,18 +76,27 @@ def write_run(
             "dropped": 0,
             "gradient_norm": 1.0,
             "learning_rate": 1e-3,
+            "tokens": 1000,
+            "padding": 0.25,
+            "flops": flops,
             "seconds": {"step": step_seconds},
+            **(extra or {}),
         }
+        ids = 1000 * step + rng.choice(16 * num_domains, 2 * num_domains, replace=False)
+        selections.append({"step": step, "ids": ids.tolist()})
         if step % every == 0:
             row |= _evaluation(losses[step // every], num_domains)
         rows.append(row)
     (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = "".join(json.dumps(row) + "\n" for row in selections)
+    (directory / "selections.jsonl").write_text(lines)
     if finished:
         by_name = dict.fromkeys(domains, 0.25)
         summary = {
             "validation_loss": losses[-1],
             "test": {"loss": 1.0, "accuracy": 0.25 + 0.1 * seed, "accuracy_per_domain": by_name},
-            "seconds": {"train": updates * step_seconds, "evaluation": 1.0, "compile": 9.0},
+            "seconds": {"train": updates * step_seconds, "evaluation": 1.0, "compile": 9.0}
+            | (_SHARES if selects else {}),
         }
         (directory / "summary.json").write_text(json.dumps(summary))
     return directory

@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from partitionsel_jax import reporting
-from partitionsel_jax.reporting import curves
+from partitionsel_jax.evaluation import statistics
+from partitionsel_jax.reporting import comparison, curves
 
 
 def _rows(workdir):
@@ -78,7 +80,10 @@ def test_a_target_that_is_not_reached_has_no_ratio(tmp_path, write_run):
     write_run(tmp_path / "r", losses=(4.0, 3.0, 2.0))
     write_run(tmp_path / "p", "partitionsel", losses=(4.0, 3.0, 2.5))
     cost = _rows(tmp_path)["partitionsel"].updates
-    assert cost == reporting.ToTarget(ratio=None, at=None, reached=0, pairs=1)
+    # All that it spent is a lower bound of the price.
+    pair = reporting.Pair(seed=0, cost=20.0, baseline=20.0, reached=False)
+    assert cost == reporting.ToTarget(ratio=None, at=None, reached=0, pairs=1, seeds=(pair,))
+    assert cost.median is None and cost.interval is None
 
 
 def test_seeds_that_do_not_reach_it_are_counted(tmp_path, write_run):
@@ -88,6 +93,9 @@ def test_seeds_that_do_not_reach_it_are_counted(tmp_path, write_run):
     cost = _rows(tmp_path)["partitionsel"].updates
     assert (cost.reached, cost.pairs) == (1, 2)
     assert cost.ratio == reporting.Spread(15 / 20, None, 1)
+    assert [(p.seed, p.reached) for p in cost.seeds] == [(0, True), (1, False)]
+    # A mean that leaves a seed out has no interval, and half of the seeds no median.
+    assert cost.interval is None and cost.median is None
 
 
 def test_seeds_without_a_baseline_run_stay_out_of_the_ratio(tmp_path, write_run):
@@ -173,5 +181,73 @@ def test_curves_average_the_steps_that_all_seeds_have(tmp_path, write_run):
     curve = curves.over_seeds(runs, reporting.Run.evaluations)
     assert curve.x.tolist() == [0, 10]
     assert curve.mean.tolist() == [4.0, 2.5]
-    assert (curve.low.tolist(), curve.high.tolist()) == ([4.0, 2.0], [4.0, 3.0])
-    assert curves.over_seeds(runs, reporting.Run.evaluations, seconds=True).x.tolist() == [0, 15]
+    # Of two seeds, Student's 95 % interval is 12.7 of their standard error, 0.5, either way.
+    np.testing.assert_allclose(curve.high - curve.mean, [0.0, 12.7062 * 0.5], rtol=1e-4)
+    np.testing.assert_allclose(curve.mean - curve.low, curve.high - curve.mean)
+    assert curves.over_seeds(runs, reporting.Run.evaluations, "seconds").x.tolist() == [0, 15]
+
+
+def test_a_target_is_priced_in_every_currency_that_was_logged(tmp_path, write_run):
+    for seed, steps in enumerate((1.0, 2.0, 3.0)):
+        write_run(tmp_path / f"r{seed}", losses=(4.0, 3.0, 2.0), seed=seed)
+        write_run(
+            tmp_path / f"p{seed}",
+            "partitionsel",
+            losses=(4.0, 4.0 - 2.0 / steps, 0.0),
+            seed=seed,
+            flops=3e6,
+        )
+    costs = _rows(tmp_path)["partitionsel"].costs
+    updates = np.array([p.cost for p in costs["updates"].seeds])
+    # Seed 0 is at the target after 10 updates; the others get there between 10 and 20.
+    np.testing.assert_allclose(updates, [10.0, 10 + 10 / 3, 10 + 10 * 4 / 10])
+    # A quarter of the 1,000 tokens of an update is padding.
+    np.testing.assert_allclose([p.cost for p in costs["tokens"].seeds], 750 * updates)
+    np.testing.assert_allclose([p.ratio for p in costs["flops"].seeds], 3 * updates / 20)
+    low, high = costs["flops"].interval
+    found = stats.t.interval(0.95, 2, np.mean(3 * updates / 20), stats.sem(3 * updates / 20))
+    np.testing.assert_allclose((low, high), found)
+    assert costs["flops"].median == pytest.approx(3 * updates[1] / 20)
+
+
+def test_a_median_counts_seeds_that_never_arrive_as_dearest(tmp_path, write_run):
+    for seed, last in enumerate((1.0, 0.0, 2.5)):
+        write_run(tmp_path / f"r{seed}", losses=(4.0, 3.0, 2.0), seed=seed)
+        write_run(tmp_path / f"p{seed}", "partitionsel", losses=(4.0, 3.0, last), seed=seed)
+    cost = _rows(tmp_path)["partitionsel"].updates
+    assert (cost.reached, cost.pairs) == (2, 3)
+    # 13.3, 15 and more than 20 of 20 updates.
+    assert cost.median == pytest.approx(15 / 20)
+    assert cost.interval is None
+
+
+def test_runs_that_counted_no_operations_have_no_price_in_them(tmp_path, write_run):
+    write_run(tmp_path / "r", flops=None)
+    write_run(tmp_path / "p", "partitionsel", losses=(4.0, 2.0, 1.0))
+    costs = _rows(tmp_path)["partitionsel"].costs
+    assert costs["flops"] == reporting.ToTarget(None, None, 0, 0)
+    assert costs["updates"].pairs == 1
+
+
+def test_runs_validated_on_different_rows_are_kept_apart(tmp_path, write_run):
+    for number, rows in enumerate((8, 16)):
+        config = {"data": {"validation": rows, "spoilt": {"share": 0.1 * number}}}
+        for method in ("random", "partitionsel"):
+            name = f"{method}{rows}"
+            write_run(tmp_path / name, method, config=config, config_hash=name)
+    # Spoilt training rows and the order of pools leave the validation rows as they are.
+    config = {"data": {"validation": 8, "spoilt": {"share": 0.5}, "mix": "uniform", "workers": 3}}
+    write_run(tmp_path / "spoilt", config=config, config_hash="spoilt")
+    found = comparison.evaluation_sets(reporting.read_runs(tmp_path))
+    assert [sorted(run.name for run in runs) for runs in found] == [
+        ["partitionsel16", "random16"],
+        ["partitionsel8", "random8", "spoilt"],
+    ]
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 10, 30])
+def test_intervals_are_students(freedom):
+    for confidence in (0.5, 0.95, 0.99):
+        expected = stats.t.ppf(0.5 + confidence / 2, freedom)
+        found = statistics.t_quantile(freedom, confidence)
+        assert found == pytest.approx(expected, rel=1e-9)

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import reporting
-from partitionsel_jax.reporting import selection_charts, theme, wording
+from partitionsel_jax.reporting import (
+    comparison,
+    overlaps,
+    page,
+    selection_charts,
+    theme,
+    wording,
+)
 
 _VOID = {"meta", "br", "img", "link", "input", "hr"}
 CHARTS = {
@@ -18,6 +25,9 @@ CHARTS = {
     "domain_mix",
     "spoilt_share",
     "selection_diagnostics",
+    "accuracy",
+    "overlap",
+    "stage_shares",
 }
 
 
@@ -82,33 +92,172 @@ def test_every_chart_is_written_as_png_and_svg(built):
 def test_the_page_parses_and_needs_nothing_else(built):
     outline = _parse(built)
     text = built.page.read_text()
-    assert not {"script", "link", "iframe", "img"} & set(outline.tags)
+    assert not {"link", "iframe", "img"} & set(outline.tags)
+    # The data and what draws it, both in the page.
+    assert outline.tags.count("script") == 2
     references = [v for name, v in outline.attributes if name in ("src", "href", "xlink:href")]
     assert references and all(value.startswith("#") for value in references)
-    assert not re.search(r"url\((?!#)|@import|@font-face", text)
+    assert not re.search(r"url\((?!#|\$)|@import|@font-face|fetch\(|XMLHttp", text)
     assert ("name", "viewport") in outline.attributes
     assert "prefers-color-scheme:dark" in text
     assert "overflow-x:auto" in text
 
 
-def test_ids_are_unique_and_every_reference_is_met(built):
+def test_ids_are_unique_and_every_link_is_met(built):
     outline = _parse(built)
     assert len(outline.ids) == len(set(outline.ids))
+    links = {value for name, value in outline.attributes if name == "href"} - {"#"}
+    assert links == {f"#run-{number}" for number in range(4)}
+    assert {link.removeprefix("#") for link in links} <= set(outline.ids)
+
+
+def _data(report):
+    text = report.page.read_text()
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
+    return json.loads(found)
+
+
+def test_every_chart_has_its_place_and_its_data(built):
+    places = {value for name, value in _parse(built).attributes if name == "data-chart"}
+    assert places == CHARTS - {"stage_shares"} | {"training_loss"}
+    data = _data(built)
+    assert {chart["id"] for chart in data["charts"]} >= places
+    for chart in data["charts"]:
+        keys = {panel["key"] for panel in chart.get("panels", [{"key": "mix"}])}
+        known = [run["grids"][chart.get("grid", "drawn")]["series"] for run in data["runs"]]
+        assert any(keys & series.keys() for series in known)
+
+
+def test_the_pages_data_are_those_of_the_runs(built):
+    data = _data(built)
+    assert [label["name"] for label in data["labels"]] == ["partitionsel", "random"]
+    assert [label["runs"] for label in data["labels"]] == [[0, 1], [2, 3]]
+    assert data["labels"][1]["target"] == 2.0 and data["labels"][0]["target"] is None
+    grid = data["runs"][1]["grids"]["evaluated"]
+    assert grid["step"] == [0, 10, 20]
+    assert grid["series"]["validation_loss"] == [4.0, 1.0, 0.5]
+    assert grid["series"]["test_accuracy"] == [None, None, 0.35]
+    spent = [grid[name] for name in ("updates", "tokens", "flops", "seconds")]
+    assert spent == [[0, 10, 20], [0, 7500, 15000], [0, 10**7, 2 * 10**7], [0, 5, 10]]
+    assert data["quantiles"][0] == pytest.approx(12.7062, rel=1e-5)
+    # 8 of 64 at random have 1 in common with 8 others, and 15 together.
+    assert data["chance"] == pytest.approx(1 / 15, rel=1e-4)
+
+
+def test_filters_offer_what_runs_differ_in(tmp_path, write_run):
+    for seed in (0, 1):
+        for ridge in (0.0, 0.1):
+            config = {"selection": {"ridge": ridge}}
+            write_run(
+                tmp_path / f"{ridge}-{seed}",
+                "partitionsel",
+                seed=seed,
+                config=config,
+                config_hash=str(ridge),
+                axes={"selection.ridge": ridge},
+            )
+    report = reporting.build(tmp_path)
+    outline = _parse(report)
+    names = {value for name, value in outline.attributes if name == "data-facet"}
+    assert names == {"selection.ridge", "seed", "label"}
+    found = [run["facets"]["selection.ridge"] for run in _data(report)["runs"]]
+    assert sorted(found) == ["0.0", "0.0", "0.1", "0.1"]
+
+
+def test_a_run_has_a_page_with_its_config(built):
     text = built.page.read_text()
-    used = re.findall(r'href="#([^"]+)"', text) + re.findall(r"url\(#([^)]+)\)", text)
-    assert used and set(used) <= set(outline.ids)
+    (section,) = re.findall(r'<section class="run" id="run-0".*?</section>', text, re.DOTALL)
+    assert "<h1>partitionsel/0</h1>" in section
+    assert "features 70.0 %, selection 10.0 %, update 20.0 %" in section
+    assert "data.spoilt.share = 0.3" in section
 
 
-def test_every_chart_is_in_the_page_for_desk_and_phone(built):
-    outline = _parse(built)
-    assert outline.tags.count("svg") == 2 * len(CHARTS)
+def test_overlaps_are_of_equal_pools_seed_by_seed(tmp_path, write_run):
+    for seed in (0, 1):
+        for method in ("partitionsel", "greats"):
+            write_run(tmp_path / method / f"{seed}", method, seed=seed, domains=["a"])
+    other = {"method": "x", "selection": {"pool": 128}}
+    write_run(tmp_path / "wide", "wide", domains=["a"], config=other)
+    ids = {"partitionsel": [1, 2, 3], "greats": [2, 3, 4], "wide": [1, 2, 3]}
+    for path in tmp_path.rglob("selections.jsonl"):
+        found = ids[path.relative_to(tmp_path).parts[0]]
+        # Padding is no pick, and a damaged line is passed over.
+        path.write_text(json.dumps({"step": 1, "ids": [*found, -1]}) + '\n{"step": 2, "ids"')
+    (groups,) = map(comparison.by_label, comparison.evaluation_sets(reporting.read_runs(tmp_path)))
+    names = list(groups)
+    matrix = overlaps.matrix(groups)
+    assert matrix[names.index("partitionsel"), names.index("greats")] == 0.5
+    assert np.isnan(matrix[names.index("partitionsel"), names.index("wide")])
+    report = reporting.build(tmp_path)
+    rows = list(csv.DictReader((report.directory / "overlap.csv").open()))
+    assert [(row["label"], row["seed"], row["jaccard"]) for row in rows] == [
+        ("greats", "0", "0.5"),
+        ("greats", "1", "0.5"),
+    ]
 
 
-def test_charts_in_the_page_follow_its_theme(built):
-    drawings = re.findall(r"<svg.*?</svg>", built.page.read_text(), flags=re.DOTALL)
-    assert all("var(--ink)" in drawing for drawing in drawings)
-    fixed = [light for light, _ in theme.PALETTE.values()]
-    assert not any(colour in drawing for drawing in drawings for colour in fixed)
+def test_several_workdirs_make_one_report(tmp_path, write_run):
+    write_run(tmp_path / "a" / "random", domains=["x"])
+    write_run(tmp_path / "b" / "runs" / "p", "partitionsel", domains=["x"])
+    workdirs = [tmp_path / "a", tmp_path / "b", tmp_path / "b" / "runs"]
+    with pytest.raises(ValueError, match="output for the report of 3 workdirs"):
+        reporting.build(workdirs)
+    report = reporting.build(workdirs, tmp_path / "out")
+    assert report.page == tmp_path / "out" / "report.html"
+    rows = list(csv.DictReader((report.directory / "configs.csv").open()))
+    # A run that two workdirs hold is one run.
+    assert [row["run"] for row in rows] == ["a/random", "b/runs/p"]
+    assert report.headline[0].baseline == "random"
+    with pytest.raises(ValueError, match=r"no run in .*empty"):
+        reporting.build([tmp_path / "a", tmp_path / "empty"], tmp_path / "out")
+
+
+def test_evaluation_sets_have_tables_and_charts_of_their_own(tmp_path, write_run):
+    for rows in (8, 16):
+        config = {"data": {"validation": rows}}
+        for method in ("random", "partitionsel"):
+            name = f"{method}{rows}"
+            write_run(tmp_path / name, method, config=config, config_hash=name, domains=["a"])
+    report = reporting.build(tmp_path)
+    assert [len(rows) for rows in report.sets] == [2, 2]
+    assert "evaluation set 2 of 2" in report.table
+    assert any("2 different sets of rows" in caveat for caveat in report.caveats)
+    assert (report.directory / "validation_loss_set2.png").exists()
+    attributes = _parse(report).attributes
+    assert attributes.count(("data-facet", "evaluation set")) == 2
+    assert attributes.count(("name", "set")) == 2
+    summary = list(csv.DictReader((report.directory / "summary.csv").open()))
+    assert [row["evaluation_set"] for row in summary] == ["1", "1", "2", "2"]
+
+
+def test_seeds_that_never_arrive_are_shown_as_such(tmp_path, write_run):
+    for seed, last in enumerate((1.0, 2.5)):
+        write_run(tmp_path / f"r{seed}", losses=(4.0, 3.0, 2.0), seed=seed)
+        write_run(tmp_path / f"p{seed}", "partitionsel", losses=(4.0, 3.0, last), seed=seed)
+    report = reporting.build(tmp_path)
+    assert "0: 0.75×, 1: > 1.00×" in " ".join(_parse(report).text)
+    rows = list(csv.DictReader((report.directory / "to_target.csv").open()))
+    priced = [(row["seed"], row["ratio"], row["reached"]) for row in rows[:2]]
+    assert priced == [("0", "0.75", "True"), ("1", "1.0", "False")]
+
+
+def test_sixty_runs_make_a_page_below_ten_megabytes(tmp_path, write_run):
+    for method in range(12):
+        for seed in range(5):
+            write_run(
+                tmp_path / f"m{method}" / f"{seed}",
+                "random" if not method else f"m{method}",
+                losses=np.linspace(4.0, 2.0 + 0.01 * method, 13),
+                every=20,
+                seed=seed,
+                domains=[f"domain{number}" for number in range(8)],
+            )
+    runs = reporting.read_runs(tmp_path)
+    sets = [comparison.by_label(runs)]
+    rows = reporting.headline(runs)
+    strokes = theme.strokes({row.label: row.is_baseline for row in rows})
+    text = page.page(sets, [rows], strokes, [], CHARTS)
+    assert len(text.encode()) < 10e6
 
 
 def test_the_page_states_facts_findings_and_numbers(built):
@@ -134,7 +283,8 @@ def test_summary_csv_holds_the_headline(built):
 
 def test_curves_csv_holds_every_logged_number(built):
     rows = list(csv.DictReader((built.directory / "curves.csv").open()))
-    columns = ["run", "label", "method", "seed", "step", "seconds", "metric", "domain", "value"]
+    spent = ["tokens", "flops", "seconds"]
+    columns = ["run", "label", "method", "seed", "step", *spent, "metric", "domain", "value"]
     assert list(rows[0]) == columns
     first = [row for row in rows if row["run"] == "partitionsel/0"]
     evaluations = [row for row in first if row["metric"] == "validation_loss"]
@@ -171,6 +321,7 @@ def test_a_run_that_has_just_begun_is_reported_as_unfinished(tmp_path, write_run
     said = " ".join(_parse(report).text)
     assert "unfinished: its rows end at update 0 of 20" in said
     assert "1 damaged line of metrics.jsonl skipped" in said
+    assert "No run is finished" in said
     assert report.headline[0].validation_loss is None
 
 
@@ -190,8 +341,10 @@ def test_names_are_escaped(tmp_path, write_run):
     write_run(tmp_path / "random", domains=[nasty], config=config, spoilt_share=None)
     report = reporting.build(tmp_path)
     outline = _parse(report)
-    assert not {"script", "b", "i"} & set(outline.tags)
+    assert not {"b", "i"} & set(outline.tags)
+    assert outline.tags.count("script") == 2
     assert any(nasty in text for text in outline.text)
+    assert _data(report)["labels"][0]["name"] == nasty
 
 
 def test_a_report_is_not_taken_for_a_run_when_built_again(tmp_path, write_run):

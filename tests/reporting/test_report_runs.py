@@ -70,7 +70,7 @@ def test_a_damaged_last_row_is_made_up_for_by_the_summary(tmp_path, write_run):
     steps, losses = run.evaluations()
     assert (steps.tolist(), losses.tolist()) == ([0, 10, 20], [4.0, 3.0, 2.0])
     # The lost step counts as a median step.
-    np.testing.assert_allclose(run.seconds_at(steps), [0.0, 5.0, 10.0])
+    np.testing.assert_allclose(run.spent_at(steps, "seconds"), [0.0, 5.0, 10.0])
 
 
 def test_nulls_are_not_logged_values(tmp_path, write_run):
@@ -137,3 +137,13 @@ def test_the_same_seed_run_twice_is_not_averaged(tmp_path, write_run):
     write_run(tmp_path / "a")
     write_run(tmp_path / "b")
     assert [run.label for run in reporting.read_runs(tmp_path)] == ["random", "random (copy 2)"]
+
+
+def test_runs_that_tuned_something_are_left_out(tmp_path, write_run):
+    write_run(tmp_path / "random" / "seed4", seed=4)
+    trial = write_run(tmp_path / "tuning" / "random,learning_rate=0.1" / "seed0")
+    facts = json.loads((trial / "config.json").read_text())
+    (trial / "config.json").write_text(json.dumps({**facts, "trial": True}))
+    assert [run.name for run in reporting.read_runs(tmp_path)] == ["random/seed4"]
+    with pytest.raises(ValueError, match="1 runs in tuning have tuned something"):
+        reporting.read_runs(tmp_path / "tuning")

@@ -209,14 +209,14 @@ def test_methods_and_repeats_expand_to_runs_of_their_own(tiny):
     runs = plan.expand(tiny.to_dict())
     assert [(run.method, run.seed, run.folder) for run in runs] == [
         ("ours", 0, "ours/seed0"),
-        ("random", 0, "random/seed0"),
         ("ours", 1, "ours/seed1"),
+        ("random", 0, "random/seed0"),
         ("random", 1, "random/seed1"),
     ]
     assert runs[0].config["selection"]["ridge"] == 0.5
-    assert runs[1].config["selection"]["utility"] == "random"
+    assert runs[2].config["selection"]["utility"] == "random"
     assert runs[3].config["seed"] == 1
-    assert runs[1].config["selection"]["ridge"] == 0.0
+    assert runs[2].config["selection"]["ridge"] == 0.0
 
 
 def test_a_config_without_methods_is_one_run_in_the_workdir_itself(tiny):

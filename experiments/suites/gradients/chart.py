@@ -32,7 +32,7 @@ def draw(numbers: dict[str, Any]) -> bytes | None:
     )
     heading = canvas.Heading("Pick overlap with exact gradients", subtitle, strokes)
     with matplotlib.rc_context(theme.RC):
-        figure, (panel,) = canvas.panels(1, heading, canvas.FILE, columns=1, height=3.2)
+        figure, (panel,) = canvas.panels(1, heading, columns=1, height=3.2)
         for family, curve in curves.items():
             canvas.draw_curve(panel, curve, strokes[family], neighbours=len(curves) - 1)
             panel.plot(curve.x, curve.mean, "o", color=strokes[family].colour, ms=4)

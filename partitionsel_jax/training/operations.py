@@ -4,17 +4,18 @@ Letters: N pool, K picks.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from partitionsel_jax import selection
-from partitionsel_jax.planning.counting import Counts, trace
-from partitionsel_jax.planning.runs import local, rows
+from partitionsel_jax import data, models, selection
 from partitionsel_jax.training import spmd
 from partitionsel_jax.training.candidates import Labels
+from partitionsel_jax.training.counting import Counts, trace
 from partitionsel_jax.training.settings import Settings
 from partitionsel_jax.training.step import Step
 
@@ -44,26 +45,31 @@ def stages_of(settings: Settings, response: float) -> Stages:
     """Counts the stages of a step.
 
     Args:
-      settings: see `runs.planned`.
+      settings: of a step that shares nothing with others; see `planning.planned`.
       response: share of a row's tokens that its loss counts.
     """
-    devices, length = settings.training.devices, settings.data.length
-    split = settings.training.split_weights
+    devices, split = settings.training.devices, settings.training.split_weights
     step = Step.create(settings, devices)
+    return _counted(step, devices, split, settings.data.length, response)
+
+
+@functools.lru_cache(maxsize=16)
+def _counted(step: Step, devices: int, split: bool, length: int, response: float) -> Stages:
+    """Runs that differ in their seed alone trace a step once."""
     state, frozen = (local(tree, devices, split) for tree in jax.eval_shape(step.initial, 0))
-    chosen = settings.selection
+    chosen = step.selection
     pool, anchors = (rows(count // devices, length) for count in (chosen.pool, chosen.anchors))
 
     def rounds(microbatch: int) -> float:
         """Of the one loop whose end depends on the data: over blocks of tokens that count."""
         tokens = microbatch * (length - 1)
-        return math.ceil(response * tokens / settings.model.chunks.token_block(tokens))
+        return math.ceil(response * tokens / step.model.config.chunks.token_block(tokens))
 
     def counted(function: Any, microbatch: int, *shapes: Any) -> Counts:
         return trace(function, *shapes, axis=spmd.AXIS, devices=devices, rounds=rounds(microbatch))
 
     mine = (chosen.pool + chosen.anchors) // devices
-    size = min(settings.features.microbatch, mine)
+    size = min(step.features.microbatch, mine)
     features, read = Counts(), 0.0
     if chosen.needs_features:
         features = counted(
@@ -81,10 +87,11 @@ def stages_of(settings: Settings, response: float) -> Stages:
     picked = chosen.size // devices
 
     def updated(state: Any, frozen: Any, pool: Any, labels: Any, picks: Any) -> Any:
-        return step.update(state, frozen, pool, labels, picks, key=jax.random.key(0))
+        kept = state.curriculum, state.kept
+        return step.update(state, frozen, pool, labels, picks, *kept, key=jax.random.key(0))
 
     inputs = (state, frozen, pool, Labels.of(rows(chosen.pool, length)), shapes)
-    update = counted(updated, min(settings.training.microbatch or picked, picked), *inputs)
+    update = counted(updated, min(step.microbatch or picked, picked), *inputs)
     return Stages(features, update, read, chosen.size if chosen.needs_features else 0)
 
 
@@ -92,3 +99,27 @@ def _picks(size: int) -> selection.Selection:
     """A selection, for its shapes."""
     each, nothing = jnp.zeros(size), jnp.zeros(())
     return selection.Selection(each.astype(jnp.int32), each, nothing, nothing, each, nothing)
+
+
+def rows(count: int, length: int) -> data.Rows:
+    """Shapes of so many rows."""
+
+    def of(dtype: Any, *tail: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((count, *tail), dtype)
+
+    whole = of(np.int32)
+    return data.Rows(of(np.int32, length), of(bool, length), whole, whole, of(bool))
+
+
+def local(tree: Any, devices: int, split_weights: bool) -> Any:
+    """Shapes of one device's part of arrays of kind "weights"; see `spmd.Layout`."""
+
+    def part(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+        shape = list(leaf.shape)
+        names = tuple(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
+        axis = models.split_axis(names, leaf.shape, devices) if split_weights else None
+        if axis is not None:
+            shape[axis] //= devices
+        return jax.ShapeDtypeStruct(tuple(shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(part, tree)

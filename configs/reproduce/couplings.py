@@ -1,0 +1,27 @@
+"""Claim (b): joint selection picks fewer pairs of conflicting gradients than the other couplings.
+
+The paper says so of selection per domain and of selection that ignores domains, without numbers.
+Here: conflicting pairs (pairs of picks whose features have a negative product) and redundancy of
+every update's picks, a quarter of the pool, for three utilities under three couplings. Methods see
+the same pools but train on their own picks, so that their models drift apart: the first updates
+compare the rules alone, and `experiments.replay --score` compares them on the same problems.
+
+    python -m experiments.ablate --config=configs/reproduce/couplings.py --workdir=DIR
+"""
+
+from configs.reproduce import scales
+
+
+def get_config(text=None):
+    """--config=configs/reproduce/couplings.py[:smoke,scale=smollm2,seeds=3,tune=False,path=,model=].
+
+    See `scales.start` for the arguments.
+    """
+    config, arguments = scales.start(text)
+    (config.selection.size,) = scales.sizes(config, 0.25)
+    utilities = ("gradient_matching", "taylor", "facility_location")
+    couplings = ("joint", "independent", "agnostic")
+    if arguments.smoke:
+        utilities, couplings = utilities[:1], couplings[:2]
+    config.axes.selection = {"utility": utilities, "coupling": couplings}
+    return config

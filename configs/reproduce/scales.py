@@ -1,0 +1,78 @@
+"""The scales that a claim is put to the test at, and the arguments that all these configs take.
+
+| scale       | model                        | data                  | hardware               |
+|-------------|------------------------------|-----------------------|------------------------|
+| `bytes`     | byte-level Llama, 0.4M       | reasoning-gym, 8 tasks| two CPU cores, minutes |
+| `smollm2`   | SmolLM2-135M-Instruct        | reasoning-gym, 8 tasks| one GPU                |
+| `metamath`  | Qwen2.5-3B                   | MetaMathQA            | the paper's            |
+| `molecules` | Llama-3.2-3B                 | Mol-Instructions      | the paper's            |
+
+Seeds that are reported begin at 10, and those that choose learning rates at 0: the quickstart's
+settings were chosen by seeds 0 to 3.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, llama32_3b_mol, quickstart, qwen25_3b_metamath, smollm2_reasoning
+
+FIRST_SEED = 10
+TRIAL_SEEDS = (0, 1)
+# Around what each scale's own config has.
+_LEARNING_RATES = {
+    "bytes": (1e-3, 2e-3, 4e-3),
+    "smollm2": (1e-4, 2e-4, 4e-4),
+    "metamath": (1e-4, 2e-4, 4e-4),
+    "molecules": (1e-4, 2e-4, 4e-4),
+}
+_CONFIGS = {
+    "smollm2": smollm2_reasoning,
+    "metamath": qwen25_3b_metamath,
+    "molecules": llama32_3b_mol,
+}
+
+
+def start(text: str | None, **own: object) -> tuple[ConfigDict, ConfigDict]:
+    """The config of a scale, without methods and axes, and the arguments that were given.
+
+    Args:
+      text: the config's arguments: `scale`; `seeds`, how many are reported; `tune`, whether every
+        method chooses its learning rate first; `path` and `model` as the scale's own config has
+        them; `smoke`.
+      **own: further arguments, with their defaults.
+
+    Raises:
+      ValueError: an unknown argument or scale.
+    """
+    arguments = common.arguments(
+        text, smoke=False, scale="bytes", seeds=5, tune=True, path="", model="", **own
+    )
+    scale = arguments.scale
+    if scale not in _LEARNING_RATES:
+        raise ValueError(f"expected scale to be one of {tuple(_LEARNING_RATES)}, got {scale!r}")
+    given = {"path": arguments.path, "model": arguments.model}
+    if scale == "bytes":
+        taken, config_file = (), quickstart
+        asked = ["spoilt=none"]
+    else:
+        config_file = _CONFIGS[scale]
+        taken = ("model",) if scale == "smollm2" else ("path", "model")
+        asked = []
+    if useless := [name for name, value in given.items() if value and name not in taken]:
+        raise ValueError(f"scale={scale} takes no {useless[0]}: leave it out")
+    asked += [f"{name}={given[name]}" for name in taken if given[name]]
+    config = config_file.get_config(",".join(asked + ["smoke"] * arguments.smoke))
+    config.methods = ConfigDict()
+    config.seed, config.repeats = FIRST_SEED, arguments.seeds
+    if arguments.tune:
+        config.tune.grid = {"optimizer": {"learning_rate": _LEARNING_RATES[scale]}}
+        config.tune.seeds = TRIAL_SEEDS
+    if arguments.smoke:
+        config.repeats = 1
+        config.tune = ConfigDict({"seeds": (), "grid": ConfigDict()})
+        config.training.update({"updates": 4, "evaluate_every": 4, "checkpoint_every": 4})
+    return config, arguments
+
+
+def sizes(config: ConfigDict, *fractions: float) -> tuple[int, ...]:
+    """Picks that are these fractions of the pool."""
+    return tuple(round(fraction * config.selection.pool) for fraction in fractions)

@@ -1,0 +1,191 @@
+"""Training on the picks that another run has recorded, instead of selecting.
+
+Letters of the shape comments: K selected, P domains.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from partitionsel_jax import data
+from partitionsel_jax.data.rows import Rows
+from partitionsel_jax.json_files import read_json
+from partitionsel_jax.selection import Selection, diagnostics
+from partitionsel_jax.training import spmd, workdir
+from partitionsel_jax.training.candidates import Labels
+from partitionsel_jax.training.records import JsonLines
+from partitionsel_jax.training.settings import Settings
+from partitionsel_jax.training.state import TrainState
+from partitionsel_jax.training.step import Step
+
+SELECTIONS = "selections.jsonl"
+
+
+class Picks(NamedTuple):
+    """What one update trains on; an empty slot repeats the first pick, at weight 0.
+
+    Attributes:
+      rows: the K picked rows.
+      picked: bool[K], False for an empty slot.
+      weights, gains: f32[K], the selector's.
+    """
+
+    rows: Rows
+    picked: Any
+    weights: Any
+    gains: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recording:
+    """`recording[t]` is what step t trains on: this process's part of its picks, and no anchors.
+
+    Attributes:
+      corpus: the rows.
+      ids: i64[S, K] of S steps, -1 for empty slots.
+      places: i64[S, K], their indices into `corpus.train`.
+      weights, gains: f32[S, K].
+      process, processes: which of how many equal parts of the picks this process reads.
+    """
+
+    corpus: data.Corpus
+    ids: np.ndarray
+    places: np.ndarray
+    weights: np.ndarray
+    gains: np.ndarray
+    process: int = 0
+    processes: int = 1
+
+    def __getitem__(self, step: int) -> tuple[Picks, tuple[()]]:
+        """The picks of a step, which counts from 0."""
+        size = self.ids.shape[1] // self.processes
+        part = slice(self.process * size, (self.process + 1) * size)
+        rows = self.corpus.train.rows(self.places[step, part])
+        picked = self.ids[step, part] >= 0
+        return Picks(rows, picked, self.weights[step, part], self.gains[step, part]), ()
+
+
+def check(settings: Settings) -> None:
+    """Makes sure that there are picks for every update; reads no data.
+
+    Raises:
+      ValueError: no recorded run, one that is too short, or other numbers of picks.
+    """
+    _rows(settings)
+
+
+def load(settings: Settings, corpus: data.Corpus, layout: spmd.Layout) -> Recording:
+    """The picks of the run in `settings.selection.picks`.
+
+    Raises:
+      ValueError: as `check`, or picks of other examples than the corpus holds.
+    """
+    rows = _rows(settings)
+    _check_examples(settings, corpus)
+    ids_SxK = np.array([row["ids"] for row in rows], np.int64)
+    # A slot that was left empty repeats the first pick.
+    known_SxK = np.where(ids_SxK >= 0, ids_SxK, ids_SxK[:, :1])
+    places_SxK = corpus.train.find(known_SxK)
+    for row, ids_K, places_K in zip(rows, ids_SxK, places_SxK, strict=True):
+        domains_K = np.where(ids_K >= 0, corpus.train.domains[places_K], -1)
+        if domains_K.tolist() != row["domains"]:
+            raise ValueError(
+                f"{_name(settings)}: the picks of update {row['step']} are of other domains than "
+                "the same ids are here; give the data settings that the picks come from"
+            )
+    return Recording(
+        corpus,
+        ids_SxK,
+        places_SxK,
+        np.array([row["weights"] for row in rows], np.float32),
+        np.array([row["gains"] for row in rows], np.float32),
+        layout.process,
+        layout.processes,
+    )
+
+
+def update(
+    step: Step,
+    state: TrainState,
+    frozen: Any,
+    picks: Picks,
+    anchors: Any,
+    seed: jax.Array,
+    reference: Any = None,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """`Step.__call__` with this device's share of recorded picks in the pool's place."""
+    del anchors, reference
+    dropout = jax.random.fold_in(step.key(seed, "dropout"), state.step)
+    rows = picks.rows
+    labels, picked_K, weights_K, gains_K = spmd.gather(
+        (Labels.of(rows), picks.picked, picks.weights, picks.gains)
+    )
+    nothing = jnp.zeros(())
+    indices_K = jnp.where(picked_K, jnp.arange(len(picked_K), dtype=jnp.int32), -1)
+    result = Selection(
+        indices=indices_K,
+        weights=weights_K,
+        utility=nothing,
+        certificate=nothing,
+        gains=gains_K,
+        dropped=nothing,
+    )
+    state, record = step.update(state, frozen, rows, labels, result, key=dropout)
+    del record["spoilt_pool"]  # there is no pool
+    return state, record | {
+        "weights": weights_K,
+        "gains": gains_K,
+        "dropped": jnp.zeros((), jnp.int32),
+        "dropped_ids": jnp.full(1, -1),
+        "picks": diagnostics.domain_mix(labels.domain, indices_K, step.domains),
+    }
+
+
+def _name(settings: Settings) -> str:
+    return f"selection.picks={settings.selection.picks!r}"
+
+
+def _rows(settings: Settings) -> list[dict[str, Any]]:
+    """The recorded rows of all updates."""
+    name, updates = _name(settings), settings.training.updates
+    path = workdir.absolute(settings.selection.picks) / SELECTIONS
+    if not path.exists():
+        raise ValueError(f"{name} has no {SELECTIONS}: name the folder of a run, with config.json")
+    rows = JsonLines.read(path)[:updates]
+    if [row["step"] for row in rows] != list(range(1, updates + 1)):
+        raise ValueError(
+            f"{name} does not hold one row for each of the updates 1..{updates}: set "
+            f"training.updates to at most {_unbroken(rows)}, or let that run finish"
+        )
+    fields = ("ids", "domains", "weights", "gains")
+    for row in rows:
+        lengths = {field: len(row.get(field) or ()) for field in fields}
+        if set(lengths.values()) != {settings.selection.size} or row["ids"][0] < 0:
+            raise ValueError(
+                f"{name}: update {row['step']} has {lengths} values, and selection.size="
+                f"{settings.selection.size}: set it to the number of recorded picks"
+            )
+    return rows
+
+
+def _unbroken(rows: list[dict[str, Any]]) -> int:
+    """How many updates from the first one on have a row each."""
+    steps = [row["step"] for row in rows]
+    return next((i for i, step in enumerate(steps) if step != i + 1), len(steps))
+
+
+def _check_examples(settings: Settings, corpus: data.Corpus) -> None:
+    """Raises ValueError where the recorded run says that it had other examples."""
+    summary: epath.Path = workdir.absolute(settings.selection.picks) / "summary.json"
+    if not summary.exists():
+        return  # of a run that was stopped, or picks that were published alone
+    examples = read_json(summary).get("origin", {}).get("examples", corpus.fingerprint)
+    if examples != corpus.fingerprint:
+        raise ValueError(
+            f"{_name(settings)} was trained on other examples than these: give the data settings "
+            "(and files) that it was trained with"
+        )

@@ -1,0 +1,57 @@
+"""configs/reproduce: every claim's runs pass all checks at every scale."""
+
+import importlib
+import pkgutil
+
+import pytest
+
+from configs import reproduce
+from configs.reproduce import scales
+from partitionsel_jax import training
+
+CLAIMS = sorted(
+    module.name
+    for module in pkgutil.iter_modules(reproduce.__path__)
+    if module.name not in ("published", "scales")
+)
+
+
+def config_of(claim, text):
+    return importlib.import_module(f"configs.reproduce.{claim}").get_config(text).to_dict()
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize("scale", ["smollm2", "metamath", "molecules"])
+def test_small_variants_are_two_to_four_runs_that_pass_all_checks(claim, scale):
+    runs = training.planned(config_of(claim, f"scale={scale},smoke"))
+    assert 2 <= len(runs) <= 4
+    assert {run.config["training"]["updates"] for run in runs} == {4}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_studies_report_seeds_that_chose_nothing(claim):
+    config = config_of(claim, "seeds=3")
+    runs = training.planned(config)
+    trials = [run for run in runs if run.folder.startswith("tuning/")]
+    assert {run.seed for run in trials} == set(scales.TRIAL_SEEDS)
+    assert not any(run.config["evaluation"]["test"] for run in trials)
+    reported = [run for run in runs if run not in trials]
+    assert {run.seed for run in reported} == {10, 11, 12}
+    assert all(run.config["evaluation"]["test"] for run in reported)
+    # Nothing but tuning separates the methods: the same grid for each.
+    rates = {run.config["optimizer"]["learning_rate"] for run in trials}
+    assert len(trials) % (len(rates) * len(scales.TRIAL_SEEDS)) == 0 and len(rates) == 3
+    assert training.planned(config_of(claim, "seeds=3,tune=False")) == reported
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("scale=huge", "expected scale to be one of"),
+        ("path=FILE", "scale=bytes takes no path"),
+        ("sizes=3", "unknown config argument 'sizes'"),
+    ],
+)
+def test_what_a_scale_does_not_take_is_refused(text, said):
+    with pytest.raises(ValueError, match=said):
+        config_of("methods", text)
