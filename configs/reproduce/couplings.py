@@ -19,9 +19,10 @@ def get_config(text=None):
     """
     config, arguments = scales.start(text)
     (config.selection.size,) = scales.sizes(config, 0.25)
-    utilities = ("gradient_matching", "taylor", "facility_location")
-    couplings = ("joint", "independent", "agnostic")
+    config.axes.selection = {
+        "utility": ("gradient_matching", "taylor", "facility_location"),
+        "coupling": ("joint", "independent", "agnostic"),
+    }
     if arguments.smoke:
-        utilities, couplings = utilities[:1], couplings[:2]
-    config.axes.selection = {"utility": utilities, "coupling": couplings}
+        config.axes.selection = {"coupling": ("joint", "independent")}
     return config

@@ -25,42 +25,44 @@ _LEARNING_RATES = {
     "molecules": (1e-4, 2e-4, 4e-4),
 }
 _CONFIGS = {
+    "bytes": quickstart,
     "smollm2": smollm2_reasoning,
     "metamath": qwen25_3b_metamath,
     "molecules": llama32_3b_mol,
 }
+# Of a scale's own config: what it is always given, and which of our arguments it takes.
+_ALWAYS = {"bytes": ["spoilt=none"]}
+_TAKEN: dict[str, tuple[str, ...]] = {
+    "bytes": (),
+    "smollm2": ("model",),
+    "metamath": ("path", "model"),
+    "molecules": ("path", "model"),
+}
 
 
-def start(text: str | None, **own: object) -> tuple[ConfigDict, ConfigDict]:
+def start(text: str | None) -> tuple[ConfigDict, ConfigDict]:
     """The config of a scale, without methods and axes, and the arguments that were given.
 
     Args:
       text: the config's arguments: `scale`; `seeds`, how many are reported; `tune`, whether every
         method chooses its learning rate first; `path` and `model` as the scale's own config has
         them; `smoke`.
-      **own: further arguments, with their defaults.
 
     Raises:
       ValueError: an unknown argument or scale.
     """
     arguments = common.arguments(
-        text, smoke=False, scale="bytes", seeds=5, tune=True, path="", model="", **own
+        text, smoke=False, scale="bytes", seeds=5, tune=True, path="", model=""
     )
     scale = arguments.scale
     if scale not in _LEARNING_RATES:
         raise ValueError(f"expected scale to be one of {tuple(_LEARNING_RATES)}, got {scale!r}")
     given = {"path": arguments.path, "model": arguments.model}
-    if scale == "bytes":
-        taken, config_file = (), quickstart
-        asked = ["spoilt=none"]
-    else:
-        config_file = _CONFIGS[scale]
-        taken = ("model",) if scale == "smollm2" else ("path", "model")
-        asked = []
+    taken = _TAKEN[scale]
     if useless := [name for name, value in given.items() if value and name not in taken]:
         raise ValueError(f"scale={scale} takes no {useless[0]}: leave it out")
-    asked += [f"{name}={given[name]}" for name in taken if given[name]]
-    config = config_file.get_config(",".join(asked + ["smoke"] * arguments.smoke))
+    asked = [*_ALWAYS.get(scale, ()), *(f"{name}={given[name]}" for name in taken if given[name])]
+    config = _CONFIGS[scale].get_config(",".join(asked + ["smoke"] * arguments.smoke))
     config.methods = ConfigDict()
     config.seed, config.repeats = FIRST_SEED, arguments.seeds
     if arguments.tune:
