@@ -6,6 +6,7 @@ import json
 import os
 import queue
 import re
+import signal
 import socket
 import threading
 import time
@@ -108,26 +109,38 @@ def pair(corpus_directory, tmp_path):
 
 
 def test_what_happens_to_one_process_is_known_to_the_other(pair, alone, tmp_path):
-    def stop_second(started):
-        while not (tmp_path / "work" / "checkpoints" / "4").exists():
-            assert started[0].poll() is None
-            time.sleep(0.02)
-        started[1].terminate()
+    saved = tmp_path / "work" / "checkpoints"
+
+    def after(update, number):
+        def send(started):
+            while not (saved / str(update)).exists():
+                assert started[0].poll() is None
+                time.sleep(0.02)
+            started[1].send_signal(number)
+
+        return send
 
     # A slow one is named, and the one that is told to stop tells the other.
-    codes, outputs = pair({"read_slowly": 1.5}, stop_second)
+    codes, outputs = pair({"read_slowly": 1.5}, after(4, signal.SIGTERM))
     assert codes == [75, 75], outputs
     assert re.search(r"process 1 waited for its rows .*: \d\.\d s, the others 0\.\d s", outputs[0])
-    newest = max(int(path.name) for path in (tmp_path / "work" / "checkpoints").iterdir())
+    newest = max(int(path.name) for path in saved.iterdir())
 
-    # What one cannot read, none uses; where one cannot save the last state, none waits for it.
-    began = time.monotonic()
-    codes, outputs = pair({"misread": [newest], "leave_unsaved": [UPDATES]})
-    assert time.monotonic() - began < 60
-    assert codes == [1, 1], outputs
+    # What one cannot read, none uses. One that is killed is missed at once.
+    faults = {"misread": [newest], "read_slowly": 0.5}
+    codes, outputs = pair(faults, after(8, signal.SIGKILL))
+    assert codes == [1, -signal.SIGKILL], outputs
     assert f"checkpoints/{newest} is damaged (another process failed)" in outputs[0]
     assert f"checkpoints/{newest} is damaged (the disk of this" in outputs[1]
     assert f"continues after update {newest - 1 - (newest + 1) % 2}" in outputs[0]
+    assert "error: process 1 is gone: see its log" in outputs[0]
+    assert "Traceback" not in outputs[0]
+
+    # Where one cannot save the last state, none waits for it.
+    began = time.monotonic()
+    codes, outputs = pair({"leave_unsaved": [UPDATES]})
+    assert time.monotonic() - began < 60
+    assert codes == [1, 1], outputs
     assert "error: process 1 ended: the last state could not be saved" in outputs[0]
     assert "error: process 1: the last state could not be saved" in outputs[1]
 
