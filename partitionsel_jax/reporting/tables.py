@@ -77,7 +77,11 @@ def cost_lines(row: Row) -> list[tuple[str, ...]]:
 def _cost_line(row: Row, currency: Currency, cost: ToTarget) -> tuple[str, ...]:
     size, unit = currency.unit(cost.at or 0.0)
     times = " ×" if unit.startswith("10") else ""
-    at = NOTHING if cost.at is None else f"{cost.at / size:.3g}{times} {unit}".strip()
+    at = NOTHING
+    if cost.at is not None:
+        shown = cost.at / size
+        at = f"{shown:,.0f}" if shown >= 100 else f"{shown:.3g}"
+        at = f"{at}{times} {unit}".strip()
     median = "not reached" if cost.median is None else f"{cost.median:.2f}×"
     ratio = NOTHING if cost.ratio is None else f"{cost.ratio.mean:.2f}×"
     seeds = (f"{p.seed}: {'' if p.reached else '> '}{p.ratio:.2f}×" for p in cost.seeds)
