@@ -91,12 +91,12 @@ def pair(corpus_directory, tmp_path):
     """Starts two processes, of which the second one has faults; returns their codes and words."""
 
     def run(faults, then=lambda started: None):
-        changed = changes("shard_map", True) | {"training.checkpoint_every": 2}
+        changed = changes("pmap", False) | {"training.checkpoint_every": 2}
         changed["training.evaluate_every"] = 2
         started = [
             member(
                 *("train", corpus_directory, tmp_path / "work", changed, fault),
-                **environment(2, **told),
+                **environment(1, **told),
             )
             for told, fault in zip(rendezvous(2), ({}, faults), strict=True)
         ]
@@ -143,9 +143,7 @@ def test_what_happens_to_one_process_is_known_to_the_other(pair, alone, tmp_path
     assert codes == [1, 1], outputs
     assert "error: process 1 ended: the last state could not be saved" in outputs[0]
     assert "error: process 1: the last state could not be saved" in outputs[1]
-
-    codes, outputs = pair({})
-    assert codes == [0, 0], outputs
+    # Rows are on the disk before a state is saved.
     mine, theirs = (rows_of(place, "selections.jsonl") for place in (tmp_path / "work", alone))
     assert [(row["step"], row["ids"]) for row in mine] == [
         (row["step"], row["ids"]) for row in theirs
