@@ -34,7 +34,7 @@ def test_a_signal_to_all_of_a_job_leaves_its_readers_alone(trainer, folder, tmp_
     (process,) = trainer.start(tmp_path / "run")
     with launching.ended([process]):
         drill.wait_until(lambda: f" 1/{drill.UPDATES}" in drill.said(tmp_path / "run"), [process])
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
         code = process.wait(timeout=drill.PATIENCE_S)
     said = drill.said(tmp_path / "run")
     assert code == 75, said
