@@ -19,7 +19,7 @@ from partitionsel_jax.training import processes, watching
 from partitionsel_jax.training.clusters import Rendezvous
 from tests.training.launching import ended, environment, free_port, member, rendezvous, start
 
-UPDATES = 12
+UPDATES = 50
 
 
 def changes(form, split):
@@ -69,8 +69,11 @@ def rows_of(folder, name):
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
-def test_two_processes_train_as_one_does(together, alone):
-    folder, outputs = together("train", 2, 2, "shard_map", True)
+@pytest.mark.parametrize(
+    ("form", "split"), [("pmap", False), ("shard_map", False), ("shard_map", True)]
+)
+def test_two_processes_train_as_one_does(together, alone, form, split):
+    folder, outputs = together("train", 2, 2, form, split)
     mine, theirs = (rows_of(place, "selections.jsonl") for place in (folder, alone))
     assert [(row["step"], row["ids"]) for row in mine] == [
         (row["step"], row["ids"]) for row in theirs
