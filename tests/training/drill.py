@@ -181,6 +181,9 @@ def check_codes(workdir, started, hit, number, seen):
         else:
             # 0: told to stop during its last moments.
             expected = {0, 75}
+            if not said(workdir):
+                # Python had not come to the code that listens: nothing was begun.
+                expected.add(-number)
         if process.returncode not in expected:
             seen.problems.append(
                 f"{workdir.name}: a process ended with {process.returncode} after "
