@@ -282,7 +282,7 @@ def _spoilt_share(runs: Sequence[Run]) -> float | None:
 
 
 def _baseline_of(label: str, groups: Mapping[str, Sequence[Run]]) -> Sequence[Run]:
-    """The baseline runs on the same data whose config is closest to the label's."""
+    """The baseline runs on the same data closest to the label's: by axes, then by the config."""
     baselines = labels.baselines({name: runs[0].method for name, runs in groups.items()})
     if label in baselines:
         return groups[label]
@@ -292,11 +292,14 @@ def _baseline_of(label: str, groups: Mapping[str, Sequence[Run]]) -> Sequence[Ru
     return min(candidates, key=lambda runs: _distance(runs[0], run), default=[])
 
 
-def _distance(run: Run, other: Run) -> int:
+def _distance(run: Run, other: Run) -> tuple[int, int]:
+    # What was tuned for each may differ, and makes no other run its partner.
+    shared = run.axes.keys() & other.axes.keys()
+    apart = sum(run.axes[field] != other.axes[field] for field in shared)
     ours, theirs = (
         {key: json.dumps(value) for key, value in labels.flatten(r.config)} for r in (run, other)
     )
-    return sum(ours.get(key) != theirs.get(key) for key in ours.keys() | theirs.keys())
+    return apart, sum(ours.get(key) != theirs.get(key) for key in ours.keys() | theirs.keys())
 
 
 def _data(run: Run, without: Sequence[str]) -> tuple[tuple[str, ...], str]:

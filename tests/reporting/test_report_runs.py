@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import reporting
+from partitionsel_jax.reporting import comparison
 
 
 def test_finds_a_single_run_and_a_tree_of_runs(tmp_path, write_run):
@@ -147,3 +148,24 @@ def test_runs_that_tuned_something_are_left_out(tmp_path, write_run):
     assert [run.name for run in reporting.read_runs(tmp_path)] == ["random/seed4"]
     with pytest.raises(ValueError, match="1 runs in tuning have tuned something"):
         reporting.read_runs(tmp_path / "tuning")
+
+
+def test_a_point_is_compared_with_the_baseline_at_its_own_axes(tmp_path, write_run):
+    def config(size, rate, utility):
+        selection = {"size": size, "utility": utility}
+        return {"selection": selection, "optimizer": {"learning_rate": rate}}
+
+    for size, rate in ((8, 1.0), (16, 2.0)):
+        for method, own in (("random", rate), ("partitionsel", 1.0)):
+            write_run(
+                tmp_path / f"{method},size={size}",
+                method=method,
+                config=config(size, own, method),
+                config_hash=f"{method}{size}",
+                axes={"selection.size": size},
+            )
+    rows = comparison.headline(reporting.read_runs(tmp_path))
+    partners = {row.label: row.baseline for row in rows if row.method == "partitionsel"}
+    assert len(partners) == 2
+    for label, partner in partners.items():
+        assert ("size=16" in label) == ("size=16" in partner)
