@@ -155,7 +155,7 @@ def test_a_point_is_compared_with_the_baseline_at_its_own_axes(tmp_path, write_r
         selection = {"size": size, "utility": utility}
         return {"selection": selection, "optimizer": {"learning_rate": rate}}
 
-    for size, rate in ((8, 1.0), (16, 2.0)):
+    for size, rate in ((8, 2.0), (16, 1.0)):
         for method, own in (("random", rate), ("partitionsel", 1.0)):
             write_run(
                 tmp_path / f"{method},size={size}",
