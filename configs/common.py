@@ -98,10 +98,14 @@ def default() -> ConfigDict:
     return config
 
 
-def tune_learning_rate(config: ConfigDict, smoke: bool) -> None:
-    """Lets every point choose its learning rate from one grid, by seeds 0 and 1."""
-    config.tune.grid = {"optimizer": {"learning_rate": (1e-3, 2e-3, 4e-3)}}
-    config.tune.seeds = (0,) if smoke else (0, 1)
+def tune_learning_rate(
+    config: ConfigDict,
+    rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3),
+    seeds: tuple[int, ...] = (0, 1),
+) -> None:
+    """Lets every point choose its learning rate from one grid, by seeds of their own."""
+    config.tune.grid = {"optimizer": {"learning_rate": rates}}
+    config.tune.seeds = seeds
 
 
 def arguments(text: str | None, **defaults: Any) -> ConfigDict:

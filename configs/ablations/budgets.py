@@ -37,5 +37,5 @@ def get_config(text=None):
     if not arguments.smoke:
         config.axes.data.spoilt = {"share": (0.0, 0.3)}
     if arguments.tune:
-        common.tune_learning_rate(config, arguments.smoke)
+        common.tune_learning_rate(config, seeds=(0,) if arguments.smoke else (0, 1))
     return config

@@ -65,12 +65,10 @@ def start(text: str | None) -> tuple[ConfigDict, ConfigDict]:
     config = _CONFIGS[scale].get_config(",".join(asked + ["smoke"] * arguments.smoke))
     config.methods = ConfigDict()
     config.seed, config.repeats = FIRST_SEED, arguments.seeds
-    if arguments.tune:
-        config.tune.grid = {"optimizer": {"learning_rate": _LEARNING_RATES[scale]}}
-        config.tune.seeds = TRIAL_SEEDS
+    if arguments.tune and not arguments.smoke:
+        common.tune_learning_rate(config, _LEARNING_RATES[scale], TRIAL_SEEDS)
     if arguments.smoke:
         config.repeats = 1
-        config.tune = ConfigDict({"seeds": (), "grid": ConfigDict()})
         config.training.update({"updates": 4, "evaluate_every": 4, "checkpoint_every": 4})
     return config, arguments
 
