@@ -60,8 +60,8 @@ def count(settings: Settings, devices: int, rows: Rows) -> Flops:
     """
     whole = dataclasses.replace(
         settings,
-        features=dataclasses.replace(settings.features, anchors_every=1, sketch_every=0),
-        selection=dataclasses.replace(settings.selection, updates_per_pool=1),
+        features=settings.features.unshared,
+        selection=settings.selection.unshared,
         data=dataclasses.replace(settings.data, buckets=()),
         training=dataclasses.replace(settings.training, devices=devices),
     )

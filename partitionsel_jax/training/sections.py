@@ -85,6 +85,11 @@ class FeatureSettings:
                 "always share a sketch"
             )
 
+    @property
+    def unshared(self) -> "FeatureSettings":
+        """The same, of a run that computes all features in every step."""
+        return dataclasses.replace(self, anchors_every=1, sketch_every=0)
+
 
 @dataclasses.dataclass(frozen=True)
 class CurriculumSettings:
@@ -208,6 +213,11 @@ class SelectionSettings:
                     "selection.shares must be non-negative and sum to 1; "
                     f"{self.shares} sums to {sum(self.shares):g}"
                 )
+
+    @property
+    def unshared(self) -> "SelectionSettings":
+        """The same, of a run whose updates have a pool each."""
+        return dataclasses.replace(self, updates_per_pool=1)
 
     @property
     def shares_pool(self) -> bool:

@@ -63,8 +63,8 @@ def count(step: Step, devices: int, *arguments: Any) -> Traffic:
     """
     step = dataclasses.replace(
         step,
-        features=dataclasses.replace(step.features, anchors_every=1, sketch_every=0),
-        selection=dataclasses.replace(step.selection, updates_per_pool=1),
+        features=step.features.unshared,
+        selection=step.selection.unshared,
     )
     state, *rest = arguments
     state = dataclasses.replace(state, kept=None)
