@@ -94,8 +94,9 @@ def build(
             "say where it is to go with --output=DIR"
         )
     runs = read_runs(workdirs)
-    sets = [comparison.by_label(found) for found in comparison.evaluation_sets(runs)]
-    headlines = [comparison.headline(found) for found in comparison.evaluation_sets(runs)]
+    together = comparison.evaluation_sets(runs)
+    sets = [comparison.by_label(found) for found in together]
+    headlines = [comparison.headline(found) for found in together]
     rows = [row for headline in headlines for row in headline]
     compared = any(not row.is_baseline for row in rows)
     strokes = theme.strokes({row.label: row.is_baseline and compared for row in rows})
