@@ -3,8 +3,7 @@
 The paper (arXiv 2606.07954, 50 % subsets of MetaMathQA, Qwen2.5-3B) reports mean accuracies of
 .6363 for PartitionSel, .6263 ID, .6240 GREATS, .6225 IWD, .6119 CoLM and .6014 random, of one seed.
 Here: validation loss and accuracy at 12.5, 25 and 50 % of the pool, against updates, operations and
-seconds; every method's learning rate is chosen over the same grid by validation loss. At scale
-`bytes`, `training.updates` is the quickstart's 240.
+seconds; every method's learning rate is chosen over the same grid by validation loss.
 
     python -m experiments.ablate --config=configs/reproduce/methods.py --workdir=DIR
     python -m experiments.ablate --config=configs/reproduce/methods.py:scale=smollm2,seeds=3 --workdir=DIR

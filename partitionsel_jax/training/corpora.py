@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ _LOG = logging.getLogger(__name__)
 
 # What answers to the questions of each kind of file are judged by.
 _SCORERS = {"metamathqa": "mathematics", "mol_instructions": "molecules", "instructions": "text"}
+
+# What was loaded last: most runs of an ablation have the same corpus as the run before.
+_LOADED: dict[Hashable, data.Corpus] = {}
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,16 +78,24 @@ def load(settings: Settings) -> data.Corpus:
     anchors = own_anchors(chosen)
     if anchors is not None:
         _check_foreign(settings, anchors.foreign)
-    corpus = data.load(
-        prepare(chosen),
-        pretrained.tokenizer(settings),
-        chosen.length,
-        chosen.seed,
-        template=chosen.template,
-        spoilt_kind=chosen.spoilt.kind,
-        spoilt_share=chosen.spoilt.share,
-        anchors=anchors,
-    )
+    builder, tokenizer = prepare(chosen), pretrained.tokenizer(settings)
+    own = None if anchors is None else anchors.fingerprint
+    # A builder's name holds a digest of its content.
+    content = builder.info.full_name, str(builder.data_dir), tokenizer.fingerprint, own
+    key = *content, chosen.length, chosen.seed, chosen.template, chosen.spoilt
+    if key not in _LOADED:
+        _LOADED.clear()
+        _LOADED[key] = data.load(
+            builder,
+            tokenizer,
+            chosen.length,
+            chosen.seed,
+            template=chosen.template,
+            spoilt_kind=chosen.spoilt.kind,
+            spoilt_share=chosen.spoilt.share,
+            anchors=anchors,
+        )
+    corpus = _LOADED[key]
     _tell(corpus, chosen.length)
     if anchors is not None:
         _check_anchors(settings, corpus)

@@ -1,33 +1,30 @@
 """AdamW with global-norm clipping and a warm-up, from optax."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 
-def make_schedule(
-    *, learning_rate: float, schedule: str, warmup: float, updates: int
-) -> optax.Schedule:
+def make_schedule(*, schedule: str, warmup: float, updates: int) -> optax.Schedule:
     """Linear warm-up over a share of the updates, then constant or linear to zero.
 
     Args:
-      learning_rate: the peak.
       schedule: "linear" or "constant".
       warmup: share of `updates`, in [0, 1).
       updates: length of the run.
 
     Returns:
-      update count (0-based) -> learning rate.
+      update count (0-based) -> share of the peak learning rate.
     """
     rising = max(1, round(warmup * updates))
-    end = learning_rate if schedule == "constant" else 0.0
+    end = 1.0 if schedule == "constant" else 0.0
     return optax.join_schedules(
         [
             # The first update already moves: the ramp starts one notch above zero.
-            optax.linear_schedule(learning_rate / rising, learning_rate, max(1, rising - 1)),
-            optax.linear_schedule(learning_rate, end, max(1, updates - rising)),
+            optax.linear_schedule(1.0 / rising, 1.0, max(1, rising - 1)),
+            optax.linear_schedule(1.0, end, max(1, updates - rising)),
         ],
         [rising],
     )
@@ -53,11 +50,55 @@ def clip_by_norm(most: float) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+class PeakState(NamedTuple):
+    """State of `scale_by_peak`: updates done, i32[], and the peak learning rate, f32[]."""
+
+    updates: jax.Array
+    peak_learning_rate: jax.Array
+
+
+def scale_by_peak(schedule: optax.Schedule, learning_rate: float) -> optax.GradientTransformation:
+    """`optax.scale_by_learning_rate`, with a peak that lies in the state.
+
+    One compiled update then serves every learning rate, as tuning wants.
+
+    Args:
+      schedule: update count -> share of the peak.
+      learning_rate: the peak of new states.
+    """
+
+    def init(parameters: Any) -> PeakState:
+        return PeakState(jnp.zeros((), jnp.int32), jnp.float32(learning_rate))
+
+    def update(changes: Any, state: PeakState, parameters: Any = None) -> tuple[Any, PeakState]:
+        rate = schedule(state.updates) * state.peak_learning_rate
+        scaled = jax.tree.map(lambda leaf: -rate.astype(leaf.dtype) * leaf, changes)
+        return scaled, state._replace(updates=state.updates + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
 def make_optimizer(
-    schedule: optax.Schedule, *, weight_decay: float, clip: float, b1: float, b2: float
+    schedule: optax.Schedule,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    clip: float,
+    b1: float,
+    b2: float,
 ) -> optax.GradientTransformationExtraArgs:
-    """Clips the global norm to `clip`, then AdamW (arXiv 1711.05101); see `clip_by_norm`."""
+    """Clips the global norm to `clip`, then AdamW (arXiv 1711.05101).
+
+    `schedule` and `learning_rate` are as in `scale_by_peak`; see `clip_by_norm`, too.
+    """
     return optax.chain(
         clip_by_norm(clip),
-        optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay),
+        optax.scale_by_adam(b1=b1, b2=b2),
+        optax.add_decayed_weights(weight_decay),
+        scale_by_peak(schedule, learning_rate),
     )
+
+
+def peak_of(state: Any) -> jax.Array:
+    """f32[], the peak learning rate in the state of `make_optimizer`."""
+    return optax.tree_utils.tree_get(state, "peak_learning_rate")

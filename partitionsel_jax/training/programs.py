@@ -30,6 +30,8 @@ MOST_MAPPINGS = 32_000
 # Steps that the mean is taken over at most, where many share features.
 MOST_SHARING = 8
 
+_SHARES: dict[tuple[Step, spmd.Layout], dict[str, float]] = {}
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluators:
@@ -110,6 +112,7 @@ def make_room() -> None:
         return
     for kept in (evaluators, training_step, fidelity_check, _stages):
         kept.cache_clear()
+    _SHARES.clear()
     jax.clear_caches()
 
 
@@ -126,8 +129,11 @@ def stage_shares(
 
     The step is one program, which cannot be looked into: selection and update are timed as programs
     of their own (on random unit features and the pool's first rows), and the features are the rest.
-    Where steps share features, the step's time is the mean over steps that do.
+    Where steps share features, the step's time is the mean over steps that do. Measured once for
+    runs that share their programs.
     """
+    if (step, layout) in _SHARES:
+        return _SHARES[step, layout]
     run_choose, run_update = _stages(step, layout)
     picks = jnp.arange(step.selection.size, dtype=jnp.int32)
     nothing = jnp.zeros(())
@@ -163,7 +169,8 @@ def stage_shares(
     mean = sum(map(whole, range(sharing))) / sharing
     total = max(mean, chosen + updated)
     shares = {"selection": chosen / total, "update": updated / total}
-    return {"features": 1.0 - sum(shares.values()), **shares}
+    _SHARES[step, layout] = {"features": 1.0 - sum(shares.values()), **shares}
+    return _SHARES[step, layout]
 
 
 def _random_candidates(step: Step) -> Candidates:

@@ -250,9 +250,12 @@ class SelectionSettings:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW with clipping and a warm-up; see training/optimizer.py."""
+    """AdamW with clipping and a warm-up; see training/optimizer.py.
 
-    learning_rate: float
+    Equal whatever their learning rates, as the updates that they compile to are.
+    """
+
+    learning_rate: float = dataclasses.field(compare=False)
     schedule: str = "linear"
     warmup: float = 0.03
     weight_decay: float = 0.0

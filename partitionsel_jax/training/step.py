@@ -45,8 +45,8 @@ PURPOSES = ("parameters", "selection", "dropout")
 class Step:
     """The stages of an update, each a per-device function, and their composition.
 
-    Hashable, so that runs that differ in their seed alone share one compiled program: the seed is
-    an argument of the step.
+    Hashable, so that runs that differ in nothing but seed and learning rate share one compiled
+    program: the seed is an argument of the step, and the learning rate lies in its state.
 
     Args:
       model: the decoder.
@@ -95,12 +95,10 @@ class Step:
 
     @functools.cached_property
     def schedule(self) -> optax.Schedule:
+        """Update count -> share of the peak learning rate."""
         chosen = self.optimizer
         return optimizers.make_schedule(
-            learning_rate=chosen.learning_rate,
-            schedule=chosen.schedule,
-            warmup=chosen.warmup,
-            updates=self.updates,
+            schedule=chosen.schedule, warmup=chosen.warmup, updates=self.updates
         )
 
     @functools.cached_property
@@ -108,6 +106,7 @@ class Step:
         chosen = self.optimizer
         return optimizers.make_optimizer(
             self.schedule,
+            learning_rate=chosen.learning_rate,
             weight_decay=chosen.weight_decay,
             clip=chosen.clip,
             b1=chosen.b1,
@@ -444,7 +443,7 @@ class Step:
             "loss": loss,
             "gradient_norm": norm,
             "update_norm": update_norm,
-            "learning_rate": self.schedule(state.step),
+            "learning_rate": self.schedule(state.step) * optimizers.peak_of(state.optimizer),
             "effective_sample_size": diagnostics.effective_sample_size(weights_K),
             "ids": jnp.where(picked_K, picked.id, -1),
             "domains": jnp.where(picked_K, picked.domain, -1),

@@ -125,6 +125,27 @@ def test_a_second_call_does_not_compile_again(step):
     assert int(second["dropped"]) == 0 and first["loss"] != second["loss"]
 
 
+def test_steps_that_differ_in_their_learning_rate_are_one_program(step):
+    faster = dataclasses.replace(
+        step, optimizer=dataclasses.replace(step.optimizer, learning_rate=0.01)
+    )
+    slower = dataclasses.replace(
+        step, optimizer=dataclasses.replace(step.optimizer, learning_rate=0.001)
+    )
+    assert faster == slower and hash(faster) == hash(slower)
+    rows = spmd.shard(random_rows(16, 1), 1), spmd.shard(random_rows(8, 2), 1)
+    program = mapped(faster, 1)
+    before = start(faster).parameters
+    moved, rates = [], []
+    for one in (faster, slower):
+        after, record = program(start(one), {}, *rows, jnp.int32(0))
+        moved.append(optax.tree.norm(optax.tree.sub(after.parameters, before)))
+        rates.append(float(record["learning_rate"]) / float(one.schedule(0)))
+    assert program.compile(start(slower), {}, *rows, jnp.int32(0)) == 0
+    np.testing.assert_allclose(rates, [0.01, 0.001], rtol=1e-6)
+    np.testing.assert_allclose(moved[0] / moved[1], 10, rtol=1e-3)
+
+
 def test_the_program_does_not_grow_with_the_depth(tiny):
     """Else the time to compile it would."""
     rows = spmd.shard(random_rows(16, 1), 1), spmd.shard(random_rows(8, 2), 1)
