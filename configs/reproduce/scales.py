@@ -22,7 +22,7 @@ FIRST_SEED = 10
 TRIAL_SEEDS = (0,)
 # Around what each scale's own config has.
 _LEARNING_RATES = {
-    "bytes": (2e-3, 4e-3, 8e-3),
+    "bytes": (4e-3, 8e-3, 16e-3),
     "smollm2": (1e-4, 2e-4, 4e-4),
     "metamath": (1e-4, 2e-4, 4e-4),
     "molecules": (1e-4, 2e-4, 4e-4),
