@@ -7,7 +7,7 @@
 | `metamath`  | Qwen2.5-3B                   | MetaMathQA            | the paper's            |
 | `molecules` | Llama-3.2-3B                 | Mol-Instructions      | the paper's            |
 
-`bytes` is the quickstart's problem with a model of two thirds its width, half its updates and half
+`bytes` is the quickstart's problem with a model of two thirds its width, 96 updates and half
 its anchors, since a claim takes a hundred runs or more: a run of PartitionSel lasts ten seconds.
 
 Seeds that are reported begin at 10, and that which chooses learning rates is 0: the quickstart's
@@ -69,7 +69,7 @@ def start(text: str | None) -> tuple[ConfigDict, ConfigDict]:
     if scale == "bytes" and not arguments.smoke:
         config.model.update({"width": 64, "mlp_width": 176, "head_dim": 16})
         config.selection.anchors = 16
-        config.training.update({"updates": 120, "evaluate_every": 15, "checkpoint_every": 120})
+        config.training.update({"updates": 96, "evaluate_every": 12, "checkpoint_every": 96})
     config.methods = ConfigDict()
     config.seed, config.repeats = FIRST_SEED, arguments.seeds
     if arguments.tune and not arguments.smoke:

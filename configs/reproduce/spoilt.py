@@ -22,7 +22,6 @@ def get_config(text=None):
     config.methods = {
         "partitionsel": {},
         "random": published.RANDOM,
-        "greats": published.greats(1.0),
         "loss": {"selection": {"utility": "loss"}},
     }
     # Of clean rows no share is spoilt, so that "none" is one run.
