@@ -43,13 +43,14 @@ _TAKEN: dict[str, tuple[str, ...]] = {
 }
 
 
-def start(text: str | None) -> tuple[ConfigDict, ConfigDict]:
+def start(text: str | None, whole: bool = False) -> tuple[ConfigDict, ConfigDict]:
     """The config of a scale, without methods and axes, and the arguments that were given.
 
     Args:
       text: the config's arguments: `scale`; `seeds`, how many are reported; `tune`, whether every
         method chooses its learning rate first; `path` and `model` as the scale's own config has
         them; `smoke`.
+      whole: whether scale `bytes` is the whole quickstart.
 
     Raises:
       ValueError: an unknown argument or scale.
@@ -66,7 +67,7 @@ def start(text: str | None) -> tuple[ConfigDict, ConfigDict]:
         raise ValueError(f"scale={scale} takes no {useless[0]}: leave it out")
     asked = [*_ALWAYS.get(scale, ()), *(f"{name}={given[name]}" for name in taken if given[name])]
     config = _CONFIGS[scale].get_config(",".join(asked + ["smoke"] * arguments.smoke))
-    if scale == "bytes" and not arguments.smoke:
+    if scale == "bytes" and not (whole or arguments.smoke):
         config.model.update({"width": 64, "mlp_width": 176, "head_dim": 16})
         config.selection.anchors = 16
         config.training.update({"updates": 96, "evaluate_every": 12, "checkpoint_every": 96})

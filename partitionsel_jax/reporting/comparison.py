@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -18,6 +19,20 @@ _POOL_FIELDS = ("data.pool", "data.pool_size")
 _INCIDENTAL = (*_POOL_FIELDS, "data.workers", "data.directory", "data.buckets")
 # What changes training rows, or which of them a pool has, and leaves validation rows as they are.
 _TRAINING = (*_INCIDENTAL, "data.spoilt", "data.mix", "data.weights")
+
+
+class Trained(Protocol):
+    """What can be priced: a run, or what a study has kept of one."""
+
+    @property
+    def seed(self) -> int:
+        """Of the run: pairs share theirs."""
+
+    def evaluations(self) -> tuple[np.ndarray, np.ndarray]:
+        """Updates and validation losses."""
+
+    def spent_at(self, steps: np.ndarray, currency: str) -> np.ndarray:
+        """What it had spent of a currency at some of those updates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,8 +239,8 @@ def _row(group: Sequence[Run], baseline: Sequence[Run]) -> Row:
         baseline=baseline[0].label if baseline else None,
         validation_loss=spread(finals),
         target=target.mean if target else None,
-        costs={name: _to_target(pairs, name) for name in CURRENCIES},
-        spoilt_share=_spoilt_share(runs),
+        costs={name: to_target(pairs, name) for name in CURRENCIES},
+        spoilt_share=spoilt_share(runs),
         accuracy=spread([t["accuracy"] for t in tests if t.get("accuracy") is not None]),
         seconds_per_update=cost.mean if cost else None,
         shares=_shares(runs),
@@ -239,7 +254,8 @@ def _shares(runs: Sequence[Run]) -> dict[str, float]:
     return {stage: float(np.mean([shares[stage] for shares in measured])) for stage in STAGES}
 
 
-def _to_target(pairs: Sequence[tuple[Run, Run]], currency: str) -> ToTarget:
+def to_target(pairs: Sequence[tuple[Trained, Trained]], currency: str) -> ToTarget:
+    """What pairs of a run and its baseline paid for the baseline's final validation loss."""
     priced = []
     for run, partner in pairs:
         losses = partner.evaluations()[1]
@@ -264,14 +280,15 @@ def _to_target(pairs: Sequence[tuple[Run, Run]], currency: str) -> ToTarget:
     )
 
 
-def _cost(run: Run, target: float, currency: str) -> float | None:
+def _cost(run: Trained, target: float, currency: str) -> float | None:
     steps, losses = run.evaluations()
     x = run.spent_at(steps, currency)
     known = np.isfinite(x)
     return curves.first_crossing(x[known], losses[known], target)
 
 
-def _spoilt_share(runs: Sequence[Run]) -> float | None:
+def spoilt_share(runs: Sequence[Run]) -> float | None:
+    """Share of spoilt rows among all picks of some runs; None where none was logged."""
     spoilt, picked = 0.0, 0.0
     for run in runs:
         steps, counts = run.series("spoilt_picks")

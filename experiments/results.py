@@ -1,0 +1,49 @@
+"""Keeps what an ablation has shown, and writes RESULTS.md from all that is kept.
+
+python -m experiments.results --workdir=DIR --claim=methods
+python -m experiments.results
+"""
+
+import pathlib
+
+from absl import app, flags
+
+from experiments import console
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Of experiments.ablate with a config of configs/reproduce; kept first."
+)
+_CLAIM = flags.DEFINE_string("claim", None, "The name of that config, e.g. methods.")
+_SCALE = flags.DEFINE_string("scale", "bytes", "Its scale.")
+_COMMAND = flags.DEFINE_string(
+    "command", None, "The command that made the runs, where it was not the config's own."
+)
+_HARDWARE = flags.DEFINE_string("hardware", None, "Where they ran, if not on this machine.")
+_STUDIES = flags.DEFINE_string("studies", "docs/study", "Where studies are kept.")
+_PAGE = flags.DEFINE_string("page", "RESULTS.md", "What is written.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+    from partitionsel_jax import results
+
+    with console.one_line_errors(ValueError, OSError):
+        workdir, claim = _WORKDIR.value, _CLAIM.value
+        if (workdir is None) != (claim is None):
+            raise ValueError("expected --workdir and --claim together, or neither; got one of them")
+        if workdir is not None and claim is not None:
+            results.keep(
+                workdir,
+                _STUDIES.value,
+                scale=_SCALE.value,
+                claim=claim,
+                command=_COMMAND.value,
+                hardware=_HARDWARE.value,
+            )
+        for path in results.update(_STUDIES.value, pathlib.Path(_PAGE.value).absolute()):
+            print(path)
+
+
+if __name__ == "__main__":
+    console.run(main)

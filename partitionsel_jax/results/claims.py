@@ -1,0 +1,403 @@
+"""What a study says of each claim: its tables, and whether the claim held."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from partitionsel_jax.results import measures, tables
+from partitionsel_jax.results.measures import Difference
+from partitionsel_jax.results.records import Result, Study
+
+HOUSE, RANDOM = "partitionsel", "random"
+_LOSS = measures.number("validation_loss")
+SPOILT_NAMES = {"none": "clean", "garbled": "garbled answers", "swapped": "swapped answers"}
+HELD, PARTLY, OPEN, FAILED = "held", "held in part", "not decided", "did not hold"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Whether a claim held.
+
+    Attributes:
+      claim: what was claimed, and by whom.
+      outcome: `HELD`, `PARTLY`, `OPEN` or `FAILED`; by 95 % intervals of paired differences.
+      evidence: the figures that say so.
+    """
+
+    claim: str
+    outcome: str
+    evidence: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """What RESULTS.md has of a claim.
+
+    Attributes:
+      title: its heading.
+      about: what was compared, a paragraph.
+      verdicts: of the claims that it puts to the test.
+      tables: heading -> table.
+    """
+
+    title: str
+    about: str
+    verdicts: tuple[Verdict, ...]
+    tables: Mapping[str, str]
+
+
+def section(study: Study) -> Section:
+    """A study's section."""
+    return SECTIONS[study.claim](study)
+
+
+def _outcome(signs: Sequence[int], wanted: int) -> str:
+    """From the signs of decided differences: all as wanted, some, none, or the other way."""
+    right, wrong = signs.count(wanted), signs.count(-wanted)
+    if right == len(signs):
+        return HELD
+    if wrong:
+        return PARTLY if right > wrong else FAILED
+    return PARTLY if right else OPEN
+
+
+def by_method(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The methods' runs; random's last, this method's first."""
+    names = dict.fromkeys(result.method for result in results)
+    order = sorted(names, key=lambda name: (name == RANDOM, name != HOUSE, name))
+    return {name: measures.select(results, name) for name in order}
+
+
+def situation(study: Study, example: Result) -> str:
+    """The problem of a point, in words."""
+    axes = {name.rpartition(".")[2]: value for name, value in example.axes.items()}
+    if study.claim == "methods":
+        return f"clean, {_percent_of_pool(study, axes['size'])}"
+    if study.claim == "spoilt":
+        share = f"{100 * axes['share']:g} % " if "share" in axes else ""
+        return f"{share}{SPOILT_NAMES[axes['kind']]}"
+    even = len(set(axes["weights"])) == 1
+    return "domains equally frequent" if even else "imbalanced domains"
+
+
+def _percent_of_pool(study: Study, size: int) -> str:
+    return f"{100 * size / int(study.about['pool']):g} % of the pool"
+
+
+def _values(study: Study, axis: str) -> list:
+    return sorted({r.axes[axis] for r in study.results if axis in r.axes})
+
+
+def _methods(study: Study) -> Section:
+    shown: dict[str, str] = {}
+    logged: dict[str, str] = {}
+    against_random: list[Difference | None] = []
+    # Sign of the difference -> what this method was compared with.
+    rivals: dict[int, list[str]] = {-1: [], 0: [], 1: []}
+    full = measures.select(study.results, "full")
+    for size in _values(study, "selection.size"):
+        groups = by_method(measures.select(study.results, size=size))
+        where = f"{size} picks, {_percent_of_pool(study, size)}"
+        columns = {"conflicting pairs": "conflicting_pairs", "redundancy": "redundancy"}
+        picking = {name: group for name, group in groups.items() if name != RANDOM}
+        logged[f"{where}: what is logged"] = tables.diagnostics(picking, columns)
+        for name in (name for name in groups if name != HOUSE):
+            found = measures.difference(groups[HOUSE], groups[name], _LOSS)
+            if name == RANDOM:
+                against_random.append(found)
+            else:
+                rivals[_sign(found)].append(f"{name} at {size}")
+        if full:
+            groups = {**picking, "full": full, RANDOM: groups[RANDOM]}
+        shown[where] = tables.against(groups, RANDOM)
+    evidence = (
+        f"of {sum(map(len, rivals.values()))} comparisons it ended lower in {len(rivals[-1])}, "
+        f"undecided in {len(rivals[0])}, higher in {len(rivals[1])}"
+    )
+    evidence += f" ({tables.joined(rivals[1])})" if rivals[1] else ""
+    signs = [sign for sign, names in rivals.items() for _ in names]
+    return Section(
+        "(a) PartitionSel and other ways to choose",
+        "Clean data. `id` is `greats` per domain, `iwd` PartitionSel per domain, `gradmatch` "
+        "PartitionSel without domains; `-rate` has the learning rate for its step scale, as its "
+        "authors do, the others 1. `full` trains on all 64 candidates of every pool.",
+        (
+            Verdict(
+                "The paper: PartitionSel trains better than random picks",
+                _outcome([_sign(d) for d in against_random], -1),
+                "final validation loss less random's: " + _listed(against_random),
+            ),
+            Verdict(
+                "The paper: PartitionSel trains better than GREATS, ID, IWD, CoLM and others",
+                _outcome(signs, -1),
+                evidence,
+            ),
+        ),
+        {**shown, **logged},
+    )
+
+
+def _sign(found: Difference | None) -> int:
+    return found.sign if found else 0
+
+
+def _listed(found: Sequence[Difference | None]) -> str:
+    return "; ".join(tables.difference(one) for one in found)
+
+
+def _couplings(study: Study) -> Section:
+    shown, verdicts = {}, []
+    names = {"gradient_matching": "PartitionSel's utility", "taylor": "GREATS'"}
+    names["facility_location"] = "CoLM's"
+    conflicts = measures.number("conflicting_pairs")
+    for utility, owner in names.items():
+        groups = {
+            coupling: measures.select(study.results, utility=utility, coupling=coupling)
+            for coupling in ("joint", "independent", "agnostic")
+        }
+        groups = {name: group for name, group in groups.items() if group}
+        if "joint" not in groups:
+            continue
+        columns = {"conflicting pairs": "conflicting_pairs", "redundancy": "redundancy"}
+        shown[f"{owner} (`{utility}`)"] = tables.diagnostics(groups, columns)
+        found = {
+            name: measures.difference(groups["joint"], group, conflicts)
+            for name, group in groups.items()
+            if name != "joint"
+        }
+        verdicts.append(
+            Verdict(
+                f"The paper: joint selection picks fewer conflicting pairs ({owner})"
+                if utility == "gradient_matching"
+                else f"The same of `{utility}`",
+                _outcome([_sign(d) for d in found.values()], -1),
+                "share of conflicting pairs less that of "
+                + "; ".join(f"{name} {tables.difference(d)}" for name, d in found.items()),
+            )
+        )
+    return Section(
+        "(b) Conflicting pairs",
+        "Joint selection, each domain on its own, and domains ignored: how many pairs of picks "
+        "have gradients with a negative product, and how alike picks are (mean cosine), averaged "
+        "over all updates. Every method trains on its own picks.",
+        tuple(verdicts),
+        shown,
+    )
+
+
+def _fractions(study: Study) -> Section:
+    shown, signs = {}, []
+    for size in _values(study, "selection.size"):
+        groups = by_method(measures.select(study.results, size=size))
+        shown[f"{size} picks, {_percent_of_pool(study, size)}"] = tables.against(groups, RANDOM)
+        signs.append(measures.difference(groups[HOUSE], groups[RANDOM], _LOSS))
+    worse = [d for d in signs if _sign(d) > 0]
+    return Section(
+        "(c) Fractions of the pool",
+        "Clean data; the learning rate is chosen at every fraction.",
+        (
+            Verdict(
+                "The paper: PartitionSel's advantage over random picks holds at every fraction",
+                _outcome([_sign(d) for d in signs], -1),
+                "final validation loss less random's: " + _listed(signs),
+            ),
+            Verdict(
+                "Ours: on clean data no worse than random picks at any fraction",
+                FAILED if worse else HELD if all(d and d.mean <= 0 for d in signs) else OPEN,
+                f"{len(worse)} of {len(signs)} fractions are worse",
+            ),
+        ),
+        shown,
+    )
+
+
+def _spoilt(study: Study) -> Section:
+    shown, found = {}, {}
+    shares: list[float] = _values(study, "data.spoilt.share")
+    for kind, name in SPOILT_NAMES.items():
+        for share in shares if kind != "none" else [0.0]:
+            asked: dict[str, Any] = {"kind": kind} | ({"share": share} if share else {})
+            groups = by_method(measures.select(study.results, **asked))
+            if RANDOM not in groups:
+                continue
+            title = f"{100 * share:g} % {name}" if share else "Clean"
+            shown[title] = tables.against(groups, RANDOM, spoilt=True)
+            found[kind, share] = (
+                measures.difference(groups[HOUSE], groups[RANDOM], _LOSS),
+                measures.to_target(groups[HOUSE], groups[RANDOM], "updates"),
+                measures.to_target(groups[HOUSE], groups[RANDOM], "flops"),
+            )
+    verdicts = []
+    for kind in ("garbled", "swapped"):
+        ends = {share: values[0] for (k, share), values in found.items() if k == kind}
+        listed = (f"{100 * share:g} %: {tables.difference(d)}" for share, d in ends.items())
+        verdicts.append(
+            Verdict(
+                f"Ours: with {SPOILT_NAMES[kind]} PartitionSel ends lower than random picks",
+                _outcome([_sign(d) for d in ends.values()], -1),
+                "final validation loss less random's: " + "; ".join(listed),
+            )
+        )
+    if ("garbled", 0.3) in found:
+        _, updates, flops = found["garbled", 0.3]
+        met = [
+            cost.median is not None and cost.median <= most
+            for cost, most in ((updates, 0.4), (flops, 0.8))
+        ]
+        verdicts.append(
+            Verdict(
+                "Ours, the goal: at 30 % garbled, random's final loss in 0.4 of the updates and "
+                "0.8 of the FLOPs, at the settings that (a) compares",
+                HELD if all(met) else PARTLY if any(met) else FAILED,
+                f"updates {tables.ratio(updates)}, FLOPs {tables.ratio(flops)}",
+            )
+        )
+    return Section(
+        "(d) Spoilt answers",
+        "Answers of the training rows are garbled (random characters) or swapped (the answer of "
+        "another question of the domain); validation, anchors and test are clean. `loss` picks "
+        "the highest losses.",
+        tuple(verdicts),
+        shown,
+    )
+
+
+def _domains(study: Study) -> Section:
+    shown, verdicts = {}, []
+    for weights in _values(study, "data.weights"):
+        even = len(set(weights)) == 1
+        groups = by_method([r for r in study.results if r.axes["data.weights"] == weights])
+        title = "Domains equally frequent" if even else "Every domain half as frequent as the last"
+        shown[title] = tables.against(groups, RANDOM)
+        ends = {
+            name: measures.difference(groups[f"{HOUSE}-{name}"], groups[HOUSE], _LOSS)
+            for name in ("uniform", "curriculum")
+            if f"{HOUSE}-{name}" in groups
+        }
+        if even:
+            continue
+        for name, end in ends.items():
+            verdicts.append(
+                Verdict(
+                    f"Ours: where the pool is imbalanced, {name} budgets end lower than "
+                    "proportional ones",
+                    _outcome([_sign(end)], -1),
+                    f"final validation loss less theirs: {tables.difference(end)}",
+                )
+            )
+        verdicts.append(
+            Verdict(
+                "The paper: budgets per domain help (against GradMatch, which has none)",
+                _outcome(
+                    [_sign(measures.difference(groups[HOUSE], groups["gradmatch"], _LOSS))], -1
+                ),
+                "final validation loss less GradMatch's: "
+                + tables.difference(measures.difference(groups[HOUSE], groups["gradmatch"], _LOSS)),
+            )
+        )
+    return Section(
+        "(e) Imbalanced and shifted domains",
+        "Validation rows and anchors are equally many of each domain, whatever the pool holds.",
+        tuple(verdicts),
+        shown,
+    )
+
+
+def _weights(study: Study) -> Section:
+    groups = {
+        kind: measures.select(study.results, weights=kind)
+        for kind in ("uniform", "learned", "clipped")
+    }
+    ends = {
+        name: measures.difference(groups[name], groups["uniform"], _LOSS)
+        for name in ("learned", "clipped")
+    }
+    return Section(
+        "(h) Weights in the update",
+        "The weights that the selection finds, scaled to mean 1, against equal ones; clipped at 3.",
+        (
+            Verdict(
+                "Ours: the learned weights are worth using in the update",
+                _outcome([_sign(d) for d in ends.values()], -1),
+                "final validation loss less that of equal weights: "
+                + "; ".join(f"{name} {tables.difference(d)}" for name, d in ends.items()),
+            ),
+        ),
+        {
+            "": tables.against(groups, "uniform"),
+            "What is logged": tables.diagnostics(
+                groups, {"effective sample size": "effective_sample_size"}
+            ),
+        },
+    )
+
+
+def _rules(study: Study) -> Section:
+    groups = by_method(study.results)
+    utility = measures.number("utility")
+    ours = {name: group for name, group in groups.items() if name != RANDOM}
+    pairs = (("greedy", "residual-random"), ("swaps", "greedy"))
+    reached = {
+        f"{name} less {other}": measures.difference(groups[name], groups[other], utility)
+        for name, other in pairs
+    }
+    ends = {
+        f"{name} less {other}": measures.difference(groups[name], groups[other], _LOSS)
+        for name, other in pairs
+    }
+    return Section(
+        "(i) Solvers",
+        "Greedy picks, the paper's random greedy (Algorithm 2), and greedy picks followed by up to "
+        "three sweeps of swaps. Utility and certificate are means over all updates.",
+        (
+            Verdict(
+                "Ours: greedy reaches a higher utility than random greedy, and swaps a higher one",
+                _outcome([_sign(d) for d in reached.values()], 1),
+                "utility, "
+                + "; ".join(
+                    f"{name}: {tables.difference(d, '+.4f')}" for name, d in reached.items()
+                ),
+            ),
+            Verdict(
+                "Ours: what has the higher utility trains better",
+                _outcome([_sign(d) for d in ends.values()], -1),
+                "final validation loss, "
+                + "; ".join(f"{name}: {tables.difference(d)}" for name, d in ends.items()),
+            ),
+        ),
+        {
+            "": tables.against(groups, RANDOM),
+            "What is logged": tables.diagnostics(
+                ours, {"utility": "utility", "certificate": "certificate"}
+            ),
+        },
+    )
+
+
+def _grouped(title: str, about: str) -> Callable[[Study], Section]:
+    """A section that shows every point of the ablation beside random picks, without a verdict."""
+
+    def made(study: Study) -> Section:
+        named: dict[str, list[Result]] = {}
+        for result in study.results:
+            values = (f"{name.rpartition('.')[2]} {value}" for name, value in result.axes.items())
+            named.setdefault(", ".join((result.method, *values)), []).append(result)
+        baseline = next((name for name in named if name.startswith(RANDOM)), next(iter(named)))
+        named[baseline] = named.pop(baseline)
+        return Section(title, about, (), {"": tables.against(named, baseline, spoilt=True)})
+
+    return made
+
+
+SECTIONS: Mapping[str, Callable[[Study], Section]] = {
+    "methods": _methods,
+    "couplings": _couplings,
+    "fractions": _fractions,
+    "spoilt": _spoilt,
+    "domains": _domains,
+    "sketches": _grouped("(f) Sketches", "Dimension and family of the sketch."),
+    "layers": _grouped("(g) Layers in scope", "Features from the last layers."),
+    "weights": _weights,
+    "rules": _rules,
+    "cost": _grouped("(j) What selection costs", "30 % of the answers are garbled."),
+}

@@ -1,0 +1,259 @@
+"""What a study leaves of its runs: small CSV files, from which every table and chart is made."""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from partitionsel_jax.json_files import read_json
+from partitionsel_jax.reporting import runs as reported
+from partitionsel_jax.reporting.comparison import spoilt_share
+from partitionsel_jax.reporting.costs import CURRENCIES
+from partitionsel_jax.reporting.runs import Run
+
+RUNS, CURVES, TRIALS, ABOUT = "runs.csv", "curves.csv", "trials.csv", "about.json"
+# Means over a run's updates.
+_MEANS = (
+    "utility",
+    "certificate",
+    "conflicting_pairs",
+    "redundancy",
+    "matching_cosine",
+    "effective_sample_size",
+)
+# Of a whole run.
+NUMBERS = (
+    "learning_rate",
+    "updates",
+    "validation_loss",
+    "test_loss",
+    "test_accuracy",
+    "spoilt_picks",
+    *_MEANS,
+)
+# What is counted or measured at every evaluation, beside the update itself.
+SPENT = tuple(name for name in CURRENCIES if name != "updates")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+      method: its label in the config.
+      axes: dotted field -> value, what else told its point of the ablation apart.
+      seed: of the run.
+      numbers: by name: the final validation loss and so on; nan where there is none. `spoilt_picks`
+        is a share; those that selection logs at every update are means over the run.
+      curve: f64[E] by name: `updates`, `validation_loss`, and what had been spent: see `SPENT`.
+      about: config_hash, commit, device and jax, as text.
+    """
+
+    method: str
+    axes: Mapping[str, Any]
+    seed: int
+    numbers: Mapping[str, float]
+    curve: Mapping[str, np.ndarray]
+    about: Mapping[str, str]
+
+    def evaluations(self) -> tuple[np.ndarray, np.ndarray]:
+        """Updates f64[E] and validation losses f64[E]."""
+        return self.curve["updates"], self.curve["validation_loss"]
+
+    def spent_at(self, steps: np.ndarray, currency: str = "updates") -> np.ndarray:
+        """What had been spent at some of the evaluations, f64[S]."""
+        return self.curve[currency][np.searchsorted(self.curve["updates"], steps)]
+
+    def total(self, currency: str) -> float:
+        """What the whole run spent."""
+        return float(self.curve[currency][-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What one value of the learning rate came to where it was to be chosen.
+
+    Attributes:
+      point: the point's name, "METHOD,AXIS=VALUE".
+      learning_rate: that was tried.
+      validation_loss: final, mean over the trials' seeds; infinite where one diverged.
+      chosen: whether the point's runs have it.
+    """
+
+    point: str
+    learning_rate: float
+    validation_loss: float
+    chosen: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """The runs of one claim at one scale.
+
+    Attributes:
+      claim: the name of its config.
+      results: one a run.
+      trials: of the learning rates.
+      about: `command` and `hardware`, in words; `pool` and `size`, of the first run's selection.
+    """
+
+    claim: str
+    results: tuple[Result, ...]
+    trials: tuple[Trial, ...]
+    about: Mapping[str, str]
+
+
+def collect(workdir: epath.PathLike, claim: str, about: Mapping[str, str]) -> Study:
+    """Reads the finished runs of an ablation, and what its learning rates were chosen by.
+
+    Args:
+      workdir: the ablation's.
+      claim: the name of its config.
+      about: what else is to be kept of it, as text.
+
+    Raises:
+      ValueError: no run, an unreadable one, or one that is not finished: a study is whole.
+    """
+    runs = reported.read_runs(workdir)
+    if open_runs := [run.name for run in runs if not run.finished]:
+        raise ValueError(
+            f"{len(open_runs)} of {len(runs)} runs in {os.fspath(workdir)} are not finished, "
+            f"{open_runs[0]} among them: call experiments.ablate again with the same workdir"
+        )
+    trials = []
+    for path in sorted(epath.Path(workdir).glob("tuning/*/chosen.json")):
+        content = read_json(path)
+        for tried in content["trials"]:
+            rate = tried["values"].get("optimizer.learning_rate")
+            if rate is not None:
+                chosen = tried["values"] == content["chosen"]
+                # JSON has no infinity.
+                loss = tried["validation_loss"]
+                loss = float("inf") if loss is None else loss
+                trials.append(Trial(path.parent.name, rate, loss, chosen))
+    selection = runs[0].config["selection"]
+    sizes = {"pool": str(selection["pool"]), "size": str(selection["size"])}
+    return Study(claim, tuple(map(_result, runs)), tuple(trials), {**about, **sizes})
+
+
+def _result(run: Run) -> Result:
+    steps, losses = run.evaluations()
+    test = run.summary.get("test") or {}
+    spoilt = spoilt_share([run])
+    means = {name: run.series(name)[1] for name in _MEANS}
+    numbers = {
+        "learning_rate": run.config["optimizer"]["learning_rate"],
+        "updates": run.facts["updates"],
+        "validation_loss": run.summary["validation_loss"],
+        "test_loss": test.get("loss"),
+        "test_accuracy": test.get("accuracy"),
+        "spoilt_picks": spoilt,
+        **{name: float(np.mean(values)) if len(values) else None for name, values in means.items()},
+    }
+    return Result(
+        method=run.method,
+        axes=dict(run.axes),
+        seed=run.seed,
+        numbers={name: np.nan if value is None else value for name, value in numbers.items()},
+        curve={
+            "updates": steps.astype(np.float64),
+            "validation_loss": losses,
+            **{name: run.spent_at(steps, name) for name in SPENT},
+        },
+        about={
+            "config_hash": run.facts["config_hash"],
+            "commit": str(run.facts.get("commit")),
+            "device": str(run.facts.get("device")),
+            "jax": str((run.facts.get("versions") or {}).get("jax")),
+        },
+    )
+
+
+def write(study: Study, folder: epath.Path) -> None:
+    """Writes a study's CSV files; what was there is replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results = study.results
+    axes = list(dict.fromkeys(axis for result in results for axis in result.axes))
+    facts = list(results[0].about)
+    rows: list[list[Any]] = [["run", "method", *axes, "seed", *NUMBERS, *facts]]
+    points: list[list[Any]] = [["run", "updates", "validation_loss", *SPENT]]
+    for number, result in enumerate(results):
+        values = [json.dumps(result.axes[axis]) if axis in result.axes else "" for axis in axes]
+        numbers = [_text(result.numbers[name]) for name in NUMBERS]
+        texts = [result.about[name] for name in facts]
+        rows.append([number, result.method, *values, result.seed, *numbers, *texts])
+        for point in zip(*(result.curve[name] for name in points[0][1:]), strict=True):
+            points.append([number, *map(_text, point)])
+    tried: list[list[Any]] = [["point", "learning_rate", "validation_loss", "chosen"]]
+    for trial in study.trials:
+        loss = _text(trial.validation_loss)
+        tried.append([trial.point, trial.learning_rate, loss, int(trial.chosen)])
+    for name, lines in ((RUNS, rows), (CURVES, points), (TRIALS, tried)):
+        file = io.StringIO()
+        csv.writer(file, lineterminator="\n").writerows(lines)
+        (folder / name).write_text(file.getvalue(), encoding="utf-8")
+    (folder / ABOUT).write_text(json.dumps(dict(study.about), indent=1) + "\n", encoding="utf-8")
+
+
+def read(folder: epath.Path) -> Study:
+    """A claim's study, as `write` left it.
+
+    Raises:
+      ValueError: a file is missing or damaged.
+    """
+    try:
+        rows = _rows(folder / RUNS)
+        points: dict[str, list[dict[str, str]]] = {}
+        for row in _rows(folder / CURVES):
+            points.setdefault(row["run"], []).append(row)
+        results = tuple(_parsed(row, points[row["run"]]) for row in rows)
+        trials = tuple(
+            Trial(
+                row["point"],
+                float(row["learning_rate"]),
+                float(row["validation_loss"]),
+                row["chosen"] == "1",
+            )
+            for row in _rows(folder / TRIALS)
+        )
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{os.fspath(folder)} holds no study that can be read ({error}): collect it again with "
+            "python -m experiments.results --workdir=DIR --claim=NAME"
+        ) from error
+    return Study(folder.name, results, trials, about)
+
+
+def _rows(path: epath.Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+
+
+def _parsed(row: Mapping[str, str], points: Iterable[Mapping[str, str]]) -> Result:
+    # Fields of a config have a dot in their names, and nothing else has.
+    axes = {name: json.loads(text) for name, text in row.items() if "." in name and text}
+    columns = ("updates", "validation_loss", *SPENT)
+    values = np.array([[_number(point[name]) for name in columns] for point in points])
+    return Result(
+        method=row["method"],
+        axes=axes,
+        seed=int(row["seed"]),
+        numbers={name: _number(row[name]) for name in NUMBERS},
+        curve=dict(zip(columns, values.T, strict=True)),
+        about={name: row[name] for name in ("config_hash", "commit", "device", "jax")},
+    )
+
+
+def _text(value: float) -> str:
+    """Six digits, which is more than a seed's spread leaves; nothing for nan."""
+    return "" if np.isnan(value) else f"{value:.6g}"
+
+
+def _number(text: str) -> float:
+    return float(text) if text else float("nan")

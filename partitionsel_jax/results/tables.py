@@ -1,0 +1,118 @@
+"""Cells and tables of RESULTS.md."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from partitionsel_jax.reporting.comparison import Spread, ToTarget
+from partitionsel_jax.results import measures
+from partitionsel_jax.results.measures import Difference, Group
+from partitionsel_jax.text_table import markdown
+
+NOTHING = "–"
+
+
+def spread(value: Spread | None, form: str = ".3f", factor: float = 1.0) -> str:
+    """Mean and half its 95 % interval."""
+    if value is None:
+        return NOTHING
+    half = "" if value.half is None else f" ± {format(factor * value.half, form)}"
+    return f"{format(factor * value.mean, form)}{half}"
+
+
+def percent(value: Spread | None) -> str:
+    """As `spread`, of a share."""
+    return NOTHING if value is None else f"{spread(value, '.1f', 100.0)} %"
+
+
+def difference(value: Difference | None, form: str = "+.3f", factor: float = 1.0) -> str:
+    """Mean with its 95 % interval, in bold where that leaves 0 out."""
+    if value is None:
+        return NOTHING
+    text, low, high = (
+        format(factor * number, form).replace("-", "−")
+        for number in (value.mean, value.low, value.high)
+    )
+    return f"**{text}** ({low} to {high})" if value.sign else f"{text} ({low} to {high})"
+
+
+def ratio(cost: ToTarget) -> str:
+    """The median over seeds, in which those that did not get there count as dearest."""
+    if not cost.pairs:
+        return NOTHING
+    reached = "" if cost.reached == cost.pairs else f" ({cost.reached} of {cost.pairs})"
+    if cost.median is None:
+        return f"not reached{reached}"
+    bounds = cost.interval
+    interval = "" if bounds is None else f" ({bounds[0]:.2f} to {bounds[1]:.2f})"
+    middle = cost.median if cost.ratio is None or bounds is None else cost.ratio.mean
+    return f"{middle:.2f}×{interval or reached}"
+
+
+def rates(group: Group) -> str:
+    """The learning rates of a group: one, as they are chosen together."""
+    return ", ".join(f"{rate:g}" for rate in sorted({r.numbers["learning_rate"] for r in group}))
+
+
+def against(
+    groups: Mapping[str, Group], baseline: str, *, spoilt: bool = False, costs: bool = True
+) -> str:
+    """Groups of runs beside a baseline: losses, differences, and what the baseline's loss costs.
+
+    Args:
+      groups: name -> runs; in the table's order.
+      baseline: the name of one of them.
+      spoilt: whether to say how many of the picks were spoilt.
+      costs: whether to price the baseline's final loss.
+    """
+    headings = ["", "learning rate", "validation loss", f"less {baseline}'s", "test accuracy"]
+    headings += ["spoilt picks"] * spoilt
+    if costs:
+        headings += ["FLOPs / update", "updates to target", "FLOPs to target", "at equal FLOPs"]
+    reference = groups[baseline]
+    at_cost = measures.loss_at_cost({run.seed: run for run in reference}, "flops")
+    final = measures.number("validation_loss")
+    rows = []
+    for name, group in groups.items():
+        own = name == baseline
+        row = [name, rates(group), spread(measures.mean(group, final))]
+        row.append(NOTHING if own else difference(measures.difference(group, reference, final)))
+        row.append(percent(measures.mean(group, measures.number("test_accuracy"))))
+        if spoilt:
+            row.append(percent(measures.mean(group, measures.number("spoilt_picks"))))
+        if costs:
+            row.append(f"{measures.relative_cost(group, reference, 'flops'):.2f}×")
+            priced = (measures.to_target(group, reference, name) for name in ("updates", "flops"))
+            row += ["1", "1"] if own else [ratio(cost) for cost in priced]
+            row.append(
+                NOTHING if own else difference(measures.difference(group, reference, at_cost))
+            )
+        rows.append(row)
+    return markdown(headings, rows)
+
+
+def diagnostics(groups: Mapping[str, Group], numbers: Mapping[str, str]) -> str:
+    """Numbers that selection logs, a column each: heading -> name."""
+    final = measures.number("validation_loss")
+    rows = [
+        [
+            name,
+            *(spread(measures.mean(group, measures.number(n))) for n in numbers.values()),
+            spread(measures.mean(group, final)),
+        ]
+        for name, group in groups.items()
+    ]
+    return markdown(["", *numbers, "validation loss"], rows)
+
+
+def seeds(group: Group) -> str:
+    """The seeds of some runs, as text."""
+    found = sorted({run.seed for run in group})
+    if len(found) > 2 and np.array_equal(found, np.arange(found[0], found[-1] + 1)):
+        return f"{found[0]} to {found[-1]}"
+    return ", ".join(map(str, found))
+
+
+def joined(parts: Sequence[str]) -> str:
+    """An enumeration."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,115 @@
+"""Studies on disk: what is written is read back, and real runs are kept as they were."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from etils import epath
+
+from configs.reproduce import weights
+from partitionsel_jax import reporting, results, training
+from partitionsel_jax.results import records
+
+
+def assert_equal(found, expected):
+    assert (found.claim, found.trials, found.about) == (
+        *(expected.claim, expected.trials, expected.about),
+    )
+    for one, other in zip(found.results, expected.results, strict=True):
+        for field in ("method", "axes", "seed", "about"):
+            assert getattr(one, field) == getattr(other, field)
+        assert one.numbers.keys() == other.numbers.keys()
+        for name, value in other.numbers.items():
+            np.testing.assert_allclose(one.numbers[name], value, rtol=1e-5)
+        for name, values in other.curve.items():
+            np.testing.assert_allclose(one.curve[name], values, rtol=1e-5)
+
+
+def test_studies_are_read_back(methods, spoilt, tmp_path):
+    for study in (methods, spoilt):
+        folder = epath.Path(tmp_path) / study.claim
+        records.write(study, folder)
+        assert_equal(records.read(folder), study)
+        # Whatever was there before.
+        records.write(dataclasses.replace(study, results=study.results[:2]), folder)
+        assert len(records.read(folder).results) == 2
+
+
+@pytest.mark.parametrize("name", [records.RUNS, records.CURVES, records.TRIALS, records.ABOUT])
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_damaged_study_is_refused_by_name(methods, tmp_path, name, damage):
+    folder = epath.Path(tmp_path) / "methods"
+    records.write(methods, folder)
+    file = folder / name
+    if damage == "gone":
+        file.unlink()
+    else:
+        text = file.read_text()
+        file.write_text(text[: len(text) // 2])
+    with pytest.raises(ValueError, match=r"methods holds no study that can be read"):
+        records.read(folder)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run of a claim that tunes, as small as it can be."""
+    config = weights.get_config("smoke")
+    config.axes.selection = {"weights": ("learned",)}
+    config.tune.grid = {"optimizer": {"learning_rate": (1e-3, 2e-3)}}
+    config.tune.seeds = (0,)
+    root = tmp_path_factory.mktemp("weights")
+    assert not training.ablate(config.to_dict(), root).failures
+    return root
+
+
+def test_runs_are_kept_as_they_were(workdir, tmp_path):
+    folder = results.keep(workdir, tmp_path, scale="bytes", claim="weights", hardware="a machine")
+    assert folder == epath.Path(tmp_path) / "bytes" / "weights"
+    study = results.read(folder)
+    assert study.about["command"].endswith("--config=configs/reproduce/weights.py")
+    assert study.about["hardware"] == "a machine"
+    (run,), (result,) = reporting.read_runs(workdir), study.results
+    assert (result.method, result.axes) == ("partitionsel", {"selection.weights": "learned"})
+    numbers = result.numbers
+    assert numbers["validation_loss"] == pytest.approx(run.summary["validation_loss"], rel=1e-5)
+    assert numbers["test_accuracy"] == pytest.approx(run.summary["test"]["accuracy"], rel=1e-5)
+    mean = np.mean(run.series("conflicting_pairs")[1])
+    assert numbers["conflicting_pairs"] == pytest.approx(mean, rel=1e-5)
+    assert numbers["learning_rate"] == run.config["optimizer"]["learning_rate"]
+    assert result.total("flops") == pytest.approx(run.series("flops")[1].sum(), rel=1e-5)
+    assert result.about["config_hash"] == run.facts["config_hash"]
+    # One value was chosen, the one that the run has.
+    assert {trial.point for trial in study.trials} == {"partitionsel,weights=learned"}
+    (chosen,) = (trial for trial in study.trials if trial.chosen)
+    assert len(study.trials) == 2 and chosen.learning_rate == numbers["learning_rate"]
+    assert chosen.validation_loss == min(trial.validation_loss for trial in study.trials)
+
+
+def test_a_study_with_an_open_run_is_refused(workdir, tmp_path):
+    (summary,) = workdir.glob("*weights=learned/seed10/summary.json")
+    text = summary.read_text()
+    summary.unlink()
+    try:
+        with pytest.raises(ValueError, match=r"1 of 1 runs .* not finished.*learned/seed10"):
+            results.keep(workdir, tmp_path, scale="bytes", claim="weights")
+    finally:
+        summary.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("scale", "claim", "said"),
+    [("huge", "weights", "a scale of"), ("bytes", "wieghts", "a claim of .*got 'wieghts'")],
+)
+def test_unknown_names_are_refused(tmp_path, scale, claim, said):
+    with pytest.raises(ValueError, match=said):
+        results.keep(tmp_path, tmp_path, scale=scale, claim=claim)
+
+
+def test_a_trial_that_diverged_is_kept_as_infinite(workdir, tmp_path):
+    (chosen,) = workdir.glob("tuning/*weights=learned/chosen.json")
+    content = json.loads(chosen.read_text())
+    content["trials"][0]["validation_loss"] = None
+    chosen.write_text(json.dumps(content))
+    study = results.read(results.keep(workdir, tmp_path, scale="bytes", claim="weights"))
+    assert sum(np.isinf(trial.validation_loss) for trial in study.trials) == 1
