@@ -83,7 +83,7 @@ def differences(
         panel.set_yticks(range(len(ordered)), [name for name, _ in ordered])
         panel.grid(axis="y", visible=False)
         panel.set_title(problem)
-        panel.set_xlabel(f"less than {baseline}'s  ←  validation loss  →  more")
+        panel.set_xlabel(f"loss less {baseline}'s (left is better)")
         panel.locator_params(axis="x", nbins=4)
     return figure
 

@@ -1,10 +1,10 @@
 """From an ablation's workdir to a study that can be committed."""
 
+import dataclasses
 import os
 import platform
 import re
 
-import jax
 from etils import epath
 
 from partitionsel_jax.results import claims, records
@@ -41,15 +41,15 @@ def keep(
             raise ValueError(f"expected a {what} of {list(known)}, got {name!r}")
     chosen = "" if scale == next(iter(SCALES)) else f":scale={scale}"
     own = f"python -m experiments.ablate --config=configs/reproduce/{claim}.py{chosen}"
-    about = {"command": command or own, "hardware": hardware or _hardware()}
+    study = records.collect(workdir, claim, {"command": command or own})
+    about = {**study.about, "hardware": hardware or _hardware(study.results[0].about["device"])}
     folder = epath.Path(studies) / scale / claim
-    records.write(records.collect(workdir, claim, about), folder)
+    records.write(dataclasses.replace(study, about=about), folder)
     return folder
 
 
-def _hardware() -> str:
-    """This machine in a few words."""
-    kind = jax.devices()[0].device_kind
+def _hardware(device: str) -> str:
+    """This machine in a few words; `device` is what the runs have noted."""
     try:
         with open("/proc/cpuinfo") as file:
             found = re.search(r"model name\s*: (.*)", file.read())
@@ -57,4 +57,4 @@ def _hardware() -> str:
         found = None
     processor = found.group(1).strip() if found else platform.machine()
     cores = f"{os.cpu_count()} cores of {processor}"
-    return cores if kind == "cpu" else f"{jax.device_count()} x {kind}, {cores}"
+    return cores if "cpu" in device else f"{device}, {cores}"

@@ -85,15 +85,18 @@ def to_target(group: Group, baseline: Group, currency: str) -> ToTarget:
     return comparison.to_target(pairs(group, baseline), currency)
 
 
-def relative_cost(group: Group, baseline: Group, currency: str) -> float:
-    """What an update of the group costs, in the baseline's; the mean over seeds."""
-    ratios = [
-        result.total(currency)
-        / result.numbers["updates"]
-        / (partner.total(currency) / partner.numbers["updates"])
-        for result, partner in pairs(group, baseline)
-    ]
+def whole_cost(group: Group, baseline: Group, currency: str) -> float:
+    """What a run of the group costs, relative to the baseline's; the mean over seeds."""
+    ratios = [run.total(currency) / one.total(currency) for run, one in pairs(group, baseline)]
     return float(np.mean(ratios)) if ratios else float("nan")
+
+
+def relative_cost(group: Group, baseline: Group, currency: str) -> float:
+    """What an update of the group costs, relative to the baseline's."""
+    if not (group and baseline):
+        return float("nan")
+    updates = (runs[0].numbers["updates"] for runs in (baseline, group))
+    return whole_cost(group, baseline, currency) * next(updates) / next(updates)
 
 
 def loss_at_cost(partner: Mapping[int, Result], currency: str) -> Callable[[Result], float]:

@@ -91,6 +91,32 @@ def against(
     return markdown(headings, rows)
 
 
+def whole_runs(groups: Mapping[str, Group], baseline: str) -> str:
+    """Groups whose runs differ in length: losses, and what whole runs cost."""
+    final, reference = measures.number("validation_loss"), groups[baseline]
+    headings = ["", "updates", "learning rate", "validation loss", f"less {baseline}'s"]
+    headings += ["spoilt picks", "test accuracy", "FLOPs", "seconds"]
+    rows = []
+    for name, group in groups.items():
+        apart = measures.difference(group, reference, final)
+        rows.append(
+            [
+                name,
+                f"{group[0].numbers['updates']:g}",
+                rates(group),
+                spread(measures.mean(group, final)),
+                NOTHING if name == baseline else difference(apart),
+                percent(measures.mean(group, measures.number("spoilt_picks"))),
+                percent(measures.mean(group, measures.number("test_accuracy"))),
+                *(
+                    f"{measures.whole_cost(group, reference, currency):.2f}×"
+                    for currency in ("flops", "seconds")
+                ),
+            ]
+        )
+    return markdown(headings, rows)
+
+
 def diagnostics(groups: Mapping[str, Group], numbers: Mapping[str, str]) -> str:
     """Numbers that selection logs, a column each: heading -> name."""
     final = measures.number("validation_loss")

@@ -1,8 +1,10 @@
 """RESULTS.md and its charts, from the studies that are there."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 from etils import epath
@@ -10,7 +12,7 @@ from matplotlib.figure import Figure
 
 from partitionsel_jax.json_files import write_text
 from partitionsel_jax.reporting import render, theme
-from partitionsel_jax.results import charts, claims, measures, records, tables
+from partitionsel_jax.results import charts, choosing, claims, measures, records, tables
 from partitionsel_jax.results.claims import HOUSE, RANDOM
 from partitionsel_jax.results.records import Study
 from partitionsel_jax.text_table import markdown
@@ -23,8 +25,7 @@ SCALES = {
     "metamath": "Qwen2.5-3B with adapters on MetaMathQA",
     "molecules": "Llama-3.2-3B with adapters on Mol-Instructions",
 }
-# The problem of the main chart that has something to gain.
-_SPOILT = {"kind": "garbled", "share": 0.3}
+_BOTH = (HOUSE, RANDOM)
 
 _HOW = """\
 * **Seeds.** Every point is trained with the seeds named at its table, which chose no setting.
@@ -106,51 +107,54 @@ class _Chart:
 
 
 def _charts(studies: Mapping[str, Study]) -> Iterator[_Chart]:
+    title = "Validation loss of PartitionSel and of random picks"
     if study := studies.get("spoilt"):
-        rows = {
-            "Clean": _two(study, kind="none"),
-            "30 % garbled": _two(study, **_SPOILT),
+        facts = f"{study.about['size']} of {study.about['pool']} candidates; {_averaged(study)}"
+        problems: dict[str, dict[str, Any]] = {
+            "Clean": {"kind": "none"},
+            "30 % garbled": {"kind": "garbled", "share": 0.3},
         }
-        rows = {problem: groups for problem, groups in rows.items() if groups}
-        facts = f"{_size(study)}; mean over seeds {tables.seeds(study.results)}, 95 % intervals"
-        if rows:
-            title = "Validation loss of PartitionSel and of random picks"
-            yield _Chart(
-                "main",
-                "spoilt",
-                title,
-                lambda: charts.learning_curves(rows, title, facts, ("updates", "flops")),
-            )
-        title_share = "Final validation loss against spoilt answers"
+        rows = {
+            name: {method: measures.select(study.results, method, **axes) for method in _BOTH}
+            for name, axes in problems.items()
+        }
+        if all(group for groups in rows.values() for group in groups.values()):
+            draw = functools.partial(charts.learning_curves, rows, title, facts)
+            yield _Chart("main", "spoilt", title, lambda: draw(("updates", "flops")))
+        of_shares = "Final validation loss against the share of spoilt answers"
         yield _Chart(
-            "spoilt", "spoilt", title_share, lambda: charts.against_share(study, title_share, facts)
+            "spoilt", "spoilt", of_shares, lambda: charts.against_share(study, of_shares, facts)
         )
     if methods := studies.get("methods"):
-        panels = {}
-        for size in sorted({r.axes["selection.size"] for r in methods.results if r.axes}):
-            groups = {
-                name: group
-                for name in sorted({run.method for run in methods.results})
-                if (group := measures.select(methods.results, name, size=size))
-            }
-            panels[f"{size} picks of {methods.about['pool']}"] = groups
-        title_methods = "Final validation loss, less that of random picks"
-        seeds = f"clean data; mean over seeds {tables.seeds(methods.results)}, 95 % intervals"
+        panels = {
+            f"{size} picks of {methods.about['pool']}": claims.by_method(
+                measures.select(methods.results, size=size)
+            )
+            for size in sorted({run.axes["selection.size"] for run in methods.results if run.axes})
+        }
+        of_methods = "Final validation loss, less that of random picks"
+        clean = f"clean data; {_averaged(methods)}"
         yield _Chart(
-            "methods",
-            "methods",
-            title_methods,
-            lambda: charts.differences(panels, title_methods, seeds),
+            "methods", "methods", of_methods, lambda: charts.differences(panels, of_methods, clean)
         )
+    if cost := studies.get("cost"):
+        of_cost = "Validation loss, and what it cost"
+        shown = ("frugal", HOUSE, "random-short", RANDOM)
+        groups = {name: measures.select(cost.results, name) for name in shown}
+        if all(groups.values()):
+            draw_cost = functools.partial(
+                charts.learning_curves,
+                {"30 % garbled": groups},
+                of_cost,
+                _averaged(cost),
+            )
+            yield _Chart(
+                "cost", "cost", of_cost, lambda: draw_cost(("updates", "flops", "seconds"))
+            )
 
 
-def _two(study: Study, **axes: object) -> dict[str, list[records.Result]]:
-    groups = {name: measures.select(study.results, name, **axes) for name in (HOUSE, RANDOM)}
-    return groups if all(groups.values()) else {}
-
-
-def _size(study: Study) -> str:
-    return f"{study.about['size']} of {study.about['pool']} candidates"
+def _averaged(study: Study) -> str:
+    return f"mean over seeds {tables.seeds(study.results)}, 95 % intervals"
 
 
 def _opening(found: Mapping[str, Mapping[str, Study]]) -> str:
@@ -175,7 +179,9 @@ def _scale(
     scale: str, studies: Mapping[str, Study], pictures: Sequence[tuple[_Chart, str]]
 ) -> Iterator[str]:
     yield f"## Scale `{scale}`: {SCALES[scale]}"
-    yield _choice(studies)
+    if advice := choosing.table(studies):
+        yield "**What to choose**"
+        yield advice
     for claim, study in studies.items():
         section = claims.section(study)
         yield f"### {section.title}"
@@ -198,56 +204,6 @@ def _provenance(study: Study) -> str:
         f"`{study.about['command']}`; {study.about['hardware']}; jax {', '.join(versions)}; "
         f"commit {', '.join(commits)}."
     )
-
-
-def _choice(studies: Mapping[str, Study]) -> str:
-    """What came out best in every situation, and what cannot be told from it."""
-    rows = []
-    for situation, groups in _situations(studies):
-        final = measures.number("validation_loss")
-        means = {name: measures.mean(group, final) for name, group in groups.items()}
-        ranked = sorted((m.mean, name) for name, m in means.items() if m and name != "full")
-        if len(ranked) < 2:
-            continue
-        best = ranked[0][1]
-        level = [
-            name
-            for _, name in ranked[1:]
-            if (d := measures.difference(groups[best], groups[name], final)) and not d.sign
-        ]
-        cheap = {
-            name: measures.to_target(group, groups[RANDOM], "flops")
-            for name, group in groups.items()
-            if name not in (RANDOM, "full")
-        }
-        priced = sorted((c.median, name) for name, c in cheap.items() if c.median is not None)
-        by_cost = "random picks"
-        if priced and priced[0][0] < 1:
-            by_cost = f"{priced[0][1]} ({priced[0][0]:.2f}×)"
-        rows.append((situation, best, ", ".join(level) or tables.NOTHING, by_cost))
-    return "**What to choose**\n\n" + markdown(
-        (
-            "situation",
-            "lowest loss at equal updates",
-            "not told apart from it",
-            "fewest FLOPs to random's final loss",
-        ),
-        rows,
-    )
-
-
-def _situations(
-    studies: Mapping[str, Study],
-) -> Iterator[tuple[str, dict[str, list[records.Result]]]]:
-    for claim in ("methods", "spoilt", "domains"):
-        if claim not in studies:
-            continue
-        results = studies[claim].results
-        points = {tuple(sorted((k, str(v)) for k, v in run.axes.items())): run for run in results}
-        for point, example in points.items():
-            groups = claims.by_method([r for r in results if r.axes == example.axes])
-            if RANDOM in groups and point:
-                yield claims.situation(studies[claim], example), groups
 
 
 def _owed(found: Mapping[str, Mapping[str, Study]]) -> str:

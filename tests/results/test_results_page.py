@@ -99,8 +99,8 @@ def test_every_claim_makes_a_section_of_its_own_runs(claim):
     section = claims.section(make_study(claim, made))
     assert section.tables and all(table.count("\n") >= 2 for table in section.tables.values())
     for verdict in section.verdicts:
-        # Everything is equal, so that nothing holds.
-        assert verdict.outcome in (claims.OPEN, claims.FAILED, claims.HELD) and verdict.evidence
+        # All methods are equal: none may be said to end lower than another.
+        assert verdict.evidence and (verdict.outcome != claims.HELD or "no worse" in verdict.claim)
 
 
 def test_cells_say_how_many_reached_the_target():

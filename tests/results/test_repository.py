@@ -1,0 +1,25 @@
+"""What is committed: RESULTS.md follows from the CSV files beside it."""
+
+import pathlib
+import shutil
+
+import pytest
+
+from partitionsel_jax import results
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_the_page_in_the_repository_is_made_of_its_studies(tmp_path):
+    shutil.copytree(ROOT / "docs" / "study", tmp_path / "docs" / "study")
+    results.update(tmp_path / "docs" / "study", tmp_path / "RESULTS.md")
+    assert (tmp_path / "RESULTS.md").read_text() == (ROOT / "RESULTS.md").read_text()
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "docs" / "study").glob("*/*/runs.csv")), ids=str)
+def test_studies_are_small_and_have_five_seeds_a_point(folder):
+    assert sum(file.stat().st_size for file in folder.parent.iterdir()) < 300_000
+    points = {}
+    for run in results.read(folder.parent).results:
+        points.setdefault((run.method, str(run.axes)), []).append(run.seed)
+    assert {tuple(sorted(seeds)) for seeds in points.values()} == {(10, 11, 12, 13, 14)}
