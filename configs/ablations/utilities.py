@@ -1,6 +1,7 @@
 """Which utility, under which coupling: everything else equal, every method's learning rate tuned.
 
-Claim: none yet; this is the table that claims are to come from.
+Every utility that there is, on the quickstart's problem. The methods that were published are put to
+the test in `configs/reproduce/methods.py`, and the outcome is in RESULTS.md.
 
 Command, on two CPU cores; `tune` first chooses each method's learning rate by the validation loss
 of seeds 0 and 1, over the same grid:

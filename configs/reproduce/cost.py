@@ -43,7 +43,7 @@ def get_config(text=None):
         "random-short": published.RANDOM,
     }
     whole = config.training.updates
-    short = {"updates": round(0.4 * whole), "checkpoint_every": round(0.4 * whole)}
+    short = {"updates": 2 * whole // 5, "checkpoint_every": 2 * whole // 5}
     config.methods = {name: {**fields, "training": short} for name, fields in chosen.items()}
     config.methods.random = published.RANDOM
     if arguments.scale == "bytes":

@@ -20,13 +20,15 @@ from configs import common, llama32_3b_mol, quickstart, qwen25_3b_metamath, smol
 
 FIRST_SEED = 10
 TRIAL_SEEDS = (0,)
-# Around what each scale's own config has.
+# Around what does best at each scale.
 _LEARNING_RATES = {
     "bytes": (4e-3, 8e-3, 16e-3),
     "smollm2": (1e-4, 2e-4, 4e-4),
     "metamath": (1e-4, 2e-4, 4e-4),
     "molecules": (1e-4, 2e-4, 4e-4),
 }
+# Of the quickstart's own model, which is larger.
+_WHOLE_RATES = (2e-3, 4e-3, 8e-3)
 _CONFIGS = {
     "bytes": quickstart,
     "smollm2": smollm2_reasoning,
@@ -67,14 +69,16 @@ def start(text: str | None, whole: bool = False) -> tuple[ConfigDict, ConfigDict
         raise ValueError(f"scale={scale} takes no {useless[0]}: leave it out")
     asked = [*_ALWAYS.get(scale, ()), *(f"{name}={given[name]}" for name in taken if given[name])]
     config = _CONFIGS[scale].get_config(",".join(asked + ["smoke"] * arguments.smoke))
-    if scale == "bytes" and not (whole or arguments.smoke):
+    small = scale == "bytes" and not (whole or arguments.smoke)
+    if small:
         config.model.update({"width": 64, "mlp_width": 176, "head_dim": 16})
         config.selection.anchors = 16
         config.training.update({"updates": 96, "evaluate_every": 12, "checkpoint_every": 96})
     config.methods = ConfigDict()
     config.seed, config.repeats = FIRST_SEED, arguments.seeds
     if arguments.tune and not arguments.smoke:
-        common.tune_learning_rate(config, _LEARNING_RATES[scale], TRIAL_SEEDS)
+        rates = _LEARNING_RATES[scale] if small or scale != "bytes" else _WHOLE_RATES
+        common.tune_learning_rate(config, rates, TRIAL_SEEDS)
     if arguments.smoke:
         config.repeats = 1
         config.training.update({"updates": 4, "evaluate_every": 4, "checkpoint_every": 4})
