@@ -4,7 +4,10 @@ python -m experiments.results --workdir=DIR --claim=methods
 python -m experiments.results
 """
 
+import importlib.util
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from absl import app, flags
 
@@ -23,6 +26,17 @@ _STUDIES = flags.DEFINE_string("studies", "docs/study", "Where studies are kept.
 _PAGE = flags.DEFINE_string("page", "RESULTS.md", "What is written.")
 
 
+def _points(claim: str, scale: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Method and axes of every point of a claim's config."""
+    from partitionsel_jax import training
+
+    module = f"configs.reproduce.{claim}"
+    if importlib.util.find_spec(module) is None:
+        raise ValueError(f"expected a claim that has a config in configs/reproduce, got {claim!r}")
+    config = importlib.import_module(module).get_config(f"scale={scale},seeds=1,tune=False")
+    return [(run.method, run.axes) for run in training.planned(config.to_dict())]
+
+
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
@@ -38,6 +52,7 @@ def main(argv: list[str]) -> None:
                 _STUDIES.value,
                 scale=_SCALE.value,
                 claim=claim,
+                points=_points(claim, _SCALE.value),
                 command=_COMMAND.value,
                 hardware=_HARDWARE.value,
             )

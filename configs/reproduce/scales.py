@@ -69,15 +69,14 @@ def start(text: str | None, whole: bool = False) -> tuple[ConfigDict, ConfigDict
         raise ValueError(f"scale={scale} takes no {useless[0]}: leave it out")
     asked = [*_ALWAYS.get(scale, ()), *(f"{name}={given[name]}" for name in taken if given[name])]
     config = _CONFIGS[scale].get_config(",".join(asked + ["smoke"] * arguments.smoke))
-    small = scale == "bytes" and not (whole or arguments.smoke)
-    if small:
+    if scale == "bytes" and not (whole or arguments.smoke):
         config.model.update({"width": 64, "mlp_width": 176, "head_dim": 16})
         config.selection.anchors = 16
         config.training.update({"updates": 96, "evaluate_every": 12, "checkpoint_every": 96})
     config.methods = ConfigDict()
     config.seed, config.repeats = FIRST_SEED, arguments.seeds
     if arguments.tune and not arguments.smoke:
-        rates = _LEARNING_RATES[scale] if small or scale != "bytes" else _WHOLE_RATES
+        rates = _WHOLE_RATES if whole and scale == "bytes" else _LEARNING_RATES[scale]
         common.tune_learning_rate(config, rates, TRIAL_SEEDS)
     if arguments.smoke:
         config.repeats = 1

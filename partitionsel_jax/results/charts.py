@@ -39,14 +39,18 @@ def learning_curves(
     names = next(iter(rows.values()))
     strokes = theme.strokes({name: name == RANDOM for name in names})
     heading = Heading(title, subtitle, strokes)
-    figure, axes = canvas.panels(len(rows) * len(currencies), heading, len(currencies), height=2.4)
+    figure, axes = canvas.panels(len(rows) * len(currencies), heading, len(currencies), height=2.0)
     panels = iter(axes)
     for problem, groups in rows.items():
+        heights = None
         for currency in (CURRENCIES[name] for name in currencies):
             panel = next(panels)
             drawn = {name: curve(group, currency.name) for name, group in groups.items()}
             divisor, unit = currency.unit(canvas.last_x(drawn.values()))
             canvas.draw_curves(panel, drawn, strokes, divisor)
+            # The same losses in every panel of a row, so the same heights.
+            heights = heights or panel.get_ylim()
+            panel.set_ylim(heights)
             panel.set_title(f"{problem}, {currency.title}")
             panel.set_xlabel(f"{currency.axis} ({unit})" if unit else currency.axis)
             panel.set_ylabel(_AXIS)

@@ -9,8 +9,6 @@ from partitionsel_jax.text_table import markdown
 
 # The claims whose methods are alternatives to each other.
 _CLAIMS = ("methods", "spoilt", "domains")
-# Trains on more examples than the others.
-_FULL = "full"
 
 
 def table(studies: Mapping[str, Study]) -> str:
@@ -19,7 +17,7 @@ def table(studies: Mapping[str, Study]) -> str:
     final = measures.number("validation_loss")
     for situation, groups in _situations(studies):
         means = {name: measures.mean(group, final) for name, group in groups.items()}
-        ranked = sorted((m.mean, name) for name, m in means.items() if m and name != _FULL)
+        ranked = sorted((m.mean, name) for name, m in means.items() if m)
         best = ranked[0][1]
         level = [
             name
@@ -27,9 +25,9 @@ def table(studies: Mapping[str, Study]) -> str:
             if (found := measures.difference(groups[best], groups[name], final)) and not found.sign
         ]
         costs = {
-            name: measures.to_target(group, groups[RANDOM], "flops").median
+            name: measures.typical(measures.to_target(group, groups[RANDOM], "flops"))
             for name, group in groups.items()
-            if name not in (RANDOM, _FULL)
+            if name != RANDOM
         }
         cheapest = min(((cost, name) for name, cost in costs.items() if cost), default=(1.0, ""))
         by_cost = f"{cheapest[1]} ({cheapest[0]:.2f}×)" if cheapest[0] < 1 else RANDOM

@@ -20,18 +20,23 @@ class Difference:
     Attributes:
       mean: of the differences.
       low, high: the ends of Student's interval; the mean itself, of one pair.
-      count: pairs.
+      count: pairs that have the number.
+      pairs: all of them.
     """
 
     mean: float
     low: float
     high: float
     count: int
+    pairs: int
 
     @property
     def sign(self) -> int:
-        """-1 or 1 where the interval leaves 0 out on that side of it, else 0."""
-        if self.count < 2:
+        """-1 or 1 where the interval leaves 0 out on that side of it, else 0.
+
+        A mean that leaves pairs out decides nothing.
+        """
+        if self.count < max(2, self.pairs):
             return 0
         return -1 if self.high < 0 else int(self.low > 0)
 
@@ -77,12 +82,22 @@ def difference(group: Group, baseline: Group, read: Callable[[Result], float]) -
     if found is None:
         return None
     half = found.half or 0.0
-    return Difference(found.mean, found.mean - half, found.mean + half, found.count)
+    return Difference(found.mean, found.mean - half, found.mean + half, found.count, len(each))
 
 
 def to_target(group: Group, baseline: Group, currency: str) -> ToTarget:
     """What the baseline's final loss costs the group, relative to the baseline."""
     return comparison.to_target(pairs(group, baseline), currency)
+
+
+def typical(cost: ToTarget) -> float | None:
+    """The mean ratio where all seeds reached the target, else the median; None without one.
+
+    In the median, seeds that did not get there count as dearest.
+    """
+    if cost.ratio is not None and cost.reached == cost.pairs:
+        return cost.ratio.mean
+    return cost.median
 
 
 def whole_cost(group: Group, baseline: Group, currency: str) -> float:
@@ -95,8 +110,8 @@ def relative_cost(group: Group, baseline: Group, currency: str) -> float:
     """What an update of the group costs, relative to the baseline's."""
     if not (group and baseline):
         return float("nan")
-    updates = (runs[0].numbers["updates"] for runs in (baseline, group))
-    return whole_cost(group, baseline, currency) * next(updates) / next(updates)
+    longer = group[0].numbers["updates"] / baseline[0].numbers["updates"]
+    return whole_cost(group, baseline, currency) / longer
 
 
 def loss_at_cost(partner: Mapping[int, Result], currency: str) -> Callable[[Result], float]:

@@ -124,7 +124,8 @@ def collect(workdir: epath.PathLike, claim: str, about: Mapping[str, str]) -> St
     if open_runs := [run.name for run in runs if not run.finished]:
         raise ValueError(
             f"{len(open_runs)} of {len(runs)} runs in {os.fspath(workdir)} are not finished, "
-            f"{open_runs[0]} among them: call experiments.ablate again with the same workdir"
+            f"{open_runs[0]} among them: call experiments.ablate again with the same workdir, or "
+            "see what it says of those that diverge"
         )
     trials = []
     for path in sorted(epath.Path(workdir).glob("tuning/*/chosen.json")):
@@ -158,7 +159,7 @@ def _result(run: Run) -> Result:
     }
     return Result(
         method=run.method,
-        axes=dict(run.axes),
+        axes={name: _frozen(value) for name, value in run.axes.items()},
         seed=run.seed,
         numbers={name: np.nan if value is None else value for name, value in numbers.items()},
         curve={
@@ -237,9 +238,11 @@ def _rows(path: epath.Path) -> list[dict[str, str]]:
 
 def _parsed(row: Mapping[str, str], points: Iterable[Mapping[str, str]]) -> Result:
     # Fields of a config have a dot in their names, and nothing else has.
-    axes = {name: json.loads(text) for name, text in row.items() if "." in name and text}
+    axes = {name: _frozen(json.loads(text)) for name, text in row.items() if "." in name and text}
     columns = ("updates", "validation_loss", *SPENT)
     values = np.array([[_number(point[name]) for name in columns] for point in points])
+    if values[-1, 0] != _number(row["updates"]):
+        raise ValueError(f"{CURVES} does not have the last update of run {row['run']}")
     return Result(
         method=row["method"],
         axes=axes,
@@ -248,6 +251,11 @@ def _parsed(row: Mapping[str, str], points: Iterable[Mapping[str, str]]) -> Resu
         curve=dict(zip(columns, values.T, strict=True)),
         about={name: row[name] for name in ("config_hash", "commit", "device", "jax")},
     )
+
+
+def _frozen(value: Any) -> Any:
+    """What JSON makes of a tuple, as the tuple."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _text(value: float) -> str:

@@ -12,12 +12,12 @@ from partitionsel_jax.text_table import markdown
 NOTHING = "–"
 
 
-def spread(value: Spread | None, form: str = ".3f", factor: float = 1.0) -> str:
-    """Mean and half its 95 % interval."""
+def spread(value: Spread | None, form: str = ".3f", factor: float = 1.0, of: int = 0) -> str:
+    """Mean and half its 95 % interval; and of how many runs, where it is not all `of` them."""
     if value is None:
         return NOTHING
     half = "" if value.half is None else f" ± {format(factor * value.half, form)}"
-    return f"{format(factor * value.mean, form)}{half}"
+    return f"{format(factor * value.mean, form)}{half}{_part(value.count, of)}"
 
 
 def percent(value: Spread | None) -> str:
@@ -25,28 +25,35 @@ def percent(value: Spread | None) -> str:
     return NOTHING if value is None else f"{spread(value, '.1f', 100.0)} %"
 
 
-def difference(value: Difference | None, form: str = "+.3f", factor: float = 1.0) -> str:
+def times(value: float | None) -> str:
+    """A ratio."""
+    return NOTHING if value is None or not np.isfinite(value) else f"{value:.2f}×"
+
+
+def difference(value: Difference | None, form: str = "+.3f") -> str:
     """Mean with its 95 % interval, in bold where that leaves 0 out."""
     if value is None:
         return NOTHING
     text, low, high = (
-        format(factor * number, form).replace("-", "−")
-        for number in (value.mean, value.low, value.high)
+        format(number, form).replace("-", "−") for number in (value.mean, value.low, value.high)
     )
-    return f"**{text}** ({low} to {high})" if value.sign else f"{text} ({low} to {high})"
+    mean = f"**{text}**" if value.sign else text
+    return f"{mean} ({low} to {high}){_part(value.count, value.pairs)}"
 
 
 def ratio(cost: ToTarget) -> str:
-    """The median over seeds, in which those that did not get there count as dearest."""
+    """`measures.typical` with its 95 % interval, or with how many seeds reached the target."""
     if not cost.pairs:
         return NOTHING
-    reached = "" if cost.reached == cost.pairs else f" ({cost.reached} of {cost.pairs})"
-    if cost.median is None:
-        return f"not reached{reached}"
-    bounds = cost.interval
-    interval = "" if bounds is None else f" ({bounds[0]:.2f} to {bounds[1]:.2f})"
-    middle = cost.median if cost.ratio is None or bounds is None else cost.ratio.mean
-    return f"{middle:.2f}×{interval or reached}"
+    found = measures.typical(cost)
+    text = "not reached" if found is None else times(found)
+    if cost.interval is None:
+        return f"{text}{_part(cost.reached, cost.pairs)}"
+    return f"{text} ({cost.interval[0]:.2f} to {cost.interval[1]:.2f})"
+
+
+def _part(count: int, of: int) -> str:
+    return f" ({count} of {of})" if count < of else ""
 
 
 def rates(group: Group) -> str:
@@ -75,13 +82,13 @@ def against(
     rows = []
     for name, group in groups.items():
         own = name == baseline
-        row = [name, rates(group), spread(measures.mean(group, final))]
+        row = [name, rates(group), spread(measures.mean(group, final), of=len(group))]
         row.append(NOTHING if own else difference(measures.difference(group, reference, final)))
         row.append(percent(measures.mean(group, measures.number("test_accuracy"))))
         if spoilt:
             row.append(percent(measures.mean(group, measures.number("spoilt_picks"))))
         if costs:
-            row.append(f"{measures.relative_cost(group, reference, 'flops'):.2f}×")
+            row.append(times(measures.relative_cost(group, reference, "flops")))
             priced = (measures.to_target(group, reference, name) for name in ("updates", "flops"))
             row += ["1", "1"] if own else [ratio(cost) for cost in priced]
             row.append(
@@ -104,12 +111,12 @@ def whole_runs(groups: Mapping[str, Group], baseline: str) -> str:
                 name,
                 f"{group[0].numbers['updates']:g}",
                 rates(group),
-                spread(measures.mean(group, final)),
+                spread(measures.mean(group, final), of=len(group)),
                 NOTHING if name == baseline else difference(apart),
                 percent(measures.mean(group, measures.number("spoilt_picks"))),
                 percent(measures.mean(group, measures.number("test_accuracy"))),
                 *(
-                    f"{measures.whole_cost(group, reference, currency):.2f}×"
+                    times(measures.whole_cost(group, reference, currency))
                     for currency in ("flops", "seconds")
                 ),
             ]
@@ -123,12 +130,13 @@ def diagnostics(groups: Mapping[str, Group], numbers: Mapping[str, str]) -> str:
     rows = [
         [
             name,
+            rates(group),
             *(spread(measures.mean(group, measures.number(n))) for n in numbers.values()),
             spread(measures.mean(group, final)),
         ]
         for name, group in groups.items()
     ]
-    return markdown(["", *numbers, "validation loss"], rows)
+    return markdown(["", "learning rate", *numbers, "validation loss"], rows)
 
 
 def seeds(group: Group) -> str:

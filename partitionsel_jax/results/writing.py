@@ -17,7 +17,6 @@ from partitionsel_jax.results.claims import HOUSE, RANDOM
 from partitionsel_jax.results.records import Study
 from partitionsel_jax.text_table import markdown
 
-PAGE = "RESULTS.md"
 # Scales in the order of the page, and what they are.
 SCALES = {
     "bytes": "a byte-level Llama of 0.2M parameters on eight reasoning-gym tasks",
@@ -31,17 +30,18 @@ _HOW = """\
 * **Seeds.** Every point is trained with the seeds named at its table, which chose no setting.
 * **Learning rate.** Where a table's learning rates were tuned, every point chose its own from one
   grid, by the final validation loss of a seed that is not reported; `trials.csv` has all that was
-  tried. The test split was read once, at the end of each run.
+  tried. The test split was read at the end of each run, and before it by pretrained models.
 * **±** is half of Student's 95 % interval of the mean over seeds; differences are taken between
   runs of one seed, with their interval in brackets, and are bold where it leaves out zero. None is
   corrected for the number of comparisons: of twenty true zeros, one will look like a difference.
 * **To target** is what a run had spent when its validation curve, linear between evaluations, first
-  reached the final loss of random picks with the same seed, relative to what random picks had spent
-  there: the mean and its interval where all seeds got there, else the median and how many did.
-* **At equal FLOPs** is the validation loss when a run had spent what its partner with random picks
-  spent altogether, less that partner's final loss. Its learning rate has not yet fallen by then, as
-  random's has, so that this comparison is against selection; runs that are planned to be short are
-  in (j).
+  reached the final loss of the table's baseline (random picks, if it has them) with the same seed,
+  relative to what the baseline had spent there: the mean and its interval where all seeds got
+  there, else the median and how many did.
+* **At equal FLOPs** is the validation loss when a run had spent what its baseline spent altogether,
+  less the baseline's final loss. The learning rate of the dearer run has not yet fallen by then, so
+  that this comparison is against it; runs that are planned to be short are in (j).
+* **Seconds** are of training alone. Runs were made two at a time, a core each.
 * **FLOPs** are counted in the traced update: features, selection and update; see the README."""
 
 
@@ -63,14 +63,14 @@ def update(studies: epath.PathLike, page: epath.PathLike) -> list[str]:
         scale: {
             claim: records.read(root / scale / claim)
             for claim in claims.SECTIONS
-            if (root / scale / claim / records.RUNS).exists()
+            if (root / scale / claim).exists()
         }
         for scale in SCALES
     }
     found = {scale: of_scale for scale, of_scale in found.items() if of_scale}
     if not found:
         raise ValueError(
-            f"no study in {os.fspath(root)}: expected SCALE/CLAIM/{records.RUNS} with a scale of "
+            f"no study in {os.fspath(root)}: expected folders SCALE/CLAIM with a scale of "
             f"{list(SCALES)}; collect one with --workdir=DIR --claim=NAME"
         )
     written = []
@@ -85,7 +85,7 @@ def update(studies: epath.PathLike, page: epath.PathLike) -> list[str]:
                 pictures.append((chart, os.path.relpath(path, page.parent)))
         parts += _scale(scale, of_scale, pictures)
     parts += ["## How it was done", _HOW, _owed(found)]
-    write_text(page, "\n\n".join(parts) + "\n")
+    write_text(page, "\n\n".join(filter(None, parts)) + "\n")
     return [os.fspath(page), *written]
 
 
@@ -167,7 +167,7 @@ def _opening(found: Mapping[str, Mapping[str, Study]]) -> str:
     return "\n\n".join(
         [
             "# Results",
-            "Written by `python -m experiments.results` from the CSV files in `docs/study`; not "
+            "Written by `python -m experiments.results` from the CSV files beside its charts; not "
             "edited by hand. How to make the runs again is in `configs/reproduce`.",
             "## Which claims held",
             markdown(("claim", "scale", "outcome", "evidence"), rows),

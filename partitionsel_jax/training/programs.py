@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -30,7 +30,8 @@ MOST_MAPPINGS = 32_000
 # Steps that the mean is taken over at most, where many share features.
 MOST_SHARING = 8
 
-_SHARES: dict[tuple[Step, spmd.Layout], dict[str, float]] = {}
+# Never forgotten: all processes measure together, or none does.
+_SHARES: dict[Hashable, dict[str, float]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +113,6 @@ def make_room() -> None:
         return
     for kept in (evaluators, training_step, fidelity_check, _stages):
         kept.cache_clear()
-    _SHARES.clear()
     jax.clear_caches()
 
 
@@ -132,8 +132,9 @@ def stage_shares(
     Where steps share features, the step's time is the mean over steps that do. Measured once for
     runs that share their programs.
     """
-    if (step, layout) in _SHARES:
-        return _SHARES[step, layout]
+    key = step, layout, *(np.shape(leaf) for leaf in jax.tree.leaves((pool, anchors)))
+    if key in _SHARES:
+        return _SHARES[key]
     run_choose, run_update = _stages(step, layout)
     picks = jnp.arange(step.selection.size, dtype=jnp.int32)
     nothing = jnp.zeros(())
@@ -169,8 +170,8 @@ def stage_shares(
     mean = sum(map(whole, range(sharing))) / sharing
     total = max(mean, chosen + updated)
     shares = {"selection": chosen / total, "update": updated / total}
-    _SHARES[step, layout] = {"features": 1.0 - sum(shares.values()), **shares}
-    return _SHARES[step, layout]
+    _SHARES[key] = {"features": 1.0 - sum(shares.values()), **shares}
+    return _SHARES[key]
 
 
 def _random_candidates(step: Step) -> Candidates:

@@ -26,7 +26,7 @@ def test_the_page_is_written_from_the_studies_that_are_kept(tmp_path):
     ("flags", "said"),
     [
         (["--claim=weights"], "expected --workdir and --claim together"),
-        (["--claim=wieghts", "--workdir=/nowhere"], "expected a claim of"),
+        (["--claim=wieghts", "--workdir=/nowhere"], "expected a claim that has a config"),
         (["--claim=weights", "--workdir=/nowhere"], "no run in /nowhere"),
         (["--studies=/nowhere"], "no study in /nowhere"),
     ],

@@ -9,7 +9,7 @@ from etils import epath
 
 from configs.reproduce import weights
 from partitionsel_jax import reporting, results, training
-from partitionsel_jax.results import records
+from partitionsel_jax.results import claims, records
 
 
 def assert_equal(found, expected):
@@ -37,16 +37,20 @@ def test_studies_are_read_back(methods, spoilt, tmp_path):
 
 
 @pytest.mark.parametrize("name", [records.RUNS, records.CURVES, records.TRIALS, records.ABOUT])
-@pytest.mark.parametrize("damage", ["gone", "cut"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "shorter"])
 def test_a_damaged_study_is_refused_by_name(methods, tmp_path, name, damage):
     folder = epath.Path(tmp_path) / "methods"
     records.write(methods, folder)
     file = folder / name
     if damage == "gone":
         file.unlink()
-    else:
+    elif damage == "cut":
         text = file.read_text()
         file.write_text(text[: len(text) // 2])
+    else:
+        # At the end of a line; a list of trials cannot be told to be too short.
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(lines[:-1] if name in (records.CURVES, records.ABOUT) else ["?\n"]))
     with pytest.raises(ValueError, match=r"methods holds no study that can be read"):
         records.read(folder)
 
@@ -63,11 +67,37 @@ def workdir(tmp_path_factory):
     return root
 
 
+POINT = ("partitionsel", {"selection.weights": "learned"})
+
+
+def keep(workdir, studies, scale="bytes", claim="weights", points=(POINT,), **options):
+    # The section of this claim compares three kinds of weights.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claims, "section", lambda study: None)
+        return results.keep(workdir, studies, scale=scale, claim=claim, points=points, **options)
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        ((), "has, beside those of its config, partitionsel selection.weights='learned'"),
+        ((POINT, ("random", {})), r"lacks random \(1 points differ\)"),
+        ((("partitionsel", {"selection.weights": "uniform"}),), r"2 points differ"),
+    ],
+)
+def test_a_part_of_a_study_leaves_what_was_kept(workdir, tmp_path, points, said):
+    folder = keep(workdir, tmp_path)
+    before = (folder / records.RUNS).read_text()
+    with pytest.raises(ValueError, match=said):
+        keep(workdir, tmp_path, points=points)
+    assert (folder / records.RUNS).read_text() == before
+
+
 def test_runs_are_kept_as_they_were(workdir, tmp_path):
-    folder = results.keep(workdir, tmp_path, scale="bytes", claim="weights", hardware="a machine")
+    folder = keep(workdir, tmp_path, hardware="a machine")
     assert folder == epath.Path(tmp_path) / "bytes" / "weights"
     study = results.read(folder)
-    assert study.about["command"].endswith("--config=configs/reproduce/weights.py")
+    assert study.about["command"].endswith("--config=configs/reproduce/weights.py:seeds=1")
     assert study.about["hardware"] == "a machine"
     (run,), (result,) = reporting.read_runs(workdir), study.results
     assert (result.method, result.axes) == ("partitionsel", {"selection.weights": "learned"})
@@ -92,7 +122,7 @@ def test_a_study_with_an_open_run_is_refused(workdir, tmp_path):
     summary.unlink()
     try:
         with pytest.raises(ValueError, match=r"1 of 1 runs .* not finished.*learned/seed10"):
-            results.keep(workdir, tmp_path, scale="bytes", claim="weights")
+            keep(workdir, tmp_path)
     finally:
         summary.write_text(text)
 
@@ -103,7 +133,7 @@ def test_a_study_with_an_open_run_is_refused(workdir, tmp_path):
 )
 def test_unknown_names_are_refused(tmp_path, scale, claim, said):
     with pytest.raises(ValueError, match=said):
-        results.keep(tmp_path, tmp_path, scale=scale, claim=claim)
+        keep(tmp_path, tmp_path, scale=scale, claim=claim)
 
 
 def test_a_trial_that_diverged_is_kept_as_infinite(workdir, tmp_path):
@@ -111,5 +141,5 @@ def test_a_trial_that_diverged_is_kept_as_infinite(workdir, tmp_path):
     content = json.loads(chosen.read_text())
     content["trials"][0]["validation_loss"] = None
     chosen.write_text(json.dumps(content))
-    study = results.read(results.keep(workdir, tmp_path, scale="bytes", claim="weights"))
+    study = results.read(keep(workdir, tmp_path))
     assert sum(np.isinf(trial.validation_loss) for trial in study.trials) == 1

@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from partitionsel_jax import results, training
-from partitionsel_jax.results import claims, measures, records, tables
+from partitionsel_jax.results import choosing, claims, measures, records, tables
 from tests.results.conftest import make_result, make_study
 
 
@@ -77,6 +77,7 @@ def test_clean_data_without_a_difference_decide_nothing(spoilt):
 @pytest.mark.parametrize(
     ("signs", "expected"),
     [
+        ([], claims.OPEN),
         ([-1, -1], claims.HELD),
         ([-1, 0], claims.PARTLY),
         ([0, 0], claims.OPEN),
@@ -91,16 +92,56 @@ def test_outcomes_follow_the_signs(signs, expected):
 
 
 @pytest.mark.parametrize("claim", sorted(claims.SECTIONS))
-def test_every_claim_makes_a_section_of_its_own_runs(claim):
+def test_every_claim_makes_a_section_of_its_own_runs(claim, tmp_path):
     """The methods and axes are those of the claim's own config."""
     config = importlib.import_module(f"configs.reproduce.{claim}").get_config("seeds=2,tune=False")
     runs = training.planned(config.to_dict())
     made = [make_result(run.method, run.seed, 1.0 + 0.1 * run.seed, axes=run.axes) for run in runs]
-    section = claims.section(make_study(claim, made))
+    # As it comes from disk.
+    records.write(make_study(claim, made), epath.Path(tmp_path) / claim)
+    section = claims.section(records.read(epath.Path(tmp_path) / claim))
     assert section.tables and all(table.count("\n") >= 2 for table in section.tables.values())
     for verdict in section.verdicts:
         # All methods are equal: none may be said to end lower than another.
         assert verdict.evidence and (verdict.outcome != claims.HELD or "no worse" in verdict.claim)
+
+
+@pytest.mark.parametrize(
+    ("finals", "flops", "expected"),
+    [
+        # Random picks end at 2.0; the preset has 0.4 of the updates.
+        ((1.8, 1.81, 1.8), 1.9, claims.HELD),
+        ((1.8, 1.81, 1.8), 2.1, claims.FAILED),
+        ((1.9, 2.2, 1.9), 1.9, claims.OPEN),
+        ((2.1, 2.11, 2.1), 1.9, claims.FAILED),
+    ],
+)
+def test_the_goal_of_the_preset_needs_the_whole_interval(finals, flops, expected):
+    runs = [make_result("random", seed, 2.0, updates=100) for seed in range(3)]
+    runs += [
+        make_result("frugal", seed, final, updates=40, flops=flops)
+        for seed, final in enumerate(finals)
+    ]
+    goal, _ = claims.section(make_study("cost", runs)).verdicts
+    assert "the goal" in goal.claim and goal.outcome == expected
+
+
+def test_the_best_of_a_situation_and_what_is_as_good(methods):
+    table = choosing.table({"methods": methods})
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert [line[0] for line in lines[2:]] == [
+        "clean, 12.5 % of the pool",
+        "clean, 25 % of the pool",
+    ]
+    # Greats ends lowest by far, but four times the cost per update is never made up for.
+    assert lines[2][1:] == ["greats", "–", "random"]
+    assert choosing.table({}) == ""
+
+
+def test_a_study_without_its_runs_is_no_study_that_was_not_run(folder):
+    (folder / "study" / "bytes" / "methods" / records.RUNS).unlink()
+    with pytest.raises(ValueError, match="methods holds no study that can be read"):
+        results.update(folder / "study", folder / "RESULTS.md")
 
 
 def test_cells_say_how_many_reached_the_target():

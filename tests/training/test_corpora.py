@@ -68,6 +68,25 @@ def test_files_are_prepared_once_for_a_run_and_its_repeats(own, tmp_path, monkey
     assert len(plans) == 1
 
 
+def test_runs_of_one_corpus_load_it_once(own):
+    first = corpora.load(settings_of(own))
+    own.training.updates = 3
+    assert corpora.load(settings_of(own)) is first
+    for field, value in (
+        ("spoilt.share", 0.5),
+        ("seed", 7),
+        ("length", 40),
+        ("template", "alpaca"),
+    ):
+        config = own.copy_and_resolve_references()
+        config.data.update_from_flattened_dict({field: value})
+        changed = corpora.load(settings_of(config))
+        assert changed is not first
+        assert corpora.load(settings_of(config)) is changed
+    again = corpora.load(settings_of(own))
+    assert again is not first and dict(again.train.spoilt) == dict(first.train.spoilt)
+
+
 def test_a_run_trains_on_files_and_another_content_stops_it(own, train, tmp_path):
     summary, folder = train(own)
     assert set(summary["test"]["accuracy_per_domain"]) == {"sums", "words"}

@@ -395,6 +395,16 @@ def test_the_time_of_a_step_is_the_mean_over_those_that_share(monkeypatch):
     parts = [spmd.shard(part, 1) for part in seen_at(step, 0)]
     taken = iter([1.0, 2.0, 30.0, 4.0, 14.0, 20.0, 12.0, 4.0])  # selection, update, six steps
     monkeypatch.setattr(programs, "_seconds", lambda function: next(taken))
-    shares = programs.stage_shares(step, spmd.Layout.first(1), state, frozen, *parts)
+    monkeypatch.setattr(programs, "_SHARES", {})
+    layout = spmd.Layout.first(1)
+    shares = programs.stage_shares(step, layout, state, frozen, *parts)
     assert shares == pytest.approx({"features": 11 / 14, "selection": 1 / 14, "update": 2 / 14})
     assert next(taken, None) is None
+    # Once for runs that share a program; rows of another length are another one's.
+    assert programs.stage_shares(step, layout, state, frozen, *parts) == shares
+    longer = [
+        dataclasses.replace(part, tokens=np.pad(part.tokens, ((0, 0), (0, 0), (0, 1))))
+        for part in parts
+    ]
+    with pytest.raises(StopIteration):
+        programs.stage_shares(step, layout, state, frozen, *longer)
