@@ -3,7 +3,7 @@
 Claim: with 30 % of the answers garbled, it ends at random picks' final validation loss in 0.4 of
 their updates, with at most 0.8 of their FLOPs and of their seconds. What came of it, seeds 10 to
 14: 0.40 of the updates, 0.78 of the FLOPs and 0.72 of the seconds, at a loss of 1.633 ± 0.032
-against 1.604 ± 0.020 (a difference of 0.029, -0.011 to 0.069), where random picks of as many updates
+against 1.604 ± 0.020 (a difference of 0.029, -0.011 to 0.069); random picks of as many updates
 end at 1.760 ± 0.034. The costs are met, and the mean loss misses by 0.03; whether it does, five
 seeds do not tell.
 
