@@ -75,8 +75,7 @@ def test_runs_of_one_corpus_load_it_once(own):
     for field, value in (
         ("spoilt.share", 0.5),
         ("seed", 7),
-        ("length", 40),
-        ("template", "alpaca"),
+        ("length", 56),
     ):
         config = own.copy_and_resolve_references()
         config.data.update_from_flattened_dict({field: value})

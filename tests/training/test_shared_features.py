@@ -402,9 +402,6 @@ def test_the_time_of_a_step_is_the_mean_over_those_that_share(monkeypatch):
     assert next(taken, None) is None
     # Once for runs that share a program; rows of another length are another one's.
     assert programs.stage_shares(step, layout, state, frozen, *parts) == shares
-    longer = [
-        dataclasses.replace(part, tokens=np.pad(part.tokens, ((0, 0), (0, 0), (0, 1))))
-        for part in parts
-    ]
+    longer = [part._replace(tokens=np.pad(part.tokens, ((0, 0), (0, 0), (0, 1)))) for part in parts]
     with pytest.raises(StopIteration):
         programs.stage_shares(step, layout, state, frozen, *longer)
