@@ -213,6 +213,8 @@ def read(folder: epath.Path) -> Study:
         points: dict[str, list[dict[str, str]]] = {}
         for row in _rows(folder / CURVES):
             points.setdefault(row["run"], []).append(row)
+        if points.keys() != {row["run"] for row in rows}:
+            raise ValueError(f"{RUNS} and {CURVES} are not of the same runs")
         results = tuple(_parsed(row, points[row["run"]]) for row in rows)
         trials = tuple(
             Trial(
