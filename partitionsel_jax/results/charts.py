@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from partitionsel_jax.reporting import canvas, curves, theme
 from partitionsel_jax.reporting.canvas import Heading
 from partitionsel_jax.reporting.costs import CURRENCIES
-from partitionsel_jax.results import measures
+from partitionsel_jax.results import claims, measures
 from partitionsel_jax.results.claims import HOUSE, RANDOM
 from partitionsel_jax.results.measures import Group
 from partitionsel_jax.results.records import Study
@@ -62,19 +62,17 @@ def learning_curves(
     return figure
 
 
-def differences(
-    rows: Mapping[str, Mapping[str, Group]], title: str, subtitle: str, baseline: str = RANDOM
-) -> Figure:
-    """A panel for every problem: each group's final loss less the baseline's, with its interval."""
+def differences(rows: Mapping[str, Mapping[str, Group]], title: str, subtitle: str) -> Figure:
+    """A panel for every problem: each group's final loss less random's, with its interval."""
     most = max(map(len, rows.values()))
     figure, axes = canvas.panels(
         len(rows), Heading(title, subtitle, {}), len(rows), height=0.24 * most + 0.3, left=1.05
     )
     for panel, (problem, groups) in zip(axes, rows.items(), strict=True):
         found = {
-            name: measures.difference(group, groups[baseline], _LOSS)
+            name: measures.difference(group, groups[RANDOM], _LOSS)
             for name, group in groups.items()
-            if name != baseline
+            if name != RANDOM
         }
         ordered = sorted(
             ((name, one) for name, one in found.items() if one), key=lambda pair: -pair[1].mean
@@ -87,14 +85,14 @@ def differences(
         panel.set_yticks(range(len(ordered)), [name for name, _ in ordered])
         panel.grid(axis="y", visible=False)
         panel.set_title(problem)
-        panel.set_xlabel(f"loss less {baseline}'s (left is better)")
+        panel.set_xlabel(f"loss less {RANDOM}'s (left is better)")
         panel.locator_params(axis="x", nbins=4)
     return figure
 
 
 def against_share(study: Study, title: str, subtitle: str) -> Figure:
     """Final loss against the share of spoilt answers, a panel for each kind."""
-    names = sorted({run.method for run in study.results}, key=lambda n: (n == RANDOM, n != HOUSE))
+    names = claims.by_method(study.results)
     strokes = theme.strokes({name: name == RANDOM for name in names})
     kinds = ("garbled", "swapped")
     figure, axes = canvas.panels(len(kinds), Heading(title, subtitle, strokes), 2, height=2.6)

@@ -1,7 +1,7 @@
 """What a study says of each claim: its tables, and whether the claim held."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from partitionsel_jax.reporting.comparison import ToTarget
@@ -10,8 +10,9 @@ from partitionsel_jax.results.measures import Difference
 from partitionsel_jax.results.records import Result, Study
 
 HOUSE, RANDOM = "partitionsel", "random"
-_PRESET = "frugal"
+PRESET = "frugal"
 _LOSS = measures.number("validation_loss")
+_LESS_RANDOM = "final validation loss less random's:"
 SPOILT_NAMES = {"none": "clean", "garbled": "garbled answers", "swapped": "swapped answers"}
 # Of what random picks pay for their final loss, at most.
 _GOAL = {"updates": 0.4, "flops": 0.8, "seconds": 0.8}
@@ -88,6 +89,31 @@ def _outcome(signs: Sequence[int], wanted: int) -> str:
     return PARTLY if right else OPEN
 
 
+def _sign(found: Difference | None) -> int:
+    return found.sign if found else 0
+
+
+def _verdict(
+    claim: str,
+    what: str,
+    found: Iterable[tuple[str, Difference | None]],
+    wanted: int = -1,
+    form: str = "+.3f",
+) -> Verdict:
+    """A claim that differences have one sign.
+
+    Args:
+      claim: what was claimed.
+      what: of what the differences are, in words.
+      found: what each is called, where it needs a name, and the difference.
+      wanted: the sign.
+      form: of a number in the evidence.
+    """
+    named = list(found)
+    listed = "; ".join(f"{name} {tables.difference(d, form)}".strip() for name, d in named)
+    return Verdict(claim, _outcome([_sign(d) for _, d in named], wanted), f"{what} {listed}")
+
+
 def by_method(results: Sequence[Result]) -> dict[str, list[Result]]:
     """The methods' runs; random's last, this method's first."""
     names = dict.fromkeys(result.method for result in results)
@@ -151,10 +177,10 @@ def _methods(study: Study) -> Section:
         "PartitionSel without domains; `-rate` has the scale's usual learning rate for its step "
         "scale, as its authors do, the others 1. `full` trains on every candidate of every pool.",
         (
-            Verdict(
+            _verdict(
                 "The paper: PartitionSel trains better than random picks",
-                _outcome([_sign(d) for d in against_random], -1),
-                "final validation loss less random's: " + _listed(against_random),
+                _LESS_RANDOM,
+                (("", found) for found in against_random),
             ),
             Verdict(
                 "The paper: PartitionSel trains better than GREATS, ID, IWD, CoLM and others",
@@ -164,14 +190,6 @@ def _methods(study: Study) -> Section:
         ),
         {**shown, **logged},
     )
-
-
-def _sign(found: Difference | None) -> int:
-    return found.sign if found else 0
-
-
-def _listed(found: Sequence[Difference | None]) -> str:
-    return "; ".join(tables.difference(one) for one in found)
 
 
 def _couplings(study: Study) -> Section:
@@ -194,16 +212,10 @@ def _couplings(study: Study) -> Section:
             for name, group in groups.items()
             if name != "joint"
         }
-        verdicts.append(
-            Verdict(
-                f"The paper: joint selection picks fewer conflicting pairs ({owner})"
-                if utility == "gradient_matching"
-                else f"The same of `{utility}`",
-                _outcome([_sign(d) for d in found.values()], -1),
-                "share of conflicting pairs less that of "
-                + "; ".join(f"{name} {tables.difference(d)}" for name, d in found.items()),
-            )
-        )
+        claim = f"The paper: joint selection picks fewer conflicting pairs ({owner})"
+        if utility != "gradient_matching":
+            claim = f"The same of `{utility}`"
+        verdicts.append(_verdict(claim, "share of conflicting pairs less that of", found.items()))
     return Section(
         "(b) Conflicting pairs",
         "Joint selection, each domain on its own, and domains ignored: how many pairs of picks "
@@ -215,26 +227,26 @@ def _couplings(study: Study) -> Section:
 
 
 def _fractions(study: Study) -> Section:
-    shown, signs = {}, []
+    shown, ends = {}, []
     for size in _values(study, "selection.size"):
         groups = by_method(measures.select(study.results, size=size))
         shown[f"{size} picks, {_percent_of_pool(study, size)}"] = tables.against(groups, RANDOM)
-        signs.append(measures.difference(groups[HOUSE], groups[RANDOM], _LOSS))
-    worse = sum(_sign(d) > 0 for d in signs)
-    higher = sum(d is not None and d.mean > 0 for d in signs)
+        ends.append(measures.difference(groups[HOUSE], groups[RANDOM], _LOSS))
+    worse = sum(_sign(d) > 0 for d in ends)
+    higher = sum(d is not None and d.mean > 0 for d in ends)
     return Section(
         "(c) Fractions of the pool",
         "Clean data; the learning rate is chosen at every fraction.",
         (
-            Verdict(
+            _verdict(
                 "The paper: PartitionSel's advantage over random picks holds at every fraction",
-                _outcome([_sign(d) for d in signs], -1),
-                "final validation loss less random's: " + _listed(signs),
+                _LESS_RANDOM,
+                (("", found) for found in ends),
             ),
             Verdict(
                 "Ours: on clean data no worse than random picks at any fraction",
-                FAILED if worse else HELD if all(_sign(d) < 0 for d in signs) else OPEN,
-                f"it is told to be worse at {worse} of {len(signs)} fractions, its mean is higher "
+                FAILED if worse else HELD if all(_sign(d) < 0 for d in ends) else OPEN,
+                f"it is told to be worse at {worse} of {len(ends)} fractions, its mean is higher "
                 f"at {higher}",
             ),
         ),
@@ -243,7 +255,8 @@ def _fractions(study: Study) -> Section:
 
 
 def _spoilt(study: Study) -> Section:
-    shown, found = {}, {}
+    shown: dict[str, str] = {}
+    ends: dict[str, dict[str, Difference | None]] = {"garbled": {}, "swapped": {}}
     shares: list[float] = _values(study, "data.spoilt.share")
     for kind, name in SPOILT_NAMES.items():
         for share in shares if kind != "none" else [0.0]:
@@ -253,26 +266,22 @@ def _spoilt(study: Study) -> Section:
                 continue
             title = f"{100 * share:g} % {name}" if share else "Clean"
             shown[title] = tables.against(groups, RANDOM, spoilt=True)
-            found[kind, share] = (
-                measures.difference(groups[HOUSE], groups[RANDOM], _LOSS),
-                {
-                    currency: measures.to_target(groups[HOUSE], groups[RANDOM], currency)
-                    for currency in _GOAL
-                },
-            )
-    verdicts = []
-    for kind in ("garbled", "swapped"):
-        ends = {share: values[0] for (k, share), values in found.items() if k == kind}
-        listed = (f"{100 * share:g} %: {tables.difference(d)}" for share, d in ends.items())
-        verdicts.append(
-            Verdict(
-                f"Ours: with {SPOILT_NAMES[kind]} PartitionSel ends lower than random picks",
-                _outcome([_sign(d) for d in ends.values()], -1),
-                "final validation loss less random's: " + "; ".join(listed),
-            )
+            if kind in ends:
+                end = measures.difference(groups[HOUSE], groups[RANDOM], _LOSS)
+                ends[kind][f"{100 * share:g} %:"] = end
+    verdicts = [
+        _verdict(
+            f"Ours: with {SPOILT_NAMES[kind]} PartitionSel ends lower than random picks",
+            _LESS_RANDOM,
+            found.items(),
         )
-    if ("garbled", 0.3) in found:
-        costs = found["garbled", 0.3][1]
+        for kind, found in ends.items()
+    ]
+    house, random = (
+        measures.select(study.results, name, kind="garbled", share=0.3) for name in (HOUSE, RANDOM)
+    )
+    if house and random:
+        costs = {name: measures.to_target(house, random, name) for name in _GOAL}
         verdicts.append(
             Verdict(
                 "Ours, the goal: at 30 % garbled, random's final loss in 0.4 of the updates and "
@@ -298,30 +307,20 @@ def _domains(study: Study) -> Section:
         groups = by_method([r for r in study.results if r.axes["data.weights"] == weights])
         title = "Domains equally frequent" if even else "Every domain half as frequent as the last"
         shown[title] = tables.against(groups, RANDOM)
-        ends = {
-            name: measures.difference(groups[f"{HOUSE}-{name}"], groups[HOUSE], _LOSS)
-            for name in ("uniform", "curriculum")
-            if f"{HOUSE}-{name}" in groups
-        }
         if even:
             continue
-        for name, end in ends.items():
-            verdicts.append(
-                Verdict(
-                    f"Ours: where the pool is imbalanced, {name} budgets end lower than "
-                    "proportional ones",
-                    _outcome([_sign(end)], -1),
-                    f"final validation loss less theirs: {tables.difference(end)}",
-                )
-            )
+        house = groups[HOUSE]
+        for name in ("uniform", "curriculum"):
+            if variant := groups.get(f"{HOUSE}-{name}"):
+                end = measures.difference(variant, house, _LOSS)
+                claim = f"Ours: where the pool is imbalanced, {name} budgets end lower than "
+                less = "final validation loss less theirs:"
+                verdicts.append(_verdict(f"{claim}proportional ones", less, [("", end)]))
         verdicts.append(
-            Verdict(
+            _verdict(
                 "The paper: budgets per domain help (against GradMatch, which has none)",
-                _outcome(
-                    [_sign(measures.difference(groups[HOUSE], groups["gradmatch"], _LOSS))], -1
-                ),
-                "final validation loss less GradMatch's: "
-                + tables.difference(measures.difference(groups[HOUSE], groups["gradmatch"], _LOSS)),
+                "final validation loss less GradMatch's:",
+                [("", measures.difference(house, groups["gradmatch"], _LOSS))],
             )
         )
     return Section(
@@ -345,11 +344,10 @@ def _weights(study: Study) -> Section:
         "(h) Weights in the update",
         "The weights that the selection finds, scaled to mean 1, against equal ones; clipped at 3.",
         (
-            Verdict(
+            _verdict(
                 "Ours: the learned weights are worth using in the update",
-                _outcome([_sign(d) for d in ends.values()], -1),
-                "final validation loss less that of equal weights: "
-                + "; ".join(f"{name} {tables.difference(d)}" for name, d in ends.items()),
+                "final validation loss less that of equal weights:",
+                ends.items(),
             ),
         ),
         {
@@ -366,34 +364,31 @@ def _rules(study: Study) -> Section:
     utility = measures.number("utility")
     ours = {name: group for name, group in groups.items() if name != RANDOM}
     pairs = (("greedy", "residual-random"), ("swaps", "greedy"))
-    reached = {
-        f"{name} less {other}": measures.difference(groups[name], groups[other], utility)
-        for name, other in pairs
-    }
-    ends = {
-        f"{name} less {other}": measures.difference(groups[name], groups[other], _LOSS)
-        for name, other in pairs
-    }
+    reached, ends = (
+        {
+            f"{name} less {other}:": measures.difference(groups[name], groups[other], read)
+            for name, other in pairs
+        }
+        for read in (utility, _LOSS)
+    )
     return Section(
         "(i) Solvers",
         "Greedy picks, the paper's random greedy (Algorithm 2), and greedy picks followed by up to "
         "three sweeps of swaps. Utility and certificate are means over all updates of runs that "
         "each train on their own picks, so that they are not of the same problems.",
         (
-            Verdict(
+            _verdict(
                 "Ours: greedy logs a higher mean utility over its run than random greedy, and "
                 "swaps a higher one",
-                _outcome([_sign(d) for d in reached.values()], 1),
-                "utility, "
-                + "; ".join(
-                    f"{name}: {tables.difference(d, '+.4f')}" for name, d in reached.items()
-                ),
+                "utility,",
+                reached.items(),
+                wanted=1,
+                form="+.4f",
             ),
-            Verdict(
+            _verdict(
                 "Ours: what logs the higher utility trains better",
-                _outcome([_sign(d) for d in ends.values()], -1),
-                "final validation loss, "
-                + "; ".join(f"{name}: {tables.difference(d)}" for name, d in ends.items()),
+                "final validation loss,",
+                ends.items(),
             ),
         ),
         {
@@ -420,11 +415,11 @@ def _grouped(title: str, about: str, baseline: str) -> Callable[[Study], Section
 
 def _cost(study: Study) -> Section:
     groups = by_method(study.results)
-    order = [name for name in groups if name not in (HOUSE, _PRESET, RANDOM)]
-    shown = {name: groups[name] for name in (_PRESET, HOUSE, *order, RANDOM) if name in groups}
+    order = [name for name in groups if name not in (HOUSE, PRESET, RANDOM)]
+    shown = {name: groups[name] for name in (PRESET, HOUSE, *order, RANDOM) if name in groups}
     verdicts = []
-    if _PRESET in groups:
-        preset, random = groups[_PRESET], groups[RANDOM]
+    if PRESET in groups:
+        preset, random = groups[PRESET], groups[RANDOM]
         apart = measures.difference(preset, random, _LOSS)
         costs = {name: measures.whole_cost(preset, random, name) for name in _GOAL}
         within = all(costs[name] <= most + 1e-9 for name, most in _GOAL.items())
@@ -436,15 +431,15 @@ def _cost(study: Study) -> Section:
                 "of the FLOPs and of the seconds (`configs/frugal.py`, its learning rate chosen "
                 "here)",
                 reached if within else FAILED,
-                f"final validation loss less random's: {tables.difference(apart)}, with "
+                f"{_LESS_RANDOM} {tables.difference(apart)}, with "
                 + tables.joined(
                     [f"{tables.times(cost)} the {name}" for name, cost in costs.items()]
                 ),
             ),
-            Verdict(
+            _verdict(
                 "Ours: it ends lower than random picks of as many updates",
-                _outcome([_sign(lower)], -1),
-                f"final validation loss less theirs: {tables.difference(lower)}",
+                "final validation loss less theirs:",
+                [("", lower)],
             ),
         ]
     return Section(

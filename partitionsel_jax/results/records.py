@@ -39,6 +39,9 @@ NUMBERS = (
 )
 # What is counted or measured at every evaluation, beside the update itself.
 SPENT = tuple(name for name in CURRENCIES if name != "updates")
+_CURVE = ("updates", "validation_loss", *SPENT)
+# Of what made a run, as text.
+_FACTS = ("config_hash", "commit", "device", "jax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,15 +184,14 @@ def write(study: Study, folder: epath.Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     results = study.results
     axes = list(dict.fromkeys(axis for result in results for axis in result.axes))
-    facts = list(results[0].about)
-    rows: list[list[Any]] = [["run", "method", *axes, "seed", *NUMBERS, *facts]]
-    points: list[list[Any]] = [["run", "updates", "validation_loss", *SPENT]]
+    rows: list[list[Any]] = [["run", "method", *axes, "seed", *NUMBERS, *_FACTS]]
+    points: list[list[Any]] = [["run", *_CURVE]]
     for number, result in enumerate(results):
         values = [json.dumps(result.axes[axis]) if axis in result.axes else "" for axis in axes]
         numbers = [_text(result.numbers[name]) for name in NUMBERS]
-        texts = [result.about[name] for name in facts]
+        texts = [result.about[name] for name in _FACTS]
         rows.append([number, result.method, *values, result.seed, *numbers, *texts])
-        for point in zip(*(result.curve[name] for name in points[0][1:]), strict=True):
+        for point in zip(*(result.curve[name] for name in _CURVE), strict=True):
             points.append([number, *map(_text, point)])
     tried: list[list[Any]] = [["point", "learning_rate", "validation_loss", "chosen"]]
     for trial in study.trials:
@@ -241,8 +243,7 @@ def _rows(path: epath.Path) -> list[dict[str, str]]:
 def _parsed(row: Mapping[str, str], points: Iterable[Mapping[str, str]]) -> Result:
     # Fields of a config have a dot in their names, and nothing else has.
     axes = {name: _frozen(json.loads(text)) for name, text in row.items() if "." in name and text}
-    columns = ("updates", "validation_loss", *SPENT)
-    values = np.array([[_number(point[name]) for name in columns] for point in points])
+    values = np.array([[_number(point[name]) for name in _CURVE] for point in points])
     if values[-1, 0] != _number(row["updates"]):
         raise ValueError(f"{CURVES} does not have the last update of run {row['run']}")
     return Result(
@@ -250,8 +251,8 @@ def _parsed(row: Mapping[str, str], points: Iterable[Mapping[str, str]]) -> Resu
         axes=axes,
         seed=int(row["seed"]),
         numbers={name: _number(row[name]) for name in NUMBERS},
-        curve=dict(zip(columns, values.T, strict=True)),
-        about={name: row[name] for name in ("config_hash", "commit", "device", "jax")},
+        curve=dict(zip(_CURVE, values.T, strict=True)),
+        about={name: row[name] for name in _FACTS},
     )
 
 

@@ -61,21 +61,17 @@ def rates(group: Group) -> str:
     return ", ".join(f"{rate:g}" for rate in sorted({r.numbers["learning_rate"] for r in group}))
 
 
-def against(
-    groups: Mapping[str, Group], baseline: str, *, spoilt: bool = False, costs: bool = True
-) -> str:
+def against(groups: Mapping[str, Group], baseline: str, *, spoilt: bool = False) -> str:
     """Groups of runs beside a baseline: losses, differences, and what the baseline's loss costs.
 
     Args:
       groups: name -> runs; in the table's order.
       baseline: the name of one of them.
       spoilt: whether to say how many of the picks were spoilt.
-      costs: whether to price the baseline's final loss.
     """
     headings = ["", "learning rate", "validation loss", f"less {baseline}'s", "test accuracy"]
     headings += ["spoilt picks"] * spoilt
-    if costs:
-        headings += ["FLOPs / update", "updates to target", "FLOPs to target", "at equal FLOPs"]
+    headings += ["FLOPs / update", "updates to target", "FLOPs to target", "at equal FLOPs"]
     reference = groups[baseline]
     at_cost = measures.loss_at_cost({run.seed: run for run in reference}, "flops")
     final = measures.number("validation_loss")
@@ -87,13 +83,10 @@ def against(
         row.append(percent(measures.mean(group, measures.number("test_accuracy"))))
         if spoilt:
             row.append(percent(measures.mean(group, measures.number("spoilt_picks"))))
-        if costs:
-            row.append(times(measures.relative_cost(group, reference, "flops")))
-            priced = (measures.to_target(group, reference, name) for name in ("updates", "flops"))
-            row += ["1", "1"] if own else [ratio(cost) for cost in priced]
-            row.append(
-                NOTHING if own else difference(measures.difference(group, reference, at_cost))
-            )
+        row.append(times(measures.relative_cost(group, reference, "flops")))
+        priced = (measures.to_target(group, reference, name) for name in ("updates", "flops"))
+        row += ["1", "1"] if own else [ratio(cost) for cost in priced]
+        row.append(NOTHING if own else difference(measures.difference(group, reference, at_cost)))
         rows.append(row)
     return markdown(headings, rows)
 

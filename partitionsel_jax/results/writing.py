@@ -24,7 +24,6 @@ SCALES = {
     "metamath": "Qwen2.5-3B with adapters on MetaMathQA",
     "molecules": "Llama-3.2-3B with adapters on Mol-Instructions",
 }
-_BOTH = (HOUSE, RANDOM)
 
 _HOW = """\
 * **Seeds.** Every point is trained with the seeds named at its table, which chose no setting.
@@ -74,7 +73,11 @@ def update(studies: epath.PathLike, page: epath.PathLike) -> list[str]:
             f"{list(SCALES)}; collect one with --workdir=DIR --claim=NAME"
         )
     written = []
-    parts = [_opening(found)]
+    sections = {
+        scale: {claim: claims.section(study) for claim, study in of_scale.items()}
+        for scale, of_scale in found.items()
+    }
+    parts = [_opening(sections)]
     for scale, of_scale in found.items():
         pictures = []
         with matplotlib.rc_context(theme.RC):
@@ -83,7 +86,7 @@ def update(studies: epath.PathLike, page: epath.PathLike) -> list[str]:
                 path.write_bytes(render.png(chart.draw()))
                 written.append(os.fspath(path))
                 pictures.append((chart, os.path.relpath(path, page.parent)))
-        parts += _scale(scale, of_scale, pictures)
+        parts += _scale(scale, of_scale, sections[scale], pictures)
     parts += ["## How it was done", _HOW, _owed(found)]
     write_text(page, "\n\n".join(filter(None, parts)) + "\n")
     return [os.fspath(page), *written]
@@ -115,16 +118,17 @@ def _charts(studies: Mapping[str, Study]) -> Iterator[_Chart]:
             "30 % garbled": {"kind": "garbled", "share": 0.3},
         }
         rows = {
-            name: {method: measures.select(study.results, method, **axes) for method in _BOTH}
+            name: {
+                method: measures.select(study.results, method, **axes) for method in (HOUSE, RANDOM)
+            }
             for name, axes in problems.items()
         }
         if all(group for groups in rows.values() for group in groups.values()):
-            draw = functools.partial(charts.learning_curves, rows, title, facts)
-            yield _Chart("main", "spoilt", title, lambda: draw(("updates", "flops")))
+            main = rows, title, facts, ("updates", "flops")
+            yield _Chart("main", "spoilt", title, functools.partial(charts.learning_curves, *main))
         of_shares = "Final validation loss against the share of spoilt answers"
-        yield _Chart(
-            "spoilt", "spoilt", of_shares, lambda: charts.against_share(study, of_shares, facts)
-        )
+        against = functools.partial(charts.against_share, study, of_shares, facts)
+        yield _Chart("spoilt", "spoilt", of_shares, against)
     if methods := studies.get("methods"):
         panels = {
             f"{size} picks of {methods.about['pool']}": claims.by_method(
@@ -134,22 +138,16 @@ def _charts(studies: Mapping[str, Study]) -> Iterator[_Chart]:
         }
         of_methods = "Final validation loss, less that of random picks"
         clean = f"clean data; {_averaged(methods)}"
-        yield _Chart(
-            "methods", "methods", of_methods, lambda: charts.differences(panels, of_methods, clean)
-        )
+        differences = functools.partial(charts.differences, panels, of_methods, clean)
+        yield _Chart("methods", "methods", of_methods, differences)
     if cost := studies.get("cost"):
         of_cost = "Validation loss, and what it cost"
-        shown = ("frugal", HOUSE, "random-short", RANDOM)
-        groups = {name: measures.select(cost.results, name) for name in shown}
-        if all(groups.values()):
-            draw_cost = functools.partial(
-                charts.learning_curves,
-                {"30 % garbled": groups},
-                of_cost,
-                _averaged(cost),
-            )
+        shown = (claims.PRESET, HOUSE, "random-short", RANDOM)
+        problem = {"30 % garbled": {name: measures.select(cost.results, name) for name in shown}}
+        if all(problem["30 % garbled"].values()):
+            priced = problem, of_cost, _averaged(cost), ("updates", "flops", "seconds")
             yield _Chart(
-                "cost", "cost", of_cost, lambda: draw_cost(("updates", "flops", "seconds"))
+                "cost", "cost", of_cost, functools.partial(charts.learning_curves, *priced)
             )
 
 
@@ -157,12 +155,12 @@ def _averaged(study: Study) -> str:
     return f"mean over seeds {tables.seeds(study.results)}, 95 % intervals"
 
 
-def _opening(found: Mapping[str, Mapping[str, Study]]) -> str:
+def _opening(sections: Mapping[str, Mapping[str, claims.Section]]) -> str:
     rows = [
         (verdict.claim, scale, verdict.outcome, verdict.evidence)
-        for scale, studies in found.items()
-        for study in studies.values()
-        for verdict in claims.section(study).verdicts
+        for scale, of_scale in sections.items()
+        for section in of_scale.values()
+        for verdict in section.verdicts
     ]
     return "\n\n".join(
         [
@@ -176,14 +174,17 @@ def _opening(found: Mapping[str, Mapping[str, Study]]) -> str:
 
 
 def _scale(
-    scale: str, studies: Mapping[str, Study], pictures: Sequence[tuple[_Chart, str]]
+    scale: str,
+    studies: Mapping[str, Study],
+    sections: Mapping[str, claims.Section],
+    pictures: Sequence[tuple[_Chart, str]],
 ) -> Iterator[str]:
     yield f"## Scale `{scale}`: {SCALES[scale]}"
     if advice := choosing.table(studies):
         yield "**What to choose**"
         yield advice
     for claim, study in studies.items():
-        section = claims.section(study)
+        section = sections[claim]
         yield f"### {section.title}"
         yield section.about
         yield _provenance(study)
