@@ -35,13 +35,12 @@ and chooses better. Learned weights in the update did harm (1.790 against 1.679)
 
 from configs import common, quickstart
 
-# Of the run: a pool for 8 updates, of which they pick half, and anchors that are as old.
-FIELDS = {
-    "features": {"last_layers": 1, "anchors_every": 8, "preconditioner": "adam_factored"},
-    "selection": {"pool": 128, "anchors": 64, "updates_per_pool": 8},
-    "optimizer": {"learning_rate": 4e-3},
-    "training": {"updates": 96, "checkpoint_every": 96},
-}
+# Updates that share a pool, of which they pick half, and anchors that are as old.
+_SHARING = 8
+# What it is made of, one after the other.
+LAST_LAYER = {"last_layers": 1}
+KEPT_ANCHORS = {**LAST_LAYER, "anchors_every": _SHARING}
+FEATURES = {**KEPT_ANCHORS, "preconditioner": "adam_factored"}
 # For any method: short rows are computed at 48 or 72 tokens, of 96.
 NARROW = {"data": {"buckets": (48, 72)}, "training": {"microbatch": 4}}
 
@@ -51,11 +50,20 @@ def get_config(text=None):
     arguments = common.arguments(text, smoke=False, seeds=1, spoilt="garbled", share=0.3)
     config = quickstart.get_config(text)
     narrow(config)
-    config.methods.partitionsel = FIELDS
-    if arguments.smoke:
-        del config.methods.partitionsel.training
-        config.methods.partitionsel.selection.anchors = config.selection.anchors
+    config.methods.partitionsel = {
+        "features": FEATURES,
+        "selection": selection(config, more_anchors=not arguments.smoke),
+        "optimizer": {"learning_rate": 4e-3},
+    }
+    if not arguments.smoke:
+        config.methods.partitionsel.training = {"updates": 96, "checkpoint_every": 96}
     return config
+
+
+def selection(config, more_anchors=True):
+    """The fields of a pool that updates share, with twice the config's anchors or as many."""
+    shared = {"pool": 2 * _SHARING * config.selection.size, "updates_per_pool": _SHARING}
+    return {**shared, "anchors": 2 * config.selection.anchors} if more_anchors else shared
 
 
 def narrow(config):

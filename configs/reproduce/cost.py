@@ -24,22 +24,16 @@ def get_config(text=None):
     """
     config, arguments = scales.start(text, whole=True)
     config.data.spoilt.update({"kind": "garbled", "share": 0.3})
-    size = config.selection.size
-    anchors = (1 if arguments.smoke else 2) * config.selection.anchors
-    last = {"last_layers": 1}
-    kept = {**last, "anchors_every": 8}
-    # Of what eight updates share they pick half.
-    shared = {"pool": 16 * size, "updates_per_pool": 8}
+    shared = frugal.selection(config, more_anchors=False)
+    whole_preset = frugal.selection(config, more_anchors=not arguments.smoke)
+    kept = frugal.KEPT_ANCHORS
     chosen = {
         "partitionsel": {},
-        "last-layer": {"features": last},
+        "last-layer": {"features": frugal.LAST_LAYER},
         "old-anchors": {"features": kept},
         "shared-pool": {"features": kept, "selection": shared},
-        "more-anchors": {"features": kept, "selection": {**shared, "anchors": anchors}},
-        "frugal": {
-            "features": {**kept, "preconditioner": "adam_factored"},
-            "selection": {**shared, "anchors": anchors},
-        },
+        "more-anchors": {"features": kept, "selection": whole_preset},
+        "frugal": {"features": frugal.FEATURES, "selection": whole_preset},
         "random-short": published.RANDOM,
     }
     whole = config.training.updates

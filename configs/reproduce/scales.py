@@ -8,7 +8,7 @@
 | `molecules` | Llama-3.2-3B                 | Mol-Instructions      | the paper's            |
 
 `bytes` is the quickstart's problem with a model of two thirds its width, 96 updates and half
-its anchors, since a claim takes a hundred runs or more: a run of PartitionSel lasts ten seconds.
+its anchors, since a claim takes a hundred runs or more: a run of PartitionSel lasts twenty seconds.
 
 Seeds that are reported begin at 10, and that which chooses learning rates is 0: the quickstart's
 settings were chosen by seeds 0 to 3.
