@@ -5,6 +5,8 @@ from typing import Any
 
 from etils import epath
 
+from partitionsel_jax.file_errors import reading
+
 
 def write_text(path: epath.PathLike, text: str) -> None:
     """Writes a file in one move: a reader sees the old file or the new one, whole."""
@@ -27,9 +29,14 @@ def read_json(path: epath.PathLike) -> Any:
     """The value of a JSON file.
 
     Raises:
-      ValueError: the file is not JSON; its name is in the message.
+      ValueError: the file is not JSON, or cannot be held as a value; its name is in the message.
+      OSError: it is not there, or may not be read.
     """
-    try:
-        return json.loads(epath.Path(path).read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not a JSON file ({error}): it was damaged or edited") from None
+    with reading(path):
+        text = epath.Path(path).read_text()
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path} is not a JSON file ({error}): it was damaged or edited"
+            ) from None
