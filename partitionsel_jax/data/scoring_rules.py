@@ -1,0 +1,310 @@
+"""How an answer to each reasoning-gym task is judged: a rule for every task.
+
+reasoning-gym's own scorers reward a learner on its way and do not tell right from wrong:
+`coin_flip` gives full marks to any prefix of the reference, `game_of_life_halting` to any text,
+`gsm_symbolic` to the number with its sign turned. So a task's own scorer is asked only where many
+answers are right, and only about a text that has the task's form from end to end. All other tasks
+are judged here, and a task that the table does not know is judged as text.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any
+
+_NUMBER = r"[-+−]? ?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d{1,3})?"
+# A text's numbers, line ends and other characters. Digits come first, so that none is cut.
+_PARTS = re.compile(r"[-+−]? ?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?|\n|\S", re.ASCII)
+_FRACTIONS = (
+    re.compile(r"(-?\d{1,300}) ?/ ?(\d{1,300})", re.ASCII),
+    re.compile(r"(-?)\\d?frac\{(\d{1,300})\}\{(\d{1,300})\}", re.ASCII),
+)
+_COMPLEX = re.compile(r"\(?([-+]?[\d.]*[ij]?)(?:([-+][\d.]*[ij]?))?\)?", re.ASCII)
+# Of the fourth decimal.
+_HALF_UNIT = Fraction(1, 20_000)
+_ROLE = re.compile(r"(\w+) is an? (\w+)")
+
+# (answer, reference, the entry's metadata) -> whether the answer is right.
+Check = Callable[[str, str, Mapping[str, Any]], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What makes an answer right that is not the reference letter by letter.
+
+    Attributes:
+      meaning: the rule in words, for users.
+      check: whether an answer is right.
+      form: what a text has to look like from end to end before the task's own scorer is asked;
+        empty where `check` decides.
+    """
+
+    meaning: str
+    check: Check = lambda answer, reference, metadata: False
+    form: str = ""
+
+
+def plain(text: str) -> str:
+    """The text without white space at the ends of its lines, and with single spaces between."""
+    return "\n".join(" ".join(line.split()) for line in text.strip().splitlines())
+
+
+def number(text: str) -> Fraction | None:
+    """The value of a text that is one number, thousands separated or not; None for any other."""
+    text = text.strip().replace("−", "-")
+    if not re.fullmatch(_NUMBER, text, re.ASCII) or not re.search(r"\d", text):
+        return None
+    try:
+        return Fraction(text.replace(",", "").replace(" ", ""))
+    except ValueError:
+        return None
+
+
+def _same_value(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
+    value = number(answer)
+    return value is not None and value == number(reference)
+
+
+def _within(relative: str) -> Check:
+    """Accepts a number or a fraction this close to the reference, relative to it."""
+
+    def check(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
+        value, right = _ratio(answer), number(reference)
+        if value is None or right is None:
+            return False
+        return abs(value - right) <= Fraction(relative) * abs(right)
+
+    return check
+
+
+def _ratio(text: str) -> Fraction | None:
+    """The value of a number or of a plain fraction."""
+    found = _FRACTIONS[0].fullmatch(text.strip())
+    if found is None:
+        return number(text)
+    above, below = map(int, found.groups())
+    return Fraction(above, below) if below else None
+
+
+def _three_figures(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
+    value, right = number(answer), number(reference)
+    if value is None or right is None:
+        return False
+    is_rounded = value == Fraction(f"{float(right):.2e}")
+    return is_rounded or _within("1e-4")(answer, reference, metadata)
+
+
+def _same_fraction(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
+    """Compares numerator and denominator, so that a fraction that is not reduced is wrong."""
+    terms = _terms(answer)
+    return terms is not None and terms == _terms(reference)
+
+
+def _terms(text: str) -> tuple[int, int] | None:
+    if len(text) > 1 and text[0] == text[-1] == "$":
+        text = text[1:-1]
+    for pattern in _FRACTIONS:
+        if found := pattern.fullmatch(text.strip()):
+            *sign, above, below = found.groups()
+            return int("".join(sign) + above), int(below)
+    return None
+
+
+def _same_complex(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
+    value = _complex(answer)
+    return value is not None and value == _complex(reference)
+
+
+def _complex(text: str) -> complex | None:
+    text = re.sub(r"\s", "", text).replace("−", "-")
+    if not _COMPLEX.fullmatch(text):
+        return None
+    try:
+        return complex(text.replace("i", "j").strip("()"))
+    except ValueError:
+        return None
+
+
+def _same_numbers(places: int | None = None) -> Check:
+    """Accepts the reference's text with numbers of the same value in it.
+
+    Args:
+      places: decimals that the task asks for, within half a unit of which numbers may differ; they
+        are compared exactly where none is given.
+    """
+
+    def check(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
+        parts, rights = (_PARTS.findall(_quoted(plain(text))) for text in (answer, reference))
+        return len(parts) == len(rights) and all(
+            part == right or _close(part, right, places)
+            for part, right in zip(parts, rights, strict=True)
+        )
+
+    return check
+
+
+def _same_roots(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
+    """Compares comma-separated numbers in any order, to four decimals."""
+    values, rights = ([number(item) for item in text.split(",")] for text in (answer, reference))
+    if None in values or None in rights or len(values) != len(rights):
+        return False
+    pairs = zip(sorted(values), sorted(rights), strict=True)  # type: ignore[type-var]
+    return all(abs(value - right) <= _HALF_UNIT for value, right in pairs)  # type: ignore[operator]
+
+
+def _close(part: str, right: str, places: int | None) -> bool:
+    value, wanted = _ratio(part), _ratio(right)
+    if value is None or wanted is None:
+        return False
+    if places is None:
+        return value == wanted
+    decimals = len(right.partition(".")[2]) if "." in right else places
+    return abs(value - wanted) <= Fraction(1, 2 * 10 ** max(decimals, places))
+
+
+def _quoted(text: str) -> str:
+    return text.replace('"', "'")
+
+
+def _same_items(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
+    items, rights = ([item.strip() for item in text.split(",")] for text in (answer, reference))
+    return items == rights
+
+
+def _same_factors(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
+    factors, rights = (
+        [number(item) for item in re.split("[×x*]", text)] for text in (answer, reference)
+    )
+    return None not in factors and sorted(factors) == sorted(rights)  # type: ignore[type-var]
+
+
+def _same_json(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
+    value = _json(answer)
+    return value is not None and value == _json(reference)
+
+
+def _json(text: str) -> str | None:
+    """One spelling of a JSON value, in which 1, 1.0 and true differ."""
+    try:
+        return json.dumps(json.loads(text), sort_keys=True)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _same_groups(sort_members: bool) -> Check:
+    """Compares JSON lists of lists of texts in any order, their members in any order or in one."""
+
+    def groups(text: str) -> list[list[str]] | None:
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(value, list) or not all(isinstance(group, list) for group in value):
+            return None
+        if not all(isinstance(member, str) for group in value for member in group):
+            return None
+        return sorted(sorted(group) if sort_members else group for group in value)
+
+    def check(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
+        found = groups(answer)
+        return found is not None and found == groups(reference)
+
+    return check
+
+
+def _is_palindrome(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
+    answer = answer.lower()
+    return answer == answer[::-1] and sorted(answer) == sorted(reference.lower())
+
+
+def _same_roles(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
+    roles = _roles(answer)
+    return roles is not None and roles == _roles(reference)
+
+
+def _roles(text: str) -> list[tuple[str, ...]] | None:
+    """Who is what, of "X is a knight, and Y is a knave", with or without a full stop."""
+    parts = re.split(r", and |, | and ", plain(text).removesuffix("."))
+    found = [_ROLE.fullmatch(part) for part in parts]
+    return None if None in found else sorted(match.groups() for match in found if match)
+
+
+def _is_kakurasu(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether the weighted sums of rows and columns are those that the puzzle states."""
+    if not re.fullmatch(r"[01](?:[ \n][01])*", plain(answer)):
+        return False
+    rows = [[int(cell) for cell in line.split(" ")] for line in plain(answer).split("\n")]
+    if len(rows) != metadata["n_rows"] or {len(row) for row in rows} != {metadata["n_cols"]}:
+        return False
+    sums = [
+        [sum(place * cell for place, cell in enumerate(line, 1)) for line in lines]
+        for lines in (rows, zip(*rows, strict=True))
+    ]
+    return sums == [list(metadata["row_sums"]), list(metadata["col_sums"])]
+
+
+def _is_queens(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
+    return plain(answer) in map(plain, metadata["valid_answers"])
+
+
+def _several(form: str) -> Rule:
+    """Asks the task's own scorer, of texts of this form."""
+    return Rule(
+        "any solution that the task's own scorer finds right, in the form asked for", form=form
+    )
+
+
+def _listed(item: str, between: str) -> str:
+    return f"(?:{item})(?:{between}(?:{item}))*"
+
+
+TEXT = Rule("the reference alone")
+NUMBER = Rule("a number of the same value", _same_value)
+_JSON = Rule("the same JSON value", _same_json)
+_FRACTION = Rule("the same numerator and denominator", _same_fraction)
+_JUG = '"(?:(?:fill|empty) [A-Z]|pour [A-Z]->[A-Z])"'
+_KNIGHT = '"[wB],[A-Z][0-9],[A-Z][0-9]"'
+_WAY = "up|down|left|right"
+
+_NUMBERS = (
+    "aiw basic_arithmetic chain_sum count_bits count_primes decimal_chain_sum gcd gsm_symbolic "
+    "largest_island lcm leg_counting letter_counting maze number_sequence products "
+    "rectangle_count rotten_oranges self_reference simple_equations simple_geometry"
+)
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(_NUMBERS.split(), NUMBER),
+    **dict.fromkeys(("codeio", "game_of_life", "list_functions"), _JSON),
+    **dict.fromkeys(("dice", "fraction_simplification"), _FRACTION),
+    "coin_flip": Rule("a number or a fraction within 1e-4 of the value", _within("1e-4")),
+    "decimal_arithmetic": Rule("a number within 1e-11 of the value", _within("1e-11")),
+    "number_format": Rule("the number chosen, in any notation", _within("1e-14")),
+    "power_function": Rule("the value, rounded to 3 figures or within 1e-4", _three_figures),
+    "complex_arithmetic": Rule("a complex number of the same value", _same_complex),
+    "advanced_geometry": Rule("the reference, its numbers to 2 or 3 decimals", _same_numbers(2)),
+    "pool_matrix": Rule("the reference, its numbers to 2 decimals", _same_numbers(2)),
+    "number_sorting": Rule("the reference, its numbers of the same value", _same_numbers()),
+    "polynomial_equations": Rule("the same roots in any order, to 4 decimals", _same_roots),
+    "prime_factorization": Rule("the same factors in any order", _same_factors),
+    "word_sorting": Rule("the same words in the same order", _same_items),
+    "group_anagrams": Rule("the same groups in any order", _same_groups(True)),
+    "palindrome_partitioning": Rule("the same partitions in any order", _same_groups(False)),
+    "palindrome_generation": Rule("a palindrome of the same letters", _is_palindrome),
+    "knights_knaves": Rule("the same role for everybody, in any order", _same_roles),
+    "kakurasu": Rule("zeros and ones that have the sums asked for", _is_kakurasu),
+    "n_queens": Rule("any solution of the board", _is_queens),
+    "cryptarithm": _several(_listed("[A-Z] ?= ?[0-9]", ", ?")),
+    "jugs": _several(rf"\[ ?{_listed(_JUG, ', ?')} ?\]"),
+    "knight_swap": _several(rf"No|\[ ?{_listed(_KNIGHT, ', ?')} ?\]"),
+    "quantum_lock": _several(_listed("[A-C]", " ?(?:→|->) ?")),
+    "shortest_path": _several(_listed(_WAY, " ")),
+    "sokoban": _several("[LRUD]+"),
+    "tower_of_hanoi": _several(_listed("Move disk [0-9]+ from Peg [0-9]+ to Peg [0-9]+", "\n")),
+    "word_ladder": _several(_listed("[A-Za-z]+", ", ?")),
+}
+
+
+def rule_of(task: str) -> Rule:
+    """The rule that a task is judged by; `TEXT` for a task without one of its own."""
+    return RULES.get(task, TEXT)
