@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from partitionsel_jax.data.generation import Task, create
-from partitionsel_jax.data.scoring_rules import TEXT, plain, rule_of
+from partitionsel_jax.data.scoring_rules import UNJUDGED, plain, rule_of
 from partitionsel_jax.data.templates import final_answer
 from partitionsel_jax.time_limited import TimeLimited
 
@@ -61,8 +61,8 @@ def score(task: str | Task, output: str, entry: str | bytes | Mapping[str, Any])
 
 
 def takes_reference_only(task: str) -> bool:
-    """Whether no other answer to a task than its reference is right."""
-    return rule_of(task) is TEXT
+    """Whether a task has right answers beside its reference that are not judged."""
+    return rule_of(task) is UNJUDGED
 
 
 @functools.lru_cache(maxsize=256)

@@ -7,8 +7,10 @@ answers are right, and only about a text that has the task's form from end to en
 are judged here, and a task that the table does not know is judged as text.
 """
 
+import ast
 import dataclasses
 import json
+import operator
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -249,6 +251,45 @@ def _is_queens(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool
     return plain(answer) in map(plain, metadata["valid_answers"])
 
 
+# A letter or more digits would be no arithmetic, and a long text more than a stack holds.
+_ARITHMETIC = re.compile(r"[-+*/() 0-9]{1,400}", re.ASCII)
+_OPERATORS: Mapping[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+def _makes(target: int | None = None) -> Check:
+    """Accepts arithmetic that makes a target (or the puzzle's own) of each of its numbers once."""
+
+    def check(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
+        used: list[int] = []
+        try:
+            if not _ARITHMETIC.fullmatch(answer):
+                return False
+            value = _value(ast.parse(answer.strip(), mode="eval").body, used)
+        except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
+            return False
+        wanted = metadata["target"] if target is None else target
+        return value == wanted and sorted(used) == sorted(metadata["numbers"])
+
+    return check
+
+
+def _value(node: ast.expr, used: list[int]) -> Fraction:
+    """The exact value of an expression; the numbers in it are added to `used`."""
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        used.append(node.value)
+        return Fraction(node.value)
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        return _OPERATORS[type(node.op)](_value(node.left, used), _value(node.right, used))
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_value(node.operand, used)
+    raise ValueError("expected +, -, * and / between whole numbers")
+
+
 def _several(form: str) -> Rule:
     """Asks the task's own scorer, of texts of this form."""
     return Rule(
@@ -261,6 +302,9 @@ def _listed(item: str, between: str) -> str:
 
 
 TEXT = Rule("the reference alone")
+# Their scorers pass the answer to SymPy's parser, which evaluates it, and nothing that a model
+# wrote is executed.
+UNJUDGED = Rule("the reference alone, as any other solution would have to be executed")
 NUMBER = Rule("a number of the same value", _same_value)
 _JSON = Rule("the same JSON value", _same_json)
 _FRACTION = Rule("the same numerator and denominator", _same_fraction)
@@ -273,10 +317,14 @@ _NUMBERS = (
     "largest_island lcm leg_counting letter_counting maze number_sequence products "
     "rectangle_count rotten_oranges self_reference simple_equations simple_geometry"
 )
+_EXECUTED = "intermediate_integration polynomial_multiplication simple_integration"
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_NUMBERS.split(), NUMBER),
     **dict.fromkeys(("codeio", "game_of_life", "list_functions"), _JSON),
     **dict.fromkeys(("dice", "fraction_simplification"), _FRACTION),
+    **dict.fromkeys(_EXECUTED.split(), UNJUDGED),
+    "countdown": Rule("arithmetic with the numbers given that makes the target", _makes()),
+    "puzzle24": Rule("arithmetic with the numbers given that makes 24", _makes(24)),
     "coin_flip": Rule("a number or a fraction within 1e-4 of the value", _within("1e-4")),
     "decimal_arithmetic": Rule("a number within 1e-11 of the value", _within("1e-11")),
     "number_format": Rule("the number chosen, in any notation", _within("1e-14")),

@@ -1,4 +1,4 @@
-"""Accuracy of greedy answers, by the domains' own scorers."""
+"""Accuracy of greedy answers, by the scorer of each domain."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -28,9 +28,9 @@ def answer_accuracy(
       batch: prompts per call.
 
     Returns:
-      {"accuracy": share of right answers, "accuracy_per_domain": {name: share}, "cut_prompts":
-      questions that were cut, "bad_references": those whose reference its scorer cannot read, and
-      which count as wrong}.
+      {"accuracy": share of right answers, "accuracy_per_domain": {name: share},
+      "questions_per_domain": {name: number}, "cut_prompts": questions that were cut,
+      "bad_references": those whose reference its scorer cannot read, and which count as wrong}.
     """
     tokenizer, template = source.tokenizer, data.TEMPLATES[source.template]
     examples = source.examples(range(len(source)))
@@ -61,6 +61,7 @@ def answer_accuracy(
     return {
         "accuracy": float(np.mean([score for domain in scores.values() for score in domain])),
         "accuracy_per_domain": {name: float(np.mean(values)) for name, values in scores.items()},
+        "questions_per_domain": {name: len(values) for name, values in scores.items()},
         "cut_prompts": cut,
         "bad_references": bad,
     }

@@ -92,10 +92,27 @@ def mean_interval(
     _check_sampling(confidence, samples)
     mean = float(array.mean())
     if _is_binary(array):
-        low, high = _wilson(int(array.sum()), len(array), confidence)
+        low, high = share_interval(mean, len(array), confidence)
     else:
         low, high = _percentiles(_resampled_means(array, samples, seed), confidence)
     return Interval(mean, low, high, confidence, len(array))
+
+
+def share_interval(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share; its ends stay in [0, 1], and reach them at 0 and at 1.
+
+    Args:
+      share: in [0, 1], such as a mean of 0s and 1s.
+      count: values that it is the mean of, at least 1.
+      confidence: in (0, 1).
+    """
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    spread = z * z / count
+    centre = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
+    low = 0.0 if share == 0 else centre - half
+    high = 1.0 if share == 1 else centre + half
+    return low, high
 
 
 @functools.lru_cache(maxsize=256)
@@ -189,17 +206,6 @@ def mcnemar(a: Values, b: Values) -> McNemar:
         for cell in (is_a & is_b, is_a & ~is_b, ~is_a & is_b, ~is_a & ~is_b)
     )
     return McNemar(both, only_a, only_b, neither, _sign_test(only_a, only_b))
-
-
-def _wilson(ones: int, count: int, confidence: float) -> tuple[float, float]:
-    """The score interval of a share; its ends stay in [0, 1], and reach them at 0 and n ones."""
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share, spread = ones / count, z * z / count
-    centre = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
-    low = 0.0 if ones == 0 else centre - half
-    high = 1.0 if ones == count else centre + half
-    return low, high
 
 
 def _resampled_means(values: np.ndarray, samples: int, seed: int) -> np.ndarray:

@@ -137,6 +137,11 @@ def _charts(groups: Groups, rows: Sequence[comparison.Row]) -> tuple[_Chart, ...
         ),
         _Chart("accuracy", "Accuracy", functools.partial(loss_charts.accuracy, groups)),
         _Chart(
+            "accuracy_per_domain",
+            "Test accuracy per domain",
+            functools.partial(loss_charts.accuracy_per_domain, rows),
+        ),
+        _Chart(
             "domain_mix",
             "Domain mix of the picks",
             functools.partial(selection_charts.domain_mix, groups),

@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from partitionsel_jax.evaluation import statistics
-from partitionsel_jax.reporting import curves, labels
+from partitionsel_jax.reporting import accuracies, curves, labels
+from partitionsel_jax.reporting.accuracies import Accuracy
 from partitionsel_jax.reporting.costs import CURRENCIES
 from partitionsel_jax.reporting.runs import STAGES, Run
 
@@ -128,7 +129,9 @@ class Row:
       target: mean final loss of the baseline, the loss to be reached.
       costs: what it takes to reach it, by the name of the currency (see `costs`).
       spoilt_share: share of spoilt rows among all picks of all seeds, 0 .. 1.
-      accuracy: share of test answers that are right, 0 .. 1.
+      test_loss: loss on the test examples after the last update.
+      accuracy: share of test answers that are right, with its interval.
+      domain_accuracies: the same by domain; empty where no run knows it.
       seconds_per_update: mean training seconds an update takes.
       shares: of features, selection and update in a step's time, mean over the seeds whose step
         was measured; empty if none was.
@@ -143,7 +146,9 @@ class Row:
     target: float | None
     costs: Mapping[str, ToTarget]
     spoilt_share: float | None
-    accuracy: Spread | None
+    test_loss: Spread | None
+    accuracy: Accuracy | None
+    domain_accuracies: Mapping[str, Accuracy]
     seconds_per_update: float | None
     shares: Mapping[str, float]
 
@@ -241,7 +246,9 @@ def _row(group: Sequence[Run], baseline: Sequence[Run]) -> Row:
         target=target.mean if target else None,
         costs={name: to_target(pairs, name) for name in CURRENCIES},
         spoilt_share=spoilt_share(runs),
-        accuracy=spread([t["accuracy"] for t in tests if t.get("accuracy") is not None]),
+        test_loss=spread([t["loss"] for t in tests if t.get("loss") is not None]),
+        accuracy=accuracies.overall(runs),
+        domain_accuracies=accuracies.per_domain(runs),
         seconds_per_update=cost.mean if cost else None,
         shares=_shares(runs),
     )

@@ -94,6 +94,37 @@ def accuracy(groups: Groups, heading: Heading) -> Figure | None:
     return figure
 
 
+def accuracy_per_domain(rows: Sequence[comparison.Row], heading: Heading) -> Figure | None:
+    """Test accuracy of each domain with its interval; None with fewer than two domains."""
+    names = list(dict.fromkeys(name for row in rows for name in row.domain_accuracies))
+    if len(names) < 2:
+        return None
+    answered = [row for row in rows if row.domain_accuracies]
+    lines = max(1, len(answered))
+    height = len(names) * (0.14 + 0.1 * lines) + 0.2
+    figure, (panel,) = canvas.panels(1, heading, columns=1, height=height, left=2.0)
+    for place, row in enumerate(answered):
+        # One line below the other within the domain's strip.
+        aside = 0.7 * ((place + 0.5) / lines - 0.5)
+        for line, name in enumerate(names):
+            if (share := row.domain_accuracies.get(name)) is not None:
+                panel.errorbar(
+                    share.mean,
+                    line + aside,
+                    xerr=[[share.mean - share.low], [share.high - share.mean]],
+                    fmt="o",
+                    color=heading.strokes[row.label].colour,
+                    ms=4,
+                )
+    panel.set_yticks(range(len(names)), [canvas.fitted(name, 1.8) for name in names])
+    panel.set_ylim(len(names) - 0.5, -0.5)
+    panel.grid(axis="y", visible=False)
+    panel.set_xlim(left=0.0)
+    panel.set_xlabel("right answers to test questions, 95 % interval")
+    panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    return figure
+
+
 def validation_loss_per_domain(groups: Groups, heading: Heading) -> Figure | None:
     """Validation loss of each domain against updates; None when no run logged any."""
     names = list(dict.fromkeys(d for runs in groups.values() for d in runs[0].domains))

@@ -41,7 +41,12 @@ _DEFINITIONS = {
     "compilation and evaluation are left out.",
     "Spoilt picks": "Rows whose training answer was replaced on purpose, as a share of all picks "
     "of all seeds.",
-    "Test accuracy": "Share of test questions that the trained model answers correctly.",
+    "Test loss": "Mean cross-entropy of the response tokens, in nats, on the test examples after "
+    "the last update.",
+    "Test accuracy": "Share of test questions whose final answer is right by the rule of its task: "
+    "a number of the same value or within the task's tolerance, any valid solution where there are "
+    "many, else the text of the reference. The 95 % interval goes at either end as far as the "
+    "wider of Student's over seeds and Wilson's over the questions of one run.",
     "Utility, certificate": "The value f(S) of the objective that the selection maximises, and "
     "f(S) / f(whole pool), a lower bound on f(S) / f(best set). Utilities compare only between "
     "methods that maximise the same objective.",
@@ -78,6 +83,14 @@ def headline(rows: Sequence[Row], places: Places, strokes: Mapping[str, theme.St
         first, *others = (escape(cell) for cell in tables.cells(row))
         lines.append([key(strokes[row.label]) + first, *others])
     return table(tables.HEADINGS, lines, [_of_label(row.label, places) for row in rows])
+
+
+def accuracies(rows: Sequence[Row]) -> str:
+    """Test accuracy by domain; empty where none or a single one was asked about."""
+    if not (lines := tables.accuracy_lines(rows)):
+        return ""
+    head, *body = ([escape(cell) for cell in line] for line in lines)
+    return f'<h2>Test accuracy by domain</h2><div class="wraps">{table(head, body)}</div>'
 
 
 def costs(rows: Sequence[Row], places: Places) -> str:

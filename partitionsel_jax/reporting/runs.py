@@ -141,18 +141,36 @@ class Run:
             steps, losses = np.append(steps, updates), np.append(losses, final)
         return steps, losses
 
-    def test_accuracies(self) -> tuple[np.ndarray, np.ndarray]:
+    def test_accuracies(self, domain: str = "") -> tuple[np.ndarray, np.ndarray]:
         """Steps i64[E] and shares of right answers to the test questions, f64[E].
 
         They are answered after the last update, and before the first by a pretrained model.
+
+        Args:
+          domain: whose questions; all of them if empty.
         """
-        tests = {0: self.summary.get("test_before"), self.last_step: self.summary.get("test")}
+        tests = {0: self.tested("test_before"), self.last_step: self.tested()}
         known = {
-            step: test["accuracy"]
+            step: test["accuracy_per_domain"].get(domain) if domain else test["accuracy"]
             for step, test in tests.items()
-            if isinstance(test, Mapping) and test.get("accuracy") is not None
+            if test
         }
+        known = {step: share for step, share in known.items() if share is not None}
         return np.array(list(known), np.int64), np.array(list(known.values()), np.float64)
+
+    def tested(self, when: str = "test") -> Mapping[str, Any]:
+        """What the summary says of the test questions; empty without an accuracy to trust.
+
+        Runs that do not say how many questions they were asked were scored by reasoning-gym's own
+        scorers, some of which give full marks to wrong answers.
+
+        Args:
+          when: "test" for the trained model, "test_before" for the one that training began with.
+        """
+        test = self.summary.get(when)
+        if not isinstance(test, Mapping) or test.get("accuracy") is None:
+            return {}
+        return test if test.get("questions_per_domain") else {}
 
     def spent_at(self, steps: np.ndarray, currency: str = "updates") -> np.ndarray:
         """What a run had spent up to and including each step, f64[S].

@@ -1,6 +1,7 @@
 """Tables: cells of the headline and of the costs, the headline as text, and the CSV files."""
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from partitionsel_jax.reporting import labels, overlaps
+from partitionsel_jax.reporting.accuracies import Accuracy
 from partitionsel_jax.reporting.comparison import Row, Spread, ToTarget
 from partitionsel_jax.reporting.costs import CURRENCIES, Currency
 from partitionsel_jax.reporting.runs import PER_DOMAIN, SCALARS, STAGES, Run
@@ -20,10 +22,13 @@ HEADINGS = (
     "updates to target",
     "seconds to target",
     "spoilt picks",
-    "test accuracy",
+    "test loss",
+    "test accuracy (95 %)",
     "seconds / update",
 )
 NOTHING = "–"
+# Of the accuracies by domain, beyond which they do not fit on a screen.
+_MOST_COLUMNS = 6
 _SPENT = ("tokens", "flops", "seconds")
 
 
@@ -37,20 +42,49 @@ def cells(row: Row) -> tuple[str, ...]:
         _ratio(row, row.updates),
         _ratio(row, row.seconds),
         NOTHING if row.spoilt_share is None else f"{100 * row.spoilt_share:.1f} %",
-        _percent(row.accuracy),
+        _spread(row.test_loss, ".4f"),
+        NOTHING if row.accuracy is None else str(row.accuracy),
         NOTHING if row.seconds_per_update is None else f"{row.seconds_per_update:.3g}",
     )
 
 
 def as_text(sets: Sequence[Sequence[Row]]) -> str:
-    """The headline as aligned plain text, a table for each evaluation set."""
-    tables = [aligned([HEADINGS, *(cells(row) for row in rows)]) for rows in sets]
+    """The headline as aligned plain text, a table for each evaluation set.
+
+    Below it stand the accuracies by domain, as long as there are few methods.
+    """
+    tables = []
+    for rows in sets:
+        text = aligned([HEADINGS, *(cells(row) for row in rows)])
+        by_domain = accuracy_lines(rows)
+        if by_domain and len(by_domain[0]) <= _MOST_COLUMNS:
+            text += "\n\n" + aligned(by_domain)
+        tables.append(text)
     if len(tables) == 1:
         return tables[0]
     return "\n\n".join(
         f"evaluation set {number} of {len(tables)}\n{text}"
         for number, text in enumerate(tables, start=1)
     )
+
+
+def accuracy_lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Test accuracies, a line a domain and a column a method; empty with fewer than two domains."""
+    answered = [row for row in rows if row.domain_accuracies]
+    questions = {
+        name: accuracy.questions
+        for row in answered
+        for name, accuracy in row.domain_accuracies.items()
+    }
+    if len(questions) < 2:
+        return []
+    return [
+        ("test accuracy (95 %)", "questions", *(row.label for row in answered)),
+        *(
+            (name, str(count), *(str(row.domain_accuracies.get(name, NOTHING)) for row in answered))
+            for name, count in questions.items()
+        ),
+    ]
 
 
 COST_HEADINGS = (
@@ -117,7 +151,9 @@ def summary_csv(sets: Sequence[Sequence[Row]]) -> str:
             for name in CURRENCIES
         ),
         "seeds_reached seeds_paired",
-        "spoilt_share test_accuracy_mean test_accuracy_std seconds_per_update",
+        "spoilt_share test_loss_mean test_loss_std",
+        "test_accuracy_mean test_accuracy_std test_accuracy_low test_accuracy_high test_questions",
+        "seconds_per_update",
         *(f"{stage}_share" for stage in STAGES),
     ]
     lines = [
@@ -127,7 +163,8 @@ def summary_csv(sets: Sequence[Sequence[Row]]) -> str:
             *(*_numbers(row.validation_loss), row.target),
             *(value for name in CURRENCIES for value in _cost_numbers(row.costs[name])),
             *(row.updates.reached, row.updates.pairs),
-            *(row.spoilt_share, *_numbers(row.accuracy), row.seconds_per_update),
+            *(row.spoilt_share, *_numbers(row.test_loss), *_accuracy_numbers(row.accuracy)),
+            row.seconds_per_update,
             *(row.shares.get(stage) for stage in STAGES),
         )
         for number, rows in enumerate(sets, start=1)
@@ -227,21 +264,15 @@ def _numbers(spread: Spread | None) -> tuple[float | None, float | None]:
     return (spread.mean, spread.std) if spread else (None, None)
 
 
+def _accuracy_numbers(accuracy: Accuracy | None) -> tuple[float | None, ...]:
+    return (None,) * 5 if accuracy is None else dataclasses.astuple(accuracy)
+
+
 def _spread(spread: Spread | None, style: str) -> str:
     if spread is None:
         return NOTHING
     around = "" if spread.std is None else f" ± {spread.std:{style}}"
     return f"{spread.mean:{style}}{around}"
-
-
-def _percent(spread: Spread | None) -> str:
-    if spread is None:
-        return NOTHING
-    return _spread(Spread(100 * spread.mean, _scaled(spread.std), spread.count), ".1f") + " %"
-
-
-def _scaled(std: float | None) -> float | None:
-    return None if std is None else 100 * std
 
 
 def _ratio(row: Row, cost: ToTarget) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from partitionsel_jax.reporting import comparison
+from partitionsel_jax.reporting import accuracies, comparison
 from partitionsel_jax.reporting.comparison import Row, ToTarget
 from partitionsel_jax.reporting.runs import Run
 
@@ -93,6 +93,11 @@ def caveats(sets: Sequence[Groups], headlines: Sequence[Sequence[Row]]) -> list[
                     f"{run.name} ({label}) is unfinished: its rows end at update "
                     f"{run.last_step}{of}. It has no part in means and ratios while another seed "
                     "of its label is finished."
+                )
+            if accuracies.is_outdated(run):
+                said.append(
+                    f"{run.name} ({label}) has a test accuracy by scorers that gave full marks to "
+                    "some wrong answers: it is left out. Train again to have one."
                 )
             if run.damaged:
                 lines = _count(run.damaged, "damaged line")

@@ -149,7 +149,7 @@ def validate(setup: Setup, trained: Any, frozen: Any) -> evaluation.DomainLosses
 
 
 def answer_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any] | None:
-    """Loss and exact-match accuracy on the test split; None for runs that leave it alone."""
+    """Loss and accuracy on the test split; None for runs that leave it alone."""
     if not setup.settings.evaluation.test:
         return None
     source = setup.corpus.test
@@ -159,7 +159,7 @@ def answer_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any] | Non
 
 
 def validation_accuracy(setup: Setup, trained: Any, frozen: Any) -> float:
-    """Share of the scored validation questions that are answered exactly."""
+    """Share of the scored validation questions that are answered right."""
     return _answers(setup, trained, frozen, setup.corpus.validation)["accuracy"]
 
 

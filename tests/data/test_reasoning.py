@@ -151,9 +151,12 @@ def test_a_split_without_rows_is_refused(tmp_path, split):
         data.prepare(TASKS, **(SIZES | {split: 0}), seed=0, directory=tmp_path)
 
 
-def test_a_task_whose_stored_entry_does_not_score_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"task rearc does not give its own answer.*JSON"):
-        data.prepare(["rearc"], **SIZES, seed=0, directory=tmp_path)
+def test_a_task_whose_own_scorer_needs_what_json_does_not_keep_scores_by_our_rule(tmp_path):
+    builder = data.prepare(["rearc"], **SIZES, seed=0, directory=tmp_path)
+    record = builder.as_data_source("train")[0]
+    answer, entry = record["answer"].decode(), record["entry"]
+    assert data.score("rearc", answer, entry) == 1.0
+    assert data.score("rearc", answer + " 1", entry) == 0.0
 
 
 def test_an_unknown_task_is_refused_before_anything_is_written(tmp_path):

@@ -82,7 +82,9 @@ def test_a_scorer_that_takes_too_long_gives_zero(tmp_path, monkeypatch):
 
 
 def test_tasks_of_which_the_reference_alone_is_right_are_told():
-    assert data.takes_reference_only("countdown") and not data.takes_reference_only("chain_sum")
+    assert data.takes_reference_only("simple_integration") and not data.takes_reference_only(
+        "chain_sum"
+    )
 
 
 def test_an_unknown_task_is_refused_with_close_matches():

@@ -136,7 +136,16 @@ def full_stop(answer, entry):
     return answer == entry["answer"].removesuffix(".")
 
 
+def arithmetic(answer, entry):
+    used = sorted(map(int, re.findall(r"\d+", answer)))
+    target = entry["metadata"].get("target", 24)
+    # The answers are other entries' own here, no model's.
+    return used == sorted(entry["metadata"]["numbers"]) and abs(eval(answer) - target) < 1e-9
+
+
 ORACLES = {
+    "countdown": arithmetic,
+    "puzzle24": arithmetic,
     "coin_flip": near("1e-4"),
     "decimal_arithmetic": near("1e-11"),
     "number_format": near("1e-14"),
@@ -243,9 +252,33 @@ def test_cells_of_a_kakurasu_are_zeros_and_ones_with_the_sums_asked_for():
     assert data.score("kakurasu", "1 0\n1 1", entry | {"answer": "?"}) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("(7 - 3) * 6 / 1", True),
+        ("6*(7-3)*1", True),
+        ("6/(1-3/7)*1", False),
+        ("6 * 4", False),
+        ("7 + 3 + 6 + 1", False),
+        ("7 - 3 * 6 / 0", False),
+        ("6*(7-3)**1", False),
+        ("6*(7-3)*1 = 24", False),
+        ("24", False),
+        ("(" * 300, False),
+        ("-" * 399 + "1", False),
+        ("__import__('os')", False),
+    ],
+)
+def test_arithmetic_is_judged_by_its_value_and_its_numbers(answer, right):
+    metadata = {"numbers": [1, 3, 6, 7], "target": 24}
+    for task in ("puzzle24", "countdown"):
+        assert data.score(task, answer, {"answer": "?", "metadata": metadata}) == float(right)
+
+
 @pytest.mark.parametrize("task", sorted(name for name, rule in RULES.items() if not rule.form))
 def test_no_text_makes_a_rule_raise(task):
     metadata = {"n_rows": 1, "n_cols": 1, "valid_answers": [], "row_sums": [], "col_sums": []}
+    metadata |= {"numbers": [], "target": 1}
     for text in ("9" * 9000, "9/" * 4000, "1e999", "[" * 9000, "\ud800", "-", ".", "−"):
         for reference in ("3.5", "1/2", "[1]", "a, b"):
             entry = {"answer": reference, "metadata": metadata}

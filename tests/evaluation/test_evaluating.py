@@ -659,7 +659,7 @@ def test_a_run_is_not_asked_what_it_was_trained_on(tmp_path, monkeypatch):
 @pytest.fixture
 def trained_run(tmp_path, monkeypatch):
     """A run's folder whose settings alone are read, and the settings of an evaluation."""
-    tasks = {"chain_sum": {"max_terms": 2, "max_digits": 1}, "countdown": {}}
+    tasks = {"chain_sum": {"max_terms": 2, "max_digits": 1}, "simple_integration": {}}
     chosen = tiny_config()
     chosen.data.tasks = {"chain_sum": tasks["chain_sum"]}
     chosen = run_settings.parse(chosen.to_dict())
@@ -693,9 +693,11 @@ def test_a_run_and_its_base_are_compared_on_the_same_questions(trained_run):
 def test_tasks_of_which_the_reference_alone_is_right_are_named(trained_run):
     root, settings = trained_run
     table = benchmarking.evaluate_all(settings, model="base", output=str(root / "base"))
-    assert table.splitlines()[-1].startswith("reasoning_gym: of countdown the reference answer al")
+    assert table.splitlines()[-1].startswith(
+        "reasoning_gym: of simple_integration the reference answer al"
+    )
     summary = json.loads((root / "base/reasoning_gym/summary.json").read_text())
-    assert summary["reference_only"] == ["countdown"]
+    assert summary["reference_only"] == ["simple_integration"]
 
 
 def test_what_the_anchors_of_a_run_ask_is_left_out_and_counted(tmp_path, monkeypatch):

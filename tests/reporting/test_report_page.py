@@ -26,6 +26,7 @@ CHARTS = {
     "spoilt_share",
     "selection_diagnostics",
     "accuracy",
+    "accuracy_per_domain",
     "overlap",
     "stage_shares",
 }
