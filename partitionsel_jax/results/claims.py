@@ -332,17 +332,11 @@ def _domains(study: Study) -> Section:
 
 
 def _weights(study: Study) -> Section:
-    groups = {
-        kind: measures.select(study.results, weights=kind)
-        for kind in ("uniform", "learned", "clipped")
-    }
-    ends = {
-        name: measures.difference(groups[name], groups["uniform"], _LOSS)
-        for name in ("learned", "clipped")
-    }
+    groups = {kind: measures.select(study.results, weights=kind) for kind in ("uniform", "learned")}
+    ends = {"learned": measures.difference(groups["learned"], groups["uniform"], _LOSS)}
     return Section(
         "(h) Weights in the update",
-        "The weights that the selection finds, scaled to mean 1, against equal ones; clipped at 3.",
+        "The weights that the selection finds, scaled to mean 1, against equal ones.",
         (
             _verdict(
                 "Ours: the learned weights are worth using in the update",

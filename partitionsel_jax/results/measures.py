@@ -63,6 +63,11 @@ def number(name: str) -> Callable[[Result], float]:
     return lambda result: result.numbers[name]
 
 
+def accuracy(result: Result) -> float:
+    """Reads a run's share of right answers."""
+    return result.accuracy
+
+
 def mean(group: Group, read: Callable[[Result], float]) -> Spread | None:
     """Over the seeds that have the number; None where none has."""
     values = [read(result) for result in group]

@@ -18,6 +18,9 @@ from partitionsel_jax.reporting.costs import CURRENCIES
 from partitionsel_jax.reporting.runs import Run
 
 RUNS, CURVES, TRIALS, ABOUT = "runs.csv", "curves.csv", "trials.csv", "about.json"
+# Right answers by domain. The first studies have none: theirs were made by scorers that gave full
+# marks to some wrong answers.
+ACCURACIES = "accuracies.csv"
 # Means over a run's updates.
 _MEANS = (
     "utility",
@@ -33,7 +36,6 @@ NUMBERS = (
     "updates",
     "validation_loss",
     "test_loss",
-    "test_accuracy",
     "spoilt_picks",
     *_MEANS,
 )
@@ -54,6 +56,7 @@ class Result:
       seed: of the run.
       numbers: by name: the final validation loss and so on; nan where there is none. `spoilt_picks`
         is a share; those that selection logs at every update are means over the run.
+      accuracies: domain -> (share of right answers, questions); empty where none was asked.
       curve: f64[E] by name: `updates`, `validation_loss`, and what had been spent: see `SPENT`.
       about: config_hash, commit, device and jax, as text.
     """
@@ -62,8 +65,16 @@ class Result:
     axes: Mapping[str, Any]
     seed: int
     numbers: Mapping[str, float]
+    accuracies: Mapping[str, tuple[float, int]]
     curve: Mapping[str, np.ndarray]
     about: Mapping[str, str]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers to all test questions; nan where none was asked."""
+        asked = sum(questions for _, questions in self.accuracies.values())
+        right = sum(share * questions for share, questions in self.accuracies.values())
+        return right / asked if asked else float("nan")
 
     def evaluations(self) -> tuple[np.ndarray, np.ndarray]:
         """Updates f64[E] and validation losses f64[E]."""
@@ -156,7 +167,6 @@ def _result(run: Run) -> Result:
         "updates": run.facts["updates"],
         "validation_loss": run.summary["validation_loss"],
         "test_loss": test.get("loss"),
-        "test_accuracy": test.get("accuracy"),
         "spoilt_picks": spoilt,
         **{name: float(np.mean(values)) if len(values) else None for name, values in means.items()},
     }
@@ -165,6 +175,10 @@ def _result(run: Run) -> Result:
         axes={name: _frozen(value) for name, value in run.axes.items()},
         seed=run.seed,
         numbers={name: np.nan if value is None else value for name, value in numbers.items()},
+        accuracies={
+            name: (share, run.tested()["questions_per_domain"][name])
+            for name, share in run.tested().get("accuracy_per_domain", {}).items()
+        },
         curve={
             "updates": steps.astype(np.float64),
             "validation_loss": losses,
@@ -186,6 +200,7 @@ def write(study: Study, folder: epath.Path) -> None:
     axes = list(dict.fromkeys(axis for result in results for axis in result.axes))
     rows: list[list[Any]] = [["run", "method", *axes, "seed", *NUMBERS, *_FACTS]]
     points: list[list[Any]] = [["run", *_CURVE]]
+    answers: list[list[Any]] = [["run", "domain", "questions", "accuracy"]]
     for number, result in enumerate(results):
         values = [json.dumps(result.axes[axis]) if axis in result.axes else "" for axis in axes]
         numbers = [_text(result.numbers[name]) for name in NUMBERS]
@@ -193,11 +208,14 @@ def write(study: Study, folder: epath.Path) -> None:
         rows.append([number, result.method, *values, result.seed, *numbers, *texts])
         for point in zip(*(result.curve[name] for name in _CURVE), strict=True):
             points.append([number, *map(_text, point)])
+        for domain, (share, questions) in result.accuracies.items():
+            answers.append([number, domain, questions, _text(share)])
     tried: list[list[Any]] = [["point", "learning_rate", "validation_loss", "chosen"]]
     for trial in study.trials:
         loss = _text(trial.validation_loss)
         tried.append([trial.point, trial.learning_rate, loss, int(trial.chosen)])
-    for name, lines in ((RUNS, rows), (CURVES, points), (TRIALS, tried)):
+    files = ((RUNS, rows), (CURVES, points), (ACCURACIES, answers), (TRIALS, tried))
+    for name, lines in files:
         file = io.StringIO()
         csv.writer(file, lineterminator="\n").writerows(lines)
         (folder / name).write_text(file.getvalue(), encoding="utf-8")
@@ -217,7 +235,15 @@ def read(folder: epath.Path) -> Study:
             points.setdefault(row["run"], []).append(row)
         if points.keys() != {row["run"] for row in rows}:
             raise ValueError(f"{RUNS} and {CURVES} are not of the same runs")
-        results = tuple(_parsed(row, points[row["run"]]) for row in rows)
+        answers: dict[str, dict[str, tuple[float, int]]] = {}
+        for row in _rows(folder / ACCURACIES) if (folder / ACCURACIES).exists() else ():
+            share = float(row["accuracy"]), int(row["questions"])
+            answers.setdefault(row["run"], {})[row["domain"]] = share
+        if not answers.keys() <= points.keys():
+            raise ValueError(f"{RUNS} and {ACCURACIES} are not of the same runs")
+        results = tuple(
+            _parsed(row, points[row["run"]], answers.get(row["run"], {})) for row in rows
+        )
         trials = tuple(
             Trial(
                 row["point"],
@@ -240,7 +266,11 @@ def _rows(path: epath.Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
 
 
-def _parsed(row: Mapping[str, str], points: Iterable[Mapping[str, str]]) -> Result:
+def _parsed(
+    row: Mapping[str, str],
+    points: Iterable[Mapping[str, str]],
+    accuracies: Mapping[str, tuple[float, int]],
+) -> Result:
     # Fields of a config have a dot in their names, and nothing else has.
     axes = {name: _frozen(json.loads(text)) for name, text in row.items() if "." in name and text}
     values = np.array([[_number(point[name]) for name in _CURVE] for point in points])
@@ -251,6 +281,7 @@ def _parsed(row: Mapping[str, str], points: Iterable[Mapping[str, str]]) -> Resu
         axes=axes,
         seed=int(row["seed"]),
         numbers={name: _number(row[name]) for name in NUMBERS},
+        accuracies=accuracies,
         curve=dict(zip(_CURVE, values.T, strict=True)),
         about={name: row[name] for name in _FACTS},
     )

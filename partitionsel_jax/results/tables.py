@@ -61,6 +61,11 @@ def rates(group: Group) -> str:
     return ", ".join(f"{rate:g}" for rate in sorted({r.numbers["learning_rate"] for r in group}))
 
 
+def _were_asked(groups: Mapping[str, Group]) -> bool:
+    """Whether some run of a study answered questions that count."""
+    return any(result.accuracies for group in groups.values() for result in group)
+
+
 def against(groups: Mapping[str, Group], baseline: str, *, spoilt: bool = False) -> str:
     """Groups of runs beside a baseline: losses, differences, and what the baseline's loss costs.
 
@@ -69,8 +74,9 @@ def against(groups: Mapping[str, Group], baseline: str, *, spoilt: bool = False)
       baseline: the name of one of them.
       spoilt: whether to say how many of the picks were spoilt.
     """
-    headings = ["", "learning rate", "validation loss", f"less {baseline}'s", "test accuracy"]
-    headings += ["spoilt picks"] * spoilt
+    asked = _were_asked(groups)
+    headings = ["", "learning rate", "validation loss", f"less {baseline}'s"]
+    headings += ["test accuracy"] * asked + ["spoilt picks"] * spoilt
     headings += ["FLOPs / update", "updates to target", "FLOPs to target", "at equal FLOPs"]
     reference = groups[baseline]
     at_cost = measures.loss_at_cost({run.seed: run for run in reference}, "flops")
@@ -80,7 +86,8 @@ def against(groups: Mapping[str, Group], baseline: str, *, spoilt: bool = False)
         own = name == baseline
         row = [name, rates(group), spread(measures.mean(group, final), of=len(group))]
         row.append(NOTHING if own else difference(measures.difference(group, reference, final)))
-        row.append(percent(measures.mean(group, measures.number("test_accuracy"))))
+        if asked:
+            row.append(percent(measures.mean(group, measures.accuracy)))
         if spoilt:
             row.append(percent(measures.mean(group, measures.number("spoilt_picks"))))
         row.append(times(measures.relative_cost(group, reference, "flops")))
@@ -95,7 +102,8 @@ def whole_runs(groups: Mapping[str, Group], baseline: str) -> str:
     """Groups whose runs differ in length: losses, and what whole runs cost."""
     final, reference = measures.number("validation_loss"), groups[baseline]
     headings = ["", "updates", "learning rate", "validation loss", f"less {baseline}'s"]
-    headings += ["spoilt picks", "test accuracy", "FLOPs", "seconds"]
+    asked = _were_asked(groups)
+    headings += ["spoilt picks", *["test accuracy"] * asked, "FLOPs", "seconds"]
     rows = []
     for name, group in groups.items():
         apart = measures.difference(group, reference, final)
@@ -107,7 +115,7 @@ def whole_runs(groups: Mapping[str, Group], baseline: str) -> str:
                 spread(measures.mean(group, final), of=len(group)),
                 NOTHING if name == baseline else difference(apart),
                 percent(measures.mean(group, measures.number("spoilt_picks"))),
-                percent(measures.mean(group, measures.number("test_accuracy"))),
+                *[percent(measures.mean(group, measures.accuracy))] * asked,
                 *(
                     times(measures.whole_cost(group, reference, currency))
                     for currency in ("flops", "seconds")

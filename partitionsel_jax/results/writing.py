@@ -40,6 +40,9 @@ _HOW = """\
 * **At equal FLOPs** is the validation loss when a run had spent what its baseline spent altogether,
   less the baseline's final loss. The learning rate of the dearer run has not yet fallen by then, so
   that this comparison is against it; runs that are planned to be short are in (j).
+* **Test accuracy** is the share of test questions whose final answer is right by the rule of its
+  task. Studies without it were made while some scorers gave full marks to wrong answers; what they
+  said was dropped, and stands here again once their runs are made again.
 * **Seconds** are of training alone. Runs were made two at a time, a core each.
 * **FLOPs** are counted in the traced update: features, selection and update; see the README."""
 

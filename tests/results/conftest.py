@@ -8,7 +8,9 @@ from partitionsel_jax.results import Result, Study, Trial, records
 ABOUT = {"command": "a command", "hardware": "a machine", "pool": "64", "size": "8"}
 
 
-def make_result(method, seed, final, *, axes=None, flops=1.0, updates=40, rate=4e-3, **numbers):
+def make_result(
+    method, seed, final, *, axes=None, flops=1.0, updates=40, rate=4e-3, accuracies=None, **numbers
+):
     """A run whose loss falls in a straight line from 4 to `final`, at `flops` an update."""
     steps = np.arange(0.0, updates + 1, 10)
     known = {"learning_rate": rate, "updates": updates, "validation_loss": final}
@@ -18,6 +20,7 @@ def make_result(method, seed, final, *, axes=None, flops=1.0, updates=40, rate=4
         axes=axes or {},
         seed=seed,
         numbers={**blank, **known, **numbers},
+        accuracies=accuracies or {},
         curve={
             "updates": steps,
             "validation_loss": 4.0 + (final - 4.0) * steps / updates,

@@ -105,7 +105,14 @@ def test_runs_are_kept_as_they_were(workdir, tmp_path):
     assert (result.method, result.axes) == ("partitionsel", {"selection.weights": "learned"})
     numbers = result.numbers
     assert numbers["validation_loss"] == pytest.approx(run.summary["validation_loss"], rel=1e-5)
-    assert numbers["test_accuracy"] == pytest.approx(run.summary["test"]["accuracy"], rel=1e-5)
+    test = run.summary["test"]
+    assert result.accuracy == pytest.approx(test["accuracy"], rel=1e-5)
+    assert {name: share for name, (share, _) in result.accuracies.items()} == pytest.approx(
+        test["accuracy_per_domain"], rel=1e-5
+    )
+    assert sum(questions for _, questions in result.accuracies.values()) == sum(
+        test["questions_per_domain"].values()
+    )
     mean = np.mean(run.series("conflicting_pairs")[1])
     assert numbers["conflicting_pairs"] == pytest.approx(mean, rel=1e-5)
     assert numbers["learning_rate"] == run.config["optimizer"]["learning_rate"]
