@@ -65,8 +65,9 @@ def test_what_a_model_wrote_is_never_executed(tmp_path):
 
 
 def test_a_scorer_that_fails_gives_zero():
-    # Too large for a float, which the scorer of this task does not foresee.
-    assert data.score("coin_flip", "1e400", {"answer": "0.5", "metadata": {}}) == 0.0
+    # A puzzle without its board.
+    assert data.score("sokoban", "LR", {"answer": "RL", "metadata": {}}) == 0.0
+    assert data.score("jugs", '["fill A"]', {"answer": "[]", "metadata": {}}) == 0.0
 
 
 def test_a_scorer_that_takes_too_long_gives_zero(tmp_path, monkeypatch):
@@ -74,11 +75,25 @@ def test_a_scorer_that_takes_too_long_gives_zero(tmp_path, monkeypatch):
     program.write_text("def answer(*_):\n    while True:\n        pass\n")
     monkeypatch.setattr(scoring, "_PROCESS", TimeLimited(program))
     monkeypatch.setattr(scoring, "_SECONDS", 0.2)
-    entry = {"answer": "0.5", "metadata": {}}
-    assert data.score("coin_flip", "0.4", entry) == 0.0
-    # The reference is no text of a model's.
-    assert data.score("coin_flip", "0.5", entry) == 1.0
+    entry = {"answer": "LR", "metadata": {}}
+    assert data.score("sokoban", "RL", entry) == 0.0
+    # The reference, and what has not the form of an answer, are not asked about.
+    monkeypatch.setattr(scoring._PROCESS, "ask", None)
+    assert data.score("sokoban", "LR", entry) == 1.0
+    assert data.score("sokoban", "I go left", entry) == 0.0
     scoring._PROCESS.close()
+
+
+def test_a_task_s_own_scorer_finds_solutions_beside_the_reference():
+    puzzle = {"jug_capacities": [3, 5], "target": 2, "min_moves": 2}
+    entry = {"answer": '["fill B", "pour B->A"]', "metadata": {"puzzle": puzzle}}
+    for answer, right in {
+        '["fill A", "empty A", "fill B", "pour B->A"]': 1.0,
+        '["fill A"]': 0.0,
+        '["fill B", "pour B->A"] 7': 0.0,
+        '["fill B 7", "pour B->A"]': 0.0,
+    }.items():
+        assert data.score("jugs", answer, entry) == right
 
 
 def test_tasks_of_which_the_reference_alone_is_right_are_told():
