@@ -34,14 +34,6 @@ _CHARTS = (
         False,
     ),
     (
-        "accuracy_per_domain",
-        "Test accuracy per domain",
-        "Share of right answers to the test questions of each domain, 95 % t-interval over seeds; "
-        "the table above has the wider of that and the interval that the number of questions "
-        "leaves.",
-        False,
-    ),
-    (
         "validation_loss_per_domain",
         "Validation loss per domain",
         f"{_BANDS} Every panel has its own scale.",
@@ -187,7 +179,7 @@ def _of_set(
             several if len(headlines) > 1 else "",
             page_tables.headline(rows, places, strokes),
             page_tables.costs(rows, places),
-            page_tables.accuracies(rows),
+            page_tables.accuracies(rows, strokes),
         ]
     )
 

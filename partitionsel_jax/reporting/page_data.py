@@ -114,10 +114,9 @@ def _charts(domains: Sequence[str], sets: Sets) -> list[dict[str, Any]]:
         {"key": f"{split}_accuracy", "title": f"On the {split} questions"}
         for split in ("validation", "test")
     ]
-    per_domain, answered = (
-        [{"key": key, "index": index, "title": name} for index, name in enumerate(domains)]
-        for key in ("per_domain", "test_accuracy_per_domain")
-    )
+    per_domain = [
+        {"key": "per_domain", "index": index, "title": name} for index, name in enumerate(domains)
+    ]
     return [
         {**_lines("validation_loss", "validation_loss"), "tall": True, "unit": _LOSS_UNIT},
         {
@@ -126,7 +125,6 @@ def _charts(domains: Sequence[str], sets: Sets) -> list[dict[str, Any]]:
             "panels": per_domain,
         },
         {**_lines("accuracy", ""), "percent": True, "panels": accuracies},
-        {**_lines("accuracy_per_domain", ""), "percent": True, "panels": answered},
         {**_lines("training_loss", "loss", "drawn"), "unit": _LOSS_UNIT},
         {"id": "domain_mix", "kind": "mix"},
         {**_lines("spoilt_share", "spoilt", "drawn"), "percent": True, "zero": True, "tall": True},
@@ -179,9 +177,6 @@ def _grids(
                 "validation_accuracy": _on(evaluated, validated),
                 "test_accuracy": _on(evaluated, tested),
                 "per_domain": of_domain,
-                "test_accuracy_per_domain": [
-                    _on(evaluated, run.test_accuracies(name)) for name in domains
-                ],
             },
         },
         "drawn": {**_spent(run, drawn), "series": {**series, "mix": shares}},

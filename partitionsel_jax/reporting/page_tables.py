@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from partitionsel_jax.reporting import labels, overlaps, page_data, selection_charts, tables, theme
+from partitionsel_jax.reporting.accuracies import Accuracy
 from partitionsel_jax.reporting.comparison import Row
 from partitionsel_jax.reporting.html import table
 from partitionsel_jax.reporting.page_data import Sets
@@ -85,12 +86,36 @@ def headline(rows: Sequence[Row], places: Places, strokes: Mapping[str, theme.St
     return table(tables.HEADINGS, lines, [_of_label(row.label, places) for row in rows])
 
 
-def accuracies(rows: Sequence[Row]) -> str:
-    """Test accuracy by domain; empty where none or a single one was asked about."""
+def accuracies(rows: Sequence[Row], strokes: Mapping[str, theme.Stroke]) -> str:
+    """Test accuracy by domain, with its interval drawn; empty with fewer than two domains."""
     if not (lines := tables.accuracy_lines(rows)):
         return ""
-    head, *body = ([escape(cell) for cell in line] for line in lines)
-    return f'<h2>Test accuracy by domain</h2><div class="wraps">{table(head, body)}</div>'
+    answered = [row for row in rows if row.domain_accuracies]
+    widest = max(share.high for row in answered for share in row.domain_accuracies.values())
+    body = []
+    for name, count, *_ in lines[1:]:
+        cells = [escape(name), count]
+        for row in answered:
+            share = row.domain_accuracies.get(name)
+            drawn = _interval(share, widest, strokes[row.label]) if share else ""
+            cells.append(escape(str(share or NOTHING)) + drawn)
+        body.append(cells)
+    head = [escape(cell) for cell in lines[0]]
+    return (
+        "<h2>Test accuracy by domain</h2>"
+        f'<p class="note">Every bar begins at 0 and could go to {100 * widest:.0f} %.</p>'
+        f'<div class="wraps">{table(head, body)}</div>'
+    )
+
+
+def _interval(share: Accuracy, widest: float, stroke: theme.Stroke) -> str:
+    """A share as a point in its interval, on a line from 0 to the widest end."""
+    low, high, mean = (100 * end / widest for end in (share.low, share.high, share.mean))
+    return (
+        f'<div class="interval" style="color:{theme.variable(stroke.colour)}">'
+        f'<i style="left:{low:.1f}%;width:{high - low:.1f}%"></i><b style="left:{mean:.1f}%"></b>'
+        "</div>"
+    )
 
 
 def costs(rows: Sequence[Row], places: Places) -> str:

@@ -141,21 +141,13 @@ class Run:
             steps, losses = np.append(steps, updates), np.append(losses, final)
         return steps, losses
 
-    def test_accuracies(self, domain: str = "") -> tuple[np.ndarray, np.ndarray]:
+    def test_accuracies(self) -> tuple[np.ndarray, np.ndarray]:
         """Steps i64[E] and shares of right answers to the test questions, f64[E].
 
         They are answered after the last update, and before the first by a pretrained model.
-
-        Args:
-          domain: whose questions; all of them if empty.
         """
         tests = {0: self.tested("test_before"), self.last_step: self.tested()}
-        known = {
-            step: test["accuracy_per_domain"].get(domain) if domain else test["accuracy"]
-            for step, test in tests.items()
-            if test
-        }
-        known = {step: share for step, share in known.items() if share is not None}
+        known = {step: test["accuracy"] for step, test in tests.items() if test}
         return np.array(list(known), np.int64), np.array(list(known.values()), np.float64)
 
     def tested(self, when: str = "test") -> Mapping[str, Any]:
