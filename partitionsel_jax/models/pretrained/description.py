@@ -27,7 +27,7 @@ _READ = (
 )  # fmt: skip
 # Fields that change nothing in what the decoder computes.
 _HARMLESS = (
-    "_attn_implementation", "_name_or_path", "architectures", "attention_dropout",
+    "_attn_implementation", "_name_or_path", "architectures",
     "bos_token_id", "dtype", "eos_token_id", "initializer_range", "is_llama_config",
     "max_window_layers", "pad_token_id", "pretraining_tp", "torch_dtype",
     "transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version",

@@ -127,7 +127,8 @@ class GGUFFile:
             key = name.removeprefix(prefix)
             if key == name or name in self._asked or key in _HARMLESS:
                 continue
-            if value != _NEUTRAL[key] if key in _NEUTRAL else np.any(value) or value:
+            used = any(value) if isinstance(value, np.ndarray | list) else bool(value)
+            if value != _NEUTRAL[key] if key in _NEUTRAL else used:
                 raise ValueError(f"{self.path}: {name}={value!r:.80} is not supported")
 
     def _rope_scaling(self, theta: float, head_dim: int) -> RopeScaling:
