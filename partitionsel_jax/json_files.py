@@ -7,6 +7,8 @@ from etils import epath
 
 from partitionsel_jax.file_errors import reading
 
+_MOST_BYTES = 1 << 28  # the largest vocabularies take a tenth of it
+
 
 def write_text(path: epath.PathLike, text: str) -> None:
     """Writes a file in one move: a reader sees the old file or the new one, whole."""
@@ -45,10 +47,12 @@ def read_text(path: epath.PathLike) -> str:
     """A file in UTF-8 from elsewhere, which may begin with a byte order mark.
 
     Raises:
-      ValueError: it is no text in UTF-8.
+      ValueError: it is no text in UTF-8, or larger than any that is meant.
       OSError: it is not there, or may not be read.
     """
     with reading(path):
+        if (size := epath.Path(path).stat().length) > _MOST_BYTES:
+            raise ValueError(f"{path} has {size} bytes where {_MOST_BYTES} are the most expected")
         try:
             return _decoded(path)
         except UnicodeDecodeError as error:

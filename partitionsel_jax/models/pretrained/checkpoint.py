@@ -178,14 +178,16 @@ def _weights(path: Path) -> SafetensorsFiles:
         )
     first, last = sources[0], sources[-1]
     held = set(first.names())
-    if first is not last and not (
-        held == set(last.names())
-        and all(importing.equal(first, name, last, name) for name in sorted(held))
-    ):
+    same = held == set(last.names()) and all(
+        first is last or importing.equal(first, name, last, name) for name in sorted(held)
+    )
+    if not same:
         raise ValueError(
             f"{path} holds {SINGLE} and {INDEX}, whose weights differ: one of them is left from "
             "an earlier save; remove the one that is not meant, an index with its shards"
         )
+    if unread := set.intersection(*(set(source.unread) for source in sources)):
+        description.report_once(f"{path}: files of weights that are not read: {sorted(unread)}")
     return first
 
 

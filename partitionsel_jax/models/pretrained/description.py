@@ -57,6 +57,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "partial_rotary_factor": (1,),
     "qk_layernorm": (False,),
     "qk_norm": (False,),
+    "quantization": ({},),
     "quantization_config": ({},),
     "query_pre_attn_scalar": (),
     "residual_multiplier": (1,),
@@ -216,7 +217,9 @@ def _check_fields(fields: Fields, kind: str) -> None:
     ):
         _refuse(fields, "sliding_window")
     if unknown:
-        _report(f"{fields.where}: unknown fields, which are not read: {', '.join(sorted(unknown))}")
+        report_once(
+            f"{fields.where}: unknown fields, which are not read: {', '.join(sorted(unknown))}"
+        )
 
 
 def _refuse(fields: Fields, name: str) -> None:
@@ -227,7 +230,7 @@ def _refuse(fields: Fields, name: str) -> None:
 
 
 @functools.cache
-def _report(text: str) -> None:
+def report_once(text: str) -> None:
     """Logs a warning once, however often a file is read."""
     _LOG.warning("%s", text)
 

@@ -129,7 +129,9 @@ class GGUFFile:
                 continue
             used = any(value) if isinstance(value, np.ndarray | list) else bool(value)
             if value != _NEUTRAL[key] if key in _NEUTRAL else used:
-                raise ValueError(f"{self.path}: {name}={value!r:.80} is not supported")
+                raise ValueError(
+                    f"{self.path}: {name!r:.80} says {value!r:.80}, which is not supported"
+                )
 
     def _rope_scaling(self, theta: float, head_dim: int) -> RopeScaling:
         # Files that say a factor and no type mean "linear", and 0 means 1, as llama.cpp reads them.

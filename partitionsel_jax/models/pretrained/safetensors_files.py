@@ -50,9 +50,10 @@ class SafetensorsFiles:
         held: dict[str, set[str]] = {}
         for tensor, file in sorted(mapping.items(), key=lambda item: str(item[1])):
             # What an index names lies beside it: nothing else of the machine is read.
-            if not isinstance(file, str) or file in ("", "..") or Path(file).name != file:
+            beside = isinstance(file, str) and file.isprintable() and Path(file).name == file
+            if not beside or file in ("", ".."):
                 raise ValueError(
-                    f"{path}: {tensor} is said to be in {file!r:.80}, no file beside it"
+                    f"{path}: {tensor!r} is said to be in {file!r:.80}, no file beside it"
                 )
             if file not in held:
                 held[file] = set(self._open(file).keys())
@@ -60,7 +61,21 @@ class SafetensorsFiles:
                 raise ValueError(
                     f"{self.directory / file} lacks {tensor!r}, which {INDEX} says it holds"
                 )
+        for file, tensors in held.items():
+            for tensor in sorted(tensors):
+                # What the index does not list is there all the same: whoever reads it decides.
+                if (other := mapping.setdefault(tensor, file)) != file:
+                    raise ValueError(
+                        f"{self.directory} holds {tensor!r} in {other} and in {file}; remove the "
+                        "files that are left from an earlier save"
+                    )
         return mapping
+
+    @property
+    def unread(self) -> list[str]:
+        """Files of weights beside those that are read."""
+        there = {path.name for path in self.directory.glob("*.safetensors")}
+        return sorted(there - set(self._files.values()))
 
     def _open(self, file: str) -> Any:
         """A file's handle. It maps the file into memory, so that only the last one is kept."""
