@@ -13,7 +13,6 @@ from etils import epath
 
 from partitionsel_jax.data.tokenizers.chat import ChatTemplate, Message, Piece, strings
 from partitionsel_jax.data.tokenizers.post_processing import puts_in_front, putting_in_front
-from partitionsel_jax.file_errors import one_line
 
 if TYPE_CHECKING:
     import tokenizers
@@ -328,9 +327,10 @@ class SubwordTokenizer:
             _check_merges(self.definition)
             backend = tokenizers.Tokenizer.from_str(self.definition)
         except Exception as error:  # the package raises nothing more specific
+            reason = " ".join(str(error).split())[:300]
             raise ValueError(
-                f"{self.origin} cannot be read ({one_line(error)}): it is damaged, or newer than "
-                "the tokenizers package; fetch it again, or update the package"
+                f"{self.origin} cannot be read ({reason}): it is damaged, or newer than the "
+                "tokenizers package; fetch it again, or update the package"
             ) from None
         backend.no_truncation()
         backend.no_padding()
