@@ -1,6 +1,7 @@
 """The rule of beginning and end, family by family, and the files that cannot be read."""
 
 import json
+import sys
 
 import pytest
 
@@ -206,6 +207,16 @@ CONFIG = "tokenizer_config.json"
         (changing(CONFIG, chat_template=7), r"config\.json: expected chat_template .* got 7"),
         (holding("special_tokens_map.json", "nul"), r"special_tokens_map\.json is no valid JSON"),
         (
+            changing(CONFIG, additional_special_tokens=7),
+            r"config\.json: expected a list of special tokens, got 7",
+        ),
+        (
+            changing(CONFIG, chat_template=[{"name": ["x"]}, {"name": "default", "template": 3}]),
+            r"config\.json: expected chat_template to be text, got 3",
+        ),
+        (holding(CONFIG, "[" * 100_000), r"tokenizer_config\.json cannot be read .*too deeply"),
+        (holding(CONFIG, "9" * 5000), r"tokenizer_config\.json cannot be read"),
+        (
             holding("generation_config.json", {"eos_token_id": "2"}),
             r"generation_config\.json: expected eos_token_id to be token ids, got '2'",
         ),
@@ -223,6 +234,12 @@ def test_a_file_that_is_no_text_is_refused_by_name(tmp_path):
     (folder / CONFIG).write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"tokenizer_config\.json is no text"):
         data.load_tokenizer(folder)
+
+
+def test_a_bucket_without_the_package_that_reads_it_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(ValueError, match=r"^gs://bucket/model cannot be read .*install gcsfs.*$"):
+        data.load_tokenizer("gs://bucket/model")
 
 
 def test_another_path_is_refused(tmp_path):

@@ -92,6 +92,11 @@ def test_the_command_writes_what_select_picks(files):
         (["--size=5", "--utilty=random"], "utilty"),
         (["--size=5", "--utility=loss"], "error: utility must be one of"),
         (["--size=201", "--utility=random"], "error: size must be at most the 200 rows"),
+        (["--size=5", "--utility=random", f"--seed={10**30}"], "error: seed must lie in 0"),
+        (
+            ["--size=5", "--utility=random", f"--budgets=counts:{10**30}"],
+            "error: budgets: counts must be followed by integers with commas between, of at most",
+        ),
     ],
 )
 def test_what_is_wrong_ends_the_command_with_one_line(files, arguments, message):
@@ -137,6 +142,25 @@ def several(folder):
         np.savez(file, a=np.zeros((2, 2)))
 
 
+def holding(name, shape, version=1, length=None, form="<f4"):
+    """A .npy file with a header of one's own choice, and 64 bytes behind it."""
+
+    def change(folder):
+        header = f"{{'descr': '{form}', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+        size = len(header) if length is None else length
+        start = (
+            b"\x93NUMPY" + bytes([version, 0]) + size.to_bytes(2 if version == 1 else 4, "little")
+        )
+        (folder / f"{name}.npy").write_bytes(start + header + bytes(64))
+
+    return change
+
+
+def a_pipe(folder):
+    missing(folder)
+    os.mkfifo(folder / "F.npy")
+
+
 def saving(name, array):
     def change(folder):
         np.save(folder / f"{name}.npy", array)
@@ -164,6 +188,16 @@ def a_file_in_the_way(folder):
         (text, r"features: .*F\.npy is not a whole \.npy file"),
         (objects, r"features: .*F\.npy is not a whole \.npy file"),
         (several, r"features: .*F\.npy holds several arrays"),
+        (a_pipe, r"features: .*F\.npy .*it is a pipe"),
+        (holding("F", f"({10**40}, 4)"), r"features: .*F\.npy is not a whole \.npy file"),
+        (holding("F", f"({10**18}, 4)"), r"features: .*F\.npy is not a whole \.npy file"),
+        (holding("F", "(-2, -8)"), r"features: .*F\.npy is not a whole \.npy file"),
+        (holding("F", "(1000, 1000)"), r"features: .*F\.npy is not a whole \.npy file"),
+        (holding("F", "(2, 8)", 2, 2**32 - 1), r"features: .*header is said to have 4294967295"),
+        (holding("F", "[" * 9000), r"features: .*F\.npy is not a whole \.npy file"),
+        (holding("F", "(2, 8)", form="<f9999999999"), r"features: .*F\.npy is not a whole \.npy"),
+        (holding("D", f"({10**11},)", form="<i8"), r"domains: .*D\.npy is not a whole \.npy file"),
+        (holding("A", f"({10**40}, 4)"), r"anchors: .*A\.npy is not a whole \.npy file"),
         (saving("F", np.zeros(ROWS, np.float32)), "features must be a matrix"),
         (saving("F", np.float32(1.0)), "features must be a matrix"),
         (saving("F", np.zeros((ROWS, DIM), np.int32)), "features must be float16"),
@@ -187,6 +221,15 @@ def test_bad_files_are_refused_in_one_line_before_any_pass(files, change, messag
         )
     assert "\n" not in str(error.value)
     assert sorted(files.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["features", "anchors", "domains", "output"])
+def test_buckets_are_no_place_to_select_from_or_to(files, monkeypatch, name):
+    monkeypatch.chdir(files)
+    arguments = {"features": str(files / "F.npy"), **paths(files)} | {name: "gs://bucket/x.npy"}
+    with pytest.raises(ValueError, match=f"{name}: expected a path on this machine, got 'gs://"):
+        offline.select_files(**arguments, size=3)
+    assert not (files / "gs:").exists()
 
 
 def test_a_kill_leaves_nothing_behind(files):

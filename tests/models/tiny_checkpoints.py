@@ -1,8 +1,10 @@
 """The golden checkpoints, and checkpoints written as llama.cpp's converter writes them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from partitionsel_jax.models.pretrained import Checkpoint, names
 
@@ -15,7 +17,7 @@ def _paired(rows, heads):
     return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 
-def write_gguf(path, directory, quantization="F32", rope_freqs=None, **changed):
+def write_gguf(path, directory, quantization="F32", rope_freqs=None, fields=None, **changed):
     """A hub's checkpoint as llama.cpp's converter writes it.
 
     Args:
@@ -23,6 +25,7 @@ def write_gguf(path, directory, quantization="F32", rope_freqs=None, **changed):
       directory: the checkpoint.
       quantization: a type of `gguf.GGMLQuantizationType`, for matrices.
       rope_freqs: f32[E/2] to store beside the weights.
+      fields: further metadata of the architecture.
       changed: metadata to be written differently: name with "_" for "." -> value.
     """
     import gguf
@@ -46,6 +49,9 @@ def write_gguf(path, directory, quantization="F32", rope_freqs=None, **changed):
     if "scaling" in changed:
         writer.add_rope_scaling_type(gguf.RopeScalingType(changed["scaling"]))
         writer.add_rope_scaling_factor(changed["factor"])
+    for name, value in (fields or {}).items():
+        add = {bool: writer.add_bool, float: writer.add_float32, str: writer.add_string}
+        add.get(type(value), writer.add_uint32)(f"{kind}.{name}", value)
     pairs = zip(checkpoint.tensors, names.tensors(config, gguf=True), strict=True)
     for hub, theirs in pairs:
         values = checkpoint.source.read(hub.name, 0, hub.shape[0]).astype(np.float32)
@@ -63,3 +69,22 @@ def write_gguf(path, directory, quantization="F32", rope_freqs=None, **changed):
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def write_adapter(folder, config, base):
+    """An adapter of ones on q and v, as PEFT writes it: rank 4, alpha 8."""
+    folder.mkdir()
+    tensors = names.adapters(config, 4, ("q", "v"))
+    ones = {tensor.name: np.ones(tensor.shape, np.float32) for tensor in tensors}
+    save_file(ones, folder / "adapter_model.safetensors")
+    content = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base,
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["q_proj", "v_proj"],
+        "bias": "none",
+        "rank_pattern": {},
+        "use_dora": False,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(content))

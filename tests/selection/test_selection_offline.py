@@ -321,6 +321,10 @@ def test_programs_are_compiled_once():
         ({"budgets": np.array([3, 3, 3, 2])}, "sum to size=12"),
         ({"budgets": np.array([-1, 5, 5, 3])}, "budgets must be >= 0"),
         ({"budgets": np.array([240, 0, 0, 0]), "size": 240}, "must not exceed the rows"),
+        ({"seed": 2**32}, r"seed must lie in 0 \.\. 2\^32 - 1, got 4294967296"),
+        ({"seed": -1}, "seed must lie in 0"),
+        ({"ridge": 1e300}, "ridge must be finite"),
+        ({"step_scale": 1e300}, "step_scale must be finite"),
         ({"reading": offline.Reading(chunk_rows=0)}, "chunk_rows must be at least 1"),
         ({"reading": offline.Reading(shortlist_rows=-1)}, "shortlist_rows must be at least 1"),
     ],
@@ -366,12 +370,13 @@ def test_budgets_are_parsed(text, picks):
 @pytest.mark.parametrize(
     "text",
     ["even", "proportional:1", "temperature", "temperature:nan", "temperature:1,2", "fixed:1,2",
-     "fixed:", "counts:1.5,2,3", "counts:a", ""],
+     "fixed:", "counts:1.5,2,3", "counts:a", "", f"counts:1,1,{10**30}", "counts:" + "9" * 5000,
+     "fixed:1e400,1,1", "fixed:1e300,1,1", "fixed:nan,1,1", "temperature:1e300"],
 )  # fmt: skip
 def test_unknown_budgets_are_refused_in_one_line(text):
     with pytest.raises(ValueError, match=r"^budgets") as error:
         offline.files.parse_budgets(text, 3)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
 def test_a_failed_write_leaves_the_earlier_selection_as_it_was(tmp_path):

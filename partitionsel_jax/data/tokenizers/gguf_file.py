@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from partitionsel_jax.data.tokenizers.subword import SubwordTokenizer
 from partitionsel_jax.gguf_reading import open_gguf
 
@@ -114,17 +116,18 @@ class _Metadata:
 
     def __init__(self, path: Path):
         self._path = path
-        self._reader = open_gguf(path)
+        self._fields = open_gguf(path).fields
 
     def value(self, name: str, kind: type, default: Any = None, prefix="tokenizer.ggml.") -> Any:
         """A field's value, or the default where it is absent."""
-        field = self._reader.fields.get(prefix + name)
-        if field is None:
+        found = self._fields.get(prefix + name)
+        if found is None:
             return default
-        found = field.contents()
-        if not isinstance(found, kind):
+        found = found.tolist() if isinstance(found, np.ndarray) else found
+        if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
             raise ValueError(
-                f"{self._path}: {prefix}{name}={found!r}, expected a value of type {kind.__name__}"
+                f"{self._path}: {prefix}{name}={found!r:.80}, expected a value of type "
+                f"{kind.__name__}"
             )
         return found
 
@@ -145,7 +148,7 @@ class _Metadata:
         found = self.value(name, str)
         if found not in known:
             raise ValueError(
-                f"{self._path}: tokenizer.ggml.{name}={found!r} is not supported (expected "
+                f"{self._path}: tokenizer.ggml.{name}={found!r:.80} is not supported (expected "
                 f"{', '.join(known)}); use the checkpoint's tokenizer.json instead"
             )
         return found

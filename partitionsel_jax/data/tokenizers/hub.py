@@ -1,12 +1,12 @@
 """Tokenizers of checkpoint directories in a hub's format."""
 
-import json
 from typing import Any
 
 from etils import epath
 
 from partitionsel_jax.data.tokenizers.post_processing import puts_in_front
 from partitionsel_jax.data.tokenizers.subword import SubwordTokenizer
+from partitionsel_jax.json_files import read_object, read_text
 
 
 def read_directory(directory: epath.Path) -> SubwordTokenizer:
@@ -23,8 +23,8 @@ def read_directory(directory: epath.Path) -> SubwordTokenizer:
             f"{path} is missing; {reason}save the tokenizer as a tokenizer.json, or fetch the "
             "checkpoint again"
         )
-    definition = _text_of(path)
-    content = _parsed(definition, path)
+    definition = read_text(path)
+    content = read_object(path, definition)
     config_path = directory / "tokenizer_config.json"
     config = _optional(config_path)
     names = _optional(directory / "special_tokens_map.json")
@@ -40,11 +40,14 @@ def read_directory(directory: epath.Path) -> SubwordTokenizer:
         begins_rows = puts_in_front(content.get("post_processor"), tokens["bos_token"])
     if not isinstance(begins_rows, bool):
         raise ValueError(
-            f"{config_path}: expected add_bos_token to be true, false or null, got {begins_rows!r}"
+            f"{config_path}: expected add_bos_token to be true, false or null, got "
+            f"{begins_rows!r:.80}"
         )
     # transformers 5 has another name for them, and allows names of their own.
     more = config.get("additional_special_tokens") or config.get("extra_special_tokens") or ()
-    more = more.values() if isinstance(more, dict) else more
+    more = list(more.values()) if isinstance(more, dict) else more
+    if not isinstance(more, list | tuple):
+        raise ValueError(f"{config_path}: expected a list of special tokens, got {more!r:.80}")
     return SubwordTokenizer(
         definition,
         eos_token,
@@ -59,48 +62,27 @@ def read_directory(directory: epath.Path) -> SubwordTokenizer:
 
 def _optional(path: epath.Path) -> dict[str, Any]:
     """The JSON object of a file; empty without the file."""
-    return _parsed(_text_of(path), path) if path.exists() else {}
-
-
-def _text_of(path: epath.Path) -> str:
-    """What a file holds."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text ({error}); it is damaged: fetch it again") from None
-
-
-def _parsed(text: str, path: epath.Path) -> dict[str, Any]:
-    """The JSON object that a file holds."""
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is no valid JSON ({error}); it is cut short or damaged: fetch it again"
-        ) from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content
+    return read_object(path) if path.exists() else {}
 
 
 def _text(token: Any, path: epath.Path) -> str | None:
     """The text of a token: a string, an object with a "content", or null."""
     text = token.get("content") if isinstance(token, dict) else token
     if text is not None and not isinstance(text, str):
-        raise ValueError(f"{path}: expected a token's text, got {token!r}")
+        raise ValueError(f"{path}: expected a token's text, got {token!r:.80}")
     return text
 
 
 def _chat_template(path: epath.Path, config: dict[str, Any], config_path: epath.Path) -> str | None:
     """The template in a file of its own, or the config's; of several, the one named "default"."""
     if path.exists():
-        return _text_of(path)
+        return read_text(path)
     found = config.get("chat_template")
     if isinstance(found, list):
-        named = {entry.get("name"): entry for entry in found if isinstance(entry, dict)}
-        found = named.get("default", {}).get("template")
+        named = [entry for entry in found if isinstance(entry, dict)]
+        found = next((e.get("template") for e in named if e.get("name") == "default"), None)
     if found is not None and not isinstance(found, str):
-        raise ValueError(f"{config_path}: expected chat_template to be text, got {found!r}")
+        raise ValueError(f"{config_path}: expected chat_template to be text, got {found!r:.80}")
     return found
 
 
@@ -109,5 +91,5 @@ def _stops(path: epath.Path) -> tuple[int, ...]:
     found = _optional(path).get("eos_token_id")
     ids = () if found is None else tuple(found) if isinstance(found, list) else (found,)
     if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
-        raise ValueError(f"{path}: expected eos_token_id to be token ids, got {found!r}")
+        raise ValueError(f"{path}: expected eos_token_id to be token ids, got {found!r:.80}")
     return ids

@@ -285,7 +285,8 @@ class SubwordTokenizer:
         texts = [token.content for token in added if token.special]
         plain = all(text.isascii() and text.isprintable() and " " not in text for text in texts)
         normalizer = json.loads(self.definition).get("normalizer") or {"type": "NFC"}
-        if not texts or not plain or normalizer["type"] not in ("NFC", "NFD", "NFKC", "NFKD"):
+        kind = normalizer.get("type") if isinstance(normalizer, dict) else None
+        if not texts or not plain or kind not in ("NFC", "NFD", "NFKC", "NFKD"):
             return None
         return re.compile("|".join(map(re.escape, texts)))
 
@@ -323,10 +324,12 @@ class SubwordTokenizer:
         import tokenizers
 
         try:
+            _check_merges(self.definition)
             backend = tokenizers.Tokenizer.from_str(self.definition)
         except Exception as error:  # the package raises nothing more specific
+            reason = " ".join(str(error).split())[:300]
             raise ValueError(
-                f"{self.origin} cannot be read ({error}): it is damaged, or newer than the "
+                f"{self.origin} cannot be read ({reason}): it is damaged, or newer than the "
                 "tokenizers package; fetch it again, or update the package"
             ) from None
         backend.no_truncation()
@@ -349,6 +352,21 @@ class SubwordTokenizer:
         """The ids of those tokens that there are."""
         found = [self._markup.token_to_id(token) for token in tokens if token is not None]
         return [i for i in found if i is not None]
+
+
+def _check_merges(definition: str) -> None:
+    """Raises ValueError for merges at which the tokenizers package ends the whole process."""
+    if not re.search(r'"continuing_subword_prefix"\s*:\s*"[^"]', definition):
+        return  # as nearly all; the others are parsed, which takes its time
+    model = json.loads(definition)["model"]
+    prefix = model["continuing_subword_prefix"]
+    for merge in model.get("merges") or ():
+        _, second = merge.split(" ") if isinstance(merge, str) else merge
+        if not second.startswith(prefix):
+            raise ValueError(
+                f"a merge has {second!r:.80}, which does not begin with continuing_subword_prefix="
+                f"{prefix!r:.80}"
+            )
 
 
 def _encodable(text: str) -> str:

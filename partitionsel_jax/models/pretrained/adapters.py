@@ -7,15 +7,17 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from partitionsel_jax.file_errors import reading
 from partitionsel_jax.models.config import DecoderConfig
 from partitionsel_jax.models.lora import PROJECTIONS, LoRAConfig, is_adapter
 from partitionsel_jax.models.parameters import split
 from partitionsel_jax.models.pretrained import importing, names, writing
-from partitionsel_jax.models.pretrained.description import Fields, read_json
+from partitionsel_jax.models.pretrained.description import ADAPTER_CONFIG as CONFIG
+from partitionsel_jax.models.pretrained.description import CONFIG as MODEL_CONFIG
+from partitionsel_jax.models.pretrained.description import Fields, check_local, read_json
+from partitionsel_jax.models.pretrained.safetensors_files import ADAPTER as WEIGHTS
 from partitionsel_jax.models.pretrained.safetensors_files import SafetensorsFiles
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 # Fields of adapter_config.json that are read, or that change nothing in what is computed.
 _READ = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora")
 _HARMLESS = (
@@ -94,36 +96,49 @@ def read(
     Raises:
       ValueError: no adapter, one of another kind or another model, or damaged files.
     """
-    folder = Path(directory).expanduser()
-    where = str(folder / CONFIG)
-    content = read_json(where)
+    folder = check_local(directory)
+    with reading(folder):
+        if (folder / MODEL_CONFIG).exists() and not (folder / CONFIG).exists():
+            raise ValueError(
+                f"{folder} holds a model ({MODEL_CONFIG}), no adapter: expected a folder with "
+                f"{CONFIG} and {WEIGHTS}; give this one as the model"
+            )
+        lora = _described(folder / CONFIG)
+        tensors = names.adapters(config, lora.rank, lora.targets)
+        # Whatever else lies beside them, the adapters' own file is meant.
+        source = SafetensorsFiles(folder, WEIGHTS)
+        importing.check(tensors, source)
+    return lora, importing.read(tensors, source, jnp.float32)
+
+
+def _described(path: Path) -> LoRAConfig:
+    """The adapters that an adapter_config.json describes."""
+    where, content = str(path), read_json(path)
     fields = Fields(content, where)
     if (kind := fields.get("peft_type", str)) != "LORA":
         raise ValueError(f"{where}: peft_type={kind!r} is not supported; LORA is")
     for name, value in content.items():
         unused = value is None or value is False or value in ("", [], {})
         if name not in (*_READ, *_HARMLESS) and not (unused or value in _UNUSED.get(name, ())):
-            raise ValueError(f"{where}: {name}={value!r} is not supported")
+            raise ValueError(f"{where}: {name}={value!r:.80} is not supported")
     modules = content.get("target_modules")
     by_module = {names.projection_module(name): name for name in PROJECTIONS}
     if modules == "all-linear":
         modules = list(by_module)
     if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
-        raise ValueError(f"{where}: expected target_modules as a list, got {modules!r}")
+        raise ValueError(f"{where}: expected target_modules as a list, got {modules!r:.80}")
     if unknown := sorted(set(modules) - set(by_module)):
         raise ValueError(
             f"{where}: target_modules {unknown} are not projections of the decoder; "
             f"{sorted(by_module)} are"
         )
     rank, alpha = fields.get("r", int), fields.get("lora_alpha", float)
+    if not rank:
+        raise ValueError(f"{where}: r=0 makes no adapter; expected a rank of at least 1")
     if fields.get("use_rslora", bool, False):
         alpha *= rank**0.5  # which scales by alpha / sqrt(rank)
     targets = tuple(name for module, name in by_module.items() if module in modules)
     try:
-        lora = LoRAConfig(rank, alpha, targets, fields.get("lora_dropout", float, 0.0))
+        return LoRAConfig(rank, alpha, targets, fields.get("lora_dropout", float, 0.0))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    tensors = names.adapters(config, rank, targets)
-    source = SafetensorsFiles(folder, WEIGHTS)
-    importing.check(tensors, source)
-    return lora, importing.read(tensors, source, jnp.float32)

@@ -1,16 +1,104 @@
 """A decoder's shape from a hub's config.json, and back."""
 
-import json
+import functools
+import logging
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from partitionsel_jax import json_files
 from partitionsel_jax.models.config import DecoderConfig, RopeScaling
 
+CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 QWEN2_BIASES = ("q", "k", "v")
 _ATTENTION = ("q", "k", "v", "o")
 _MLP = ("gate", "up", "down")
 _REQUIRED = object()
+_LARGEST = 1 << 53  # of integers that float64 holds
+
+_READ = (
+    "attention_bias", "head_dim", "hidden_act", "hidden_size", "intermediate_size",
+    "layer_types", "max_position_embeddings", "mlp_bias", "model_type",
+    "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "rms_norm_eps",
+    "rope_parameters", "rope_scaling", "rope_theta", "sliding_window",
+    "tie_word_embeddings", "vocab_size",
+)  # fmt: skip
+# Fields that change nothing in what the decoder computes.
+_HARMLESS = (
+    "_attn_implementation", "_name_or_path", "architectures",
+    "bos_token_id", "dtype", "eos_token_id", "initializer_range", "is_llama_config",
+    "max_window_layers", "pad_token_id", "pretraining_tp", "torch_dtype",
+    "transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version",
+    "use_cache",
+)  # fmt: skip
+# Fields by which relatives of Llama and Qwen2 compute something else, and the values at which they
+# do not.
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False,),
+    "alibi": (False,),
+    "attention_multiplier": (),
+    "attn_logit_softcapping": (),
+    "clip_qkv": (),
+    "compression_config": ({},),
+    "embedding_multiplier": (1,),
+    "final_logit_softcapping": (),
+    "hidden_activation": ("silu",),
+    "is_causal": (True,),
+    "is_encoder_decoder": (False,),
+    "lm_head_bias": (False,),
+    "logit_scale": (1,),
+    "logit_softcapping": (),
+    "logits_scaling": (1,),
+    "no_rope_layers": ([],),
+    "num_experts": (0, 1),
+    "num_local_experts": (0, 1),
+    "partial_rotary_factor": (1,),
+    "qk_layernorm": (False,),
+    "qk_norm": (False,),
+    "quantization": ({},),
+    "quantization_config": ({},),
+    "query_pre_attn_scalar": (),
+    "residual_multiplier": (1,),
+    "rope_interleaved": (False,),
+    "rotary_pct": (1,),
+    "scale_depth": (),
+    "scale_emb": (1,),
+    "use_mrope": (False,),
+    "use_parallel_residual": (False,),
+    "use_qk_norm": (False,),
+    "use_rope": (True,),
+    "use_sliding_window": (False,),
+}
+# Rope type -> the fields that it is computed from.
+_ROPE = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": (
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    ),
+}
+_ROPE_HARMLESS = ("rope_type", "type", "rope_theta", "original_max_position_embeddings")
+
+_LOG = logging.getLogger(__name__)
+
+
+def check_local(directory: str | os.PathLike[str]) -> Path:
+    """A folder on this machine, as a path.
+
+    Raises:
+      ValueError: it is in a bucket.
+    """
+    if "://" in os.fspath(directory):
+        raise ValueError(
+            f"{os.fspath(directory)} is no local directory, and models are read from this machine: "
+            "copy it here first"
+        )
+    return Path(directory).expanduser()
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -20,16 +108,10 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
       ValueError: it is missing, cut short, or something else, by name.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+        return json_files.read_object(path)
     except OSError as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else f"is no file ({error})"
         raise ValueError(f"{path} {reason}; is the checkpoint complete?") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no valid JSON ({error}); fetch it again") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
-    return content
 
 
 class Fields:
@@ -46,11 +128,14 @@ class Fields:
                 raise ValueError(f"{self.where} lacks {name!r}")
             return default
         whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and abs(value) > _LARGEST:
+            raise ValueError(f"{self.where}: {name} is an integer of {len(str(value))} digits")
         if kind is float and whole:
             value = float(value)
         if not isinstance(value, kind) or (kind is int and not whole):
             raise ValueError(
-                f"{self.where}: {name}={value!r} where a value of type {kind.__name__} is expected"
+                f"{self.where}: {name}={value!r:.80} where a value of type "
+                f"{kind.__name__} is expected"
             )
         return value
 
@@ -77,20 +162,12 @@ def decoder_config(content: Mapping[str, Any], where: str) -> DecoderConfig:
     kind = fields.get("model_type", str)
     if kind not in ("llama", "qwen2"):
         raise ValueError(
-            f"{where}: model_type={kind!r} is not supported; llama (Llama, SmolLM2) and qwen2 "
+            f"{where}: model_type={kind!r:.80} is not supported; llama (Llama, SmolLM2) and qwen2 "
             "(Qwen2, Qwen2.5) are"
         )
     if (activation := fields.get("hidden_act", str, "silu")) != "silu":
-        raise ValueError(f"{where}: hidden_act={activation!r} is not supported; 'silu' is")
-    for name, unused in (
-        ("quantization_config", {}),
-        ("use_sliding_window", False),
-        ("partial_rotary_factor", 1.0),
-    ):
-        if content.get(name) not in (None, unused):
-            raise ValueError(
-                f"{where}: {name}={content[name]!r} is not supported; use a checkpoint without it"
-            )
+        raise ValueError(f"{where}: hidden_act={activation!r:.80} is not supported; 'silu' is")
+    _check_fields(fields, kind)
     heads = fields.get("num_attention_heads", int)
     width = fields.get("hidden_size", int)
     if heads < 1:
@@ -121,32 +198,87 @@ def decoder_config(content: Mapping[str, Any], where: str) -> DecoderConfig:
         raise ValueError(error if where in str(error) else f"{where}: {error}") from None
 
 
-def _rope(fields: Fields) -> tuple[float, RopeScaling]:
-    """The base of the rotary frequencies, and their scaling."""
-    newer, older = fields.section("rope_parameters"), fields.section("rope_scaling")
-    theta = (newer or fields).get("rope_theta", float, None)
-    if theta is None:
-        theta = fields.get("rope_theta", float, 10_000.0)
-    chosen = newer or older
-    if chosen is None:
-        return theta, RopeScaling()
-    kind = chosen.get("rope_type", str, None) or chosen.get("type", str, "default")
-    if chosen.get("partial_rotary_factor", float, 1.0) != 1.0:
-        raise ValueError(f"{chosen.where}: a partial_rotary_factor is not supported")
-    if kind == "default":
-        return theta, RopeScaling()
-    if kind == "linear":
-        return theta, RopeScaling("linear", chosen.get("factor", float))
-    if kind == "llama3":
-        return theta, RopeScaling(
-            "llama3",
-            chosen.get("factor", float),
-            chosen.get("low_freq_factor", float),
-            chosen.get("high_freq_factor", float),
-            chosen.get("original_max_position_embeddings", int),
+def _check_fields(fields: Fields, kind: str) -> None:
+    """Refuses what changes the computation, and reports what is not known at all."""
+    content, unknown = fields.content, []
+    for name, value in content.items():
+        if name in _NEUTRAL and value is not None and value not in _NEUTRAL[name]:
+            _refuse(fields, name)
+        if name not in _NEUTRAL and name not in _READ and name not in _HARMLESS and value:
+            unknown.append(name)
+    if any(entry != "full_attention" for entry in fields.get("layer_types", list, [])):
+        _refuse(fields, "layer_types")
+    # Qwen2 has a switch for it. A window that no row exceeds changes nothing.
+    window = fields.get("sliding_window", int, 0)
+    if (
+        kind == "llama"
+        and window
+        and not 0 < fields.get("max_position_embeddings", int, 0) <= window
+    ):
+        _refuse(fields, "sliding_window")
+    if unknown:
+        report_once(
+            f"{fields.where}: unknown fields, which are not read: {', '.join(sorted(unknown))}"
         )
+
+
+def _refuse(fields: Fields, name: str) -> None:
     raise ValueError(
-        f"{chosen.where}: rope type {kind!r} is not supported; default, linear and llama3 are"
+        f"{fields.where}: {name}={fields.content[name]!r:.80} is not supported; use a checkpoint "
+        "without it"
+    )
+
+
+@functools.cache
+def report_once(text: str) -> None:
+    """Logs a warning once, however often a file is read."""
+    _LOG.warning("%s", text)
+
+
+def _rope(fields: Fields) -> tuple[float, RopeScaling]:
+    """The base of the rotary frequencies, and their scaling, which may be said in two places."""
+    names = ("rope_parameters", "rope_scaling")
+    sections = [part for name in names if (part := fields.section(name)) and part.content]
+    scalings = [_rope_scaling(section) for section in sections]
+    bases = [part.get("rope_theta", float, None) for part in (*sections, fields)]
+    bases = [base for base in bases if base is not None]
+    if len(set(scalings)) > 1 or len(set(bases)) > 1:
+        said = {name: fields.content.get(name) for name in ("rope_theta", *names)}
+        text = ", ".join(f"{name}={value!r:.120}" for name, value in said.items() if value)
+        raise ValueError(
+            f"{fields.where}: {text} disagree; keep what the model was trained with, and delete "
+            "the others"
+        )
+    return bases[0] if bases else 10_000.0, scalings[0] if scalings else RopeScaling()
+
+
+def _rope_scaling(section: Fields) -> RopeScaling:
+    """The scaling that one section describes."""
+    kinds = {section.get(name, str, None) for name in ("rope_type", "type")} - {None}
+    kind = kinds.pop() if kinds else "default"
+    if kinds or kind not in _ROPE:
+        raise ValueError(
+            f"{section.where}: rope type {' and '.join(map(repr, sorted({kind, *kinds})))} is not "
+            "supported; default, linear and llama3 are"
+        )
+    if section.get("partial_rotary_factor", float, 1.0) != 1.0:
+        raise ValueError(f"{section.where}: a partial_rotary_factor is not supported")
+    for name, value in section.content.items():
+        known = name in (*_ROPE[kind], *_ROPE_HARMLESS)
+        if not known and value not in (None, 1):
+            raise ValueError(
+                f"{section.where}: {name}={value!r:.80} is not known of rope type {kind!r}"
+            )
+    if kind == "default":
+        return RopeScaling()
+    if kind == "linear":
+        return RopeScaling("linear", section.get("factor", float))
+    return RopeScaling(
+        "llama3",
+        section.get("factor", float),
+        section.get("low_freq_factor", float),
+        section.get("high_freq_factor", float),
+        section.get("original_max_position_embeddings", int),
     )
 
 

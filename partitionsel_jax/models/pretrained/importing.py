@@ -26,6 +26,25 @@ class Tensors(Protocol):
     def read(self, name: str, start: int, stop: int) -> np.ndarray: ...
 
 
+def equal(source: Tensors, name: str, other_source: Tensors, other: str) -> bool:
+    """Whether two tensors hold the same numbers."""
+    shape = source.shape(name)
+    return (
+        bool(shape)
+        and other_source.shape(other) == shape
+        and all(
+            np.array_equal(source.read(name, *rows), other_source.read(other, *rows))
+            for rows in _pieces(shape)
+        )
+    )
+
+
+def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """The first row of every piece of a tensor, and the one behind its last."""
+    rows = max(1, PIECE_BYTES // (4 * max(1, math.prod(shape[1:]))))
+    return ((row, min(row + rows, shape[0])) for row in range(0, shape[0], rows))
+
+
 def check(expected: Sequence[Tensor], source: Tensors, ignored: Sequence[str] = ()) -> None:
     """Compares names and shapes before anything is read.
 
@@ -91,9 +110,8 @@ def read(expected: Sequence[Tensor], source: Tensors, dtype: Any) -> dict[str, A
             shape = tensor.shape[::-1] if tensor.transposed else tensor.shape
             stack = () if tensor.layer is None else (depth[tensor.path],)
             flat[tensor.path] = jnp.zeros((*stack, *shape), dtype)
-        rows = max(1, PIECE_BYTES // (4 * math.prod(tensor.shape[1:])))
-        for row in range(0, tensor.shape[0], rows):
-            piece = source.read(tensor.name, row, min(row + rows, tensor.shape[0]))
+        for row, stop in _pieces(tensor.shape):
+            piece = source.read(tensor.name, row, stop)
             if not jnp.issubdtype(piece.dtype, jnp.floating):
                 raise ValueError(
                     f"{source.where(tensor.name)}: {tensor.name} holds {piece.dtype}, where "

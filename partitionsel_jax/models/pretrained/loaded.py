@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -140,7 +139,7 @@ def load(
         checkpoint.tokenizer  # noqa: B018  (its own checks, before the weights are read)
     lora, tree = LoRAConfig(), dict[str, Any]()
     if adapter is not None:
-        lora, tree = adapters.read(Path(adapter), config)
+        lora, tree = adapters.read(adapter, config)
     return Pretrained(
         Model(config, lora), join(checkpoint.parameters(param_dtype), tree), checkpoint
     )

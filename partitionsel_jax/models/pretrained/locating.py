@@ -8,6 +8,7 @@ from partitionsel_jax import hub
 from partitionsel_jax.models.config import DecoderConfig
 from partitionsel_jax.models.pretrained import tiny
 from partitionsel_jax.models.pretrained.checkpoint import CONFIG, describe
+from partitionsel_jax.models.pretrained.description import check_local
 from partitionsel_jax.models.pretrained.presets import PRESETS
 
 # What a checkpoint is read from; a repository may hold the same weights in other formats, and code.
@@ -57,6 +58,7 @@ def locate(name: str | os.PathLike[str]) -> Path:
                 f"'python -m experiments.fetch --model={text}'"
             )
         return found
+    check_local(text)
     if (path := as_path(text)) is not None:
         return path
     if hub.is_repository(text):

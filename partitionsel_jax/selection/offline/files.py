@@ -22,6 +22,9 @@ from partitionsel_jax.selection.offline import selector
 # What a selection's directory holds, and nothing else.
 OUTPUTS = ("indices.npy", "weights.npy", "summary.json")
 
+_LONGEST_HEADER = 1 << 16  # bytes; of a matrix it has some hundred
+_LARGEST = 1e18  # of a budget, as int64 and float32 hold it
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -56,10 +59,13 @@ def load(name: str, path: str | os.PathLike[str], *, mapped: bool = False) -> np
       ValueError: in one line, for a file that is missing, truncated, pickled or of another kind.
     """
     try:
-        array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        _check_header(Path(path))
+        # Mapped in any case: a file that says more than it holds is not waited for.
+        with np.errstate(over="raise"):  # in the product of a shape
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise ValueError(f"{name}: cannot read {path}: {error.strerror or error}.") from None
-    except (ValueError, EOFError, SyntaxError) as error:
+    except Exception as error:  # whatever a header of nonsense leads to
         # NumPy takes whatever does not begin like a .npy file for a pickle.
         raise ValueError(
             f"{name}: {path} is not a whole .npy file of numbers ({_first_line(error)}); write it "
@@ -70,7 +76,18 @@ def load(name: str, path: str | os.PathLike[str], *, mapped: bool = False) -> np
         raise ValueError(
             f"{name}: {path} holds several arrays (.npz); save the one you mean with numpy.save."
         )
-    return array
+    return array if mapped else np.array(array)
+
+
+def _check_header(path: Path) -> None:
+    """Raises ValueError for what would make NumPy wait, or take memory: a pipe, a huge header."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError("it is a pipe or a device, and no file")
+    with path.open("rb") as file:
+        start = file.read(12)
+    length = int.from_bytes(start[8 : 10 if start[6:7] == b"\x01" else 12], "little")
+    if start.startswith(b"\x93NUMPY") and length > _LONGEST_HEADER:
+        raise ValueError(f"its header is said to have {length} bytes")
 
 
 def select_files(
@@ -107,6 +124,10 @@ def select_files(
       ValueError: for whatever does not fit, before the first pass where that can be known.
     """
     began = time.perf_counter()
+    given = {"features": features, "anchors": anchors, "domains": domains, "output": output}
+    for name, path in given.items():
+        if path is not None and (not path or "://" in path):
+            raise ValueError(f"{name}: expected a path on this machine, got {path!r}.")
     folder = Path(output) if output else Path(features).with_suffix(".selection")
     _check_output(folder, overwrite=overwrite)
     matrix = MappedMatrix("features", features)
@@ -179,26 +200,28 @@ def parse_budgets(text: str, domain_count: int) -> "selector.Budgets | np.ndarra
     try:
         numbers = [kind(value) for value in values.split(",")] if values else []
     except ValueError:
+        numbers = [math.nan]
+    if not all(abs(number) <= _LARGEST for number in numbers):
         raise ValueError(
             f"budgets: {scheme} must be followed by {'integers' if kind is int else 'numbers'} "
-            f"with commas between, got {text!r}."
-        ) from None
+            f"with commas between, of at most {_LARGEST:.0e}, got {text!r:.80}."
+        )
     if scheme in ("proportional", "uniform") and not values:
         return {"proportional": schemes.proportional, "uniform": schemes.uniform}[scheme]
-    if scheme == "temperature" and len(numbers) == 1 and math.isfinite(numbers[0]):
+    if scheme == "temperature" and len(numbers) == 1:
         return functools.partial(schemes.temperature, tau=numbers[0])
     if scheme in ("fixed", "counts") and numbers:
         if len(numbers) != domain_count:
             raise ValueError(
                 f"budgets: {scheme} must give one number for each of the {domain_count} domains, "
-                f"got {len(numbers)} in {text!r}."
+                f"got {len(numbers)} in {text!r:.80}."
             )
         if scheme == "counts":
             return np.array(numbers, np.int64)
         return functools.partial(schemes.fixed, shares=jnp.array(numbers, jnp.float32))
     raise ValueError(
         "budgets must be proportional, uniform, temperature:TAU, fixed:SHARE,SHARE,... or "
-        f"counts:PICKS,PICKS,..., got {text!r}."
+        f"counts:PICKS,PICKS,..., got {text!r:.80}."
     )
 
 
@@ -248,4 +271,4 @@ def _check_output(folder: Path, *, overwrite: bool) -> None:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

@@ -113,7 +113,7 @@ def select(
         `grad_norm` ranks by the norms before scaling.
       ridge: >= 0; added to the Gram matrix's diagonal by `gradient_matching`.
       step_scale: > 0; eta of `taylor`.
-      seed: of `random`.
+      seed: of `random`, 0 .. 2^32 - 1.
       reading: chunks, memory and devices.
 
     Returns:
@@ -142,6 +142,7 @@ def select(
         scaling=scaling,
         ridge=ridge,
         step_scale=step_scale,
+        seed=seed,
         reading=reading,
     )
     size = operator.index(size)
@@ -227,6 +228,7 @@ def check(
     scaling: str,
     ridge: float,
     step_scale: float,
+    seed: int,
     reading: Reading,
 ) -> np.ndarray:
     """Checks everything that is known before features are read; answers the domains, i32[N].
@@ -260,8 +262,11 @@ def check(
     if size > rows:
         raise ValueError(f"size must be at most the {rows} rows of features, got {size}.")
     for argument, number, low in (("ridge", ridge, "0 <="), ("step_scale", step_scale, "0 <")):
-        if not (np.isfinite(number) and number >= 0.0 and (low == "0 <=" or number > 0.0)):
+        finite = 0.0 <= number <= float(np.finfo(np.float32).max)
+        if not finite or (low == "0 <" and number == 0.0):
             raise ValueError(f"{argument} must be finite and {low} {argument}, got {number}.")
+    if not 0 <= seed < 2**32:  # larger ones would be cut to their last 32 bits
+        raise ValueError(f"seed must lie in 0 .. 2^32 - 1, got {seed}.")
     for argument in ("chunk_rows", "shortlist_rows"):
         number = getattr(reading, argument)
         if number is not None and number < 1:
