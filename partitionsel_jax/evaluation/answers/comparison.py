@@ -3,14 +3,16 @@
 import dataclasses
 import re
 
+from partitionsel_jax.evaluation.answers.bases import in_base
 from partitionsel_jax.evaluation.answers.choices import chosen_letter, named_choice
-from partitionsel_jax.evaluation.answers.equivalence import equivalent
+from partitionsel_jax.evaluation.answers.equivalence import are_relations, equivalent
 from partitionsel_jax.evaluation.answers.expressions import factor_count, form
 from partitionsel_jax.evaluation.answers.kinds import AnswerKind
 from partitionsel_jax.evaluation.answers.quantities import (
     Quantity,
     only_quantity,
     quantity,
+    repeated_quantity,
     same_quantity,
 )
 from partitionsel_jax.evaluation.answers.several import Several, several
@@ -52,7 +54,8 @@ def same_answer(expected: str, given: str, kind: AnswerKind) -> bool:
     found = several(given)
     if found is None:
         # An inequality may describe an interval; one value is never a list of them.
-        return kind.symbolic and parts.opening != "" and equivalent(expected, given)
+        described = parts.opening != "" or are_relations(parts.parts)
+        return kind.symbolic and described and equivalent(expected, given)
     return _same_parts(parts, found, kind)
 
 
@@ -97,6 +100,9 @@ def _same_single(expected: str, given: str, kind: AnswerKind) -> bool:
     """Compares answers of one part by what the reference is."""
     if expected == given:
         return True
+    if kind.algebra and (written := in_base(expected)):
+        assigned = _assignment(given, loose=True)
+        return assigned is not None and in_base(assigned[1]) == written
     words = _words(expected)
     if words in _TRUTH:
         return _truth(given) is _TRUTH[words]
@@ -109,9 +115,9 @@ def _same_single(expected: str, given: str, kind: AnswerKind) -> bool:
     number = None if literal else _number(expected, kind)
     if number is not None:
         other = _given_number(expected, given, kind)
-        return other is not None and same_quantity(
-            number, other, rounded=kind.rounded, reduced=kind.lowest_terms
-        )
+        if other is None:
+            return kind.symbolic and _same_expression(expected, given, kind)
+        return same_quantity(number, other, rounded=kind.rounded, reduced=kind.lowest_terms)
     if kind.words and named_choice([expected]):
         return (named_choice([given]) or "").lower() == words
     if not kind.algebra or literal or _is_words(expected):
@@ -135,8 +141,11 @@ def _given_number(expected: str, given: str, kind: AnswerKind) -> Quantity | Non
     if reference and not _names_agree(reference[0], assigned[0]):
         return None
     value = assigned[1]
-    found = quantity(value, algebra=kind.algebra)
-    return found or only_quantity(untexted(value), algebra=kind.algebra)
+    return (
+        quantity(value, algebra=kind.algebra)
+        or repeated_quantity(value, algebra=kind.algebra)
+        or only_quantity(untexted(value), algebra=kind.algebra)
+    )
 
 
 def _same_expression(expected: str, given: str, kind: AnswerKind) -> bool:
@@ -177,7 +186,7 @@ def _assignment(text: str, *, loose: bool = False) -> tuple[str, str] | None:
     Returns:
       (name, value), the name "" where there is none; None for an equation, "2x = 5".
     """
-    parts = [part.strip() for part in _EQUALS.split(text)]
+    parts = _sides(text)
     if len(parts) == 1:
         return "", text
     name, value = parts[0], parts[-1]
@@ -188,6 +197,18 @@ def _assignment(text: str, *, loose: bool = False) -> tuple[str, str] | None:
     if len(parts) == 2 and _NAME.fullmatch(value) and quantity(name):
         return value, name
     return ("", value) if loose and _is_label(name) else None
+
+
+def _sides(text: str) -> list[str]:
+    """What stands around the equals signs that are inside no brackets: "18 (9 * 2 = 18)" is one."""
+    sides, start, depth, scanned = [], 0, 0, 0
+    for found in _EQUALS.finditer(text):
+        gap = text[scanned : found.start()]
+        depth, scanned = depth + gap.count("(") - gap.count(")"), found.end()
+        if depth <= 0:
+            sides.append(text[start : found.start()].strip())
+            start = found.end()
+    return [*sides, text[start:].strip()]
 
 
 def _is_label(text: str) -> bool:

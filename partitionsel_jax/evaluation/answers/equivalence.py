@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from partitionsel_jax.time_limited import TimeLimited
@@ -22,6 +23,13 @@ _READABLE_COMMANDS = frozenset(_COMMANDS.split())
 _CHARACTERS = re.compile(r"[A-Za-z0-9+\-*/^_(){}\[\]|.,=<>!&: \\]+")
 # "1 2" would be read as 3, and the base of 101_2 would be dropped.
 _MISREAD = re.compile(r"[0-9]\s+[0-9]|[0-9]\s*_|[A-Za-z]{4,}")
+# "x < -2 or x > 2" is one set.
+_OR = re.compile(r"\\text\s*\{\s*,?\s*or\s*\}|,?\s\bor\b|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])")
+_AND = re.compile(
+    r"\\text\s*\{\s*,?\s*and\s*\}|,?\s\band\b|\\land(?![A-Za-z])|\\wedge(?![A-Za-z])"
+)
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
+_MOST_RELATIONS = 4
 _ENVIRONMENTS = re.compile(r"\\(?:begin|end)\s*\{[pbv]?matrix\}")
 
 
@@ -45,8 +53,8 @@ def equivalent(expected: str, given: str, *, seconds: float = _SECONDS) -> bool:
       RuntimeError: the process could not be started, whatever the expressions.
     """
     require_math_verify()
-    pair = [_latex(expected), _latex(given)]
-    if not all(map(_readable, pair)):
+    pair = [_alternatives(expected), _alternatives(given)]
+    if not all(_readable(text) for side in pair for texts in side for text in texts):
         return False
     return _SERVICE.ask(*pair, seconds=seconds) is True
 
@@ -63,6 +71,20 @@ def require_math_verify() -> None:
             "checking expressions needs math-verify; install it with "
             "pip install -e '.[evaluation]' in the clone"
         )
+
+
+def are_relations(parts: Sequence[str]) -> bool:
+    """Whether each of a few texts is an inequality or a membership."""
+    return len(parts) <= _MOST_RELATIONS and all(map(_RELATION.search, parts))
+
+
+def _alternatives(text: str) -> list[list[str]]:
+    """A text as LaTeX: relations cut at "or" and those at "and", any other text in one piece."""
+    parts = [_AND.split(part) for part in _OR.split(text)]
+    flat = [piece for pieces in parts for piece in pieces]
+    if len(flat) == 1 or not are_relations(flat):
+        return [[_latex(text)]]
+    return [[_latex(piece.strip()) for piece in pieces] for pieces in parts]
 
 
 def _latex(text: str) -> str:
@@ -93,7 +115,7 @@ def _readable(text: str) -> bool:
     for character in text:
         depth += (character in "([{") - (character in ")]}")
         deepest = max(deepest, depth)
-    plain = re.sub(r"\\[A-Za-z]+", " ", bare)
+    plain = re.sub(r"\\[A-Za-z]+", "|", bare)
     return (
         deepest <= _MOST_NESTED
         and _CHARACTERS.fullmatch(text) is not None

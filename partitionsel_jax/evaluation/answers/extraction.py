@@ -17,6 +17,7 @@ from partitionsel_jax.evaluation.answers.choices import (
     named_choice,
     unannounced_letter,
 )
+from partitionsel_jax.evaluation.answers.cleaning import last_turn, plain, tagged
 from partitionsel_jax.evaluation.answers.kinds import AnswerKind, kind_of
 from partitionsel_jax.evaluation.answers.quantities import (
     last_quantity,
@@ -82,9 +83,14 @@ def final_answer_of(output: str, benchmark: str = "gsm8k") -> str:
 
 def given_answer(output: str, kind: AnswerKind) -> str:
     """The final answer of an output, by the rules of `final_answer_of`."""
-    text = unrolled(_TITLE.sub("Answer:", _end(output, _MOST_CHARACTERS)))
+    text = plain(_end(last_turn(output), _MOST_CHARACTERS))
+    held = tagged(text)
+    text = unrolled(_TITLE.sub("Answer:", text if held is None else held))
     decided = marked(text, kind)
     stated = _stated(text, kind) if decided is None else decided
+    # A line between tags is an answer whatever it says.
+    if held is not None and not stated and "\n" not in held:
+        stated = held
     if kind.letters:
         # Nothing makes up for a statement that names several letters or denies one.
         if decided is not None or names_letter(stated, kind.letters):
@@ -95,7 +101,7 @@ def given_answer(output: str, kind: AnswerKind) -> str:
 
 def reference_answer(reference: str, kind: AnswerKind) -> str:
     """The answer of a published reference: marked, boxed, announced, or the whole text."""
-    text = unrolled(_end(reference, _MOST_CHARACTERS))
+    text = unrolled(plain(_end(reference, _MOST_CHARACTERS)))
     decided = marked(text, kind)
     answer = ((decided if decided is not None else _stated(text, kind)) or text.strip())[:LONGEST]
     return chosen_letter(tidy(answer), kind.letters) if kind.letters else answer
