@@ -37,6 +37,7 @@ _CHINESE = tuple(
         (r"，(?=[0-9])(?<=[0-9]，)", ","),
         (r"，", ", "),
         (r"百分之\s*([0-9.]+)", r"\1%"),
+        (rf"选项(?:应该|应)?[是为]\s?:?{_WANTED}", " the answer is "),
         (r"选项", " option "),
         (r"答案?(?:应该|应当|应)?不(?:应该|会)?(?:是|为)", " the answer is not "),
         (r"不(?:能|可以|应该|应|该)?选择?", " not "),
@@ -60,7 +61,9 @@ _CHINESE = tuple(
         (r"至多|最多", " at most "),
         (r"不", " not "),
         # What is counted: "18个苹果".
-        (rf"(?<=[0-9A-E)%])\s?(?!多|以){_SCRIPT}{{1,12}}(?=[\s.,;!?)]|$)", ""),
+        (rf"(?<=[0-9A-E)%$])\s?(?!多|以){_SCRIPT}{{1,12}}(?=[\s.,;!?)]|$)", ""),
+        # Between scripts there is no word boundary.
+        (rf"(?<={_SCRIPT})(?=[0-9A-Za-z$\\(])|(?<=[A-Za-z])(?={_SCRIPT})", " "),
     )
 )
 _MYRIADS = {"万": 10**4, "亿": 10**8}
@@ -81,6 +84,7 @@ _TURN_END = re.compile(
     r"|\[(?:EOS|/?INST|end of text)\]"
 )
 _THOUGHT = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|◁/think▷", re.IGNORECASE)
+_MARKUP = re.compile(r"<(b|strong|em|i|u)>([^<>]{0,200})</\1>")
 _ANSWER = re.compile(r"<answer>((?:(?!</?answer>).)*+)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
 
 
@@ -94,7 +98,7 @@ def last_turn(text: str) -> str:
     text = _OPENING.sub("\n", text)
     text = next((part for part in _TURN_END.split(text) if part.strip()), "")
     *_, said = _THOUGHT.split(text)
-    return said if said.strip() else text
+    return _MARKUP.sub(r"\2", said if said.strip() else text)
 
 
 def tagged(text: str) -> str | None:

@@ -5,7 +5,7 @@ import re
 
 from partitionsel_jax.evaluation.answers.bases import in_base
 from partitionsel_jax.evaluation.answers.choices import chosen_letter, named_choice
-from partitionsel_jax.evaluation.answers.equivalence import are_relations, equivalent
+from partitionsel_jax.evaluation.answers.equivalence import are_relations, are_sets, equivalent
 from partitionsel_jax.evaluation.answers.expressions import factor_count, form
 from partitionsel_jax.evaluation.answers.kinds import AnswerKind
 from partitionsel_jax.evaluation.answers.quantities import (
@@ -54,8 +54,10 @@ def same_answer(expected: str, given: str, kind: AnswerKind) -> bool:
     found = several(given)
     if found is None:
         # An inequality may describe an interval; one value is never a list of them.
-        described = parts.opening != "" or are_relations(parts.parts)
+        described = parts.opening != "" or are_sets(parts.parts)
         return kind.symbolic and described and equivalent(expected, given)
+    if kind.symbolic and are_relations(parts.parts) != are_relations(found.parts):
+        return equivalent(expected, given)
     return _same_parts(parts, found, kind)
 
 
@@ -100,9 +102,8 @@ def _same_single(expected: str, given: str, kind: AnswerKind) -> bool:
     """Compares answers of one part by what the reference is."""
     if expected == given:
         return True
-    if kind.algebra and (written := in_base(expected)):
-        assigned = _assignment(given, loose=True)
-        return assigned is not None and in_base(assigned[1]) == written
+    if kind.algebra and (based := _same_in_base(expected, given)) is not None:
+        return based
     words = _words(expected)
     if words in _TRUTH:
         return _truth(given) is _TRUTH[words]
@@ -116,13 +117,28 @@ def _same_single(expected: str, given: str, kind: AnswerKind) -> bool:
     if number is not None:
         other = _given_number(expected, given, kind)
         if other is None:
-            return kind.symbolic and _same_expression(expected, given, kind)
+            # A ratio is no quotient.
+            return kind.symbolic and ":" not in given and _same_expression(expected, given, kind)
         return same_quantity(number, other, rounded=kind.rounded, reduced=kind.lowest_terms)
     if kind.words and named_choice([expected]):
         return (named_choice([given]) or "").lower() == words
     if not kind.algebra or literal or _is_words(expected):
         return words == _words(given)
     return _same_expression(expected, given, kind)
+
+
+def _same_in_base(expected: str, given: str) -> bool | None:
+    """Compares digits and bases; None where neither says a base, or both may be plain decimals."""
+    assigned = _assignment(given, loose=True)
+    first, second = in_base(expected), in_base(assigned[1]) if assigned else None
+    if first is None and (second is None or second[1] != 10):
+        return None
+    plain = r"-?[0-9]+(?:\.[0-9]+)?"
+    sides = [
+        (text.lstrip("0"), 10) if found is None and re.fullmatch(plain, text) else found
+        for found, text in ((first, expected), (second, assigned[1] if assigned else given))
+    ]
+    return None not in sides and sides[0] == sides[1]
 
 
 def _number(text: str, kind: AnswerKind) -> Quantity | None:

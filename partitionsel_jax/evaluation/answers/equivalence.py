@@ -29,6 +29,7 @@ _AND = re.compile(
     r"\\text\s*\{\s*,?\s*and\s*\}|,?\s\band\b|\\land(?![A-Za-z])|\\wedge(?![A-Za-z])"
 )
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
+_INTERVAL = re.compile(r"\s*[(\[][^()\[\]]*,[^()\[\]]*[)\]]\s*")
 _MOST_RELATIONS = 4
 _ENVIRONMENTS = re.compile(r"\\(?:begin|end)\s*\{[pbv]?matrix\}")
 
@@ -74,15 +75,20 @@ def require_math_verify() -> None:
 
 
 def are_relations(parts: Sequence[str]) -> bool:
-    """Whether each of a few texts is an inequality or a membership."""
-    return len(parts) <= _MOST_RELATIONS and all(map(_RELATION.search, parts))
+    """Whether each text is an inequality or a membership."""
+    return all(map(_RELATION.search, parts))
+
+
+def are_sets(parts: Sequence[str]) -> bool:
+    """Whether each text is an inequality, a membership, or an interval."""
+    return all(_RELATION.search(part) or _INTERVAL.fullmatch(part) for part in parts)
 
 
 def _alternatives(text: str) -> list[list[str]]:
     """A text as LaTeX: relations cut at "or" and those at "and", any other text in one piece."""
     parts = [_AND.split(part) for part in _OR.split(text)]
     flat = [piece for pieces in parts for piece in pieces]
-    if len(flat) == 1 or not are_relations(flat):
+    if not 1 < len(flat) <= _MOST_RELATIONS or not are_sets(flat):
         return [[_latex(text)]]
     return [[_latex(piece.strip()) for piece in pieces] for pieces in parts]
 
@@ -94,6 +100,7 @@ def _latex(text: str) -> str:
     text = re.sub(r"\^\s*\(([^()]*)\)", r"^{\1}", text)
     text = re.sub(r"\^\s*(-\s*[0-9A-Za-z]|-?[0-9]+)", r"^{\1}", text)
     text = text.replace("*", r" \cdot ")
+    text = re.sub(r"(\\[a-z]+)\s+_", r"\1_", text)
     return re.sub(r"([0-9]*)\.([0-9]+)", _exact, text)
 
 
@@ -111,11 +118,14 @@ def _readable(text: str) -> bool:
     names = re.findall(r"\\([A-Za-z]+)", bare)
     if not _READABLE_COMMANDS.issuperset(names) or {"begin", "end"} & set(names):
         return False
+    # A bracket that is missing may change what the rest means.
+    if sum(map(text.count, "([")) != sum(map(text.count, ")]")):
+        return False
     depth = deepest = 0
     for character in text:
         depth += (character in "([{") - (character in ")]}")
         deepest = max(deepest, depth)
-    plain = re.sub(r"\\[A-Za-z]+", "|", bare)
+    plain = re.sub(r"\\log_(?:[0-9](?![0-9])|\{[0-9]+\})|\\[A-Za-z]+", "|", bare)
     return (
         deepest <= _MOST_NESTED
         and _CHARACTERS.fullmatch(text) is not None

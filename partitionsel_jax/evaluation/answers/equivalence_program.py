@@ -11,7 +11,6 @@ from typing import Any
 import sympy
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, grader, parse, verify
-from sympy.core.evalf import PrecisionExhausted
 
 # Units and boxes are taken away before; math-verify would also take letters that are no units.
 _CONFIG = [
@@ -46,10 +45,13 @@ def answer(expected: list[list[str]], given: list[list[str]]) -> bool:
 def _meaning(alternatives: list[list[str]]) -> Any:
     """The expression of a text, or the set that several relations describe; None without one."""
     read = [[_read(part) for part in parts] for parts in alternatives]
-    if any(part is None for parts in read for part in parts):
+    flat = [part for parts in read for part in parts]
+    if any(part is None for part in flat):
         return None
-    if len(read) == len(read[0]) == 1:
-        return read[0][0]
+    if len(flat) == 1:
+        return flat[0]
+    if len({symbol for part in flat for symbol in part.free_symbols}) > 1:
+        return None
     sets = [sympy.Intersection(*map(_solutions, parts)) for parts in read]
     return sympy.Union(*sets)
 
@@ -111,8 +113,7 @@ def _at_points(pair: list[Any], symbols: list[Any]) -> Iterator[list[Any]]:
 def _same_number(first: Any, second: Any, most_digits: int = _MOST_DIGITS) -> bool:
     """Whether two constants are equal: exactly where they are fractions, else to many digits.
 
-    Digits are computed until the two differ, and no further than those in which numbers of their
-    size that are not equal could still agree.
+    These are more than in which unequal numbers of their size could agree.
     """
     if first == second:
         return not first.has(sympy.nan, sympy.zoo)
@@ -125,11 +126,10 @@ def _same_number(first: Any, second: Any, most_digits: int = _MOST_DIGITS) -> bo
         return bool(first == second) and not first.has(sympy.nan, sympy.zoo)
     if size > _MOST_DIGITS:
         return False
+    # What evalf says of its own accuracy is wrong of log(1 + 1/10^40).
     digits = min(most_digits, 100 + 8 * math.ceil(size))
-    try:
-        return bool((first - second).evalf(3, maxn=digits, strict=True) == 0)
-    except PrecisionExhausted:
-        return True
+    difference = first.evalf(digits) - second.evalf(digits)
+    return bool(abs(difference) < sympy.Float(10, digits) ** (-digits // 2))
 
 
 def _digits(value: Any) -> float:

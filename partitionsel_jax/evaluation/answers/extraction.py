@@ -16,6 +16,7 @@ from partitionsel_jax.evaluation.answers.choices import (
     chosen_letter,
     named_choice,
     unannounced_letter,
+    with_option,
 )
 from partitionsel_jax.evaluation.answers.cleaning import last_turn, plain, tagged
 from partitionsel_jax.evaluation.answers.kinds import AnswerKind, kind_of
@@ -86,6 +87,7 @@ def given_answer(output: str, kind: AnswerKind) -> str:
     text = plain(_end(last_turn(output), _MOST_CHARACTERS))
     held = tagged(text)
     text = unrolled(_TITLE.sub("Answer:", text if held is None else held))
+    text = with_option(text, kind.letters) if kind.letters or kind.words else text
     decided = marked(text, kind)
     stated = _stated(text, kind) if decided is None else decided
     # A line between tags is an answer whatever it says.

@@ -38,7 +38,7 @@ _FOUND_BY = re.compile(
     re.IGNORECASE,
 )
 _ALTERNATIVE = re.compile(r"\b(?:or|not|no|than|if|to|but)\b", re.IGNORECASE)
-_AGAIN = re.compile(r"\A(?:=|i\.e\.,?|or|that is,?|equal to|equivalent to)\s*", re.IGNORECASE)
+_AGAIN = re.compile(r"\A(?:=|\\approx(?![A-Za-z])|i\.e\.,?|or|that is,?|equal to|equivalent to)\s*", re.IGNORECASE)
 _TWICE = re.compile(
     r"\s*[,;:]?\s*\b(?:or|i\.e\.|that is|namely)(?![A-Za-z]),?\s*|\s*[,;:]\s+|\s+-\s+", re.IGNORECASE
 )
@@ -60,6 +60,7 @@ _DENIALS = (
     "twice double triple dozen hundred thousand million two three four five six seven eight nine "
     "ten"
 )
+_BOUND = re.compile(r"\b(?:at (?:least|most)|up to|as (?:many|much) as)\b", re.IGNORECASE)
 _DENYING = frozenset(_DENIALS.split())
 # No benchmark has numbers of more digits, and their cost grows with the square.
 _MOST_DIGITS = 200
@@ -104,7 +105,7 @@ def quantity(text: str, *, algebra: bool = False) -> Quantity | None:
     text = text.strip() if algebra else text.rstrip("! ").lstrip()
     while text.startswith("(") and matching(text, 0) == len(text) - 1 and "," not in text:
         text = text[1:-1].strip()
-    if text.endswith(")") and text.count("(") == 1:
+    if text.endswith(")") and matching(text, text.find("(")) == len(text) - 1:
         text = _without_aside(text, algebra)
     found = _NUMBER.match(text)
     if found is None:
@@ -140,7 +141,7 @@ def _without_aside(text: str, algebra: bool) -> str:
 def _computed(text: str) -> Fraction | None:
     """The value of a number, or of arithmetic among whose numbers words may stand."""
     number = quantity(text)
-    return number.value if number else value_of(re.sub(r"(?<!\\)\b[A-Za-z]+\b", " ", text))
+    return number.value if number else value_of(re.sub(r"(?<!\\)\b[A-Za-z]+\b", " ", text).strip())
 
 
 def _same_said(first: Quantity, second: Quantity) -> bool:
@@ -209,6 +210,7 @@ def only_quantity(text: str, *, algebra: bool = False) -> Quantity | None:
         not _PROSE.fullmatch(before)
         or before[-1:].isalnum()
         or (words and len(words[-1]) == 1 and words[-1] != "a")
+        or _BOUND.search(before)
         or any(word in _DENYING or word.endswith("n't") for word in words)
     ):
         return None
