@@ -91,7 +91,7 @@ _DENIED_LABEL = re.compile(
     re.IGNORECASE,
 )
 # Behind these the "A" at the start of an answer is no article.
-_NO_NOUN = re.compile(r"\s*(?:$|[^\sa-z]|(?:or|and|is|with|that|which)\b)")
+_NO_NOUN = re.compile(r"\s*(?:$|[^\sa-z0-9]|[0-9]\S*(?:\s\S+)?$|(?:or|and|is|with|that|which)\b)")
 
 
 def with_option(text: str, letters: str) -> str:

@@ -18,8 +18,9 @@ _PLAIN |= {ord("【"): "[", ord("】"): "]"}
 _NAME = r"[A-Za-z][A-Za-z0-9_▁-]{2,40}"
 _WANTED = r"(?=\W{0,6}(?:boxed\W{0,2}|text\W{0,2})?[A-E](?![A-Za-z]))"
 _SCRIPT = r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]"
+_ABROAD_WORDS = ("respuesta", "réponse", "antwort", "risposta", "resposta", "ответ")
 _ABROAD = (
-    r"\b(?:respuesta|réponse|antwort|risposta|resposta|ответ)\b"
+    rf"\b(?:{'|'.join(_ABROAD_WORDS)})\b"
     r"(?:\s+(?:correcta|correcte|corretta|correta|final|finale))?"
 )
 # Longer words first: "不是" before "是".
@@ -117,8 +118,10 @@ def plain(text: str) -> str:
         text = _MYRIAD.sub(_written_out, text.translate(_PLAIN))
         for pattern, replacement in _CHINESE:
             text = pattern.sub(replacement, text)
-    for pattern, replacement in _ANNOUNCED_ABROAD:
-        text = pattern.sub(replacement, text)
+    lower = text.lower()
+    if any(word in lower for word in _ABROAD_WORDS):
+        for pattern, replacement in _ANNOUNCED_ABROAD:
+            text = pattern.sub(replacement, text)
     return text
 
 

@@ -21,6 +21,8 @@ from partitionsel_jax.evaluation.answers.units import compatible, unit_behind
 
 _MOST_CHARACTERS = 400
 _MOST_SYMBOLIC_PARTS = 4
+_MOST_ARITHMETIC = 100
+_ARITHMETIC = re.compile(r"(?:[-0-9+*/^!(){}\[\]|. _ei]|\\[A-Za-z]+|sqrt|pi|log|ln|sin|cos|tan|exp)+")
 _TRUTH = {"true": True, "yes": True, "false": False, "no": False}
 _NOTHING = re.compile(
     r"(?:there (?:is|are) )?no (?:real )?solutions?|\\emptyset|(?:the )?empty set|\{\s*\}"
@@ -117,14 +119,19 @@ def _same_single(expected: str, given: str, kind: AnswerKind) -> bool:
     if number is not None:
         other = _given_number(expected, given, kind)
         if other is None:
-            # A ratio is no quotient.
-            return kind.symbolic and ":" not in given and _same_expression(expected, given, kind)
+            return kind.symbolic and _is_arithmetic(given) and _same_expression(expected, given, kind)
         return same_quantity(number, other, rounded=kind.rounded, reduced=kind.lowest_terms)
     if kind.words and named_choice([expected]):
         return (named_choice([given]) or "").lower() == words
     if not kind.algebra or literal or _is_words(expected):
         return words == _words(given)
     return _same_expression(expected, given, kind)
+
+
+def _is_arithmetic(text: str) -> bool:
+    """Whether a text may be a number that is not worked out: "2^{10}", "x = 5!"; "5:1" is none."""
+    value = (_assignment(text) or ("", ""))[1]
+    return len(value) <= _MOST_ARITHMETIC and _ARITHMETIC.fullmatch(value) is not None
 
 
 def _same_in_base(expected: str, given: str) -> bool | None:
