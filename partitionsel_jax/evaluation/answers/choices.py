@@ -103,9 +103,11 @@ def with_option(text: str, letters: str) -> str:
         return text
     names = letters or "12345"
     return _ORDINAL.sub(
-        lambda found: f"Option {names[_ORDINALS[(found[1] or found[2]).lower()]]}"
-        if _ORDINALS[(found[1] or found[2]).lower()] < len(names)
-        else found[0],
+        lambda found: (
+            f"Option {names[_ORDINALS[(found[1] or found[2]).lower()]]}"
+            if _ORDINALS[(found[1] or found[2]).lower()] < len(names)
+            else found[0]
+        ),
         text,
     )
 

@@ -28,7 +28,10 @@ _ANNOUNCED_ABROAD = tuple(
     (re.compile(pattern, re.IGNORECASE), replacement)
     for pattern, replacement in (
         (rf"{_ABROAD}\s+(?:no|non|não|не|n')\s?(?:es|è|é|est)?\b", "the answer is not "),
-        (rf"{_ABROAD}\s*(?::|—|\b(?:es|est|ist|è|é)\b)(?:\s+(?:nicht|pas)\b)", "the answer is not "),
+        (
+            rf"{_ABROAD}\s*(?::|—|\b(?:es|est|ist|è|é)\b)(?:\s+(?:nicht|pas)\b)",
+            "the answer is not ",
+        ),
         (rf"{_ABROAD}\s*(?::|—|\b(?:es|est|ist|è|é)\b)\s*:?", "the answer is "),
     )
 )
@@ -47,7 +50,10 @@ _CHINESE = tuple(
             r"(?:答案|答え|正解|解答|정답|답|答)(?:应该|应当|应|就|则){0,2}\s?(?:是|为|选择?|は|은|:)\s?:?",
             " the answer is ",
         ),
-        (rf"(?:应该|应当|可以|应|故|我|可|就|要|该)?选[择取用]?(?:的?是)?\s?:?{_WANTED}", " the answer is "),
+        (
+            rf"(?:应该|应当|可以|应|故|我|可|就|要|该)?选[择取用]?(?:的?是)?\s?:?{_WANTED}",
+            " the answer is ",
+        ),
         (r"(?<=[A-E)\s])是?(?:不正确|错误|错|不对)的?", " is wrong "),
         (r"(?<=[A-E)\s])是?(?:正确|对)(?:的|答案)?", " is correct "),
         (r"或者?|还是", " or "),
@@ -62,7 +68,7 @@ _CHINESE = tuple(
         (r"至多|最多", " at most "),
         (r"不", " not "),
         # What is counted: "18个苹果".
-        (rf"(?<=[0-9A-E)%$])\s?(?!多|以){_SCRIPT}{{1,12}}(?=[\s.,;!?)]|$)", ""),
+        (rf"(?<=[0-9A-E)%$])\s?(?!多|以){_SCRIPT}{{1,12}}(?=[\s.,;!?)}}*$]|$)", ""),
         # Between scripts there is no word boundary.
         (rf"(?<={_SCRIPT})(?=[0-9A-Za-z$\\(])|(?<=[A-Za-z])(?={_SCRIPT})", " "),
     )

@@ -22,7 +22,9 @@ from partitionsel_jax.evaluation.answers.units import compatible, unit_behind
 _MOST_CHARACTERS = 400
 _MOST_SYMBOLIC_PARTS = 4
 _MOST_ARITHMETIC = 100
-_ARITHMETIC = re.compile(r"(?:[-0-9+*/^!(){}\[\]|. _ei]|\\[A-Za-z]+|sqrt|pi|log|ln|sin|cos|tan|exp)+")
+_ARITHMETIC = re.compile(
+    r"(?:[-0-9+*/^!(){}\[\]|. _ei]|\\[A-Za-z]+|sqrt|pi|log|ln|sin|cos|tan|exp)+"
+)
 _TRUTH = {"true": True, "yes": True, "false": False, "no": False}
 _NOTHING = re.compile(
     r"(?:there (?:is|are) )?no (?:real )?solutions?|\\emptyset|(?:the )?empty set|\{\s*\}"
@@ -119,7 +121,9 @@ def _same_single(expected: str, given: str, kind: AnswerKind) -> bool:
     if number is not None:
         other = _given_number(expected, given, kind)
         if other is None:
-            return kind.symbolic and _is_arithmetic(given) and _same_expression(expected, given, kind)
+            return (
+                kind.symbolic and _is_arithmetic(given) and _same_expression(expected, given, kind)
+            )
         return same_quantity(number, other, rounded=kind.rounded, reduced=kind.lowest_terms)
     if kind.words and named_choice([expected]):
         return (named_choice([given]) or "").lower() == words
@@ -135,10 +139,10 @@ def _is_arithmetic(text: str) -> bool:
 
 
 def _same_in_base(expected: str, given: str) -> bool | None:
-    """Compares digits and bases; None where neither says a base, or both may be plain decimals."""
+    """Compares digits and bases; None where neither says a base."""
     assigned = _assignment(given, loose=True)
     first, second = in_base(expected), in_base(assigned[1]) if assigned else None
-    if first is None and (second is None or second[1] != 10):
+    if first is None and second is None:
         return None
     plain = r"-?[0-9]+(?:\.[0-9]+)?"
     sides = [

@@ -25,12 +25,13 @@ _CHARACTERS = re.compile(r"[A-Za-z0-9+\-*/^_(){}\[\]|.,=<>!&: \\]+")
 _MISREAD = re.compile(r"[0-9]\s+[0-9]|[0-9]\s*_|[A-Za-z]{4,}")
 # "x < -2 or x > 2" is one set.
 _OR = re.compile(r"\\text\s*\{\s*,?\s*or\s*\}|,?\s\bor\b|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])")
-_AND = re.compile(
-    r"\\text\s*\{\s*,?\s*and\s*\}|,?\s\band\b|\\land(?![A-Za-z])|\\wedge(?![A-Za-z])"
-)
+_AND = re.compile(r"\\text\s*\{\s*,?\s*and\s*\}|,?\s\band\b|\\land(?![A-Za-z])|\\wedge(?![A-Za-z])")
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
 _INTERVAL = re.compile(r"\s*[(\[][^()\[\]]*,[^()\[\]]*[)\]]\s*")
 _MOST_RELATIONS = 4
+# math-verify adds numbers that stand beside each other: 2(3) would be 5.
+_FACTOR = re.compile(r"(?<![\w/.\\])[0-9]+(?=\s*(?:\(|e\^))|\)(?=\s*(?:\(|[0-9]|\\frac))")
+_GROUPS = re.compile(r"[0-9]\s*[{\[]|\]\s*\[|(?:^|[-+*/(=,\s])\{[^{}]*\}\s*[0-9({]")
 _ENVIRONMENTS = re.compile(r"\\(?:begin|end)\s*\{[pbv]?matrix\}")
 
 
@@ -99,7 +100,7 @@ def _latex(text: str) -> str:
     text = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"\^\s*\(([^()]*)\)", r"^{\1}", text)
     text = re.sub(r"\^\s*(-\s*[0-9A-Za-z]|-?[0-9]+)", r"^{\1}", text)
-    text = text.replace("*", r" \cdot ")
+    text = _FACTOR.sub(r"\g<0> \\cdot ", text.replace("*", r" \cdot "))
     text = re.sub(r"(\\[a-z]+)\s+_", r"\1_", text)
     return re.sub(r"([0-9]*)\.([0-9]+)", _exact, text)
 
@@ -130,4 +131,5 @@ def _readable(text: str) -> bool:
         deepest <= _MOST_NESTED
         and _CHARACTERS.fullmatch(text) is not None
         and _MISREAD.search(plain) is None
+        and _GROUPS.search(text) is None
     )

@@ -79,12 +79,12 @@ def _same_value(first: Any, second: Any, *_: Any) -> bool:
         return same_shape and all(map(_same_value, first.flat(), second.flat()))
     if not (_is_value(first) and _is_value(second)):
         return bool(first == second)
+    if first == second or max(_digits(first), _digits(second)) > _MOST_EXACT_DIGITS:
+        return bool(first == second) and not first.has(sympy.nan, sympy.zoo)
     pair = [_with_imaginary(side) for side in (first, second)]
     symbols = sorted(pair[0].free_symbols | pair[1].free_symbols, key=str)
     if not symbols:
         return _same_number(*pair)
-    if max(map(_digits, pair)) > _MOST_EXACT_DIGITS:
-        return bool(first == second)
     # Most differences show at once; what does not is proved.
     if not all(_same_number(*values, most_digits=40) for values in _at_points(pair, symbols)):
         return False
@@ -95,8 +95,12 @@ def _same_value(first: Any, second: Any, *_: Any) -> bool:
 
 
 def _with_imaginary(value: Any) -> Any:
-    """An expression whose "i" is the imaginary unit."""
-    return value.xreplace({name: sympy.I for name in value.free_symbols if name.name == "i"})
+    """An expression whose "i" is the imaginary unit, and every other variable real."""
+    names = {
+        symbol: sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name, real=True)
+        for symbol in value.free_symbols
+    }
+    return value.xreplace(names)
 
 
 def _at_points(pair: list[Any], symbols: list[Any]) -> Iterator[list[Any]]:
@@ -117,11 +121,7 @@ def _same_number(first: Any, second: Any, most_digits: int = _MOST_DIGITS) -> bo
 
     These are more than in which unequal numbers of their size could agree.
     """
-    if first == second:
-        return not first.has(sympy.nan, sympy.zoo)
     size = _digits(first) + _digits(second)
-    if size > _MOST_EXACT_DIGITS:
-        return False
     first, second = first.doit(), second.doit()
     infinite = (sympy.oo, -sympy.oo, sympy.zoo, sympy.nan)
     if first.is_Rational and second.is_Rational or first.has(*infinite) or second.has(*infinite):
@@ -145,10 +145,15 @@ def _digits(value: Any) -> float:
     size = 1.0 + sum(map(_digits, value.args))
     if isinstance(value, sympy.Pow | sympy.exp | sympy.factorial | sympy.binomial):
         times = value.exp if isinstance(value, sympy.Pow | sympy.exp) else value.args[0]
-        each = _digits(value.args[0])
-        count = abs(complex(times.evalf(6))) if _digits(times) < 15 else math.inf
-        size += count * each
+        size += _digits(value.args[0]) * _magnitude(times)
     return size
+
+
+def _magnitude(times: Any) -> float:
+    """About how large a constant exponent is; infinite where that alone takes many digits."""
+    if times.free_symbols:
+        return 1.0
+    return abs(complex(times.evalf(6))) if _digits(times) < 15 else math.inf
 
 
 # Numbers that math-verify meets in sets, intervals and equations are compared here, too.

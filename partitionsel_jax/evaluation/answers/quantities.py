@@ -38,9 +38,12 @@ _FOUND_BY = re.compile(
     re.IGNORECASE,
 )
 _ALTERNATIVE = re.compile(r"\b(?:or|not|no|than|if|to|but)\b", re.IGNORECASE)
-_AGAIN = re.compile(r"\A(?:=|\\approx(?![A-Za-z])|i\.e\.,?|or|that is,?|equal to|equivalent to)\s*", re.IGNORECASE)
+_AGAIN = re.compile(
+    r"\A(?:=|\\approx(?![A-Za-z])|i\.e\.,?|or|that is,?|equal to|equivalent to)\s*", re.IGNORECASE
+)
 _TWICE = re.compile(
-    r"\s*[,;:]?\s*\b(?:or|i\.e\.|that is|namely)(?![A-Za-z]),?\s*|\s*[,;:]\s+|\s+-\s+", re.IGNORECASE
+    r"\s*[,;:]?\s*\b(?:or|i\.e\.|that is|namely)(?![A-Za-z]),?\s*|\s*[,;:]\s+|\s+-\s+",
+    re.IGNORECASE,
 )
 # The last group of "1 000" in prose, or a number of its own: nobody can tell.
 _GROUP_BEFORE = re.compile(r"[0-9] $")
