@@ -105,6 +105,7 @@ _CHINESE = (
         "故答案为：@",
         "答案应该是@。",
         "答案是：@",
+        "答案為@",
         "所以，答案是**@**。",
         "【答案】@",
     ),
@@ -137,6 +138,7 @@ _CHINESE_LETTERS = (
         "故选（@）",
         "答案选@",
         "故选$@$",
+        "故選@",
         "不选A，选@",
     ),
     *("A太小，C太大，所以选@", "A错误，@正确。", "答案是@，因为A太小", "故正确答案为 @. 12"),
@@ -273,7 +275,10 @@ VARIANTS = {
         "aqua", "B", ("A", "C"), filled(filled(_TAGGED, _HELD), ["B", "\\text{(B)}"])
     ),
     "answers in Chinese and other languages": Variants(
-        "gsm8k", "#### 18", _GSM8K, filled(_CHINESE, ["18", "１８", "18个苹果", "$18$"])
+        "gsm8k",
+        "#### 18",
+        _GSM8K,
+        [*filled(_CHINESE, ["18", "１８", "18个苹果", "$18$"]), "答案是十八个。"],
     ),
     "letters in Chinese and other languages": Variants(
         "aqua", "B", ("A", "C"), filled(_CHINESE + _CHINESE_LETTERS, ["B", "Ｂ"])

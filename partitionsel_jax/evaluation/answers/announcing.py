@@ -27,12 +27,15 @@ _PREDICATE = (
 )
 _NOT_SUPPOSED = r"(?<!if the )(?<!whether the )(?<!suppose the )(?<!not the )"
 _PHRASE = re.compile(rf"{_NOT_SUPPOSED}\b{_SUBJECT}{_PREDICATE}", re.IGNORECASE)
+_DECISION = (
+    r"(?:choose|pick|select|mark|circle|say|guess|opt for|settle on|go(?:ing)? with"
+    r"|(?:think|believe|say)(?: that)? it(?:'s| is)|it's)(?: for)?\s++"
+)
 _CHOICE_PHRASE = re.compile(
-    rf"{_NOT_SUPPOSED}\b(?:{_SUBJECT}|{_CHOICE}){_PREDICATE}"
-    r"|(?<!not )(?<!n't )(?<!never )(?<!if i )\b(?:(?:choose|pick|select|mark|circle|say|guess|opt for"
-    r"|settle on|go(?:ing)? with|(?:think|believe|say)(?: that)? it(?:'s| is)|it's)(?: for)?\s++)"
+    rf"\b(?=[a-z])(?:{_NOT_SUPPOSED}(?:{_SUBJECT}|{_CHOICE}){_PREDICATE}"
+    rf"|(?<!not )(?<!n't )(?<!never )(?<!if i ){_DECISION}"
     r"(?=(?:(?:the\s)?(?:option|choice|answer|letter)\s++)?[(*\[]{0,3}[A-E][)*\]]{0,3}"
-    r"(?:[.,:;!\n]|$|\s?[—–(]|\s-\s|\s(?:because|since|as|here|given|based)\b))",
+    r"(?:[.,:;!\n]|$|\s?[—–(]|\s-\s|\s(?:because|since|as|here|given|based)\b)))",
     re.IGNORECASE,
 )
 # A full stop ends the clause, but not that of an abbreviation.

@@ -216,7 +216,7 @@ def _first_letter(lines: list[str], letters: str) -> str:
 
 
 def _lower_head(line: str) -> re.Match[str] | None:
-    """A choice in lower case that a line begins with, where no step of a solution follows: "b. 4"."""
+    """A choice in lower case that a line begins with, but no step of a solution: "b. 4"."""
     found = _LOWER_HEAD.match(line)
     alone = found and not re.search(r"\s\(?[a-e][).:](?=\s|$)", line[found.end() :])
     return found if alone and len(line.split()) <= _MOST_WORDS else None

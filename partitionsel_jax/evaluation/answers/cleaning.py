@@ -15,7 +15,15 @@ _PLAIN = {
     if chr(code) != "，"
 } | {ord(sign): f"{plain} " for sign, plain in zip("。、；：", ".,;:", strict=True)}
 _PLAIN |= {ord("【"): "[", ord("】"): "]"}
-_NAME = r"[A-Za-z][A-Za-z0-9_▁-]{2,40}"
+# The characters of the patterns below in their traditional form.
+_PLAIN |= {
+    ord(traditional): simplified
+    for traditional, simplified in zip(
+        "選為應該錯誤對確項萬億個與於約過終擇則還負",
+        "选为应该错误对确项万亿个与于约过终择则还负",
+        strict=True,
+    )
+}
 _WANTED = r"(?=\W{0,6}(?:boxed\W{0,2}|text\W{0,2})?[A-E](?![A-Za-z]))"
 _SCRIPT = r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]"
 _ABROAD_WORDS = ("respuesta", "réponse", "antwort", "risposta", "resposta", "ответ")
@@ -42,6 +50,8 @@ _CHINESE = tuple(
         (r"，", ", "),
         (r"百分之\s*([0-9.]+)", r"\1%"),
         (rf"选项(?:应该|应)?[是为]\s?:?{_WANTED}", " the answer is "),
+        (r"([0-9]+)\s?分之\s?([0-9]+)", r"\2/\1"),
+        (r"负\s?(?=[0-9])", "-"),
         (r"选项", " option "),
         (r"答案?(?:应该|应当|应)?不(?:应该|会)?(?:是|为)", " the answer is not "),
         (r"不(?:能|可以|应该|应|该)?选择?", " not "),
@@ -67,14 +77,17 @@ _CHINESE = tuple(
         (r"至少", " at least "),
         (r"至多|最多", " at most "),
         (r"不", " not "),
-        # What is counted: "18个苹果".
-        (rf"(?<=[0-9A-E)%$])\s?(?!多|以){_SCRIPT}{{1,12}}(?=[\s.,;!?)}}*$]|$)", ""),
-        # Between scripts there is no word boundary.
-        (rf"(?<={_SCRIPT})(?=[0-9A-Za-z$\\(])|(?<=[A-Za-z])(?={_SCRIPT})", " "),
     )
 )
+_COUNTED = re.compile(rf"(?<=[0-9A-E)%$])\s?(?!多|以){_SCRIPT}{{1,12}}(?=[\s.,;!?)}}*$]|$)")
+# Between scripts there is no word boundary.
+_BETWEEN_SCRIPTS = re.compile(rf"(?<={_SCRIPT})(?=[0-9A-Za-z$\\(])|(?<=[A-Za-z])(?={_SCRIPT})")
+_DIGITS = {digit: value for value, digit in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
+_TENS = {"十": 10, "百": 100, "千": 1000}
+_NUMERAL = re.compile(rf"(?<=the answer is )\s?[{''.join(_DIGITS)}十百千]{{1,9}}")
 _MYRIADS = {"万": 10**4, "亿": 10**8}
 _MYRIAD = re.compile(r"([0-9][0-9,]{0,20}(?:\.[0-9]{1,9})?)\s?([万亿])")
+_NAME = r"[A-Za-z][A-Za-z0-9_▁-]{2,40}"
 # Where a turn of the model begins; what is before the final channel was thought, not said.
 _OPENING = re.compile(
     r"<[|｜](?:start_header_id|im_start|start|start_of_role)[|｜]>\s*assistant\s*"
@@ -117,13 +130,15 @@ def tagged(text: str) -> str | None:
 def plain(text: str) -> str:
     """A text without full-width characters, whose announcements of an answer are in English.
 
-    Chinese is read for what says whether something is the answer, and for 万 and 亿; other languages
-    for "the answer is" alone.
+    Chinese is read for what says whether something is the answer, and for its numbers; other
+    languages for "the answer is" alone.
     """
     if not text.isascii():
         text = _MYRIAD.sub(_written_out, text.translate(_PLAIN))
         for pattern, replacement in _CHINESE:
             text = pattern.sub(replacement, text)
+        text = _COUNTED.sub("", _NUMERAL.sub(_in_digits, text))
+        text = _BETWEEN_SCRIPTS.sub(" ", text)
     lower = text.lower()
     if any(word in lower for word in _ABROAD_WORDS):
         for pattern, replacement in _ANNOUNCED_ABROAD:
@@ -134,3 +149,14 @@ def plain(text: str) -> str:
 def _written_out(found: re.Match[str]) -> str:
     """The number of "1.5万"."""
     return f"{Decimal(found[1].replace(',', '')) * _MYRIADS[found[2]]:f}"
+
+
+def _in_digits(found: re.Match[str]) -> str:
+    """The number of "十八"."""
+    total = digit = 0
+    for character in found[0].strip():
+        if character in _DIGITS:
+            digit = _DIGITS[character]
+        else:
+            total, digit = total + (digit or 1) * _TENS[character], 0
+    return str(total + digit)

@@ -1,7 +1,7 @@
 """What runs in the process that math-verify has to itself; see `TimeLimited`.
 
-math-verify reads LaTeX and knows when equations, sets and intervals are the same. Whether two values
-are is decided here: it rounds to 15 digits, so that to it 1/2006! equals 1/2004!.
+math-verify reads LaTeX and knows when equations, sets and intervals are the same. Whether two
+values are is decided here: it rounds to 15 digits, so that to it 1/2006! equals 1/2004!.
 """
 
 import math
@@ -86,7 +86,7 @@ def _same_value(first: Any, second: Any, *_: Any) -> bool:
     if not symbols:
         return _same_number(*pair)
     # Most differences show at once; what does not is proved.
-    if not all(_same_number(*values, most_digits=40) for values in _at_points(pair, symbols)):
+    if not all(_same_number(*values, 40) for values in _at_points(pair, symbols)):
         return False
     difference = pair[0].doit() - pair[1].doit()
     # The laws of logarithms hold where the logarithms exist.
@@ -103,7 +103,7 @@ def _with_imaginary(value: Any) -> Any:
     return value.xreplace(names)
 
 
-def _at_points(pair: list[Any], symbols: list[Any]) -> Iterator[list[Any]]:
+def _at_points(pair: list[Any], symbols: list[Any]) -> Iterator[tuple[Any, Any]]:
     """The values of two expressions at points where both have one."""
     for top, bottom in _POINTS:
         point = {
@@ -113,7 +113,7 @@ def _at_points(pair: list[Any], symbols: list[Any]) -> Iterator[list[Any]]:
         values = [side.xreplace(point) for side in pair]
         rough = [value.evalf(5) for value in values] if max(map(_digits, values)) < 300 else []
         if top > 0 or all(value.is_real for value in rough):
-            yield values
+            yield values[0], values[1]
 
 
 def _same_number(first: Any, second: Any, most_digits: int = _MOST_DIGITS) -> bool:
@@ -123,8 +123,8 @@ def _same_number(first: Any, second: Any, most_digits: int = _MOST_DIGITS) -> bo
     """
     size = _digits(first) + _digits(second)
     first, second = first.doit(), second.doit()
-    infinite = (sympy.oo, -sympy.oo, sympy.zoo, sympy.nan)
-    if first.is_Rational and second.is_Rational or first.has(*infinite) or second.has(*infinite):
+    infinite = any(side.has(sympy.oo, -sympy.oo, sympy.zoo, sympy.nan) for side in (first, second))
+    if infinite or (first.is_Rational and second.is_Rational):
         return bool(first == second) and not first.has(sympy.nan, sympy.zoo)
     if size > _MOST_DIGITS:
         return False

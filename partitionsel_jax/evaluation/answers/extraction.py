@@ -55,9 +55,11 @@ _DENIAL = re.compile(r"\b(?:not|cannot|never|nor|than)\b|n't\b", re.IGNORECASE)
 
 
 def final_answer_of(output: str, benchmark: str = "gsm8k") -> str:
-    """The final answer that an output gives, as it is written there.
+    """The final answer that an output gives, as it is written there, in plain characters.
 
-    What follows the last "####" that starts a line decides alone, if it is no heading. Otherwise:
+    An output is read up to the token that ends its turn and from the end of its thoughts on; what
+    `<answer>...</answer>` holds is all that is read. What follows the last "####" that starts a
+    line decides alone, if it is no heading. Otherwise:
 
     * the last `\\boxed{...}`, or several that belong together, or "the answer is ..." / "Answer:
       ...", whichever comes later;

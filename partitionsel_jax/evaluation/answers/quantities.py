@@ -122,7 +122,7 @@ def _without_aside(text: str, algebra: bool) -> str:
     "24 (2 dozen)", "3 hours (180 minutes)", "18 (9 * 2)", "$18 ($9 each)", "18 (9 * 2 = 18)". In
     algebra brackets behind a number are a factor, but for those with an equals sign.
     """
-    before, space, aside = (part.strip() for part in text[:-1].partition("("))
+    before, _, aside = (part.strip() for part in text[:-1].partition("("))
     said = quantity(before, algebra=algebra)
     if said is None:
         return text

@@ -32,7 +32,7 @@ _CHARACTERS = str.maketrans(
         "∅": r"\emptyset ",
         "°": r"^\circ ",
         **{
-            sign: r"\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", sign).split("⁄"))
+            sign: r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", sign).split("⁄"))
             for sign in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒"
         },
         "\x00": " ",
@@ -99,7 +99,8 @@ _SUPERSCRIPTS = dict(zip(map(ord, "⁰¹²³⁴⁵⁶⁷⁸⁹⁻ⁿ"), "0123456
 _SUBSCRIPTS = dict(zip(map(ord, "₀₁₂₃₄₅₆₇₈₉"), "0123456789", strict=True))
 # "= 18", "about 18" and "→ 18" say 18.
 _LEADING = re.compile(
-    r"(?:[ :;*_\"']|=+>?|-+>|\\(?:approx|sim|to|(?:long)?rightarrow|Rightarrow|implies|therefore)(?![A-Za-z]))++"
+    r"(?:[ :;*_\"']|=+>?|-+>"
+    r"|\\(?:approx|sim|to|(?:long)?rightarrow|Rightarrow|implies|therefore)(?![A-Za-z]))++"
 )
 _ENDS = " .,;:'\"*_\\"
 
