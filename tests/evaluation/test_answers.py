@@ -174,7 +174,9 @@ def test_the_default_benchmark_is_gsm8k_and_the_package_exports_the_check():
 any_text = st.text(st.characters(codec=None), max_size=60)
 PIECES = (
     "\\boxed{ } { $ 18 1,000 \\frac \\frac{1}{2} \\text{ ^ _ = + - ( ) [ , % (C) A or and \\pm \\{ "
-    "\\} half dozen one million \ud800 \x00 \u0663 \u2212"
+    "\\} half dozen one million \ud800 \x00 \u0663 \u2212 "
+    "2 thou\u017fand the \u017fecond option m\u0130llion 1010 _2 _\u017fix 答案是 选 １ ，２ 十 万 "
+    "⁵ ₂ <answer> </answer> </s> <|im_end|> x × = ≈ ln ! 9^{9^{9}} e i "
 )
 pieces = st.lists(
     st.sampled_from([*PIECES.split(" "), " ", "\n", "#### ", "The answer is "]), max_size=12

@@ -13,7 +13,7 @@ from partitionsel_jax.evaluation.answers.tidying import tidy
 # A longer text is no answer, nor are more announcements than these an answer announced.
 LONGEST = 1_000
 _MOST_TRIES = 30
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*+(?=\{)|\\boxed\s++(?P<bare>[^\s{}$\\]++)")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*+(?=\{)|\\boxed\s++(?P<bare>[^\s{}$\\]++)")
 _SUBJECT = r"answers?\b(?:\s++(?:choice|option)\b)?"
 _CHOICE = (
     r"(?:(?:correct|right|best|final)\s++(?:option|choice|alternative|letter)"
@@ -28,14 +28,14 @@ _PREDICATE = (
 _NOT_SUPPOSED = r"(?<!if the )(?<!whether the )(?<!suppose the )(?<!not the )"
 _PHRASE = re.compile(rf"{_NOT_SUPPOSED}\b{_SUBJECT}{_PREDICATE}", re.IGNORECASE)
 _DECISION = (
-    r"(?:choose|pick|select|mark|circle|say|guess|opt for|settle on|go(?:ing)? with"
+    r"(?:choose|pick|select|mark|circle|say|guess|opt for|settle on|go(?:ing)? (?:with|for)"
     r"|(?:think|believe|say)(?: that)? it(?:'s| is)|it's)(?: for)?\s++"
 )
 _CHOICE_PHRASE = re.compile(
     rf"\b(?=[a-z])(?:{_NOT_SUPPOSED}(?:{_SUBJECT}|{_CHOICE}){_PREDICATE}"
     rf"|(?<!not )(?<!n't )(?<!never )(?<!if i ){_DECISION}"
     r"(?=(?:(?:the\s)?(?:option|choice|answer|letter)\s++)?[(*\[]{0,3}[A-E][)*\]]{0,3}"
-    r"(?:[.,:;!\n]|$|\s?[—–(]|\s-\s|\s(?:because|since|as|here|given|based)\b)))",
+    r"(?:[.,:;!\n]|$|(?<=\))\s|\s?[—–(]|\s-\s|\s(?:because|since|as|here|given|based)\b)))",
     re.IGNORECASE,
 )
 # A full stop ends the clause, but not that of an abbreviation.

@@ -16,8 +16,8 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 _CONFIRMED = re.compile(
-    rf"(?:{_OPTION})?\(?\b([A-E])\b\)?\s+(?:is|must be)\s+(?:the\s+)?"
-    r"(?:correct|right|answer|best|final|true)\b"
+    rf"(?:{_OPTION})?\(?\b([A-E])\b\)?\s+(?:(?:works|fits)\b|(?:is|must be)\s+(?:the\s+)?"
+    r"(?:correct|right|answer|best|final|true)\b)"
 )
 _CLAUSE_REST = re.compile(r"\b(?:because|since|as|for|rather|instead|whereas|while)\b.*", re.DOTALL)
 _HEDGED = re.compile(r"\b([A-Z])\b\)?(?:,?\s*\b(?:or|and)\b|\s*[,/&])\s*\(?(?!\1)[A-Z]\b(?!')")
@@ -157,6 +157,7 @@ def unannounced_letter(text: str, letters: str) -> str:
       else the one that the last sentence names. "" where there is none or several, or where the
       text is a list of the choices.
     """
+    text = text.replace("**", "")
     lines = [line.strip() for line in text.splitlines() if line.strip(" *#_-")]
     if not lines:
         return ""

@@ -14,7 +14,11 @@ _PLAIN = {
     for code in (*range(0xFF01, 0xFF5F), *range(0xFFE0, 0xFFE7), *range(0x1D400, 0x1D800))
     if chr(code) != "，"
 } | {ord(sign): f"{plain} " for sign, plain in zip("。、；：", ".,;:", strict=True)}
-_PLAIN |= {ord("【"): "[", ord("】"): "]"}
+_PLAIN |= {
+    ord(sign): "[" if place % 2 == 0 else "]" for place, sign in enumerate("【】「」『』〖〗")
+}
+# Patterns that ignore case take these for ASCII letters.
+_PLAIN |= {ord("ſ"): "s", ord("\u212a"): "K", ord("İ"): "I", ord("ı"): "i"}
 # The characters of the patterns below in their traditional form.
 _PLAIN |= {
     ord(traditional): simplified
@@ -55,6 +59,7 @@ _CHINESE = tuple(
         (r"选项", " option "),
         (r"答案?(?:应该|应当|应)?不(?:应该|会)?(?:是|为)", " the answer is not "),
         (r"不(?:能|可以|应该|应|该)?选择?", " not "),
+        (r"(?<=, )而?不是|而不是|而非", " not "),
         (r"并不是|不是|并非|不等于", " is not "),
         (
             r"(?:答案|答え|正解|解答|정답|답|答)(?:应该|应当|应|就|则){0,2}\s?(?:是|为|选择?|は|은|:)\s?:?",
@@ -79,12 +84,12 @@ _CHINESE = tuple(
         (r"不", " not "),
     )
 )
-_COUNTED = re.compile(rf"(?<=[0-9A-E)%$])\s?(?!多|以){_SCRIPT}{{1,12}}(?=[\s.,;!?)}}*$]|$)")
+_COUNTED = re.compile(rf"(?<=[0-9A-E)%$*])\s?(?!多|以){_SCRIPT}{{1,12}}(?=[\s.,;!?)}}*$]|$)")
 # Between scripts there is no word boundary.
 _BETWEEN_SCRIPTS = re.compile(rf"(?<={_SCRIPT})(?=[0-9A-Za-z$\\(])|(?<=[A-Za-z])(?={_SCRIPT})")
 _DIGITS = {digit: value for value, digit in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _TENS = {"十": 10, "百": 100, "千": 1000}
-_NUMERAL = re.compile(rf"(?<=the answer is )\s?[{''.join(_DIGITS)}十百千]{{1,9}}")
+_NUMERAL = re.compile(rf"(?:\A|(?<=the answer is ))\s?[{''.join(_DIGITS)}十百千]{{1,9}}")
 _MYRIADS = {"万": 10**4, "亿": 10**8}
 _MYRIAD = re.compile(r"([0-9][0-9,]{0,20}(?:\.[0-9]{1,9})?)\s?([万亿])")
 _NAME = r"[A-Za-z][A-Za-z0-9_▁-]{2,40}"

@@ -10,6 +10,7 @@ from partitionsel_jax.evaluation.answers.expressions import factor_count, form
 from partitionsel_jax.evaluation.answers.kinds import AnswerKind
 from partitionsel_jax.evaluation.answers.quantities import (
     Quantity,
+    computed,
     only_quantity,
     quantity,
     repeated_quantity,
@@ -167,6 +168,9 @@ def _given_number(expected: str, given: str, kind: AnswerKind) -> Quantity | Non
         return None
     if reference and not _names_agree(reference[0], assigned[0]):
         return None
+    first, *others = _sides(given)
+    if len(others) == 1 and (said := quantity(first)) and computed(others[0]) == said.value:
+        return said
     value = assigned[1]
     return (
         quantity(value, algebra=kind.algebra)
@@ -231,7 +235,8 @@ def _sides(text: str) -> list[str]:
     sides, start, depth, scanned = [], 0, 0, 0
     for found in _EQUALS.finditer(text):
         gap = text[scanned : found.start()]
-        depth, scanned = depth + gap.count("(") - gap.count(")"), found.end()
+        depth += sum(map(gap.count, "([")) - sum(map(gap.count, ")]"))
+        scanned = found.end()
         if depth <= 0:
             sides.append(text[start : found.start()].strip())
             start = found.end()

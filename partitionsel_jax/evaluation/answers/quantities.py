@@ -24,7 +24,7 @@ _NOTATIONS = (
     rf"(?P<plain>{_DECIMAL})",
 )
 _NUMBER = re.compile(
-    r"(?P<sign>-\s*|\+\s*|(?:negative|minus)\s+)?(?:(?P<currency>(?:US)?\$|Rs\.?|€|£|₹)\s*(?P<late>-\s*)?)?"
+    r"(?P<sign>-\s*|\+\s*|(?:negative|minus)\s+)?(?:(?P<currency>(?:US)?\$|Rs\.?|€|£|₹|¥)\s*(?P<late>-\s*)?)?"
     rf"(?:{'|'.join(_NOTATIONS)})",
     re.IGNORECASE,
 )
@@ -36,6 +36,10 @@ _CURRENCIES = {"€": "euro", "£": "sterling", "₹": "rupee", "rs": "rupee", "
 _FOUND_BY = re.compile(
     r"[0-9][A-Za-z ]{0,30}(?:[+*/]|\s-\s|\\times|\\cdot)\s*\$?[0-9]|\b(?:each|apiece|per [a-z]+)$",
     re.IGNORECASE,
+)
+# "18 [9 * 2]", "twenty (20) apples".
+_ASIDE = re.compile(
+    r"\s([(\[])([^()\[\]]*[0-9][^()\[\]]*)[)\]](?:\s+(?!dozen|hundred|thousand|[a-z]+illion|per)[A-Za-z]+)?$"
 )
 _ALTERNATIVE = re.compile(r"\b(?:or|not|no|than|if|to|but)\b", re.IGNORECASE)
 _AGAIN = re.compile(
@@ -56,7 +60,7 @@ _DENIED_AFTER = re.compile(
     re.IGNORECASE,
 )
 _MINUEND = re.compile(r"(?:[\d)}\]]|(?<![A-Za-z])[A-Za-z])\s*$|\w$")
-_PROSE = re.compile(r"[A-Za-z ,.:;'\"()-]*")
+_PROSE = re.compile(r"[A-Za-z ,.:;'\"()\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af-]*")
 # In front of a number these deny it, bound it, or compute with it.
 _DENIALS = (
     "not no never neither nor or than between under over below above plus minus times divided half "
@@ -108,6 +112,8 @@ def quantity(text: str, *, algebra: bool = False) -> Quantity | None:
     text = text.strip() if algebra else text.rstrip("! ").lstrip()
     while text.startswith("(") and matching(text, 0) == len(text) - 1 and "," not in text:
         text = text[1:-1].strip()
+    if not algebra:
+        text = _ASIDE.sub(r" (\2)", text, count=1)
     if text.endswith(")") and matching(text, text.find("(")) == len(text) - 1:
         text = _without_aside(text, algebra)
     found = _NUMBER.match(text)
@@ -128,7 +134,7 @@ def _without_aside(text: str, algebra: bool) -> str:
         return text
     if "=" in aside:
         value = _AGAIN.sub("", aside.rpartition("=")[2])
-        same = Fraction(said.value) == _computed(value)
+        same = Fraction(said.value) == computed(value)
         return before if same and not _ALTERNATIVE.search(aside) else text
     if algebra or not re.search(r"\s\(", text):
         return text
@@ -141,7 +147,7 @@ def _without_aside(text: str, algebra: bool) -> str:
     return before if converted or _same_said(said, again) else text
 
 
-def _computed(text: str) -> Fraction | None:
+def computed(text: str) -> Fraction | None:
     """The value of a number, or of arithmetic among whose numbers words may stand."""
     number = quantity(text)
     return number.value if number else value_of(re.sub(r"(?<!\\)\b[A-Za-z]+\b", " ", text).strip())

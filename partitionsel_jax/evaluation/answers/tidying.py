@@ -87,7 +87,10 @@ _RULES = tuple(
         (r"\\(?:simeq|cong|approxeq|thickapprox|doteq)(?![A-Za-z])", r"\\approx"),
         # The letter as a times sign; 0x begins a number in base 16.
         (r"(?<=[0-9)}%])(?<!\b0)\s*[xX]\s*(?=[0-9])", r" \\times "),
-        (r"(?:(?<=[0-9)}%])|(?<=[a-z][a-z]))\s[xX]\s(?=[0-9])", r" \\times "),
+        (
+            r"(?:(?<=[0-9)}%])|(?<=[a-z][a-z]))\s[xX]\s(?=[0-9]|\([-+*/.0-9 ]{1,40}\))",
+            r" \\times ",
+        ),
         (r"\s+", " "),
     )
 )
