@@ -24,7 +24,7 @@ from partitionsel_jax.evaluation.answers import (
 from tests.evaluation.answer_cases import CASES
 from tests.evaluation.answer_forms import FORMS
 
-TOWER = "9^{9^{9^{9}}}"
+TOWER = "(0,9^{9^{9^{9}}})"
 # What makes a pattern that can take a character in two ways slow; repeated up to 20,000 characters.
 UNITS = [
     *("7 or ", "7 and ", "and ", "or ", " ", "(", "$", "\\boxed{", "\\boxed ", "answer ", "####"),
@@ -71,6 +71,19 @@ UNITS = [
         "m/s",
         "1e",
         "|",
+    ),
+    *("<answer>", "</answer>", "<|im_end|>", "</s>18", "<b>", "</think>", "答案是", "不选", "５，"),
+    *(
+        "选B",
+        "1万",
+        "respuesta ",
+        "option 2 ",
+        "b) ",
+        "9 x ",
+        "= 1 ",
+        "≈",
+        "_{2}",
+        "\\text{ or }x>2",
     ),
 ]
 AROUND = [
@@ -161,7 +174,9 @@ def test_the_default_benchmark_is_gsm8k_and_the_package_exports_the_check():
 any_text = st.text(st.characters(codec=None), max_size=60)
 PIECES = (
     "\\boxed{ } { $ 18 1,000 \\frac \\frac{1}{2} \\text{ ^ _ = + - ( ) [ , % (C) A or and \\pm \\{ "
-    "\\} half dozen one million \ud800 \x00 \u0663 \u2212"
+    "\\} half dozen one million \ud800 \x00 \u0663 \u2212 "
+    "2 thou\u017fand the \u017fecond option m\u0130llion 1010 _2 _\u017fix 答案是 选 １ ，２ 十 万 "
+    "⁵ ₂ <answer> </answer> </s> <|im_end|> x × = ≈ ln ! 9^{9^{9}} e i "
 )
 pieces = st.lists(
     st.sampled_from([*PIECES.split(" "), " ", "\n", "#### ", "The answer is "]), max_size=12
@@ -324,7 +339,7 @@ def test_a_comparison_that_takes_too_long_is_ended_and_the_next_one_served():
     assert equivalence.equivalent("\\sqrt{12}", "2\\sqrt{3}")
     before = equivalence._SERVICE._process
     start = time.perf_counter()
-    assert not equivalence.equivalent("x + 1", TOWER, seconds=0.5)
+    assert not equivalence.equivalent("(0,1)", TOWER, seconds=0.5)
     assert time.perf_counter() - start < 3.0
     # The computation went on inside one call of the integer power, which no exception can leave.
     assert before.poll() is not None
@@ -347,7 +362,7 @@ def test_a_long_comparison_ends_though_its_program_was_killed():
         "equivalence.equivalent('x', 'y')\n"
         "print(equivalence._SERVICE._process.pid, flush=True)\n"
         "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()\n"
-        f"equivalence.equivalent('x + 1', {TOWER!r}, seconds=0.5)\n"
+        f"equivalence.equivalent('(0,1)', {TOWER!r}, seconds=0.5)\n"
         "time.sleep(60)\n"
     )
     killed = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)

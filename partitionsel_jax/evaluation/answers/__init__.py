@@ -2,6 +2,8 @@
 
 evaluation.is_correct("She sells 9 eggs at $2.\\n#### 18", "16 - 3 - 4 = 9, 9 * 2 = 18\\n#### 18")
 evaluation.is_correct(r"So \\boxed{\\tfrac12}", "0.5", benchmark="math")
+
+docs/answers.md lists what counts as right, benchmark by benchmark.
 """
 
 from partitionsel_jax.evaluation.answers.checking import is_correct

@@ -13,9 +13,12 @@ from partitionsel_jax.evaluation.answers.tidying import tidy
 # A longer text is no answer, nor are more announcements than these an answer announced.
 LONGEST = 1_000
 _MOST_TRIES = 30
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*+(?=\{)|\\boxed\s++(?P<bare>[^\s{}$\\]++)")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*+(?=\{)|\\boxed\s++(?P<bare>[^\s{}$\\]++)")
 _SUBJECT = r"answers?\b(?:\s++(?:choice|option)\b)?"
-_CHOICE = r"(?:correct|right|best|final)\s++(?:option|choice|alternative|letter)\b"
+_CHOICE = (
+    r"(?:(?:correct|right|best|final)\s++(?:option|choice|alternative|letter)"
+    r"|my\s++(?:final\s++)?(?:choice|pick|selection|guess))\b"
+)
 _PREDICATE = (
     r"\**(?:\s++(?:to|for|of)\s[^.\n]{0,60}?)?"
     r"(?:\s*+\**\s*+[:=]\**|\s++(?:is|are|was|equals|will be|would be|must be|should be)\b"
@@ -24,10 +27,15 @@ _PREDICATE = (
 )
 _NOT_SUPPOSED = r"(?<!if the )(?<!whether the )(?<!suppose the )(?<!not the )"
 _PHRASE = re.compile(rf"{_NOT_SUPPOSED}\b{_SUBJECT}{_PREDICATE}", re.IGNORECASE)
+_DECISION = (
+    r"(?:choose|pick|select|mark|circle|say|guess|opt for|settle on|go(?:ing)? (?:with|for)"
+    r"|(?:think|believe|say)(?: that)? it(?:'s| is)|it's)(?: for)?\s++"
+)
 _CHOICE_PHRASE = re.compile(
-    rf"{_NOT_SUPPOSED}\b(?:{_SUBJECT}|{_CHOICE}){_PREDICATE}"
-    r"|\b(?:choose|pick|select|go with)\s++(?=(?:(?:option|choice|answer)\s++)?[(*]{0,3}[A-E]"
-    r"[)*]{0,3}(?:[.,:;\n]|$|\s(?:because|since|as)\b))",
+    rf"\b(?=[a-z])(?:{_NOT_SUPPOSED}(?:{_SUBJECT}|{_CHOICE}){_PREDICATE}"
+    rf"|(?<!not )(?<!n't )(?<!never )(?<!if i ){_DECISION}"
+    r"(?=(?:(?:the\s)?(?:option|choice|answer|letter)\s++)?[(*\[]{0,3}[A-E][)*\]]{0,3}"
+    r"(?:[.,:;!\n]|$|(?<=\))\s|\s?[—–(]|\s-\s|\s(?:because|since|as|here|given|based)\b)))",
     re.IGNORECASE,
 )
 # A full stop ends the clause, but not that of an abbreviation.

@@ -10,18 +10,22 @@ from partitionsel_jax.evaluation.answers.tidying import tidy
 def is_correct(output: str, reference: str, benchmark: str = "gsm8k") -> bool:
     """Whether the final answer of an output is that of the reference.
 
-    No text makes it raise, and no text is executed. What is not surely right counts as wrong:
+    No text makes it raise, and no text is executed. What is not surely right counts as wrong. Every
+    rule is in docs/answers.md; in short:
 
-    * no answer, two answers ("5 or 6"), a bound or a denial ("more than 5", "not 5"), an answer
-      that is still to be computed ("3 + 4" for 7, "2x = 10" for 5);
+    * no answer, two answers ("5 or 6"), a bound or a denial ("more than 5", "not 5"), and an
+      equation left unsolved ("2x = 10" for 5) are wrong;
+    * a value that is not worked out ("3 + 4" for 7, "2^{10}" for 1024) is right for math and
+      metamathqa, as for the evaluators published for them; elsewhere the protocol reads one number;
     * numbers are exact: `quantities.same_quantity` has the rules for percentages, units and the few
       references that are rounded;
     * tuples and intervals match in order and by their brackets, sets and bare lists in any order,
       but for simuleq and, from three parts on, deepmind;
     * multiple choice counts letters only;
-    * expressions match by value for math and metamathqa, found by math-verify within 5 seconds,
-      where a product that the reference leaves factored must be factored as far; for deepmind, as
-      its exact-match score has it, by their form up to the order of terms and factors.
+    * expressions match by value for math and metamathqa, read by math-verify and compared exactly
+      within 5 seconds, where a product that the reference leaves factored must be factored as far;
+      for deepmind, as its exact-match score has it, by their form up to the order of terms and
+      factors.
 
     Args:
       output: what a model wrote, worked steps included.

@@ -8,21 +8,23 @@ from partitionsel_jax.evaluation.answers.tidying import tidy, untexted
 # What may stand before the letter of a choice; "answer" is what the extraction looks for.
 _OPTION = r"(?:option|choice|letter|alternative)s?\s*+(?:(?:is|:)\s*+)?"
 _DENIED = re.compile(
-    r"(?:\bnot|\bcannot|n't|\bneither|\bnor|\beliminate|\bexclude|\brule out|\bthan)\s+(?:be\s+)?"
+    r"(?:\bnot|\bcannot|n't|\bneither|\bnor|\beliminate|\bexclude|\brule out|\bthan)\s+"
+    r"(?:(?:be|choose|pick|select|mark|go with)\s+)?"
     rf"(?:{_OPTION})?\(?[A-E]\b\)?"
     rf"|(?:{_OPTION})?\(?\b[A-E]\b\)?\s+(?:is|are|was|can be|cannot|can't|isn't|must be)\s+"
     r"(?:also\s+|clearly\s+|obviously\s+)?(?:not|wrong|incorrect|false|too|ruled|eliminated|be)\b",
     re.IGNORECASE,
 )
 _CONFIRMED = re.compile(
-    rf"(?:{_OPTION})?\(?\b([A-E])\b\)?\s+(?:is|must be)\s+(?:the\s+)?"
-    r"(?:correct|right|answer|best|final|true)\b"
+    rf"(?:{_OPTION})?\(?\b([A-E])\b\)?\s+(?:(?:works|fits)\b|(?:is|must be)\s+(?:the\s+)?"
+    r"(?:correct|right|answer|best|final|true)\b)"
 )
 _CLAUSE_REST = re.compile(r"\b(?:because|since|as|for|rather|instead|whereas|while)\b.*", re.DOTALL)
 _HEDGED = re.compile(r"\b([A-Z])\b\)?(?:,?\s*\b(?:or|and)\b|\s*[,/&])\s*\(?(?!\1)[A-Z]\b(?!')")
 _BRACKETED = re.compile(r"(?<![\w)])[(\[]\s*([A-Za-z])\s*[)\]]")
 _SPOKEN = re.compile(rf"\b(?i:{_OPTION})\(?([A-Za-z])\b")
 _FIRST = re.compile(r"[(\[]?([A-Z])(?:[)\]]|\b)(?![\w'°^_=])")
+_LOWER = re.compile(r"(?<![\w.(])([a-e])[).:](?=\s|$|[$\\0-9])")
 _LAST = re.compile(r"(?<![\w°$=+*/^\\(-])(?<![0-9] )(?<!degrees )([A-Z])$")
 _SPEAKER = re.compile(r"^A:\s+(?=[A-Za-z]+ [A-Za-z]+ \S+ \S+)")
 # A line that begins with a choice; "A: ..." may be the name of who speaks.
@@ -31,10 +33,12 @@ _HEAD = re.compile(
     r"(?:[)\]}]+[.:,]?(?=\s|$)|[.](?=\s|$)|:(?=\s*(?:[-$\(]*[0-9]|$))|(?<!A):(?=\s)|$"
     r"|,?(?=\s+(?:because|since|as)\b))"
 )
+_LOWER_HEAD = re.compile(r"\(?([a-e])[).:](?=\s|$|[0-9$\\])")
+_MOST_WORDS = 6
 _HEADING_LETTER = re.compile(
-    r"[\W_]*(?i:options?\s+|choices?\s+)?\(?([A-E])(?:[).:](?=\s|\*|$)|\W*$)"
+    r"[\W_]*(?i:options?\s+|choices?\s+)?\(?([A-Ea-e])(?:[).:](?=\s|\*|$)|\W*$)"
 )
-_LISTED = re.compile(r"(?i:option\s+|choice\s+)?\(?[A-E][).:]")
+_LISTED = re.compile(r"(?i:option\s+|choice\s+)?\(?[A-Ea-e][).:]")
 _REJECTED = re.compile(
     r"(?:\b(?:is|are|was|be)|'s)\s+(?:clearly\s+|obviously\s+)?(?:too|wrong|incorrect|not|false|out)\b"
     r"|n't\b|\?",
@@ -56,23 +60,56 @@ EXPLAINS = re.compile(
 # An answer is at the end; nor is a longer line one.
 _MOST_LINES = 12
 _LONGEST = 400
+_ORDINALS = {
+    word: place
+    for words in ("1 2 3 4 5", "one two three four five", "first second third fourth fifth")
+    for place, word in enumerate(words.split())
+}
+_ORDINAL = re.compile(
+    r"\b(?:the\s+)?(?:option|choice|alternative)\s*(?:number\s*|no\.\s*|#\s*)?\(?"
+    r"([1-5]|one|two|three|four|five)\b\)?(?!\.?[0-9]|\s*(?:or|and|[,/&])\s*\(?(?:[1-5]|one|two|three|four|five)\b)"
+    r"|\bthe\s+(first|second|third|fourth|fifth)\s+(?:option|choice|alternative)\b",
+    re.IGNORECASE,
+)
+_NAMES_LETTER = re.compile(r"\b(?:[B-E]|A(?!\s[a-z]))\b|\([a-e]\)")
 # NumGLUE's choices.
 _LABELS = r"option\s+[0-9]|entailment|contradiction|neutral"
 _LABEL = re.compile(rf"\b({_LABELS})\b", re.IGNORECASE)
 _CHOICE = re.compile(
-    rf"({_LABELS})\b(?=\s*(?:$|[.:,;(-]|\s(?:is|because|since|as)\b))", re.IGNORECASE
+    rf"({_LABELS})\b(?=\s*(?:$|[.:,;()-]|\s(?:is|because|since|as)\b))", re.IGNORECASE
 )
 _CORRECT = re.compile(
     rf"\b({_LABELS})\s+is\s+(?:the\s+)?(?:correct|right|answer|best|true)\b", re.IGNORECASE
 )
-_CALLED = re.compile(rf"\b(?:is|be)\s+(?:an?\s+)?({_LABELS})$", re.IGNORECASE)
+_CALLED = re.compile(
+    rf"\b(?:is|be|choose|pick|select|go with)\s+(?:an?\s+)?({_LABELS})(?=$|\s*[,;(]|\s-\s)",
+    re.IGNORECASE,
+)
 _DENIED_LABEL = re.compile(
     rf"\b(?:not|neither|nor|no|than|rather than)\s+(?:an?\s+)?(?:{_LABELS})\b"
     rf"|\b(?:{_LABELS})\s+(?:is|was|cannot|can't|isn't)\s+(?:(?:not|too|be)\b|wrong|incorrect|false)",
     re.IGNORECASE,
 )
 # Behind these the "A" at the start of an answer is no article.
-_NO_NOUN = re.compile(r"\s*(?:$|[^\sa-z]|(?:or|and|is|with|that|which)\b)")
+_NO_NOUN = re.compile(r"\s*(?:$|[^\sa-z0-9]|[0-9]\S*(?:\s\S+)?$|(?:or|and|is|with|that|which)\b)")
+
+
+def with_option(text: str, letters: str) -> str:
+    """One spelling for an option that is named by its number: "the second option", "choice #2".
+
+    Option 2 is option B where choices have letters and the text names none.
+    """
+    if letters and _NAMES_LETTER.search(text):
+        return text
+    names = letters or "12345"
+    return _ORDINAL.sub(
+        lambda found: (
+            f"Option {names[_ORDINALS[(found[1] or found[2]).lower()]]}"
+            if _ORDINALS[(found[1] or found[2]).lower()] < len(names)
+            else found[0]
+        ),
+        text,
+    )
 
 
 def chosen_letter(text: str, letters: str) -> str:
@@ -99,6 +136,8 @@ def chosen_letter(text: str, letters: str) -> str:
     first = _FIRST.match(text)
     if first and (first.group(1) != "A" or _NO_NOUN.match(text[first.end() :])):
         return _of(letters, {first.group(1)} | marked)
+    if _LOWER.match(text):
+        marked |= {found.upper() for found in _LOWER.findall(text)}
     if marked:
         return _of(letters, marked)
     last = _LAST.search(text)
@@ -118,6 +157,7 @@ def unannounced_letter(text: str, letters: str) -> str:
       else the one that the last sentence names. "" where there is none or several, or where the
       text is a list of the choices.
     """
+    text = text.replace("**", "")
     lines = [line.strip() for line in text.splitlines() if line.strip(" *#_-")]
     if not lines:
         return ""
@@ -125,7 +165,7 @@ def unannounced_letter(text: str, letters: str) -> str:
     confirmed = _CONFIRMED.findall(_SUPPOSED.sub(" ", _DENIED.sub(" ", "\n".join(end))))
     if confirmed:
         return _of(letters, {confirmed[-1].upper()})
-    sentence = re.split(r"(?<=[\w)][.!?])(?<!^[A-Z]\.)\s+", end[-1])[-1]
+    sentence = re.split(r"(?<=[\w)][.!?])(?<!^[A-Za-z]\.)\s+", end[-1])[-1]
     sentence = _SPEAKER.sub("", sentence)
     last = "" if _is_list(end) else chosen_letter(sentence, letters)
     first = _first_letter(lines, letters)
@@ -152,7 +192,7 @@ def named_choice(lines: Sequence[str]) -> str | None:
 
 def _label_of(line: str) -> str | None:
     """The option or label that a line gives; "" for several, None for none."""
-    plain = _DENIED_LABEL.sub(" ", tidy(line[:_LONGEST])).lstrip(" ,.;")
+    plain = _DENIED_LABEL.sub(" ", untexted(tidy(line[:_LONGEST]))).lstrip(" ,.;(")
     for sentence in re.split(r"(?<=\w)[.!]\s+", plain):
         found = _CHOICE.match(sentence) or _CORRECT.search(sentence) or _CALLED.search(sentence)
         if found:
@@ -165,15 +205,22 @@ def _label_of(line: str) -> str | None:
 def _first_letter(lines: list[str], letters: str) -> str:
     """The choice that the first line begins with; "" where more lines begin with one."""
     line = untexted(tidy(lines[0][:_LONGEST].lstrip("# ")))
-    found = _HEAD.match(line)
+    found = _HEAD.match(line) or _lower_head(line)
     if found is None or _HEDGED.match(line, found.start(1)):
         return ""
     if _REJECTED.search(re.split(r"[.!]\s", line[found.end() :])[0]):
         return ""
-    others = {head[1] for other in lines[1:] if (head := _HEADING_LETTER.match(other))}
-    if others - {found[1]} and not EXPLAINS.match(lines[1]):
+    others = {head[1].upper() for other in lines[1:] if (head := _HEADING_LETTER.match(other))}
+    if others - {found[1].upper()} and not EXPLAINS.match(lines[1]):
         return ""
-    return _of(letters, {found[1]})
+    return _of(letters, {found[1].upper()})
+
+
+def _lower_head(line: str) -> re.Match[str] | None:
+    """A choice in lower case that a line begins with, but no step of a solution: "b. 4"."""
+    found = _LOWER_HEAD.match(line)
+    alone = found and not re.search(r"\s\(?[a-e][).:](?=\s|$)", line[found.end() :])
+    return found if alone and len(line.split()) <= _MOST_WORDS else None
 
 
 def _of(letters: str, found: set[str]) -> str:

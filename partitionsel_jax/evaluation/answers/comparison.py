@@ -3,14 +3,17 @@
 import dataclasses
 import re
 
+from partitionsel_jax.evaluation.answers.bases import in_base
 from partitionsel_jax.evaluation.answers.choices import chosen_letter, named_choice
-from partitionsel_jax.evaluation.answers.equivalence import equivalent
+from partitionsel_jax.evaluation.answers.equivalence import are_relations, are_sets, equivalent
 from partitionsel_jax.evaluation.answers.expressions import factor_count, form
 from partitionsel_jax.evaluation.answers.kinds import AnswerKind
 from partitionsel_jax.evaluation.answers.quantities import (
     Quantity,
+    computed,
     only_quantity,
     quantity,
+    repeated_quantity,
     same_quantity,
 )
 from partitionsel_jax.evaluation.answers.several import Several, several
@@ -19,6 +22,10 @@ from partitionsel_jax.evaluation.answers.units import compatible, unit_behind
 
 _MOST_CHARACTERS = 400
 _MOST_SYMBOLIC_PARTS = 4
+_MOST_ARITHMETIC = 100
+_ARITHMETIC = re.compile(
+    r"(?:[-0-9+*/^!(){}\[\]|. _ei]|\\[A-Za-z]+|sqrt|pi|log|ln|sin|cos|tan|exp)+"
+)
 _TRUTH = {"true": True, "yes": True, "false": False, "no": False}
 _NOTHING = re.compile(
     r"(?:there (?:is|are) )?no (?:real )?solutions?|\\emptyset|(?:the )?empty set|\{\s*\}"
@@ -52,7 +59,10 @@ def same_answer(expected: str, given: str, kind: AnswerKind) -> bool:
     found = several(given)
     if found is None:
         # An inequality may describe an interval; one value is never a list of them.
-        return kind.symbolic and parts.opening != "" and equivalent(expected, given)
+        described = parts.opening != "" or are_sets(parts.parts)
+        return kind.symbolic and described and equivalent(expected, given)
+    if kind.symbolic and are_relations(parts.parts) != are_relations(found.parts):
+        return equivalent(expected, given)
     return _same_parts(parts, found, kind)
 
 
@@ -97,6 +107,8 @@ def _same_single(expected: str, given: str, kind: AnswerKind) -> bool:
     """Compares answers of one part by what the reference is."""
     if expected == given:
         return True
+    if kind.algebra and (based := _same_in_base(expected, given)) is not None:
+        return based
     words = _words(expected)
     if words in _TRUTH:
         return _truth(given) is _TRUTH[words]
@@ -109,14 +121,36 @@ def _same_single(expected: str, given: str, kind: AnswerKind) -> bool:
     number = None if literal else _number(expected, kind)
     if number is not None:
         other = _given_number(expected, given, kind)
-        return other is not None and same_quantity(
-            number, other, rounded=kind.rounded, reduced=kind.lowest_terms
-        )
+        if other is None:
+            return (
+                kind.symbolic and _is_arithmetic(given) and _same_expression(expected, given, kind)
+            )
+        return same_quantity(number, other, rounded=kind.rounded, reduced=kind.lowest_terms)
     if kind.words and named_choice([expected]):
         return (named_choice([given]) or "").lower() == words
     if not kind.algebra or literal or _is_words(expected):
         return words == _words(given)
     return _same_expression(expected, given, kind)
+
+
+def _is_arithmetic(text: str) -> bool:
+    """Whether a text may be a number that is not worked out: "2^{10}", "x = 5!"; "5:1" is none."""
+    value = (_assignment(text) or ("", ""))[1]
+    return len(value) <= _MOST_ARITHMETIC and _ARITHMETIC.fullmatch(value) is not None
+
+
+def _same_in_base(expected: str, given: str) -> bool | None:
+    """Compares digits and bases; None where neither says a base."""
+    assigned = _assignment(given, loose=True)
+    first, second = in_base(expected), in_base(assigned[1]) if assigned else None
+    if first is None and second is None:
+        return None
+    plain = r"-?[0-9]+(?:\.[0-9]+)?"
+    sides = [
+        (text.lstrip("0"), 10) if found is None and re.fullmatch(plain, text) else found
+        for found, text in ((first, expected), (second, assigned[1] if assigned else given))
+    ]
+    return None not in sides and sides[0] == sides[1]
 
 
 def _number(text: str, kind: AnswerKind) -> Quantity | None:
@@ -134,9 +168,15 @@ def _given_number(expected: str, given: str, kind: AnswerKind) -> Quantity | Non
         return None
     if reference and not _names_agree(reference[0], assigned[0]):
         return None
+    first, *others = _sides(given)
+    if len(others) == 1 and (said := quantity(first)) and computed(others[0]) == said.value:
+        return said
     value = assigned[1]
-    found = quantity(value, algebra=kind.algebra)
-    return found or only_quantity(untexted(value), algebra=kind.algebra)
+    return (
+        quantity(value, algebra=kind.algebra)
+        or repeated_quantity(value, algebra=kind.algebra)
+        or only_quantity(untexted(value), algebra=kind.algebra)
+    )
 
 
 def _same_expression(expected: str, given: str, kind: AnswerKind) -> bool:
@@ -177,7 +217,7 @@ def _assignment(text: str, *, loose: bool = False) -> tuple[str, str] | None:
     Returns:
       (name, value), the name "" where there is none; None for an equation, "2x = 5".
     """
-    parts = [part.strip() for part in _EQUALS.split(text)]
+    parts = _sides(text)
     if len(parts) == 1:
         return "", text
     name, value = parts[0], parts[-1]
@@ -188,6 +228,19 @@ def _assignment(text: str, *, loose: bool = False) -> tuple[str, str] | None:
     if len(parts) == 2 and _NAME.fullmatch(value) and quantity(name):
         return value, name
     return ("", value) if loose and _is_label(name) else None
+
+
+def _sides(text: str) -> list[str]:
+    """What stands around the equals signs that are inside no brackets: "18 (9 * 2 = 18)" is one."""
+    sides, start, depth, scanned = [], 0, 0, 0
+    for found in _EQUALS.finditer(text):
+        gap = text[scanned : found.start()]
+        depth += sum(map(gap.count, "([")) - sum(map(gap.count, ")]"))
+        scanned = found.end()
+        if depth <= 0:
+            sides.append(text[start : found.start()].strip())
+            start = found.end()
+    return [*sides, text[start:].strip()]
 
 
 def _is_label(text: str) -> bool:

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from partitionsel_jax.time_limited import TimeLimited
@@ -22,6 +23,15 @@ _READABLE_COMMANDS = frozenset(_COMMANDS.split())
 _CHARACTERS = re.compile(r"[A-Za-z0-9+\-*/^_(){}\[\]|.,=<>!&: \\]+")
 # "1 2" would be read as 3, and the base of 101_2 would be dropped.
 _MISREAD = re.compile(r"[0-9]\s+[0-9]|[0-9]\s*_|[A-Za-z]{4,}")
+# "x < -2 or x > 2" is one set.
+_OR = re.compile(r"\\text\s*\{\s*,?\s*or\s*\}|,?\s\bor\b|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])")
+_AND = re.compile(r"\\text\s*\{\s*,?\s*and\s*\}|,?\s\band\b|\\land(?![A-Za-z])|\\wedge(?![A-Za-z])")
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
+_INTERVAL = re.compile(r"\s*[(\[][^()\[\]]*,[^()\[\]]*[)\]]\s*")
+_MOST_RELATIONS = 4
+# math-verify adds numbers that stand beside each other: 2(3) would be 5.
+_FACTOR = re.compile(r"(?<![\w/.\\])[0-9]+(?=\s*(?:\(|e\^))|\)(?=\s*(?:\(|[0-9]|\\frac))")
+_GROUPS = re.compile(r"[0-9]\s*[{\[]|\]\s*\[|(?:^|[-+*/(=,\s])\{[^{}]*\}\s*[0-9({]")
 _ENVIRONMENTS = re.compile(r"\\(?:begin|end)\s*\{[pbv]?matrix\}")
 
 
@@ -45,8 +55,8 @@ def equivalent(expected: str, given: str, *, seconds: float = _SECONDS) -> bool:
       RuntimeError: the process could not be started, whatever the expressions.
     """
     require_math_verify()
-    pair = [_latex(expected), _latex(given)]
-    if not all(map(_readable, pair)):
+    pair = [_alternatives(expected), _alternatives(given)]
+    if not all(_readable(text) for side in pair for texts in side for text in texts):
         return False
     return _SERVICE.ask(*pair, seconds=seconds) is True
 
@@ -65,13 +75,33 @@ def require_math_verify() -> None:
         )
 
 
+def are_relations(parts: Sequence[str]) -> bool:
+    """Whether each text is an inequality or a membership."""
+    return all(map(_RELATION.search, parts))
+
+
+def are_sets(parts: Sequence[str]) -> bool:
+    """Whether each text is an inequality, a membership, or an interval."""
+    return all(_RELATION.search(part) or _INTERVAL.fullmatch(part) for part in parts)
+
+
+def _alternatives(text: str) -> list[list[str]]:
+    """A text as LaTeX: relations cut at "or" and those at "and", any other text in one piece."""
+    parts = [_AND.split(part) for part in _OR.split(text)]
+    flat = [piece for pieces in parts for piece in pieces]
+    if not 1 < len(flat) <= _MOST_RELATIONS or not are_sets(flat):
+        return [[_latex(text)]]
+    return [[_latex(piece.strip()) for piece in pieces] for pieces in parts]
+
+
 def _latex(text: str) -> str:
     """A tidy expression as LaTeX with exact numbers."""
     text = re.sub(r"(?<![\\A-Za-z])(sqrt|sin|cos|tan|log|ln|exp|pi)(?![A-Za-z])", r"\\\1", text)
     text = re.sub(r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"\^\s*\(([^()]*)\)", r"^{\1}", text)
     text = re.sub(r"\^\s*(-\s*[0-9A-Za-z]|-?[0-9]+)", r"^{\1}", text)
-    text = text.replace("*", r" \cdot ")
+    text = _FACTOR.sub(r"\g<0> \\cdot ", text.replace("*", r" \cdot "))
+    text = re.sub(r"(\\[a-z]+)\s+_", r"\1_", text)
     return re.sub(r"([0-9]*)\.([0-9]+)", _exact, text)
 
 
@@ -89,13 +119,17 @@ def _readable(text: str) -> bool:
     names = re.findall(r"\\([A-Za-z]+)", bare)
     if not _READABLE_COMMANDS.issuperset(names) or {"begin", "end"} & set(names):
         return False
+    # A bracket that is missing may change what the rest means.
+    if sum(map(text.count, "([")) != sum(map(text.count, ")]")):
+        return False
     depth = deepest = 0
     for character in text:
         depth += (character in "([{") - (character in ")]}")
         deepest = max(deepest, depth)
-    plain = re.sub(r"\\[A-Za-z]+", " ", bare)
+    plain = re.sub(r"\\log_(?:[0-9](?![0-9])|\{[0-9]+\})|\\[A-Za-z]+", "|", bare)
     return (
         deepest <= _MOST_NESTED
         and _CHARACTERS.fullmatch(text) is not None
         and _MISREAD.search(plain) is None
+        and _GROUPS.search(text) is None
     )

@@ -1,5 +1,6 @@
 """The form of an expression: what is left when order, spacing and notation are taken away."""
 
+import math
 import re
 from fractions import Fraction
 from typing import Any
@@ -70,6 +71,25 @@ def factor_count(read: Form) -> int:
         count += min(int(times), 1000)
         has_sum = has_sum or (base[0] == "sum" and _has_names(base))
     return count if has_sum and count > 1 else 0
+
+
+def value_of(text: str) -> Fraction | None:
+    """The value of tidy arithmetic: numbers, + - * / and brackets; None for anything else."""
+    read = form(text)
+    return None if read is None else _value(read)
+
+
+def _value(read: Form) -> Fraction | None:
+    """The value of a form without names, calls and powers."""
+    if read[0] == "number":
+        return Fraction(read[1])
+    if read[0] not in ("sum", "product"):
+        return None
+    values = [_value(part) for part in read[-1]]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    return sum(known, Fraction(0)) if read[0] == "sum" else math.prod(known, start=read[1])
 
 
 class _Unreadable(Exception):

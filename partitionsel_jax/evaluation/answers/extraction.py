@@ -16,7 +16,9 @@ from partitionsel_jax.evaluation.answers.choices import (
     chosen_letter,
     named_choice,
     unannounced_letter,
+    with_option,
 )
+from partitionsel_jax.evaluation.answers.cleaning import last_turn, plain, tagged
 from partitionsel_jax.evaluation.answers.kinds import AnswerKind, kind_of
 from partitionsel_jax.evaluation.answers.quantities import (
     last_quantity,
@@ -53,9 +55,11 @@ _DENIAL = re.compile(r"\b(?:not|cannot|never|nor|than)\b|n't\b", re.IGNORECASE)
 
 
 def final_answer_of(output: str, benchmark: str = "gsm8k") -> str:
-    """The final answer that an output gives, as it is written there.
+    """The final answer that an output gives, as it is written there, in plain characters.
 
-    What follows the last "####" that starts a line decides alone, if it is no heading. Otherwise:
+    An output is read up to the token that ends its turn and from the end of its thoughts on; what
+    `<answer>...</answer>` holds is all that is read. What follows the last "####" that starts a
+    line decides alone, if it is no heading. Otherwise:
 
     * the last `\\boxed{...}`, or several that belong together, or "the answer is ..." / "Answer:
       ...", whichever comes later;
@@ -82,9 +86,15 @@ def final_answer_of(output: str, benchmark: str = "gsm8k") -> str:
 
 def given_answer(output: str, kind: AnswerKind) -> str:
     """The final answer of an output, by the rules of `final_answer_of`."""
-    text = unrolled(_TITLE.sub("Answer:", _end(output, _MOST_CHARACTERS)))
+    text = plain(_end(last_turn(output), _MOST_CHARACTERS))
+    held = tagged(text)
+    text = unrolled(_TITLE.sub("Answer:", text if held is None else held))
+    text = with_option(text, kind.letters) if kind.letters or kind.words else text
     decided = marked(text, kind)
     stated = _stated(text, kind) if decided is None else decided
+    # A line between tags is an answer whatever it says.
+    if held is not None and not stated and "\n" not in held:
+        stated = held
     if kind.letters:
         # Nothing makes up for a statement that names several letters or denies one.
         if decided is not None or names_letter(stated, kind.letters):
@@ -95,7 +105,7 @@ def given_answer(output: str, kind: AnswerKind) -> str:
 
 def reference_answer(reference: str, kind: AnswerKind) -> str:
     """The answer of a published reference: marked, boxed, announced, or the whole text."""
-    text = unrolled(_end(reference, _MOST_CHARACTERS))
+    text = unrolled(plain(_end(reference, _MOST_CHARACTERS)))
     decided = marked(text, kind)
     answer = ((decided if decided is not None else _stated(text, kind)) or text.strip())[:LONGEST]
     return chosen_letter(tidy(answer), kind.letters) if kind.letters else answer

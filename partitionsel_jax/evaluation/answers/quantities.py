@@ -4,8 +4,9 @@ import dataclasses
 import re
 from fractions import Fraction
 
+from partitionsel_jax.evaluation.answers.expressions import value_of
 from partitionsel_jax.evaluation.answers.number_words import MAGNITUDES, number_in_words
-from partitionsel_jax.evaluation.answers.tidying import matching
+from partitionsel_jax.evaluation.answers.tidying import matching, untexted
 from partitionsel_jax.evaluation.answers.units import compatible, unit_behind
 
 _INTEGER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
@@ -23,7 +24,7 @@ _NOTATIONS = (
     rf"(?P<plain>{_DECIMAL})",
 )
 _NUMBER = re.compile(
-    r"(?P<sign>-\s*|\+\s*|(?:negative|minus)\s+)?(?:(?P<currency>(?:US)?\$|Rs\.?|€|£|₹)\s*(?P<late>-\s*)?)?"
+    r"(?P<sign>-\s*|\+\s*|(?:negative|minus)\s+)?(?:(?P<currency>(?:US)?\$|Rs\.?|€|£|₹|¥)\s*(?P<late>-\s*)?)?"
     rf"(?:{'|'.join(_NOTATIONS)})",
     re.IGNORECASE,
 )
@@ -33,11 +34,21 @@ _AND_A_HALF = re.compile(r"\s+and (?:a|one) half\b", re.IGNORECASE)
 _CURRENCIES = {"€": "euro", "£": "sterling", "₹": "rupee", "rs": "rupee", "rs.": "rupee"}
 # Arithmetic and prices in brackets; "1-5" is a range.
 _FOUND_BY = re.compile(
-    r"[0-9]\s*(?:[+*/x]|\s-\s|\\times|\\cdot)\s*\$?[0-9]|\b(?:each|apiece|per [a-z]+)$",
+    r"[0-9][A-Za-z ]{0,30}(?:[+*/]|\s-\s|\\times|\\cdot)\s*\$?[0-9]|\b(?:each|apiece|per [a-z]+)$",
     re.IGNORECASE,
 )
+# "18 [9 * 2]", "twenty (20) apples".
+_ASIDE = re.compile(
+    r"\s([(\[])([^()\[\]]*[0-9][^()\[\]]*)[)\]](?:\s+(?!dozen|hundred|thousand|[a-z]+illion|per)[A-Za-z]+)?$"
+)
 _ALTERNATIVE = re.compile(r"\b(?:or|not|no|than|if|to|but)\b", re.IGNORECASE)
-_AGAIN = re.compile(r"\A(?:=|i\.e\.,?|or|that is,?|equal to|equivalent to)\s*", re.IGNORECASE)
+_AGAIN = re.compile(
+    r"\A(?:=|\\approx(?![A-Za-z])|i\.e\.,?|or|that is,?|equal to|equivalent to)\s*", re.IGNORECASE
+)
+_TWICE = re.compile(
+    r"\s*[,;:]?\s*\b(?:or|i\.e\.|that is|namely)(?![A-Za-z]),?\s*|\s*[,;:]\s+|\s+-\s+",
+    re.IGNORECASE,
+)
 # The last group of "1 000" in prose, or a number of its own: nobody can tell.
 _GROUP_BEFORE = re.compile(r"[0-9] $")
 _OPERAND_BEFORE = re.compile(
@@ -49,13 +60,14 @@ _DENIED_AFTER = re.compile(
     re.IGNORECASE,
 )
 _MINUEND = re.compile(r"(?:[\d)}\]]|(?<![A-Za-z])[A-Za-z])\s*$|\w$")
-_PROSE = re.compile(r"[A-Za-z ,.:;'\"()-]*")
+_PROSE = re.compile(r"[A-Za-z ,.:;'\"()\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af-]*")
 # In front of a number these deny it, bound it, or compute with it.
 _DENIALS = (
     "not no never neither nor or than between under over below above plus minus times divided half "
     "twice double triple dozen hundred thousand million two three four five six seven eight nine "
     "ten"
 )
+_BOUND = re.compile(r"\b(?:at (?:least|most)|up to|as (?:many|much) as)\b", re.IGNORECASE)
 _DENYING = frozenset(_DENIALS.split())
 # No benchmark has numbers of more digits, and their cost grows with the square.
 _MOST_DIGITS = 200
@@ -100,31 +112,65 @@ def quantity(text: str, *, algebra: bool = False) -> Quantity | None:
     text = text.strip() if algebra else text.rstrip("! ").lstrip()
     while text.startswith("(") and matching(text, 0) == len(text) - 1 and "," not in text:
         text = text[1:-1].strip()
-    if not algebra and text.endswith(")") and text.count("(") == 1:
-        text = _without_aside(text)
+    if not algebra:
+        text = _ASIDE.sub(r" (\2)", text, count=1)
+    if text.endswith(")") and matching(text, text.find("(")) == len(text) - 1:
+        text = _without_aside(text, algebra)
     found = _NUMBER.match(text)
     if found is None:
         return _in_words(text)
     return _read(found, text[found.end() :], algebra)
 
 
-def _without_aside(text: str) -> str:
+def _without_aside(text: str, algebra: bool) -> str:
     """A number without the brackets that say it again or how it was found.
 
-    "24 (2 dozen)", "3 hours (180 minutes)", "18 (9 * 2)", "$18 ($9 each)".
+    "24 (2 dozen)", "3 hours (180 minutes)", "18 (9 * 2)", "$18 ($9 each)", "18 (9 * 2 = 18)". In
+    algebra brackets behind a number are a factor, but for those with an equals sign.
     """
-    before, _, aside = text[:-1].rpartition(" (")
-    said = quantity(before)
+    before, _, aside = (part.strip() for part in text[:-1].partition("("))
+    said = quantity(before, algebra=algebra)
     if said is None:
         return text
-    if _FOUND_BY.search(aside) and not _ALTERNATIVE.search(aside) and "=" not in aside:
+    if "=" in aside:
+        value = _AGAIN.sub("", aside.rpartition("=")[2])
+        same = Fraction(said.value) == computed(value)
+        return before if same and not _ALTERNATIVE.search(aside) else text
+    if algebra or not re.search(r"\s\(", text):
+        return text
+    if _FOUND_BY.search(aside) and not _ALTERNATIVE.search(aside):
         return before
     again = quantity(_AGAIN.sub("", aside))
     if again is None:
         return text
     converted = said.unit != again.unit and said.unit and again.unit
-    repeated = said.value == again.value or same_quantity(said, again, rounded=False, reduced=False)
-    return before if converted or repeated else text
+    return before if converted or _same_said(said, again) else text
+
+
+def computed(text: str) -> Fraction | None:
+    """The value of a number, or of arithmetic among whose numbers words may stand."""
+    number = quantity(text)
+    return number.value if number else value_of(re.sub(r"(?<!\\)\b[A-Za-z]+\b", " ", text).strip())
+
+
+def _same_said(first: Quantity, second: Quantity) -> bool:
+    """Whether two quantities are one that was said twice."""
+    return first.value == second.value or same_quantity(first, second, rounded=False, reduced=False)
+
+
+def repeated_quantity(text: str, *, algebra: bool = False) -> Quantity | None:
+    """The number that a tidy text says twice: "a dozen, 12", "1/2, or 0.5"; None otherwise.
+
+    Without a word between them two numbers in digits are two answers, though they are equal.
+    """
+    parts = _TWICE.split(untexted(text))
+    if len(parts) != 2:
+        return None
+    first, second = (quantity(part, algebra=algebra) for part in parts)
+    worded = len({re.search("[0-9]", part) is None for part in parts}) == 2
+    if first is None or second is None or not _same_said(first, second):
+        return None
+    return first if worded or re.search(r"\bor\b|i\.e|that is|namely", text) else None
 
 
 def last_quantity(text: str, *, algebra: bool = False) -> str:
@@ -173,6 +219,7 @@ def only_quantity(text: str, *, algebra: bool = False) -> Quantity | None:
         not _PROSE.fullmatch(before)
         or before[-1:].isalnum()
         or (words and len(words[-1]) == 1 and words[-1] != "a")
+        or _BOUND.search(before)
         or any(word in _DENYING or word.endswith("n't") for word in words)
     ):
         return None

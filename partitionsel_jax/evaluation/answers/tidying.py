@@ -1,6 +1,7 @@
 """One spelling for what LaTeX, Markdown and Unicode spell in many ways."""
 
 import re
+import unicodedata
 
 _CHARACTERS = str.maketrans(
     {
@@ -11,9 +12,8 @@ _CHARACTERS = str.maketrans(
         **dict.fromkeys("\u200b\u200c\u200d\ufeff`", ""),
         **dict.fromkeys("‘’′", "'"),
         **dict.fromkeys("“”", '"'),
-        "×": r"\times ",
-        "·": r"\cdot ",
-        "⋅": r"\cdot ",
+        **dict.fromkeys("×✕✖⨯⨉∗", r"\times "),
+        **dict.fromkeys("·⋅∙", r"\cdot "),
         "÷": "/",
         "⁄": "/",
         "∕": "/",
@@ -24,20 +24,17 @@ _CHARACTERS = str.maketrans(
         "≤": r"\le ",
         "≥": r"\ge ",
         "≠": r"\ne ",
-        "≈": r"\approx ",
+        **dict.fromkeys("≈≅≃∼≒≐≑", r"\approx "),
+        **dict.fromkeys("→⇒⟹⟶➜➡∴", r"\to "),
         "∪": r"\cup ",
         "∩": r"\cap ",
         "∈": r"\in ",
         "∅": r"\emptyset ",
         "°": r"^\circ ",
-        "²": "^2",
-        "³": "^3",
-        "½": r"\frac{1}{2}",
-        "⅓": r"\frac{1}{3}",
-        "⅔": r"\frac{2}{3}",
-        "¼": r"\frac{1}{4}",
-        "¾": r"\frac{3}{4}",
-        "％": "%",
+        **{
+            sign: r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", sign).split("⁄"))
+            for sign in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒"
+        },
         "\x00": " ",
     }
 )
@@ -52,12 +49,26 @@ _RULES = tuple(
         (r"(?<![\w)\]}])\*\*(?=[^\s*])((?:(?!\*\*).)+?)\*\*(?![\w(\\])", r"\1"),
         (r"\*\*", "^"),
         (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\.?", ""),
-        (r"\\(?:displaystyle|textstyle|limits|boldsymbol|mathbf)(?![A-Za-z])", ""),
+        (
+            r"\\(?:displaystyle|textstyle|limits|boldsymbol|mathbf|bm|pmb|mathit|mathnormal"
+            r"|underline)(?![A-Za-z])|\\(?:text)?color\s*\{[^{}]*\}",
+            "",
+        ),
+        # The spacing of 4{:}3.
+        (r"\{([:;=])\}", r"\1"),
         (r"(?<=[0-9])\s*+(?:,\\!|\\[,!]|\{,\})\s*+(?=[0-9]{3}(?![0-9]))", ","),
         (r"\\!", ""),
         (r"(?:(?<!\\)\\[,:;> ]|\\(?:quad|qquad|thinspace|enspace)(?![A-Za-z])|~|\s)+", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
-        (r"\\(?:mathrm|textbf|textit|textrm|textsf|textnormal|mbox|emph|rm|bf)\s*\{", r"\\text{"),
+        (
+            r"\\(?:mathrm|textbf|textit|textrm|textsf|textnormal|mbox|emph|rm|bf|mathsf|texttt"
+            r"|operatorname\*?|mathop)\s*\{",
+            r"\\text{",
+        ),
+        (r"\{\s*\\(?:rm|bf|it|sf)\s+([^{}]*)\}", r"\\text{\1}"),
+        # Upright variables and functions; upright g, h, l, m and s are units.
+        (r"\\text\s*\{([a-fi-kn-rt-z])\}", r"\1"),
+        (r"\\text\s*\{\s*(ln|log|exp|sin|cos|tan|cot|arcsin|arccos|arctan)\s*\}", r"\\\1 "),
         (r"\\frac\s*([0-9])\s*([0-9])", r"\\frac{\1}{\2}"),
         (r"\\frac\s*([0-9])\s*\{", r"\\frac{\1}{"),
         (r"(\\frac\s*\{[^{}]*\})\s*([0-9])", r"\1{\2}"),
@@ -73,12 +84,26 @@ _RULES = tuple(
         (r"\\(?:boxed|fbox)(?![A-Za-z])", ""),
         (r"(?<!\\)\\([%#])", r"\1"),
         (r"\\?\$|(?<!\\)\\[()\[\]]", ""),
+        (r"\\(?:simeq|cong|approxeq|thickapprox|doteq)(?![A-Za-z])", r"\\approx"),
+        # The letter as a times sign; 0x begins a number in base 16.
+        (r"(?<=[0-9)}%])(?<!\b0)\s*[xX]\s*(?=[0-9])", r" \\times "),
+        (
+            r"(?:(?<=[0-9)}%])|(?<=[a-z][a-z]))\s[xX]\s(?=[0-9]|\([-+*/.0-9 ]{1,40}\))",
+            r" \\times ",
+        ),
         (r"\s+", " "),
     )
 )
 # "1 000 000", where a number can begin: elsewhere two numbers may stand beside each other.
 _SPACED = re.compile(
     r"((?:^|[=:(\[] ?|, |\band )-?)([1-9][0-9]{0,2}(?: [0-9]{3})++)(?!,?[0-9]| ?[0-9/\\])"
+)
+_SUPERSCRIPTS = dict(zip(map(ord, "⁰¹²³⁴⁵⁶⁷⁸⁹⁻ⁿ"), "0123456789-n", strict=True))
+_SUBSCRIPTS = dict(zip(map(ord, "₀₁₂₃₄₅₆₇₈₉"), "0123456789", strict=True))
+# "= 18", "about 18" and "→ 18" say 18.
+_LEADING = re.compile(
+    r"(?:[ :;*_\"']|=+>?|-+>"
+    r"|\\(?:approx|sim|to|(?:long)?rightarrow|Rightarrow|implies|therefore)(?![A-Za-z]))++"
 )
 _ENDS = " .,;:'\"*_\\"
 
@@ -89,10 +114,13 @@ def tidy(text: str) -> str:
     Plain minus signs and spaces, `\\frac{1}{2}`, `^` for powers, `\\text` for every kind of upright
     type, " degrees", and no `$`, bold type, sizes of brackets, or full stops around the answer.
     """
+    text = re.sub("[⁰¹²³⁴-⁹⁻ⁿ]+", lambda run: _raised("^", run[0].translate(_SUPERSCRIPTS)), text)
+    text = re.sub("[₀-₉]+", lambda run: _raised("_", run[0].translate(_SUBSCRIPTS)), text)
     text = text.translate(_CHARACTERS).strip(" *\n")
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
-    text = _without_outer_braces(text.lstrip(" :;*_\"'").rstrip(_ENDS))
+    leading = _LEADING.match(text)
+    text = _without_outer_braces(text[leading.end() if leading else 0 :].rstrip(_ENDS))
     return _SPACED.sub(lambda found: found[1] + found[2].replace(" ", ","), text)
 
 
@@ -112,6 +140,11 @@ def matching(text: str, start: int) -> int:
             if depth == 0:
                 return place
     return -1
+
+
+def _raised(sign: str, digits: str) -> str:
+    """A power or an index, in braces where it is longer than one digit."""
+    return f"{sign}{digits}" if len(digits) == 1 else f"{sign}{{{digits}}}"
 
 
 def _without_outer_braces(text: str) -> str:
