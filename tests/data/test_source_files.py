@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from partitionsel_jax.data.sources import readers
+from partitionsel_jax.data.sources import csv_rows, readers
 from partitionsel_jax.data.sources.files import content_digest, source_files
 from tests.data import source_rows
 
@@ -117,7 +117,7 @@ def test_a_csv_cell_of_a_megabyte_is_read_and_the_limit_of_csv_is_left_alone(tmp
 
 
 def test_a_csv_cell_without_an_end_is_not_read_to_the_end_of_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "_LONGEST_CELL", 100)
+    monkeypatch.setattr(csv_rows, "_LONGEST_CELL", 100)
     (tmp_path / "rows.csv").write_text('a,b\n1,2\n"3' + ",4\n5" * 1000)
     with pytest.raises(ValueError, match=r"more than 100 characters at row 2; close the quote"):
         read(tmp_path / "rows.csv")

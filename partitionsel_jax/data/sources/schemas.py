@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from partitionsel_jax.data.sources.duplicates import Prompt
-from partitionsel_jax.data.sources.readers import INVALID_UTF8
+from partitionsel_jax.data.sources.raw_rows import INVALID_UTF8
 from partitionsel_jax.data.templates import final_answer
 
 METAMATHQA_DOMAINS = tuple(
