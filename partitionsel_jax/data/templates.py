@@ -1,6 +1,7 @@
 """How a question becomes a prompt, an answer becomes a response, and an output gives its answer."""
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -47,7 +48,17 @@ def text_of(prompt: Prompt) -> str:
     """The prompt as one text: of a conversation, its turns one below the other."""
     if isinstance(prompt, str):
         return prompt
-    return "\n".join(message["content"] for message in prompt)
+    return "\n".join(map(turn_text, prompt))
+
+
+def turn_text(message: Message) -> str:
+    """What a turn says as text: its content, and what it calls, or describes, of tools as JSON."""
+    content = message["content"]
+    parts = [] if content is None else [content]
+    parts += message.get("tool_calls", ())
+    return "\n".join(
+        part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in parts
+    )
 
 
 def _begun(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:

@@ -89,9 +89,7 @@ class Layout:
         """The split of a file; see `split_of`."""
         spelt = {name, name.partition(":")[0]}  # a file of an archive, and the archive
         listed = {
-            split
-            for pattern, split in self._listed
-            if any(_matches(one, pattern) for one in spelt)
+            split for pattern, split in self._listed if any(_matches(one, pattern) for one in spelt)
         }
         found = listed - {""}
         if len(found) > 1:

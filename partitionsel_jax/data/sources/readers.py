@@ -43,9 +43,7 @@ _decode = json.JSONDecoder().raw_decode
 _TOKEN = 16
 
 
-def read(
-    file: SourceFile, columns: Collection[str] | None = None
-) -> Generator[RawRow, None, None]:
+def read(file: SourceFile, columns: Collection[str] | None = None) -> Generator[RawRow, None, None]:
     """The rows of a file in order; only a small part of it is in memory at a time.
 
     Text is read as UTF-8, or as UTF-16 or UTF-32 where its first bytes say so. A row that is not is

@@ -58,9 +58,7 @@ def table_columns(file: SourceFile) -> list[str]:
         return names
 
 
-def _rows(
-    file: SourceFile, columns: Collection[str] | None
-) -> Iterator[Mapping[str, Any] | None]:
+def _rows(file: SourceFile, columns: Collection[str] | None) -> Iterator[Mapping[str, Any] | None]:
     names, batches = _opened(file, columns)
     check_names(names, file.name)
     size, read = file.path.stat().st_size, 0

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 # A role and a content, and whatever else the template knows ("tool_calls", say).
 Message = Mapping[str, Any]
+# The role of a first turn whose content is the list of tools that the conversation may call:
+# templates are given them apart.
+TOOLS = "tools"
 
 # What Llama 3's templates say where they are told no date.
 TODAY = datetime.datetime(2024, 7, 26)
