@@ -172,8 +172,15 @@ def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> Sca
     columns = np.array(rows, np.int64).reshape(len(rows), 4)
     ids, places, domains, prompts = columns[np.argsort(columns[:, 0])].T
     narrow = domains.astype(np.int32), prompts.astype(np.int32)
-    others = (np.array(found, np.int64) for found in (cut, left_out, [*reasons]))
-    return Scan(ids, places, *narrow, *others, np.array([*reasons.values()], str))
+    return Scan(
+        ids,
+        places,
+        *narrow,
+        cut=np.array(cut, np.int64),
+        left_out=np.array(left_out, np.int64),
+        refused=np.array([*reasons], np.int64),
+        reasons=np.array([*reasons.values()], str),
+    )
 
 
 def read(records: Any, positions: Sequence[int] | np.ndarray) -> Sequence[Mapping[str, Any]]:

@@ -7,7 +7,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-from partitionsel_jax.data.sources.raw_rows import INVALID_UTF8, RawRow, check_names, is_utf8
+from partitionsel_jax.data.sources.raw_rows import (
+    INVALID_UTF8,
+    RawRow,
+    check_blank,
+    check_names,
+    is_utf8,
+)
 
 _DELIMITERS = ",;\t"
 # Lines that are looked at for what parts their cells.
@@ -28,7 +34,7 @@ def csv_rows(text: IO[str], name: str) -> Iterator[RawRow]:
     delimiter = said[1] if said else _delimiter(sample)
     lines = csv.reader(itertools.chain(sample, rows), delimiter=delimiter, strict=True)
     header: list[str] = []
-    number = 0
+    number = blank = 0
     while True:
         try:
             cells = _next_cells(lines)
@@ -50,6 +56,8 @@ def csv_rows(text: IO[str], name: str) -> Iterator[RawRow]:
             number += 1
             continue
         is_blank = not any(cell and not cell.isspace() for cell in cells)
+        blank = blank + 1 if is_blank else 0
+        check_blank(blank, name)
         if not header:
             if is_blank:
                 continue
@@ -70,7 +78,7 @@ def _delimiter(sample: Sequence[str]) -> str:
     """What parts the cells: of most columns in the header, and as many in the rows below it."""
 
     def parted(delimiter: str) -> tuple[int, int]:
-        rows = []
+        rows: list[list[str]] = []
         # The last row of the sample may go on behind it.
         with contextlib.suppress(csv.Error):
             rows.extend(r for r in csv.reader(sample, delimiter=delimiter, strict=True) if any(r))

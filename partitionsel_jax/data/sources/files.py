@@ -163,6 +163,8 @@ def opened(file: SourceFile) -> Iterator[IO[bytes]]:
         if file.member:
             archive = stack.enter_context(zipfile.ZipFile(file.path))
             info = archive.getinfo(file.member)
+            if info.flag_bits & 1:
+                raise ValueError(f"{file.name} is encrypted; unpack the archive first")
             stream, size = stack.enter_context(archive.open(info)), info.compress_size
         else:
             stream = stack.enter_context(open(file.path, "rb"))

@@ -45,6 +45,10 @@ _REFUSED_KEYS = ("mask", "train_detail")
 # What chat templates are given as it is; all other keys are ignored and reported.
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 _TEMPLATE_KEYS = ("name", "tool_call_id", *_REASONING_KEYS)
+_KNOWN_KEYS = {
+    *(*_ROLE_KEYS, *_CONTENT_KEYS, *_TEMPLATE_KEYS, *LEARNT_KEYS, *CONTEXT_KEYS),
+    *("tool_calls", "function_call"),
+}
 _TEXT_PARTS = ("text", "input_text", "output_text", None)
 # Columns beside the conversation that belong to it.
 SYSTEM_COLUMNS, TOOLS_COLUMNS = ("system", "system_prompt"), ("tools", "functions")
@@ -196,11 +200,9 @@ def _turn(item: Mapping[str, Any]) -> tuple[Turn, bool | None, list[str]]:
     """A turn as templates know it; whether it says that it is learnt; and what else it says."""
     given = {key: value for key, value in item.items() if not is_null(value)}
     said = _role(item, given)
-    known = (*_ROLE_KEYS, *_CONTENT_KEYS, *_TEMPLATE_KEYS, *LEARNT_KEYS, *CONTEXT_KEYS)
-    known = (*known, "tool_calls", "function_call")
     if refused := [key for key in _REFUSED_KEYS if key in given]:
         raise BadRow(f"a message says {refused[0]!r}; say 'train': true or false instead")
-    notes = [f"{key!r} of messages" for key in given if key not in known]
+    notes = [f"{key!r} of messages" for key in given if key not in _KNOWN_KEYS]
     turn: Turn = {"role": "assistant" if said == _CALLS else said}
     calls = _calls(given)
     content = _content(item, given, optional=bool(calls))

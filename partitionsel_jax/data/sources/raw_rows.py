@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 INVALID_UTF8, TOO_DEEP = "invalid UTF-8", "nested too deeply"
+# Blank lines that may follow each other: millions of them pack into next to nothing.
+_MOST_BLANK = 1 << 20
 
 
 class RawRow(NamedTuple):
@@ -40,3 +42,9 @@ def check_names(names: Sequence[str], file: str) -> None:
             f"expected every column of {file} to have a name of its own, got "
             f"{', '.join(map(repr, twice))} twice or more; rename or remove them"
         )
+
+
+def check_blank(lines: int, file: str) -> None:
+    """Raises ValueError if more blank lines follow each other than a file of rows has."""
+    if lines > _MOST_BLANK:
+        raise ValueError(f"{file} has more than {_MOST_BLANK:,} blank lines in a row; remove them")

@@ -21,7 +21,13 @@ from partitionsel_jax.data.sources.files import (
     reading_errors,
 )
 from partitionsel_jax.data.sources.forms import as_text, as_utf8
-from partitionsel_jax.data.sources.raw_rows import INVALID_UTF8, TOO_DEEP, RawRow, is_utf8
+from partitionsel_jax.data.sources.raw_rows import (
+    INVALID_UTF8,
+    TOO_DEEP,
+    RawRow,
+    check_blank,
+    is_utf8,
+)
 from partitionsel_jax.file_errors import one_line
 
 # The column of a row that is a list of messages and nothing else.
@@ -144,7 +150,7 @@ def _is_conversation(value: Any) -> bool:
 
 def _lines(stream: IO[bytes], file: SourceFile) -> Iterator[RawRow]:
     """JSON Lines, or one object that holds a list of the rows; blank lines are passed over."""
-    begun = False
+    begun, blank = False, 0
     for number in itertools.count(1):
         line = stream.readline(_LONGEST_LINE)
         if not line:
@@ -155,7 +161,10 @@ def _lines(stream: IO[bytes], file: SourceFile) -> Iterator[RawRow]:
                 f"{number}; write a JSON object a line, each on a line of its own"
             )
         if line.isspace():
+            blank += 1
+            check_blank(blank, file.name)
             continue
+        blank = 0
         text = line.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
         try:
             values = _values_of(text)
