@@ -35,9 +35,10 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-# How much of a text decides its encoding, and the least part of it that ASCII letters and the
-# signs of JSON or CSV are: bytes that are no text of an encoding have next to none in it.
-_SAMPLE, _LEAST_ASCII = 1 << 14, 0.01
+# How much of a text decides its encoding, and the least part of it that the signs of JSON or CSV and
+# white space are. Letters do not count: in the wrong order, Chinese has some of them.
+_SAMPLE, _LEAST_SIGNS = 1 << 14, 0.01
+_SIGNS = frozenset('{}[]":,;\t\n\r ')
 _CHUNK = 1 << 18
 
 
@@ -63,8 +64,8 @@ def check_binary(start: bytes, magic: tuple[bytes, ...], name: str, wanted: str)
 def text_encoding(start: bytes) -> str:
     """The encoding of a text, as the codecs are called: UTF-8, or UTF-16 or UTF-32 of either order.
 
-    Without a byte order mark, the one is chosen in which most of the text is ASCII, of which JSON's
-    and CSV's own signs are.
+    Without a byte order mark, the one is chosen in which the text has most of JSON's and CSV's own
+    signs.
     """
     for mark, encoding in _MARKS.items():
         if start.startswith(mark):
@@ -72,18 +73,18 @@ def text_encoding(start: bytes) -> str:
     sample = start[:_SAMPLE]
     if b"\0" not in sample:
         return "utf-8"
-    shares = {encoding: _ascii_share(sample, encoding) for encoding in _MARKS.values()}
+    shares = {encoding: _sign_share(sample, encoding) for encoding in _MARKS.values()}
     best = max(shares, key=shares.__getitem__)
-    return best if shares[best] >= _LEAST_ASCII else "utf-8"
+    return best if shares[best] >= _LEAST_SIGNS else "utf-8"
 
 
-def _ascii_share(sample: bytes, encoding: str) -> float:
-    """The part of a sample's characters that are ASCII text; 0 where it is no text at all."""
+def _sign_share(sample: bytes, encoding: str) -> float:
+    """The part of a sample's characters that are `_SIGNS`; 0 where it is no text at all."""
     try:
         text = codecs.getincrementaldecoder(encoding)("surrogatepass").decode(sample)
     except UnicodeDecodeError:
         return 0.0
-    return sum(c in "\t\n\r" or " " <= c <= "~" for c in text) / max(len(text), 1)
+    return 0.0 if "\0" in text else sum(c in _SIGNS for c in text) / max(len(text), 1)
 
 
 class _Recoded(io.RawIOBase):

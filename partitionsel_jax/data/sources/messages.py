@@ -105,7 +105,8 @@ def turns_in(value: Any) -> list[Mapping[str, Any]] | None:
         lists = [column for column in columns.values() if isinstance(column, list)]
         if lists and len(lists) == len(columns) and len(set(map(len, lists))) == 1:
             return [dict(zip(columns, turn, strict=True)) for turn in zip(*lists, strict=True)]
-        is_turn = any(map(columns.get, _ROLE_KEYS)) and any(map(columns.get, _CONTENT_KEYS))
+        is_turn = any(isinstance(columns.get(key), str) for key in _ROLE_KEYS)
+        is_turn = is_turn and any(key in columns for key in _CONTENT_KEYS)
         return [value] if is_turn else None
     is_list = isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
     return value if is_list else None
