@@ -1,4 +1,4 @@
-"""Files that people have reported on, read through the whole path from a file to rows of a corpus."""
+"""Files that people have reported on, read all the way from a file to rows of a corpus."""
 
 import json
 from pathlib import Path

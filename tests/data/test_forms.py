@@ -1,4 +1,4 @@
-"""Forms of data files: read where their meaning is clear, else named; harmful ones end in a line."""
+"""Forms of data files: read where their meaning is clear, else named; bombs end in one line."""
 
 import codecs
 import gzip

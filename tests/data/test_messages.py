@@ -167,7 +167,10 @@ def test_what_a_turn_says_and_is_not_known_is_refused_by_name(tmp_path, changes,
 @pytest.mark.parametrize(
     ("turns", "why"),
     [
-        ([USER, {"role": "function_call", "content": '{"name": "a"}'}], "the response calls a tool"),
+        (
+            [USER, {"role": "function_call", "content": '{"name": "a"}'}],
+            "the response calls a tool",
+        ),
         ({"role": ["user", "assistant"], "content": ["a"]}, "'messages' is not a list of messages"),
         ("[" * 100_000, "nested too deeply"),
         ([USER, {**CALLING, "tool_calls": [{"a": [[[[0]]]]}]}, TOOL, ANSWER], ""),
@@ -284,8 +287,8 @@ def test_a_column_of_tools_is_part_of_the_conversation(tmp_path, tools):
         assert one(tmp_path, [USER, ANSWER], tools=none)[0].messages == ""
     row, _ = one(tmp_path, [USER, ANSWER], functions=[TOOLS[0]["function"]])
     assert json.loads(row.messages)[0]["content"] == TOOLS
-    assert reason(tmp_path, [USER, ANSWER], tools="hammer") == ["'tools' is not JSON"]
-    assert reason(tmp_path, [USER, ANSWER], tools=["hammer"]) == ["'tools' is not a list of objects"]
+    for tools, why in (("hammer", "JSON"), (["hammer"], "a list of objects")):
+        assert reason(tmp_path, [USER, ANSWER], tools=tools) == [f"'tools' is not {why}"]
 
 
 def test_a_column_that_the_user_names_is_what_the_user_says(tmp_path):

@@ -35,8 +35,8 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-# How much of a text decides its encoding, and the least part of it that the signs of JSON or CSV and
-# white space are. Letters do not count: in the wrong order, Chinese has some of them.
+# How much of a text decides its encoding, and the least part of it that white space and the signs
+# of JSON or CSV are. Letters do not count: in the wrong order, Chinese has some of them.
 _SAMPLE, _LEAST_SIGNS = 1 << 14, 0.01
 _SIGNS = frozenset('{}[]":,;\t\n\r ')
 _CHUNK = 1 << 18
