@@ -3,7 +3,9 @@
 python -m experiments.data --config=configs/quickstart.py --html=data.html
 """
 
+import contextlib
 import sys
+from typing import Any
 
 from absl import app, flags
 from etils import epath
@@ -24,18 +26,47 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are --config.section.field=")
     console.start()
     # Imported late, so that a mistyped flag answers at once.
-    from partitionsel_jax.data.card import gather
     from partitionsel_jax.reporting import data_card
-    from partitionsel_jax.training import corpora, expand, settings
 
     with console.one_line_errors(ValueError, OSError):
-        # Methods and repeats of one config share their data.
-        run = expand(_CONFIG.value.to_dict())[0]
-        card = gather(corpora.load(settings.parse(run.config)), rows=_ROWS.value)
-        print(data_card.as_text(card, colours=data_card.wants_colours(sys.stdout)))
+        card, problem = _card(_CONFIG.value.to_dict(), _ROWS.value)
+        colours = data_card.wants_colours(sys.stdout)
+        print(data_card.as_text(card, colours=colours, problem=problem))
         if _HTML.value:
-            epath.Path(_HTML.value).write_text(data_card.as_html(card), encoding="utf-8")
+            page = data_card.as_html(card, problem)
+            epath.Path(_HTML.value).write_text(page, encoding="utf-8")
             print(f"page: {_HTML.value}")
+
+
+def _card(config: dict[str, Any], rows: int) -> tuple[Any, str]:
+    """The card of a config's data, and what is wrong with the config or the data; or empty.
+
+    Where no corpus can be made as asked, it is tried without the domains that have too few rows, or
+    none since they are misspelt; else the card shows what the files hold.
+
+    Raises:
+      ValueError, OSError: there is nothing to show.
+    """
+    from partitionsel_jax.data.card import gather
+    from partitionsel_jax.training import corpora, expand, settings
+
+    def gathered(config: dict[str, Any]) -> Any:
+        # Methods and repeats of one config share their data.
+        return gather(corpora.load(settings.parse(expand(config)[0].config)), rows=rows)
+
+    try:
+        return gathered(config), ""
+    except (ValueError, OSError) as error:
+        problem, found = error, corpora.survey(config)
+    if found is None:
+        raise problem
+    data = config["data"]
+    asked, least = data["domains"] or list(found.domains), data["validation"] + data["test"]
+    usable = [name for name in asked if found.domains.get(name, 0) > least]
+    if 0 < len(usable) < len(asked):
+        with contextlib.suppress(ValueError, OSError):
+            return gathered({**config, "data": {**data, "domains": usable}}), str(problem)
+    return found, str(problem)
 
 
 if __name__ == "__main__":

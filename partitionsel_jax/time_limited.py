@@ -19,8 +19,10 @@ from typing import Any
 
 _WORKER = Path(__file__).with_name("time_limited_worker.py")
 _START_SECONDS = 120.0
-# Libraries of linear algebra reserve memory for every thread, which the worker's limit counts.
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+# Libraries of linear algebra reserve memory for every thread, which the worker's limit counts. The
+# order of a set must not be another in every process.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_WORKER_ENVIRONMENT = dict.fromkeys(_THREADS, "1") | {"PYTHONHASHSEED": "0"}
 
 
 class TimeLimited:
@@ -90,7 +92,7 @@ class TimeLimited:
                         stdin=theirs.fileno(),
                         stdout=subprocess.DEVNULL,
                         stderr=subprocess.DEVNULL,
-                        env=os.environ | _ONE_THREAD | {"PYTHONPATH": paths},
+                        env=os.environ | _WORKER_ENVIRONMENT | {"PYTHONPATH": paths},
                     ),
                 )
             if not _line(ours, _START_SECONDS):
@@ -124,13 +126,13 @@ def _line(connection: socket.socket, seconds: float) -> bytes:
       TimeoutError: it has not come in so many seconds.
     """
     end = time.monotonic() + seconds
-    line = b""
+    line = bytearray()
     while not line.endswith(b"\n"):
         connection.settimeout(max(end - time.monotonic(), 1e-3))
         if not (part := connection.recv(1 << 16)):
             return b""
         line += part
-    return line
+    return bytes(line)
 
 
 _INSTANCES: "weakref.WeakSet[TimeLimited]" = weakref.WeakSet()

@@ -121,6 +121,7 @@ class Card:
       repeats: within train, and between any two splits.
       shown: some training rows of each domain.
       report: what was counted when the corpus was prepared from files.
+      refused: split -> rows whose prompt the template refuses.
     """
 
     length: int
@@ -136,6 +137,7 @@ class Card:
     repeats: tuple[Repeats, ...]
     shown: tuple[ShownRow, ...]
     report: Mapping[str, Any]
+    refused: Mapping[str, Named] = dataclasses.field(default_factory=dict)
 
     @property
     def total(self) -> Lengths:
@@ -197,6 +199,7 @@ def gather(corpus: Corpus, *, rows: int = 5_000, shown: int = 2, seed: int = 0) 
             for index in _some_of(corpus.train.domains, i, shown, seed)
         ),
         report=corpus.report,
+        refused=corpus.refused,
     )
 
 

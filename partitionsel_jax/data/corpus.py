@@ -10,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax.data import fitting, spoilage
+from partitionsel_jax.data.checks import check_anchors, check_refused, check_scan
 from partitionsel_jax.data.fitting import Named, Scan, named
 from partitionsel_jax.data.own_anchors import OwnAnchors, prompt_of
 from partitionsel_jax.data.rows import Rows, encode_batch, laid_out
@@ -181,6 +182,7 @@ class Corpus:
       left_out: split -> rows whose responses do not fit, and which are in no source. A response
         that lost its end would teach a model to stop anywhere, and to leave out its answer.
       cut: split -> rows of which a part of the prompt was cut.
+      refused: split -> rows whose prompt the template refuses, and which are in no source.
       fingerprint: differs where the records do.
       report: what was counted when the records were prepared; see `prepare_files`.
     """
@@ -194,6 +196,7 @@ class Corpus:
     cut: Mapping[str, Named]
     fingerprint: str = ""
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    refused: Mapping[str, Named] = dataclasses.field(default_factory=dict)
 
 
 def load(
@@ -229,7 +232,8 @@ def load(
 
     Raises:
       ValueError: an argument out of range, a template that is unknown or that the tokenizer does
-        not have, or a domain without rows in one of the sources.
+        not have, or that refuses more than 1 % of the rows, or a domain without rows in one of the
+        sources.
     """
     check_template(template, tokenizer)
     spoilage.check(spoilt_kind, spoilt_share)
@@ -244,12 +248,15 @@ def load(
     domains = tuple(metadata.get("domains", ()))
     data_dir = getattr(builder, "data_dir", None)
     scans_dir = None if data_dir is None else epath.Path(data_dir) / "scans"
-    how = (domains, tokenizer, length, template)
+    how = (tokenizer, length, template)
     records = {split: builder.as_data_source(split=split) for split in SPLITS}
-    opened = {split: _open(split, records[split], *how, scans_dir) for split in SPLITS}
-    train, validation, test = (opened[split][0] for split in SPLITS)
+    scans = {s: fitting.scan(records[s], *how, scans_dir, s) for s in SPLITS}
+    check_refused(records, scans)
+    for split in SPLITS:
+        check_scan(scans[split], split, domains, length)
+    train, validation, test = (_source(s, records[s], scans[s], *how) for s in SPLITS)
     # Before any row is left out, so that the others are spoilt as without anchors of one's own.
-    spoilt = _spoilt(train, opened["train"][1], seed, spoilt_kind, spoilt_share)
+    spoilt = _spoilt(train, scans["train"], seed, spoilt_kind, spoilt_share)
     train = dataclasses.replace(train, spoilt=spoilt)
     if anchors is None:
         is_anchor = _anchors(validation.domains, domains, anchor_share, seed)
@@ -263,14 +270,16 @@ def load(
         train, asked_by_anchors = _without(train, anchors, domains, scans_dir)
         counts = {"training rows": asked_by_anchors}
         anchors = dataclasses.replace(anchors, report={**anchors.report, **counts})
-        first = 1 + max(int(scanned.ids.max()) for _, scanned in opened.values())
+        first = 1 + max(int(scanned.ids.max()) for scanned in scans.values())
         records["anchors"] = _InMemory(
             {**row, "id": first + i} for i, row in enumerate(anchors.records)
         )
-        opened["anchors"] = _open("anchors", records["anchors"], *how)
-        held_out = opened["anchors"][0]
-        _check_left(anchors, opened["anchors"][1], length)
-    scans = {split: scanned for split, (_, scanned) in opened.items()}
+        scans["anchors"] = fitting.scan(records["anchors"], *how)
+        check_refused(records, scans, "anchors")
+        check_scan(scans["anchors"], "anchors", domains, length)
+        check_anchors(anchors.report, scans["anchors"], length)
+        held_out = _source("anchors", records["anchors"], scans["anchors"], *how)
+    refused = {s: named(records[s], scan.refused, scan.reasons) for s, scan in scans.items()}
     return Corpus(
         domains=domains,
         train=train,
@@ -279,26 +288,18 @@ def load(
         test=test,
         left_out={split: named(records[split], found.left_out) for split, found in scans.items()},
         cut={split: named(records[split], found.cut) for split, found in scans.items()},
+        refused=refused,
         fingerprint=_fingerprint(builder, anchors),
         report={**metadata.get("report", {}), **({"anchors": anchors.report} if anchors else {})},
     )
 
 
-def _open(
-    split: str,
-    records: Any,
-    domains: tuple[str, ...],
-    tokenizer: Tokenizer,
-    length: int,
-    template: str,
-    directory: epath.Path | None = None,
-) -> tuple[Source, Scan]:
-    """The rows of a split that fit, and what its scan has found."""
-    scanned = fitting.scan(records, tokenizer, length, template, directory, split)
-    _check(scanned, split, domains, length)
+def _source(
+    split: str, records: Any, scanned: Scan, tokenizer: Tokenizer, length: int, template: str
+) -> Source:
+    """The rows of a split that its scan has found to fit."""
     places = scanned.positions, scanned.domains, scanned.ids
-    rows = Source(split, records, *places, tokenizer, length, template)
-    return rows, scanned
+    return Source(split, records, *places, tokenizer, length, template)
 
 
 def _spoilt(train: Source, scanned: Scan, seed: int, kind: str, share: float) -> dict[int, str]:
@@ -325,42 +326,6 @@ class _InMemory(list):
 
     def __getitems__(self, positions: Sequence[int]) -> list[Any]:
         return [self[position] for position in positions]
-
-
-def _check(scanned: Scan, split: str, domains: tuple[str, ...], length: int) -> None:
-    """Raises ValueError unless ids and domains are in range and every domain has a row."""
-    ids, domain = scanned.ids, scanned.domains
-    if len(domain) and not 0 <= domain.min() <= domain.max() < len(domains):
-        raise ValueError(
-            f"expected domains in 0 .. {len(domains) - 1} in {split}, got {domain.min()} .. "
-            f"{domain.max()}; name every domain in the builder's metadata"
-        )
-    if len(ids) and not 0 <= ids.min() <= ids.max() < 2**31:
-        raise ValueError(
-            f"expected ids in 0 .. 2^31 - 1 in {split}, got {ids.min()} .. {ids.max()}; rows hold "
-            "them as 32-bit integers"
-        )
-    # Anchors of the user's own need not be of every domain.
-    if split == "anchors":
-        return
-    empty = [name for i, name in enumerate(domains) if not np.any(domain == i)]
-    if empty or not domains:
-        raise ValueError(
-            f"expected rows of every domain in {split}, got none of {', '.join(empty) or 'any'} "
-            f"({len(scanned.left_out)} rows were left out because they do not fit {length} tokens)"
-            "; use longer rows, or leave the domain out"
-        )
-
-
-def _check_left(anchors: OwnAnchors, scanned: Scan, length: int) -> None:
-    """Raises ValueError if no anchor of the user's own is left."""
-    if not len(scanned.ids):
-        raise ValueError(
-            f"expected anchors, got none of the {anchors.report['read']} rows of "
-            f"data.anchors_path={anchors.report['file']!r}: {len(scanned.left_out)} do not fit "
-            f"into data.length={length}, {anchors.report['scored elsewhere']} ask what validation "
-            "or test rows ask; use longer rows, or name a file of other anchors"
-        )
 
 
 def _anchors(domain: np.ndarray, domains: tuple[str, ...], share: float, seed: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from partitionsel_jax.data.templates import Prompt
 from partitionsel_jax.data.tokenizers import Tokenizer
 
 # Raised whenever other rows, or other near-duplicates, could come of the same records.
-_VERSION = 3
+_VERSION = 4
 _CHUNK = 1024
 _NAMED = 10
 
@@ -38,6 +38,8 @@ class Scan:
       prompts: i32[n], tokens of each prompt in its row.
       cut: i64[c], positions of the rows of which a part of the prompt was cut.
       left_out: i64[l], positions of the rows that do not fit.
+      refused: i64[r], positions of the rows whose prompt the template refuses.
+      reasons: str[r], why.
     """
 
     ids: np.ndarray
@@ -46,6 +48,8 @@ class Scan:
     prompts: np.ndarray
     cut: np.ndarray
     left_out: np.ndarray
+    refused: np.ndarray
+    reasons: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,20 +60,22 @@ class Named:
       rows: how many.
       first: where the first ten of them were read, such as "train.json row 17", or their ids where
         they come of no file.
+      reason: what is to be said of the first of them, if anything.
     """
 
     rows: int
     first: tuple[str, ...] = ()
+    reason: str = ""
 
     def __str__(self) -> str:
         more = ", ..." if self.rows > len(self.first) else ""
         return f"{self.rows} ({', '.join(self.first)}{more})" if self.rows else "0"
 
 
-def named(records: Any, positions: np.ndarray) -> Named:
+def named(records: Any, positions: np.ndarray, reasons: Sequence[str] | np.ndarray = ()) -> Named:
     """The rows at `positions` of a split's data source, counted and named."""
     first = read(records, positions[:_NAMED]) if len(positions) else ()
-    return Named(len(positions), tuple(map(_place, first)))
+    return Named(len(positions), tuple(map(_place, first)), "".join(reasons[:1]))
 
 
 def _place(record: Mapping[str, Any]) -> str:
@@ -137,8 +143,10 @@ def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> Sca
     rows: list[tuple[int, int, int, int]] = []
     cut: list[int] = []
     left_out: list[int] = []
+    reasons: dict[int, str] = {}
     for positions in chunks(np.arange(len(records))):
         chunk = read(records, positions)
+        refused: dict[int, str] = {}
         encoded = encode_batch(
             [
                 prompt_of(record["question"].decode(), record.get("messages", b"").decode())
@@ -148,8 +156,12 @@ def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> Sca
             tokenizer,
             length,
             template,
+            refused,
         )
+        reasons |= {int(positions[place]): why for place, why in sorted(refused.items())}
         for position, record, example in zip(positions, chunk, encoded, strict=True):
+            if int(position) in reasons:
+                continue
             if example is None:
                 left_out.append(int(position))
                 continue
@@ -160,7 +172,15 @@ def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> Sca
     columns = np.array(rows, np.int64).reshape(len(rows), 4)
     ids, places, domains, prompts = columns[np.argsort(columns[:, 0])].T
     narrow = domains.astype(np.int32), prompts.astype(np.int32)
-    return Scan(ids, places, *narrow, np.array(cut, np.int64), np.array(left_out, np.int64))
+    return Scan(
+        ids,
+        places,
+        *narrow,
+        cut=np.array(cut, np.int64),
+        left_out=np.array(left_out, np.int64),
+        refused=np.array([*reasons], np.int64),
+        reasons=np.array([*reasons.values()], str),
+    )
 
 
 def read(records: Any, positions: Sequence[int] | np.ndarray) -> Sequence[Mapping[str, Any]]:

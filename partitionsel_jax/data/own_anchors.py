@@ -14,6 +14,7 @@ from typing import Any
 
 from partitionsel_jax.data.sources.duplicates import HeldOut, Prompt, boilerplate, held_out
 from partitionsel_jax.data.sources.files import source_files
+from partitionsel_jax.data.sources.messages import asked
 from partitionsel_jax.data.sources.scanning import Tally, check_columns, good_rows, spelt
 from partitionsel_jax.data.sources.schemas import Columns, schema_of
 
@@ -73,15 +74,14 @@ class OwnAnchors:
 def prompt_of(question: str, messages: str, entry: str) -> Prompt:
     """What near-duplicates of an example are looked for in: what it asks, not in which frame.
 
-    Of a conversation that is all but the system turn; where an instruction is published apart from
-    what it is about, it is the latter.
+    Of a conversation that is all but the system's turn and tools; where an instruction is published
+    apart from what it is about, it is the latter.
 
     Args:
       question, messages, entry: as `Example` has them.
     """
     if messages:
-        turns = [turn for turn in json.loads(messages) if turn["role"] != "system"]
-        return Prompt(question, "\n".join(turn["content"] for turn in turns))
+        return Prompt(question, asked(json.loads(messages)))
     return Prompt(question, json.loads(entry or "{}").get("input", "").strip() or question)
 
 
@@ -118,6 +118,11 @@ def read_anchors(
     if not root.exists():
         raise ValueError(f"expected a file of anchors at {root}, got none; mend the path")
     files = source_files(root, schema.leave_out)
+    if len(splits := sorted({file.split for file in files})) > 1:
+        raise ValueError(
+            f"expected anchors of one split, got files of {', '.join(s or 'none' for s in splits)} "
+            f"at {root}; name the file or directory of one"
+        )
     check_columns(files, schema)
     tally, places = Tally(), {name: place for place, name in enumerate(domains)}
     records, foreign = [], 0

@@ -1,5 +1,6 @@
 """Rows: the arrays that examples become, and the only form that reaches the device."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from partitionsel_jax.data.templates import Prompt, Template, named_template
 from partitionsel_jax.data.tokenizers import Tokenizer
+from partitionsel_jax.data.tokenizers.chat import TOOLS, TemplateRefused
 
 # NumPy's on the host, and `jax.Array` inside a step: this package does not import jax.
 Array = Any
@@ -96,8 +98,11 @@ def encode_batch(
     tokenizer: Tokenizer,
     length: int,
     template: str = "plain",
+    refused: dict[int, str] | None = None,
 ) -> list[Encoded | None]:
     """The ids of many examples; None for one of which no `length` tokens hold the whole response.
+
+    What the template itself has already written of a response is not written twice.
 
     Args:
       prompts: see `encode_prompt`.
@@ -105,23 +110,54 @@ def encode_batch(
       tokenizer: gives the ids.
       length: T, the tokens of a row.
       template: one of `TEMPLATES`.
+      refused: is given the place of every example whose prompt cannot be written, and why; those
+        are None, too. Without it, the first of them raises.
 
     Raises:
-      ValueError: an unknown template, or a prompt without any token.
+      ValueError: an unknown template, a prompt that the template refuses or that has no token.
     """
     chosen = named_template(template)
     closing = chosen.closing(tokenizer)
+    answers = tokenizer.encode_batch(chosen.continuations(responses, tokenizer))
+    written = _written(prompts, chosen, tokenizer, refused)
     found: list[Encoded | None] = []
-    for prompt, ids, answer in zip(
-        prompts, chosen.batch(prompts, tokenizer), tokenizer.encode_batch(responses), strict=True
-    ):
-        answer = [*answer, closing]
+    for place, (prompt, ids, answer) in enumerate(zip(prompts, written, answers, strict=True)):
+        answer, encoded = [*answer, closing], None
         try:
-            fitted = _fitted(prompt, ids, tokenizer, length - len(answer), chosen)
+            if ids is not None:
+                fitted = _fitted(prompt, ids, tokenizer, length - len(answer), chosen)
+                encoded = Encoded(fitted, answer, max(0, len(ids) - len(fitted)))
         except _NoRoom:
+            pass
+        except ValueError as error:
+            if refused is None or isinstance(error, TemplateRefused):
+                raise
+            refused[place] = str(error)
+        found.append(encoded)
+    return found
+
+
+def _written(
+    prompts: Sequence[Prompt],
+    template: Template,
+    tokenizer: Tokenizer,
+    refused: dict[int, str] | None,
+) -> Sequence[list[int] | None]:
+    """The ids of prompts, uncut; None for those that are refused, if that is to be told."""
+    try:
+        return template.batch(prompts, tokenizer)
+    except ValueError as error:
+        if refused is None or isinstance(error, TemplateRefused):
+            raise
+    found: list[list[int] | None] = []
+    for place, prompt in enumerate(prompts):
+        try:
+            found.append(template(prompt, tokenizer))
+        except TemplateRefused:
+            raise
+        except ValueError as error:
+            refused[place] = str(error)
             found.append(None)
-            continue
-        found.append(Encoded(fitted, answer, max(0, len(ids) - len(fitted))))
     return found
 
 
@@ -195,19 +231,19 @@ def _fitted(
 def _cut_inside(prompt: Prompt, tokenizer: Tokenizer, room: int, template: Template) -> list[int]:
     """The ids of the prompt whose question has lost as little of its beginning as need be."""
     turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    system = turns[:1] if turns[0]["role"] == "system" else []
+    frame = [*itertools.takewhile(lambda turn: turn["role"] in ("system", TOOLS), turns)]
     starts = [i for i, turn in enumerate(turns) if i and turn["role"] == "user"]
     for start in starts:
-        ids = template([*system, *turns[start:]], tokenizer)
+        ids = template([*frame, *turns[start:]], tokenizer)
         if len(ids) <= room:
             return ids
-    last = turns[-1]["content"]
+    last = turns[-1]["content"] or ""
 
     def without(count: int) -> list[int]:
         shorter = last[count:]
         if isinstance(prompt, str):
             return template(shorter, tokenizer)
-        return template([*system, {**turns[-1], "content": shorter}], tokenizer)
+        return template([*frame, {**turns[-1], "content": shorter}], tokenizer)
 
     # One character stays, so that there is a question at all.
     fits, too_long = max(0, len(last) - 1), 0

@@ -1,6 +1,8 @@
 """How a question becomes a prompt, an answer becomes a response, and an output gives its answer."""
 
 import dataclasses
+import functools
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,10 +16,13 @@ _MARKER = "#### "
 _LAST_MARKER = re.compile(r"(?:.*\n|^)####[ \t]*", re.DOTALL)
 
 # The prompt without an input (Taori et al. 2023, Stanford Alpaca).
+_RESPONSE = "### Response:\n"
 _ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes "
-    "the request.\n\n### Instruction:\n{question}\n\n### Response:\n"
+    f"the request.\n\n### Instruction:\n{{question}}\n\n{_RESPONSE}"
 )
+# Where words, marks and tags begin in what a prompt ends with.
+_BEGINS = re.compile(r"(?<![^\s>\]])\S|(?<=\w)[<\[]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,22 +37,57 @@ class Template:
       closing: tokenizer -> the token that closes a response.
       framed: whether there is text around the question. A prompt that is too long loses the
         beginning of its question; the frame stays.
+      start: tokenizer -> the end of every prompt's text, behind which a response begins.
     """
 
     batch: Callable[[Sequence[Prompt], Tokenizer], list[list[int]]]
     closing: Callable[[Tokenizer], int]
     framed: bool = True
+    start: Callable[[Tokenizer], str] = lambda tokenizer: ""
 
     def __call__(self, prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
         """The ids of a prompt."""
         return self.batch([prompt], tokenizer)[0]
+
+    def continuations(self, responses: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+        """The responses without what the prompt has already written of them, such as "<think>"."""
+        openings = _openings(self.start(tokenizer))
+        return [_continued(response, openings) for response in responses]
 
 
 def text_of(prompt: Prompt) -> str:
     """The prompt as one text: of a conversation, its turns one below the other."""
     if isinstance(prompt, str):
         return prompt
-    return "\n".join(message["content"] for message in prompt)
+    return "\n".join(map(turn_text, prompt))
+
+
+def turn_text(message: Message) -> str:
+    """What a turn says as text: its content, and what it calls, or describes, of tools as JSON."""
+    content = message["content"]
+    parts = [] if content is None else [content]
+    parts += message.get("tool_calls", ())
+    return "\n".join(
+        part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in parts
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _openings(start: str) -> tuple[str, ...]:
+    """What a response may repeat of the text before it, the longest first."""
+    return tuple(start[found.start() :] for found in _BEGINS.finditer(start))
+
+
+def _continued(response: str, openings: Sequence[str]) -> str:
+    """The response behind the opening that it begins with, if it does."""
+    for opening in openings:
+        if response.startswith(opening):
+            return response.removeprefix(opening)
+        # A tag is the same whatever white space is around it; a word may be an answer.
+        tag, begun = opening.strip(), response.lstrip()
+        if not tag[0].isalnum() and begun.startswith(tag):
+            return begun.removeprefix(tag)
+    return response
 
 
 def _begun(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
@@ -87,8 +127,8 @@ def _turn_end(tokenizer: Tokenizer) -> int:
 
 TEMPLATES: Mapping[str, Template] = {
     "plain": Template(_plain, _end, framed=False),
-    "alpaca": Template(_alpaca, _end),
-    "chat": Template(_chat, _turn_end),
+    "alpaca": Template(_alpaca, _end, start=lambda tokenizer: _RESPONSE),
+    "chat": Template(_chat, _turn_end, start=lambda tokenizer: tokenizer.answer_start),
 }
 
 

@@ -9,6 +9,7 @@ from html import escape
 from typing import TextIO
 
 from partitionsel_jax.data.card import SPLITS, Card, Lengths, Piece, ShownRow
+from partitionsel_jax.data.sources.survey import Survey
 from partitionsel_jax.reporting import labels
 from partitionsel_jax.reporting.html import table
 from partitionsel_jax.reporting.page import document
@@ -16,7 +17,7 @@ from partitionsel_jax.reporting.tables import NOTHING
 from partitionsel_jax.text_table import aligned
 
 _BAR, _COLUMNS = 40, 100
-_SHOWN = "Some training rows"
+_SHOWN, _PROBLEM = "Some training rows", "Problem"
 _DIM, _COLOUR, _FRAME, _PLAIN = "\x1b[2m", "\x1b[36m", "\x1b[7m", "\x1b[0m"
 _STYLE = """
 .row{white-space:pre-wrap;overflow-wrap:anywhere;margin:.4rem 0 1.4rem;padding:.6rem .8rem;
@@ -59,16 +60,34 @@ def wants_colours(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
-def as_text(card: Card, *, colours: bool) -> str:
+@dataclasses.dataclass(frozen=True)
+class _Page:
+    """What a card shows: a title, tables, and rows with a caption each."""
+
+    title: str
+    tables: Sequence[_Table]
+    shown: Sequence[tuple[str, Sequence[Piece]]]
+
+
+def as_text(card: Card | Survey, *, colours: bool, problem: str = "") -> str:
     """The card for a terminal.
 
     Args:
-      card: as `card.gather` makes it.
+      card: as `card.gather` makes it, or what a survey has found where no corpus can be made.
       colours: whether the loss mask is shown by colours (prompt dim, response in colour, tokens
         without text inverted); otherwise what is learnt stands between ⟦ and ⟧.
+      problem: stands on top; empty for none.
     """
-    parts = [_title(card), ""]
-    for part in _tables(card):
+    page = _page(card)
+    parts = [page.title, ""]
+    if problem:
+        said = _printable(" ".join(problem.split()))
+        parts = [
+            *textwrap.wrap(f"{_PROBLEM}: {said}", _COLUMNS, break_on_hyphens=False),
+            "",
+            *parts,
+        ]
+    for part in page.tables:
         lines = [part.columns, *part.lines]
         if part.bars:
             full = ["", *("█" * round(_BAR * bar) for bar in part.bars)]
@@ -76,16 +95,19 @@ def as_text(card: Card, *, colours: bool) -> str:
         printed = [[_printable(cell, kept="") for cell in line] for line in lines]
         parts += [part.heading, *textwrap.wrap(part.note, _COLUMNS), aligned(printed), ""]
     parts += [_SHOWN, _legend(colours), ""]
-    for row in card.shown:
-        parts += [_caption(row), _row_text(row, colours), ""]
+    for caption, pieces in page.shown:
+        parts += [caption, _row_text(pieces, colours), ""]
     return "\n".join(parts)
 
 
-def as_html(card: Card) -> str:
-    """The card as a whole document, for desk and phone, light and dark."""
-    title = escape(_title(card))
-    parts = [f"<h1>{title}</h1>"]
-    for part in _tables(card):
+def as_html(card: Card | Survey, problem: str = "") -> str:
+    """The card as a whole document, for desk and phone, light and dark; see `as_text`."""
+    page = _page(card)
+    title = escape(page.title)
+    said = escape(_printable(" ".join(problem.split())))
+    parts = [f'<p class="row"><b>{_PROBLEM}:</b> {said}</p>'] if problem else []
+    parts.append(f"<h1>{title}</h1>")
+    for part in page.tables:
         lines = [[escape(_printable(cell)) for cell in line] for line in part.lines]
         columns = [escape(column) for column in part.columns]
         if part.bars:
@@ -104,10 +126,43 @@ def as_html(card: Card) -> str:
         '<span class="learnt">Underlined: learnt.</span> '
         '<span class="marker">Framed</span>: tokens without text.</p>'
     )
-    for row in card.shown:
-        spans = "".join(map(_span, row.pieces))
-        parts.append(f'<p>{escape(_caption(row))}</p>\n<div class="row">{spans}</div>')
+    for caption, pieces in page.shown:
+        spans = "".join(map(_span, pieces))
+        parts.append(f'<p>{escape(caption)}</p>\n<div class="row">{spans}</div>')
     return document(title, "\n".join(parts), _STYLE)
+
+
+def _page(card: Card | Survey) -> _Page:
+    if isinstance(card, Survey):
+        return _of_survey(card)
+    return _Page(_title(card), _tables(card), [(_caption(row), row.pieces) for row in card.shown])
+
+
+def _of_survey(found: Survey) -> _Page:
+    """What there is to see of a source that is no corpus yet."""
+    domains = [(name, f"{count:,}") for name, count in found.domains.items()]
+    columns = [(file, ", ".join(names)) for file, names in found.columns.items()]
+    counts = [(key.replace(".", " · "), _cell(value)) for key, value in _flat(found)]
+    tables = [
+        _Table("Good rows of each domain", "", ("domain", "rows"), domains),
+        _Table("Columns", "", ("file", "columns"), columns),
+        _Table("When the files were read", found.stopped, ("what", "count"), counts),
+    ]
+    return _Page(
+        f"Data: {sum(found.domains.values()):,} good rows, of which no corpus was made",
+        [part for part in tables if part.lines],
+        [
+            (
+                _printable(f"{row.domain}, {place}", kept=""),
+                (Piece(f"{row.question}\n", False), Piece(row.response, True)),
+            )
+            for place, row in found.shown
+        ],
+    )
+
+
+def _flat(found: Survey) -> list[tuple[str, object]]:
+    return list(labels.flatten(found.tally.report()))
 
 
 def _title(card: Card) -> str:
@@ -212,12 +267,15 @@ def _between(splits: Sequence[str]) -> str:
 
 
 def _left_out(card: Card) -> _Table:
-    return _Table(
-        "Left out or cut",
-        "",
-        ("split", f"left out: over {card.length} tokens", "prompt cut from the left"),
-        [(split, str(card.left_out[split]), str(card.cut[split])) for split in card.left_out],
-    )
+    columns = ["split", f"left out: over {card.length} tokens", "prompt cut from the left"]
+    lines = [[split, str(card.left_out[split]), str(card.cut[split])] for split in card.left_out]
+    refused = {split: rows for split, rows in card.refused.items() if rows.rows}
+    if refused:
+        columns.append("left out: refused by the template")
+        for line in lines:
+            line.append(str(refused.get(line[0], 0)))
+    note = "".join(f"Of the first of {s}: {rows.reason}. " for s, rows in refused.items())
+    return _Table("Left out or cut", note, columns, lines)
 
 
 def _report(card: Card) -> _Table:
@@ -260,11 +318,11 @@ def _caption(row: ShownRow) -> str:
     return f"{domain}, id {row.id}: {row.tokens} tokens, {row.learnt} of them learnt{spoilt}"
 
 
-def _row_text(row: ShownRow, colours: bool) -> str:
+def _row_text(pieces: Sequence[Piece], colours: bool) -> str:
     if colours:
-        return "".join(map(_coloured, row.pieces))
+        return "".join(map(_coloured, pieces))
     text, is_learnt = "", False
-    for piece in row.pieces:
+    for piece in pieces:
         if piece.is_learnt != is_learnt:
             text += "⟦" if piece.is_learnt else "⟧"
             is_learnt = piece.is_learnt

@@ -11,6 +11,8 @@ from etils import epath
 from partitionsel_jax import data, evaluation
 from partitionsel_jax.data.fitting import Named
 from partitionsel_jax.data.sources.scanning import spelt
+from partitionsel_jax.data.sources.survey import Survey
+from partitionsel_jax.data.sources.survey import survey as read_survey
 from partitionsel_jax.training import pretrained
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training.data_section import REASONING_GYM, DataSettings
@@ -70,6 +72,20 @@ def prepare(settings: DataSettings) -> Any:
         columns=settings.columns,
         domains=settings.domains,
     )
+
+
+def survey(config: Mapping[str, Any]) -> Survey | None:
+    """What the files of a configuration hold, whether or not a corpus can be made of them.
+
+    None where there are no files, or no settings to read them by.
+    """
+    try:
+        settings = run_settings.build(DataSettings, dict(config["data"]), "data")
+        if settings.source == REASONING_GYM:
+            return None
+        return read_survey(settings.source, settings.path, settings.columns)
+    except (ValueError, OSError):
+        return None
 
 
 def load(settings: Settings) -> data.Corpus:
@@ -138,6 +154,9 @@ def _tell(corpus: data.Corpus, length: int) -> None:
         )
         _tell_places("bad rows", report["bad"])
         _tell_places("rows passed over", report["skipped"])
+        _tell_places("ignored of messages", report.get("ignored", {}))
+        if report["left_out"]:
+            _LOG.info("rows left out: %s", report["left_out"])
     if "anchors" in report:
         _tell_places("bad anchors", report["anchors"]["bad"])
         _LOG.info(
@@ -147,6 +166,9 @@ def _tell(corpus: data.Corpus, length: int) -> None:
             report["anchors"]["scored elsewhere"],
             report["anchors"]["training rows"],
         )
+    for split, rows in corpus.refused.items():
+        if rows.rows:
+            _LOG.warning("rows of %s that the template refuses: %s: %s", split, rows, rows.reason)
     for what, counts in (
         ("left out, since their responses do not fit", corpus.left_out),
         ("with a prompt cut from the left", corpus.cut),

@@ -3,13 +3,15 @@
 import collections
 import json
 import pickle
+import time
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from partitionsel_jax import data
-from tests.data import checkpoints
+from partitionsel_jax.data.tokenizers import chat, chat_program
+from tests.data import case_files, checkpoints
 
 TOKENIZERS = {family: checkpoints.golden(family) for family in checkpoints.FAMILIES}
 QWEN, LLAMA = TOKENIZERS["qwen2"], TOKENIZERS["llama3"]
@@ -228,10 +230,175 @@ def test_a_turn_ends_with_the_first_special_token_behind_the_answer(template, tu
 
 
 def test_the_template_is_compiled_once(monkeypatch):
-    tokenizer = using("{{ messages[0].content }}<|im_end|>")
-    tokenizer.chat(USER)
-    monkeypatch.setattr("partitionsel_jax.data.tokenizers.chat._environment", None)
-    assert tokenizer.chat(USER) == tokenizer.encode_markup("hello<|im_end|>")
+    template = "{{ messages[0].content }}<|im_end|>"
+    asked = template, {}, [[USER, None]], True
+    assert chat_program.answer(*asked) == {"rendered": [("hello<|im_end|>", "")]}
+    monkeypatch.setattr(chat_program, "_environment", None)
+    assert chat_program.answer(*asked) == {"rendered": [("hello<|im_end|>", "")]}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages | random }}",
+        "{% if false %}{{ messages | random }}{% endif %}",
+        "{{ [messages] | map('random') | list }}",
+        "{{ [messages] | map('ran' ~ 'dom') | list }}",
+        "{{ lipsum() }}",
+        "{{ lipsum(n=1, html=False)[:3] }}",
+        "{% set f = lipsum %}{{ f() }}",
+    ],
+)
+def test_a_random_template_is_refused_by_name(template):
+    name = "lipsum" if "lipsum" in template else "random"
+    with pytest.raises(ValueError, match=f"^here: the chat template is refused: it uses '{name}'"):
+        using(template).chat(USER)
+
+
+@pytest.mark.parametrize("template", ["{{ messages[0].items }}", "{{ messages[0].values() }}"])
+def test_what_is_another_text_in_every_process_is_refused(template):
+    if template.endswith("() }}"):
+        using(template).chat(USER)
+        return
+    with pytest.raises(ValueError, match="writes the address of an object"):
+        using(template).chat(USER)
+    quoted = [{"role": "user", "content": "<object at 0x7f00>"}]
+    assert "0x7f00>" in using("{{ messages[0].content }}").render(quoted)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% set n = namespace(t='aaaaaaaa') %}{% for i in range(60) %}"
+        "{% set n.t = n.t ~ n.t %}{% endfor %}{{ n.t }}",
+        "{{ 'a' * 10 ** 11 }}",
+        "{{ 10 ** (10 ** 10) }}",
+        "{{ (messages | length + 9) ** (10 ** 10) }}",
+        "{{ '%099999999999d' | format(1) }}",
+        "{{ 'a' | center(10 ** 11) }}",
+        "{{ 'a' * 30000000 }}",
+    ],
+)
+def test_a_template_that_takes_too_much_is_refused_in_bounded_time(monkeypatch, template):
+    monkeypatch.setattr(chat, "_SECONDS", 2.0)
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=r"^here: the chat template is refused: it ") as error:
+        using(template).chat(USER)
+    assert "\n" not in str(error.value)
+    assert time.monotonic() - started < 60
+    # The next one is not waited for, and others are rendered as before.
+    tokenizer = using("{{ messages[0].content }}")
+    assert tokenizer.render(USER) == "hello"
+
+
+def test_a_template_that_took_too_long_is_not_tried_again(monkeypatch):
+    monkeypatch.setattr(chat, "_SECONDS", 1.0)
+    tokenizer = using(
+        "{% if messages[0].content == 'loop' %}{% for a in range(99999) %}"
+        "{% for b in range(99999) %}{% endfor %}{% endfor %}{% endif %}{{ messages[0].content }}"
+    )
+    assert tokenizer.render(USER) == "hello"
+    with pytest.raises(chat.TemplateRefused, match="it takes more than 1 seconds"):
+        tokenizer.chat([{"role": "user", "content": "loop"}])
+    monkeypatch.setattr(chat._PROCESS, "ask", None)
+    with pytest.raises(chat.TemplateRefused, match="it takes more than 1 seconds"):
+        tokenizer.chat(USER)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% break %}", "'break' outside loop"),
+        ("{% if true %}{% continue %}{% endif %}", "'continue' not properly in loop"),
+        ("{{ " + "(" * 5000 + ")" * 5000 + " }}", ""),
+        ("{% if a %}" * 500 + "{% endif %}" * 500, ""),
+        ("{{ " + "9" * 5000 + " }}", ""),
+    ],
+)
+def test_a_template_that_cannot_be_compiled_is_one_line(template, reason):
+    with pytest.raises(ValueError, match=f"^here: the chat template is refused: .*{reason}") as e:
+        using(template).chat(USER)
+    assert "\n" not in str(e.value)
+
+
+def turn(role, content, **more):
+    return {"role": role, "content": content, **more}
+
+
+CALL = {"type": "function", "function": {"name": "add", "arguments": {}}}
+CALLING = [*USER, turn("assistant", None, tool_calls=[CALL]), turn("tool", "3")]
+BARE = (
+    "{% for m in messages %}{% if m.role in ('user', 'assistant') and m.content %}"
+    "{{ m.content }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("messages", "what"),
+    [
+        ([turn("system", "s"), *USER], "messages of the system"),
+        ([turn("developer", "s"), *USER], "messages of the developer"),
+        (CALLING, "calls of tools"),
+        ([*USER, turn("tool", "3")], "messages of tools"),
+        ([turn("tools", [CALL]), *USER], "descriptions of tools"),
+    ],
+)
+def test_what_a_template_leaves_out_is_refused_by_name(messages, what):
+    with pytest.raises(ValueError, match=f"^here: the chat template leaves out {what}, so that"):
+        using(BARE).chat(messages)
+    whole = using("{{ messages | tojson }}{{ tools | tojson }}")
+    assert whole.render(messages)
+    assert using(BARE).render(USER) == "hello"
+
+
+def test_tools_are_given_apart_and_quote_no_special_tokens():
+    tokenizer = using("{{ tools | tojson }}{{ messages | tojson }}")
+    tools = [{"name": "<|im_end|>", "parameters": {"<|im_end|>": {}}}]
+    messages = [turn("tools", tools), *USER]
+    rendered = json.dumps(tools) + json.dumps(USER)
+    assert tokenizer.render(messages) == rendered
+    assert special(tokenizer, tokenizer.chat(messages)) == {}
+
+
+@pytest.mark.parametrize(
+    ("ending", "response", "learnt"),
+    [
+        ("<think>\n", "<think>\nI add.\n</think>\n3", "I add.\n</think>\n3"),
+        ("<think>\n", "<think>I add.</think>3", "I add.</think>3"),
+        ("<think>\n", "\n<think>\nI add.</think>3", "\nI add.</think>3"),
+        ("<think>", "<think>\nI add.</think>3", "\nI add.</think>3"),
+        ("assistant\n<think>\n", "<think>\nI", "I"),
+        ("<|im_start|>assistant\n<think>\n", "<think>\nI", "I"),
+        ("[THINK]", "[THINK]I", "I"),
+        ("ASSISTANT: ", "ASSISTANT: I", "I"),
+        ("<think>\n\n</think>\n\n", "<think>\n\n</think>\n\nI", "I"),
+        ("<think>\n", "I <think>\n", "I <think>\n"),
+        ("<think>\n", "<thinking>", "<thinking>"),
+        ("<|im_start|>assistant\n", "assistant", "assistant"),
+        ("<|im_start|>assistant\n", "\n3", "\n3"),
+        ("", "<think>3", "<think>3"),
+    ],
+)
+def test_what_the_prompt_has_begun_is_not_doubled(ending, response, learnt):
+    tokenizer = using(
+        "{{ messages[0].content }}{% if add_generation_prompt %}" + ending + "{% endif %}"
+    )
+    (encoded,) = data.encode_batch(["q"], [response], tokenizer, 100, "chat")
+    assert encoded.response == [*tokenizer.encode(learnt), tokenizer.turn_end_id]
+    assert encoded.prompt == tokenizer.encode_markup("q" + ending)
+    (plain,) = data.encode_batch(["q"], [response], tokenizer, 100)
+    assert plain.response[:-1] == tokenizer.encode(response)
+
+
+def test_reasoning_that_a_template_begins_is_learnt_once():
+    tokenizer = data.load_tokenizer(case_files.TEMPLATES / "t_r1")
+    rows = case_files.rows_of(case_files.FOLDER / "think_rows.jsonl", case_files.MESSAGES)
+    for row in rows:
+        encoded = data.encode_example(row.question, row.response, tokenizer, 400, "chat")
+        text = tokenizer.decode(encoded.tokens)
+        assert text.count("<think>") == text.count("</think>") == 1
+        assert tokenizer.decode(encoded.tokens[encoded.response]).startswith("I add them.\n</th")
 
 
 @given(contents=st.lists(st.tuples(checkpoints.TRICKY, checkpoints.TRICKY), max_size=3))

@@ -1,10 +1,13 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from partitionsel_jax import data
-from partitionsel_jax.data import fitting
+from partitionsel_jax.data import card, fitting
 from partitionsel_jax.data.fitting import Named
-from tests.data import checkpoints
+from partitionsel_jax.data.tokenizers import chat
+from tests.data import case_files, checkpoints
 
 TOKENIZER = data.ByteTokenizer()
 
@@ -301,3 +304,55 @@ def test_a_damaged_shard_is_refused_with_what_to_do(tmp_path):
     shard.write_bytes(content)
     with pytest.raises(ValueError, match=r"^the prepared records cannot be read \(.*delete their"):
         data.load(prepared, TOKENIZER, 96, seed=0)
+
+
+def alternating(folder, name="one_of_300_gpt_first.jsonl", rows=None, **more):
+    """A corpus of conversations for a template that wants user and assistant in turn."""
+    path = case_files.FOLDER / name
+    if rows is not None:
+        path = folder / "rows.jsonl"
+        path.write_text("".join(path_rows(rows)))
+    sizes = {"validation": 4, "test": 3, "seed": 0, "directory": folder / "prepared"}
+    builder = data.prepare_files("instructions", path, columns=case_files.SHAREGPT, **sizes)
+    tokenizer = data.load_tokenizer(case_files.TEMPLATES / "t_alt")
+    return data.load(builder, tokenizer, 200, 0, template="chat", **more)
+
+
+def path_rows(count):
+    lines = (case_files.FOLDER / "one_of_300_gpt_first.jsonl").read_text().splitlines(True)
+    return lines[:count]
+
+
+def test_a_row_that_the_chat_template_refuses_is_counted_with_its_number(tmp_path):
+    corpus = alternating(tmp_path)
+    assert str(corpus.refused["train"]) == "1 (one_of_300_gpt_first.jsonl row 8)"
+    assert "Conversation roles must alternate" in corpus.refused["train"].reason
+    assert len(corpus.train) == 300 - 7 - 1
+    assert 7 not in corpus.train.ids
+    assert card.gather(corpus).refused == corpus.refused
+    # Found once, it is remembered.
+    assert alternating(tmp_path).refused == corpus.refused
+
+
+def test_more_than_one_in_a_hundred_refused_rows_stop_the_run(tmp_path):
+    with pytest.raises(ValueError, match=r"at most 1% of the rows, got 1 of 60 refused: 1 \(rows"):
+        alternating(tmp_path, rows=60)
+
+
+def test_a_template_that_is_refused_stops_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(chat, "_SECONDS", 1.0)
+    builder = data.prepare_files(
+        "instructions",
+        case_files.FOLDER / "int_answers.jsonl",
+        columns=case_files.PLAIN,
+        validation=4,
+        test=3,
+        seed=0,
+        directory=tmp_path,
+    )
+    whole = data.load_tokenizer(case_files.TEMPLATES / "t_alt")
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    text = "{{ messages[0].content }}{% if messages[0].content != '?' %}" + loop + "{% endif %}"
+    tokenizer = dataclasses.replace(whole, chat_template=text)
+    with pytest.raises(ValueError, match="the chat template is refused: it takes more than"):
+        data.load(builder, tokenizer, 200, 0, template="chat")

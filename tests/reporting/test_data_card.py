@@ -3,6 +3,7 @@
 import dataclasses
 import html.parser
 import io
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from configs import quickstart
+from experiments import data as command
 from partitionsel_jax.data import card
 from partitionsel_jax.data.fitting import Named
 from partitionsel_jax.reporting import data_card
@@ -188,3 +191,52 @@ def test_the_command_prints_the_card_and_writes_the_page(tmp_path):
     assert "50 rows of train at random, of 160." in result.stdout
     assert "\x1b" not in result.stdout
     assert ["all", "160", "32", "32", "16"] in Page(page.read_text()).lines
+
+
+@pytest.fixture
+def card_of(tmp_path, monkeypatch):
+    """The card of a config whose rows are of the domains math, prose and (one row) maths."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    domains = ["math", "prose"] * 20 + ["maths"]
+    rows = [
+        {"prompt": f"question{i}", "response": f"answer {i}", "domain": domain}
+        for i, domain in enumerate(domains)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    def made(**changes):
+        config = quickstart.get_config("smoke").to_dict()
+        config["data"] |= {"source": "instructions", "path": str(tmp_path / "rows.jsonl")}
+        config["data"] |= {"tasks": {}, "train": 0, "validation": 4, "test": 2}
+        config["data"] |= {"directory": str(tmp_path / "prepared"), **changes}
+        config["selection"] |= {"anchor_balance": False}
+        card, problem = command._card(config, 0)
+        page = Page(data_card.as_html(card, problem))
+        return data_card.as_text(card, colours=False, problem=problem), page
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem", "shown"),
+    [
+        ({"domains": ("math", "prse")}, "got none of 'prse'; the domains", "math 14 2 2 2"),
+        ({}, "got too few of maths (1 rows", "all 28 4 4 4"),
+        ({"domains": ("prse",)}, "got none of 'prse'; the domains", "maths 1"),
+        ({"validation": 90}, "expected 2 test and 90 validation rows", "math 20"),
+        ({"template": "chat", "domains": ("math",)}, "has no chat template", "math 20"),
+        ({"columns": {"prompt": "nope"}}, "nope missing", "rows.jsonl prompt, response, domain"),
+    ],
+    ids=str,
+)
+def test_the_card_renders_with_the_problem_on_top(card_of, changes, problem, shown):
+    text, page = card_of(**changes)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[0].startswith("Problem: ") and problem in " ".join(lines[: lines.index("")])
+    assert shown in lines
+    assert shown.split() in [" ".join(cells).split() for cells in page.lines]
+
+
+def test_without_anything_to_show_there_is_no_card(card_of):
+    with pytest.raises(ValueError, match="nothing is at '/nowhere'"):
+        card_of(path="/nowhere")

@@ -17,13 +17,7 @@ from partitionsel_jax.data.sources.files import check_unchanged, content_digest,
 from partitionsel_jax.data.sources.planning import Plan, make_plan, planned_rows, report
 from partitionsel_jax.data.sources.preparing import is_there, opened, prepared
 from partitionsel_jax.data.sources.scanning import Places, spelt
-from partitionsel_jax.data.sources.schemas import (
-    DOMAINS,
-    Columns,
-    domain_order,
-    listed,
-    schema_of,
-)
+from partitionsel_jax.data.sources.schemas import DOMAINS, Columns, domain_order, listed, schema_of
 from partitionsel_jax.data.sources.splitting import SPLITS, Sizes
 from partitionsel_jax.data.sources.writing import serialise, shard_writers
 
@@ -53,7 +47,7 @@ class FilesBuilder(  # type: ignore[call-arg]
     the "domains" and a "report" of what happened to every row.
     """
 
-    VERSION = tfds.core.Version("1.2.0")
+    VERSION = tfds.core.Version("1.3.0")
     # Nothing is downloaded. Looking for checksums, TFDS would import a package it does not require.
     url_infos = None
 
@@ -177,6 +171,8 @@ def prepare_files(
         "seed": int(seed),
         "builder": str(FilesBuilder.VERSION),
         "files": files_digest,
+        # A README may name them, and is not among the files.
+        "splits": [file.split for file in files],
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     open_builder = functools.partial(BUILDERS[kind], data_dir=os.fspath(directory))

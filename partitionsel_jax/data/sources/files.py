@@ -1,10 +1,10 @@
 """The files of a source: which there are, how they are opened, and a digest of what they hold."""
 
-import codecs
 import contextlib
 import dataclasses
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -12,9 +12,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from etils import epath
+
+from partitionsel_jax.data.sources.published import DESCRIPTIONS, Layout, split_of
+from partitionsel_jax.file_errors import check_regular, one_line, reading
 
 # Suffix -> format.
 FORMATS = {
@@ -22,20 +25,17 @@ FORMATS = {
     ".jsonl": "json",
     ".ndjson": "json",
     ".csv": "csv",
+    ".tsv": "csv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
 }
+TEXT_FORMATS = ("json", "csv")
 _PACKED = ".gz"
 _ARCHIVE = ".zip"
-# What describes a dataset beside its rows.
-_DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "config.json")
-_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)
+_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, UnicodeDecodeError)
 _DIGEST = re.compile("[0-9a-f]{64}")
-# First bytes of what no text begins with -> what it is, and the suffixes it may have.
-_OTHER_FORMATS = {
-    b"\x1f\x8b": ("gzip data", f"{_PACKED} after the format's, such as .jsonl{_PACKED}"),
-    b"PAR1": ("Parquet", ".parquet"),
-    b"PK\x03\x04": ("a zip archive", _ARCHIVE),
-}
+# What is packed by more than so many times, and more than so many bytes then, is no text of rows.
+_MOST_PACKED, _UNPACKED_FREELY = 500, 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +46,13 @@ class SourceFile:
       path: the file on disk.
       member: the file inside it, where it is a zip archive.
       name: what errors and reports call it: the path below the source's root.
+      split: "train", "validation" or "test" where it is named so in its directory; else empty.
     """
 
     path: Path
     name: str
     member: str = ""
+    split: str = ""
 
     @property
     def stem(self) -> str:
@@ -73,32 +75,54 @@ def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile,
 
     Args:
       root: a file, or a directory that is searched with all below it. Zip archives stand for the
-        files inside them; hidden files, and what describes a dataset, are passed over.
+        files inside them; hidden files, what describes a dataset, and what its description does not
+        list are passed over.
       leave_out: stems of files and archives that are passed over, too.
 
     Raises:
-      ValueError: no file of a known format, or a damaged archive.
+      ValueError: no file of a known format, one that is there and no file (a pipe, a link to
+        nothing), a damaged archive, or a file that is named for several splits.
     """
-    if root.is_dir():
-        below = sorted(path for path in root.rglob("*") if path.is_file())
+    check_regular(root)
+    layout = Layout(root) if root.is_dir() else None
+    if layout:
+        below = sorted(path for path in root.rglob("*") if not path.is_dir())
         found = [(path, path.relative_to(root)) for path in below]
+        for path in layout.missing():
+            raise ValueError(f"{path} is missing, which the state.json beside it lists; save again")
     else:
         found = [(root, Path(root.name))]
-    files = []
+    files, others = [], []
     for path, relative in found:
         hidden = any(part.startswith(".") for part in relative.parts)
-        if hidden or path.name in _DESCRIPTIONS or relative.stem in leave_out:
+        if hidden or path.name in DESCRIPTIONS or relative.stem in leave_out:
             continue
+        if layout and not layout.is_part(path, relative):
+            continue
+        if path.suffix == _ARCHIVE or _format(path.name):
+            check_regular(path, relative.as_posix())
+            if not path.exists():
+                raise ValueError(f"{path} is a link to nothing; fetch what it should point to")
         if path.suffix == _ARCHIVE:
             files += _members(path, relative)
         elif _format(path.name):
             files.append(SourceFile(path, relative.as_posix()))
+        else:
+            others.append(relative.as_posix())
     if not files:
+        there = f" (which has {', '.join(others[:5])})" if others else ""
         raise ValueError(
             f"expected {', '.join(FORMATS)} files (the text formats also as {_PACKED}, or in a "
-            f"{_ARCHIVE} archive) at {root}, found none; name the file or directory that has them"
+            f"{_ARCHIVE} archive) at {root}{there}, found none; name the file or directory that "
+            "has them"
         )
-    return tuple(files)
+    if layout:
+        return tuple(dataclasses.replace(f, split=layout.split(f.name)) for f in files)
+    # A file is what its user names it for; an archive is as good as a directory.
+    return tuple(
+        dataclasses.replace(file, split=split_of(file.member) if file.member else "")
+        for file in files
+    )
 
 
 def _format(name: str) -> str:
@@ -106,62 +130,96 @@ def _format(name: str) -> str:
     suffixes = Path(name).suffixes
     if suffixes[-1:] == [_PACKED]:
         inner = FORMATS.get("".join(suffixes[-2:-1]), "")
-        return "" if inner == "parquet" else inner
+        return inner if inner in TEXT_FORMATS else ""
     return FORMATS.get("".join(suffixes[-1:]), "")
 
 
 def _members(path: Path, relative: Path) -> list[SourceFile]:
     """The files of text formats in a zip archive, sorted by name."""
-    with reading_errors(relative.as_posix()), zipfile.ZipFile(path) as archive:
-        names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
-    return [
-        SourceFile(path, f"{relative.as_posix()}:{name}", name)
-        for name in names
-        if _format(name) in ("json", "csv")
-        and not Path(name).name.startswith(".")
-        # What macOS adds to archives.
-        and "__MACOSX" not in Path(name).parts
-    ]
+    name = relative.as_posix()
+    with reading_errors(path, name), zipfile.ZipFile(path) as archive:
+        infos = sorted(archive.infolist(), key=lambda info: info.filename)
+        members = [
+            info
+            for info in infos
+            if not info.is_dir()
+            and _format(info.filename) in TEXT_FORMATS
+            and not Path(info.filename).name.startswith(".")
+            # What macOS adds to archives.
+            and "__MACOSX" not in Path(info.filename).parts
+        ]
+        check_unpacked(sum(info.file_size for info in members), path.stat().st_size, name)
+    return [SourceFile(path, f"{name}:{info.filename}", info.filename) for info in members]
 
 
 @contextlib.contextmanager
 def opened(file: SourceFile) -> Iterator[IO[bytes]]:
-    """Opens a file of a text format as unpacked bytes, which are never all in memory."""
+    """Opens a file of a text format as unpacked bytes, which are never all in memory.
+
+    Raises:
+      ValueError: while it is read, something packed in it that unpacks to far more than rows do.
+    """
     with contextlib.ExitStack() as stack:
         if file.member:
             archive = stack.enter_context(zipfile.ZipFile(file.path))
-            stream = stack.enter_context(archive.open(file.member))
+            info = archive.getinfo(file.member)
+            if info.flag_bits & 1:
+                raise ValueError(f"{file.name} is encrypted; unpack the archive first")
+            stream, size = stack.enter_context(archive.open(info)), info.compress_size
         else:
             stream = stack.enter_context(open(file.path, "rb"))
+            size = os.fstat(stream.fileno()).st_size
         if (file.member or file.path.name).endswith(_PACKED):
-            stream = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=stream)))
+            unpacked = stack.enter_context(gzip.GzipFile(fileobj=stream))
+            stream = io.BufferedReader(_Bounded(cast(IO[bytes], unpacked), size, file.name))
         yield stream
 
 
-def check_text(start: bytes, name: str) -> None:
-    """Raises ValueError if a file of a text format begins as no UTF-8 text does."""
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ValueError(f"{name} is UTF-16, and text is read as UTF-8; write it as UTF-8")
-    for magic, (found, suffix) in _OTHER_FORMATS.items():
-        if start.startswith(magic):
-            raise ValueError(f"{name} is {found}, which its name does not say; name it {suffix}")
+def check_unpacked(unpacked: int, packed: int, name: str) -> None:
+    """Raises ValueError if so many bytes were packed into so few that they are no rows of text."""
+    if unpacked > max(_UNPACKED_FREELY, _MOST_PACKED * packed):
+        raise ValueError(
+            f"{name} unpacks to more than {_MOST_PACKED} times its {packed:,} bytes, which rows of "
+            "text do not; if it is meant, unpack it first"
+        )
+
+
+class _Bounded(io.RawIOBase):
+    """Unpacked bytes, of which there may be only so many."""
+
+    def __init__(self, stream: IO[bytes], packed: int, name: str):
+        self._stream, self._packed, self._name, self._read = stream, packed, name, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        part = self._stream.read(len(buffer))
+        self._read += len(part)
+        check_unpacked(self._read, self._packed, self._name)
+        buffer[: len(part)] = part
+        return len(part)
 
 
 @contextlib.contextmanager
-def reading_errors(name: str, errors: tuple[type[Exception], ...] = _DAMAGED) -> Iterator[None]:
-    """Says of a damaged file which it is and what to do.
+def reading_errors(
+    path: Path, name: str, errors: tuple[type[Exception], ...] = _DAMAGED
+) -> Iterator[None]:
+    """Says of a file that cannot be read which it is and why: damaged, or whatever else.
 
     Args:
-      name: what the error calls the file.
+      path, name: the file, and what the error calls it.
       errors: what a reader raises at a damaged file.
     """
-    try:
-        yield
-    except errors as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{name} is damaged or cut short ({reason}); fetch or write it again"
-        ) from None
+    with reading(path, name):
+        try:
+            yield
+        except errors as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                raise  # it may not be read
+            raise ValueError(
+                f"{name} is damaged or cut short ({one_line(error)}); fetch or write it again"
+            ) from None
 
 
 def content_digest(files: Sequence[SourceFile], cache: str | os.PathLike[str]) -> str:
@@ -210,6 +268,7 @@ def changed() -> ValueError:
 
 def _file_digest(path: Path, cache: epath.Path) -> str:
     """SHA-256 of a file's bytes, from the cache where the file is unchanged."""
+    check_regular(path)
     path = path.resolve()
     place = cache / f"{hashlib.sha256(os.fspath(path).encode()).hexdigest()[:32]}.json"
     state = {"path": os.fspath(path), "size": path.stat().st_size, "time": path.stat().st_mtime_ns}

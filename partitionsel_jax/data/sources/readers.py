@@ -1,107 +1,202 @@
-"""Streaming readers: the rows of a JSON, JSON Lines, CSV or Parquet file, one after the other."""
+"""Streaming readers: the rows of a JSON, CSV, Parquet or Arrow file, one after the other.
 
-import codecs
+Of JSON, these forms are read: one array of objects; an object, or a list of messages, a line; the
+same spread over lines, one after the other; one object whose only list of objects are the rows. Of
+CSV, cells are parted by commas, semicolons or tabs, whichever part the header into most.
+"""
+
 import collections
-import csv
-import io
+import contextlib
 import itertools
 import json
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any, NamedTuple
+from collections.abc import Collection, Generator, Iterator
+from typing import IO, Any
 
-from partitionsel_jax.data.sources.files import SourceFile, check_text, opened, reading_errors
+from partitionsel_jax.data.sources.csv_rows import csv_rows
+from partitionsel_jax.data.sources.files import (
+    TEXT_FORMATS,
+    SourceFile,
+    opened,
+    reading_errors,
+)
+from partitionsel_jax.data.sources.forms import as_text, as_utf8
+from partitionsel_jax.data.sources.raw_rows import (
+    INVALID_UTF8,
+    TOO_DEEP,
+    RawRow,
+    check_blank,
+    is_utf8,
+)
+from partitionsel_jax.file_errors import one_line
 
-INVALID_UTF8 = "invalid UTF-8"
+# The column of a row that is a list of messages and nothing else.
+MESSAGES = "messages"
+# Keys that tell a turn of a conversation from any other object.
+TURN_ROLES = ("role", "from")
 _WINDOW = 1 << 20
-_BATCH = 1024
-_SPACE = re.compile(r"[ \t\r\n]*")
+# Bytes that show the form of a file.
+_HEAD = 1 << 20
+# Characters of a line of JSON. A file without line ends is not read into memory as a whole.
+_LONGEST_LINE = 1 << 26
+# Rows that show which columns a file has.
+_PEEK = 100
+_WHITE = " \t\r\n"
+_SPACE = re.compile(rf"[{_WHITE}]*")
+_COMMA = re.compile(rf"[{_WHITE}]*,?")
 _decode = json.JSONDecoder().raw_decode
 # The longest token that JSON's errors point to the beginning of when the text ends inside it.
 _TOKEN = 16
-# Characters of a CSV cell. An open quote makes the rest of the file one cell: it ends here.
-_LONGEST_CELL = 1 << 24
-# What holds the Arrow types that a Parquet file was written with.
-_ARROW_SCHEMA = b"ARROW:schema"
 
 
-class RawRow(NamedTuple):
-    """A row as a file has it.
-
-    Attributes:
-      number: from 1, in its file; of JSON Lines, the line.
-      fields: column -> value; empty where the row cannot be read.
-      problem: why not; else empty.
-    """
-
-    number: int
-    fields: Mapping[str, Any]
-    problem: str = ""
-
-
-def read(file: SourceFile) -> Generator[RawRow, None, None]:
+def read(file: SourceFile, columns: Collection[str] | None = None) -> Generator[RawRow, None, None]:
     """The rows of a file in order; only a small part of it is in memory at a time.
 
-    Text is read as UTF-8. A row that is not is given with its problem, as are lines that are no
-    JSON object, and CSV lines of another number of cells than the header's.
+    Text is read as UTF-8, or as UTF-16 or UTF-32 where its first bytes say so. A row that is not is
+    given with its problem, as are lines that are no JSON object, and CSV lines of another number of
+    cells than the header's. Blank lines are passed over, and NaN stands for null.
+
+    Args:
+      file: the file.
+      columns: those that are wanted of Parquet and Arrow files, which have them apart; None for
+        all.
 
     Raises:
       ValueError: the file is damaged, ends inside a row, is of another format than its name says,
         or has two columns of one name.
       OSError: the file cannot be read.
     """
-    if file.format == "parquet":
-        yield from _parquet(file)
+    if file.format not in TEXT_FORMATS:
+        from partitionsel_jax.data.sources.tables import read_table
+
+        for number, fields in enumerate(read_table(file, columns), 1):
+            yield RawRow(number, {}, INVALID_UTF8) if fields is None else RawRow(number, fields)
         return
-    with reading_errors(file.name), opened(file) as stream:
-        start = _peek(stream)
-        check_text(start, file.name)
-        is_array = start.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
-        if file.format == "json" and not is_array:
+    with reading_errors(file.path, file.name), opened(file) as stream:
+        head, whole, stream = as_utf8(stream, file.name, _HEAD)
+        if file.format == "csv":
+            with as_text(stream) as text:
+                yield from csv_rows(text, file.name)
+            return
+        start = head.decode("utf-8-sig", "surrogateescape").lstrip(_WHITE)
+        form = _form(start, whole)
+        if form == "lines":
             yield from _lines(stream, file)
             return
-        with _text(stream) as text:
-            if file.format == "json":
-                yield from _array(_Window(text, file.name))
-            else:
-                yield from _csv(text, file.name)
+        with as_text(stream) as text:
+            yield from _FORMS[form](_Window(text, file.name))
 
 
-def _peek(stream: IO[bytes]) -> bytes:
-    """What comes next; every stream of `opened` is buffered and can be looked into."""
-    return stream.peek(_WINDOW)  # type: ignore[attr-defined]
+def column_names(file: SourceFile) -> list[str]:
+    """The columns of a file; of JSON, those of its first rows."""
+    if file.format not in TEXT_FORMATS:
+        from partitionsel_jax.data.sources.tables import table_columns
+
+        return table_columns(file)
+    with contextlib.closing(read(file)) as raw:
+        peeked = [row.fields for row in itertools.islice(raw, _PEEK) if not row.problem]
+    return list(dict.fromkeys(name for fields in peeked for name in fields))
 
 
-def _text(stream: IO[bytes]) -> IO[str]:
-    """The text of bytes, with surrogates for those that are not UTF-8."""
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+def _form(start: str, whole: bool) -> str:
+    """The form of JSON, as its start tells: one of `_FORMS`, or "lines".
+
+    Args:
+      start: of the text, without a byte order mark or white space before it.
+      whole: whether it is all there is.
+    """
+    value: Any = None
+    try:
+        value, end = _decode(start)
+        rest = start[end:].lstrip(_WHITE)
+    except (ValueError, RecursionError):
+        rest = None
+    if start.startswith("["):
+        # One array of all rows, or many of a row's messages.
+        several = rest is not None and rest[:1] in ("[", ",") and _is_conversation(value)
+        return "values" if several else "array"
+    line = start.partition("\n")[0]
+    if not start.startswith("{") or _starts_with_value(line) or "\n" not in start:
+        return "lines"
+    if rest is None:
+        # Either the object is longer than what was looked at, or there is a fault in it.
+        try:
+            _decode(start)
+        except (ValueError, RecursionError) as error:
+            cut = not whole and _is_cut(error, len(start))
+            return "document" if cut or _is_cut(error, len(line), 1) else "lines"
+    if not rest:
+        alone = _only_list(value) is None and any(map(_is_conversation, value.values()))
+        return "values" if alone else "document"
+    # Objects one after the other; but a list of objects and nothing else is no row.
+    is_document = _only_list(value) is not None and len(value) == 1
+    return "values" if rest[0] in "{," and not is_document else "document"
+
+
+def _starts_with_value(line: str) -> bool:
+    """Whether a line begins with a whole JSON value."""
+    try:
+        _decode(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_conversation(value: Any) -> bool:
+    """Whether a value is a list of turns."""
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, dict) and any(key in first for key in TURN_ROLES)
 
 
 def _lines(stream: IO[bytes], file: SourceFile) -> Iterator[RawRow]:
     """JSON Lines, or one object that holds a list of the rows; blank lines are passed over."""
-    begun = False
-    for number, line in enumerate(stream, 1):
+    begun, blank = False, 0
+    for number in itertools.count(1):
+        line = stream.readline(_LONGEST_LINE)
+        if not line:
+            return
+        if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
+            raise ValueError(
+                f"{file.name} has a line of more than {_LONGEST_LINE:,} bytes, its number "
+                f"{number}; write a JSON object a line, each on a line of its own"
+            )
         if line.isspace():
+            blank += 1
+            check_blank(blank, file.name)
             continue
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
+        blank = 0
+        text = line.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            if not begun and file.is_document and _is_cut(error, len(text.rstrip()), 1):
-                with _text(stream) as rest:
-                    yield from _document(_Window(rest, file.name, text))
-                return
+            values = _values_of(text)
+        except RecursionError:
+            yield RawRow(number, {}, TOO_DEEP)
+        except ValueError:
             if not line.endswith(b"\n"):
                 raise _broken(file.name, number, "the file ends inside it") from None
-            yield RawRow(number, {}, "not JSON" if _is_utf8(text) else INVALID_UTF8)
+            yield RawRow(number, {}, "not JSON" if is_utf8(text) else INVALID_UTF8)
         else:
-            is_alone = not begun and file.is_document and _is_utf8(text)
-            if is_alone and (rows := _only_list(value)) and not _peek(stream).strip():
+            is_alone = not begun and file.is_document and len(values) == 1 and is_utf8(text)
+            if is_alone and (rows := _only_list(values[0])) and not stream.peek(1).strip():  # type: ignore[attr-defined]
                 yield from itertools.starmap(_object, enumerate(rows, 1))
                 return
-            yield _object(number, value) if _is_utf8(text) else RawRow(number, {}, INVALID_UTF8)
+            for value in values:
+                yield _object(number, value) if is_utf8(text) else RawRow(number, {}, INVALID_UTF8)
         begun = True
+
+
+def _values_of(line: str) -> list[Any]:
+    """The value of a line; several where they follow each other, with commas or without."""
+    try:
+        return [json.loads(line)]
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise
+    values, at = [], 0
+    while (at := _SPACE.match(line, at).end()) < len(line):  # type: ignore[union-attr]
+        value, at = _decode(line, at)
+        values.append(value)
+        at = _COMMA.match(line, at).end()  # type: ignore[union-attr]
+    return values
 
 
 class _Window:
@@ -138,9 +233,15 @@ class _Window:
             try:
                 value, end = _decode(self._text, self._at)
             except (ValueError, RecursionError) as error:
-                if not (_is_cut(error, len(self._text)) and self._more()):
+                if _is_cut(error, len(self._text)) and self._more():
+                    continue
+                if isinstance(error, json.JSONDecodeError):
                     raise _broken(self._name, number, str(error)) from None
-                continue
+                # Whole, and more than Python takes.
+                raise ValueError(
+                    f"{self._name} cannot be read at row {number} ({one_line(error)}); mend that "
+                    "row, or leave it out"
+                ) from None
             # A number may go on where the window ends.
             if type(value) in (int, float) and end > len(self._text) - _TOKEN and self._more():
                 continue
@@ -180,9 +281,20 @@ def _items(window: _Window) -> Generator[RawRow, None, int]:
     while more:
         number += 1
         value, text = window.value(number)
-        yield _object(number, value) if _is_utf8(text) else RawRow(number, {}, INVALID_UTF8)
+        yield _object(number, value) if is_utf8(text) else RawRow(number, {}, INVALID_UTF8)
         more = window.skip(",]", number) == ","
     return number
+
+
+def _values(window: _Window) -> Iterator[RawRow]:
+    """Values one after the other, each on as many lines as it takes; commas may stand between."""
+    number = 0
+    while window.peek():
+        number += 1
+        value, text = window.value(number)
+        yield _object(number, value) if is_utf8(text) else RawRow(number, {}, INVALID_UTF8)
+        if window.peek() == ",":
+            window.skip(",", number)
 
 
 def _document(window: _Window) -> Iterator[RawRow]:
@@ -212,7 +324,7 @@ def _only_list(value: Any) -> list[dict[str, Any]] | None:
     """The one list of objects that an object holds, unless they are the turns of a conversation."""
     values = value.values() if isinstance(value, dict) else ()
     lists = [v for v in values if isinstance(v, list) and v and isinstance(v[0], dict)]
-    is_rows = len(lists) == 1 and lists[0][0].keys().isdisjoint(("role", "from"))
+    is_rows = len(lists) == 1 and lists[0][0].keys().isdisjoint(TURN_ROLES)
     return lists[0] if is_rows else None
 
 
@@ -234,147 +346,9 @@ def _object(number: int, value: Any) -> RawRow:
     """The row of a decoded value."""
     if isinstance(value, dict):
         return RawRow(number, value)
+    if _is_conversation(value):
+        return RawRow(number, {MESSAGES: value})
     return RawRow(number, {}, "not a JSON object")
 
 
-def _is_utf8(text: str) -> bool:
-    """Whether text that was decoded with surrogates for its invalid bytes has none."""
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _csv(text: IO[str], name: str) -> Iterator[RawRow]:
-    """CSV with a header, in the quoting of RFC 4180."""
-    lines = csv.reader(text, strict=True)
-    header: list[str] = []
-    for number in itertools.count():
-        try:
-            cells = _next_cells(lines)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if "field limit" in str(error):
-                raise ValueError(
-                    f"{name} has a cell of more than {_LONGEST_CELL:,} characters at row {number}; "
-                    "close the quote that is open there, or write the file as JSON Lines or Parquet"
-                ) from None
-            # Anything else is an open quote, which swallows the rows that follow.
-            if "expected after" not in str(error):
-                raise ValueError(
-                    f"{name} is damaged or cut short at row {number} ({error}); close the quote "
-                    "that is open there, or write the file again"
-                ) from None
-            yield RawRow(number, {}, "not CSV")
-            continue
-        if number == 0:
-            header = cells
-            _check_names(header, name)
-        elif len(cells) != len(header):
-            yield RawRow(number, {}, "another number of cells than the header")
-        elif not all(map(_is_utf8, cells)):
-            yield RawRow(number, {}, INVALID_UTF8)
-        else:
-            yield RawRow(number, dict(zip(header, cells, strict=True)))
-
-
-def _check_names(names: Sequence[str], file: str) -> None:
-    """Raises ValueError if two columns have one name; those without a name cannot be asked for."""
-    twice = [name for name, count in collections.Counter(names).items() if name and count > 1]
-    if twice:
-        raise ValueError(
-            f"expected every column of {file} to have a name of its own, got "
-            f"{', '.join(map(repr, twice))} twice or more; rename or remove them"
-        )
-
-
-def _next_cells(lines: Iterator[list[str]]) -> list[str]:
-    """The next row; the csv module's limit, which is the process's, is as it was afterwards."""
-    usual = csv.field_size_limit(_LONGEST_CELL)
-    try:
-        return next(lines)
-    finally:
-        csv.field_size_limit(usual)
-
-
-def _parquet(file: SourceFile) -> Iterator[RawRow]:
-    """Parquet, batch by batch."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    with (
-        reading_errors(file.name, (pa.ArrowException, OSError)),
-        pq.ParquetFile(
-            file.path,
-            metadata=_plain_metadata(file.path),
-            buffer_size=_WINDOW,
-            pre_buffer=False,
-        ) as parquet,
-    ):
-        _check_names(parquet.schema_arrow.names, file.name)
-        for batch in parquet.iter_batches(batch_size=_BATCH):
-            # Parquet does not promise that its text is UTF-8.
-            columns = [
-                column.cast(_bytes_type(column.type)).to_pylist() for column in batch.columns
-            ]
-            for cells in zip(*columns, strict=True):
-                number += 1
-                try:
-                    values = [_decoded(cell) for cell in cells]
-                except UnicodeDecodeError:
-                    yield RawRow(number, {}, INVALID_UTF8)
-                else:
-                    yield RawRow(number, dict(zip(batch.schema.names, values, strict=True)))
-
-
-def _plain_metadata(path: Path) -> Any:
-    """The metadata of a Parquet file without the Arrow types it was written with.
-
-    Of those, dictionaries of text are refused as a whole where one entry is not UTF-8. None where
-    the file does not end as a Parquet file does, which its reader knows how to say.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with open(path, "rb") as stream:
-        size = stream.seek(0, io.SEEK_END)
-        stream.seek(max(size - 8, 0))
-        end = stream.read()
-        length = int.from_bytes(end[:4], "little")
-        if end[4:] != b"PAR1" or length + 12 > size:
-            return None
-        stream.seek(size - 8 - length)
-        footer = stream.read(length).replace(_ARROW_SCHEMA, _ARROW_SCHEMA.lower())
-    return pq.read_metadata(pa.BufferReader(b"PAR1" + footer + end))
-
-
-def _bytes_type(kind: Any) -> Any:
-    """The Arrow type with binary for string, at any depth."""
-    import pyarrow as pa
-
-    if pa.types.is_string(kind):
-        return pa.binary()
-    if pa.types.is_large_string(kind):
-        return pa.large_binary()
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        make = pa.list_ if pa.types.is_list(kind) else pa.large_list
-        return make(kind.value_field.with_type(_bytes_type(kind.value_type)))
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_bytes_type(field.type)) for field in kind])
-    return kind
-
-
-def _decoded(value: Any) -> Any:
-    """The value with text for its bytes, at any depth."""
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, list):
-        return [_decoded(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _decoded(item) for key, item in value.items()}
-    return value
+_FORMS = {"array": _array, "values": _values, "document": _document}

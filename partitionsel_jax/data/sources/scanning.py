@@ -2,32 +2,25 @@
 
 import array
 import collections
-import contextlib
 import dataclasses
 import hashlib
-import itertools
 from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from partitionsel_jax.data.sources.cells import BadRow, SkippedRow
 from partitionsel_jax.data.sources.duplicates import Prompt, normalise
 from partitionsel_jax.data.sources.files import SourceFile
-from partitionsel_jax.data.sources.readers import read
-from partitionsel_jax.data.sources.schemas import (
-    DOMAINS,
-    BadRow,
-    Row,
-    Schema,
-    SkippedRow,
-    listed,
-)
+from partitionsel_jax.data.sources.published import TEST, VALIDATION
+from partitionsel_jax.data.sources.raw_rows import TOO_DEEP
+from partitionsel_jax.data.sources.readers import column_names, read
+from partitionsel_jax.data.sources.schemas import DOMAINS, Row, Schema, listed
 from partitionsel_jax.data.streams import derive
 
 # The largest part of the rows that may be bad.
 BAD_SHARE = 0.01
 _NAMED = 10
-_PEEK = 100
 # The sample that boilerplate is looked for in: questions of every domain, at least.
 _SAMPLE = 64
 _MOST_DOMAINS = 1000
@@ -82,6 +75,7 @@ class Tally:
       passed_over: their domains, as many as are worth naming.
       bad: bad rows by reason.
       named: place and reason of the first ten of all.
+      ignored: good rows, by what they say and nobody reads.
     """
 
     read: int = 0
@@ -91,6 +85,7 @@ class Tally:
     passed_over: set[str] = dataclasses.field(default_factory=set)
     bad: Places = dataclasses.field(default_factory=Places)
     named: list[tuple[str, int, str]] = dataclasses.field(default_factory=list)
+    ignored: Places = dataclasses.field(default_factory=Places)
 
     def add_bad(self, reason: str) -> None:
         """Counts the row that was read last as a bad one."""
@@ -147,6 +142,7 @@ class Tally:
             "read": self.read,
             "skipped": self.skipped.report(),
             "bad": self.bad.report(),
+            "ignored": self.ignored.report(),
         }
 
 
@@ -164,6 +160,7 @@ class Scan:
       domain: i32[N], indices into them.
       group: i64[N], a hash of the question that the row was made of, under the data seed.
       test: i8[N], whether its publishers meant the row for testing; -1 where they do not say.
+      validation: bool[N], whether they meant it for validation; empty where no row is.
       tally: what was read.
       places: the rows of every domain.
       prompts: of the rows of every domain whose groups come first, one of each; they are likely to
@@ -178,6 +175,7 @@ class Scan:
     group: np.ndarray
     test: np.ndarray
     tally: Tally
+    validation: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, bool))
     places: Places = dataclasses.field(default_factory=Places, repr=False)
     prompts: Mapping[int, Prompt] = dataclasses.field(default_factory=dict, repr=False)
     published: Sequence[Prompt] = dataclasses.field(default=(), repr=False)
@@ -214,11 +212,9 @@ class FirstPrompts:
 def check_columns(files: Sequence[SourceFile], schema: Schema) -> None:
     """Raises ValueError unless every file has the schema's columns, as its first rows show."""
     for file in files:
-        with contextlib.closing(read(file)) as raw:
-            peeked = [row.fields for row in itertools.islice(raw, _PEEK) if not row.problem]
-        there = dict.fromkeys(name for fields in peeked for name in fields)
+        there = column_names(file)
         missing = [name for name in schema.columns if name not in there]
-        if peeked and missing:
+        if there and missing:
             raise ValueError(
                 f"expected the columns {', '.join(schema.columns)} in {file.name}, got "
                 f"{', '.join(there)}: {', '.join(missing)} missing; {schema.remedy}"
@@ -248,7 +244,7 @@ def good_rows(
     tally.absent = absent = set(schema.optional)
     for file in files:
         stem = file.stem
-        for number, fields, problem in read(file):
+        for number, fields, problem in read(file, schema.read):
             tally.read += 1
             tally.place = (file.name, number)
             if absent:
@@ -256,7 +252,7 @@ def good_rows(
             try:
                 if problem:
                     raise BadRow(problem)
-                row = schema.parse(fields, stem)
+                row = _meant(schema.parse(fields, stem), file.split)
                 if wanted and row.domain not in wanted:
                     if schema.domains and row.domain not in schema.domains:
                         raise BadRow("unknown domain")
@@ -265,10 +261,21 @@ def good_rows(
                     raise SkippedRow(row.domain if schema.domains else _OTHER_DOMAINS)
             except BadRow as reason:
                 tally.add_bad(str(reason))
+            except RecursionError:
+                tally.add_bad(TOO_DEEP)
             except SkippedRow as reason:
                 tally.skipped.add(str(reason), tally.place)
             else:
+                for what in row.ignored:
+                    tally.ignored.add(what, tally.place)
                 yield row
+
+
+def _meant(row: Row, split: str) -> Row:
+    """The row with what its file's name says of its split; what the row says of itself holds."""
+    if not split or row.test or row.validation:
+        return row
+    return row._replace(test=split == TEST, validation=split == VALIDATION)
 
 
 def scan(
@@ -291,6 +298,7 @@ def scan(
     key = derive(seed, "split").to_bytes(16, "big")
     places = {name: place for place, name in enumerate(domains)}
     domain, group, test = array.array("i"), array.array("q"), array.array("b")
+    validation = array.array("b")
     first, rows = FirstPrompts(max(keep, _SAMPLE)), Places()
     published: list[Prompt] = []
     elsewhere = array.array("q")
@@ -310,9 +318,10 @@ def scan(
         domain.append(place)
         group.append(hashed)
         test.append(-1 if row.test is None else row.test)
+        validation.append(row.validation)
         rows.add(row.domain, tally.place)
         # Test rows are taken from those that are meant for it, validation rows from the others.
-        first.add((place, row.test), hashed, number, row.prompt)
+        first.add((place, row.test, row.validation), hashed, number, row.prompt)
         if row.test:
             published.append(row.prompt)
         if len(places) > _MOST_DOMAINS:
@@ -335,6 +344,7 @@ def scan(
         group=np.array(group, np.int64),
         test=np.array(test, np.int8),
         tally=tally,
+        validation=np.array(validation, bool),
         places=rows,
         prompts=first.prompts(),
         published=published,

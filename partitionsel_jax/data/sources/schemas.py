@@ -7,8 +7,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from partitionsel_jax.data.sources import messages
+from partitionsel_jax.data.sources.cells import BadRow, SkippedRow, filled, text
 from partitionsel_jax.data.sources.duplicates import Prompt
-from partitionsel_jax.data.sources.readers import INVALID_UTF8
+from partitionsel_jax.data.sources.files import FORMATS
+from partitionsel_jax.data.sources.published import SPLIT_NAMES, TEST, VALIDATION
+from partitionsel_jax.data.sources.raw_rows import TOO_DEEP
 from partitionsel_jax.data.templates import final_answer
 
 METAMATHQA_DOMAINS = tuple(
@@ -25,22 +29,16 @@ MOLECULE_DOMAINS = (
 # Published beside them, with text or numbers instead of molecules as outputs.
 _OTHER_MOLECULE_TASKS = ("molecular_description_generation", "property_prediction")
 _FINAL_ANSWER = "The answer is:"
-# ShareGPT's names of the roles.
-_ROLES = {"human": "user", "gpt": "assistant"}
 # What errors call the list of domains that are wanted: in a configuration, and in Python.
 DOMAINS = "data.domains (`domains` of `prepare_files`)"
 _LISTED = 10
-# White space, control characters, and what Unicode has shown as nothing: the default ignorable code
-# points, and the blank of Braille.
-_VISIBLE = re.compile(
-    "[^\\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
-    "\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
-    "\U000e0000-\U000e0fff]"
-)
 # Molecules of SELFIES symbols, joined by dots.
 _SELFIES = re.compile(r"(?:\[[!-Z\\^-~]+\])+(?:\.(?:\[[!-Z\\^-~]+\])+)*")
 # `json.dumps` would make an encoder for every row.
 _entry_text = json.JSONEncoder(ensure_ascii=False).encode
+
+
+PATTERNS = (*(f"*{suffix}" for suffix in (*FORMATS, ".gz", ".zip")), "README.md")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +52,11 @@ class Columns:
       domain: the row's domain; without such a column all rows are of one domain, "all".
       messages: a conversation, instead of prompt and response: a list of {"role", "content"} or
         ShareGPT's {"from", "value"}, or JSON of one. The last message of the assistant is the
-        response.
+        response, unless it says "weight": 0, "train": false or the like: then the last that does
+        not. Prompt and response may be such lists, too.
+
+    The columns system (or system_prompt) and tools (or functions) beside either are part of the
+    conversation.
     """
 
     prompt: str = "prompt"
@@ -75,6 +77,8 @@ class Row(NamedTuple):
       group: what no two splits may share: the question that the row was made of.
       compared: what near-duplicates are looked for in; exact copies, in the whole question.
       test: whether its publishers meant the row for testing; None where they do not say.
+      validation: whether they meant it for validation.
+      ignored: what the row says and nobody reads, such as an unknown key of a message.
     """
 
     domain: str
@@ -86,6 +90,8 @@ class Row(NamedTuple):
     group: str
     compared: str
     test: bool | None = None
+    validation: bool = False
+    ignored: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> Prompt:
@@ -104,14 +110,6 @@ class Row(NamedTuple):
         }
 
 
-class BadRow(ValueError):
-    """A row that cannot be used; the message is the reason."""
-
-
-class SkippedRow(ValueError):
-    """A row that is none of this source's, and not at fault; the message says what it is of."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Schema:
     """What is known of a kind of source.
@@ -120,6 +118,7 @@ class Schema:
       parse: (fields, stem of the file) -> row; raises `BadRow` and `SkippedRow`.
       columns: those that every file must have.
       optional: those that rows may lack, but not all of them.
+      further: those that all rows may lack.
       remedy: what to do about a column that is not there.
       domains: all that there are, in order; empty where the rows decide.
       repository: where it is published, as "owner/name" of a hub; empty where it is not.
@@ -130,11 +129,21 @@ class Schema:
     parse: Callable[[Mapping[str, Any], str], Row]
     columns: tuple[str, ...]
     optional: tuple[str, ...] = ()
-    remedy: str = "name the columns that are there"
+    further: tuple[str, ...] = ()
+    remedy: str = "name the columns that are there (data.columns; '' for none)"
     domains: tuple[str, ...] = ()
     repository: str = ""
-    patterns: tuple[str, ...] = ("*.json", "*.jsonl", "*.csv", "*.parquet", "*.gz", "*.zip")
+    patterns: tuple[str, ...] = (
+        *(f"*{suffix}" for suffix in (*FORMATS, ".gz", ".zip")),
+        "README.md",
+    )
     leave_out: tuple[str, ...] = ()
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """All columns that are looked at."""
+        beside = (*messages.SYSTEM_COLUMNS, *messages.TOOLS_COLUMNS)
+        return (*self.columns, *self.optional, *self.further, *beside)
 
 
 def schema_of(kind: str, columns: Columns) -> Schema:
@@ -205,9 +214,9 @@ def _metamathqa(fields: Mapping[str, Any], stem: str) -> Row:
 
     Rows made of one question share the last, and little else to compare: it is required.
     """
-    question, response = _filled(fields, "query"), _filled(fields, "response")
-    domain = _filled(fields, "type")
-    original = _filled(fields, "original_question")
+    question, response = filled(fields, "query"), filled(fields, "response")
+    domain = filled(fields, "type")
+    original = filled(fields, "original_question")
     answer = response.rpartition(_FINAL_ANSWER)[2].strip()
     return Row(
         domain=domain,
@@ -224,15 +233,16 @@ def _metamathqa(fields: Mapping[str, Any], stem: str) -> Row:
 def _mol_instructions(fields: Mapping[str, Any], stem: str) -> Row:
     """Mol-Instructions (Fang et al. 2023, arXiv 2306.08018), its molecule-oriented part."""
     metadata = molecule_metadata(fields)
-    task = _text(metadata, "task", optional=True) or stem
+    task = text(metadata, "task", optional=True) or stem
     domain = re.sub(r"\W+", "_", task.strip().lower())
     if domain in _OTHER_MOLECULE_TASKS:
         raise SkippedRow(domain)
-    instruction, output = _filled(fields, "instruction"), _filled(fields, "output")
+    instruction, output = filled(fields, "instruction"), filled(fields, "output")
     if not _SELFIES.fullmatch(output.strip()):
         raise BadRow("'output' is not SELFIES")
-    given = _text(fields, "input", optional=True)
-    split = _text(metadata, "split", optional=True)
+    given = text(fields, "input", optional=True)
+    split = text(metadata, "split", optional=True)
+    meant = SPLIT_NAMES.get(split.strip().lower(), split)
     return Row(
         domain=domain,
         question=joined(instruction, given),
@@ -243,7 +253,8 @@ def _mol_instructions(fields: Mapping[str, Any], stem: str) -> Row:
         # An instruction is worded in many ways; what it is about tells questions apart.
         group=_product(domain, given.strip(), output) or instruction,
         compared=given.strip() or instruction,
-        test=split == "test" if split else None,
+        test=meant == TEST if split else None,
+        validation=meant == VALIDATION,
     )
 
 
@@ -257,6 +268,8 @@ def molecule_metadata(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(metadata, str):
         try:
             metadata = json.loads(metadata)
+        except RecursionError:
+            raise BadRow(TOO_DEEP) from None
         except ValueError:
             raise BadRow("metadata is not JSON") from None
     if not isinstance(metadata, Mapping):
@@ -284,62 +297,43 @@ def _product(domain: str, given: str, output: str) -> str:
 def _instruction(fields: Mapping[str, Any], columns: Columns) -> Row:
     """A row of a user's own columns."""
     domain = _domain(fields, columns.domain) if columns.domain else "all"
+    own = (columns.prompt, columns.input, columns.response, columns.domain, columns.messages)
     if columns.messages:
-        question, asked, response, messages = _conversation(fields, columns.messages)
+        talk = messages.conversation(messages.turns_of(fields, columns.messages), fields, own)
     else:
-        given = _text(fields, columns.input, optional=True) if columns.input else ""
-        question = asked = joined(_filled(fields, columns.prompt), given)
-        response, messages = _filled(fields, columns.response), ""
+        talk = _pair(fields, columns, own)
     return Row(
         domain=domain,
-        question=question,
-        response=response,
-        answer=final_answer(response),
-        messages=messages,
+        question=talk.question,
+        response=talk.response,
+        answer=final_answer(talk.response),
+        messages=talk.as_json,
         entry={},
-        group=question,
-        compared=asked,
+        group=talk.question,
+        compared=talk.asked,
+        ignored=talk.ignored,
     )
 
 
-def _conversation(fields: Mapping[str, Any], name: str) -> tuple[str, str, str, str]:
-    """Question, the same without the system's part, response, and JSON of the conversation.
-
-    The last is empty where the conversation is the question alone.
-    """
-    value = fields.get(name)
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise BadRow(f"{name!r} is not JSON") from None
-    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-        raise BadRow(f"{name!r} is not a list of messages")
-    messages = [_message(item) for item in value]
-    ends = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    if not ends:
-        raise BadRow("no message of the assistant")
-    before, response = messages[: ends[-1]], messages[ends[-1]]["content"]
-    if not any(message["role"] == "user" for message in before):
-        raise BadRow("no message of the user before the response")
-    if not _VISIBLE.search(response):
-        raise BadRow("empty response")
-    question = "\n".join(message["content"] for message in before)
-    if not _VISIBLE.search(question):
-        raise BadRow("empty prompt")
-    asked = "\n".join(message["content"] for message in before if message["role"] != "system")
-    alone = len(before) == 1
-    return question, asked, response, "" if alone else json.dumps(before, ensure_ascii=False)
-
-
-def _message(item: Mapping[str, Any]) -> dict[str, str]:
-    """A message as {"role", "content"}."""
-    sharegpt = "from" in item and "role" not in item
-    role = _filled(item, "from" if sharegpt else "role")
-    return {
-        "role": _ROLES.get(role, role),
-        "content": _text(item, "value" if sharegpt else "content"),
-    }
+def _pair(fields: Mapping[str, Any], columns: Columns, own: Sequence[str]) -> messages.Conversation:
+    """Prompt and response, either of which may be a list of messages."""
+    given = text(fields, columns.input, optional=True) if columns.input else ""
+    asked = messages.turns_in(fields.get(columns.prompt))
+    answer = messages.turns_in(fields.get(columns.response))
+    if asked and given.strip():
+        raise BadRow(f"{columns.input!r} beside messages in {columns.prompt!r}")
+    if not asked:
+        turn = {"role": "user", "content": joined(filled(fields, columns.prompt), given)}
+        if not answer:
+            before = messages.beside(fields, own, [turn])
+            return messages.Conversation(before, filled(fields, columns.response))
+        asked = [turn]
+    if not answer:
+        answer = [{"role": "assistant", "content": filled(fields, columns.response)}]
+    talk = messages.conversation([*asked, *answer], fields, own)
+    if len(talk.before) < len(asked):
+        raise BadRow(f"no message of the assistant in {columns.response!r}")
+    return talk
 
 
 def joined(instruction: str, given: str) -> str:
@@ -350,34 +344,7 @@ def joined(instruction: str, given: str) -> str:
 def _domain(fields: Mapping[str, Any], name: str) -> str:
     """The row's domain; numbers are names, too."""
     value = fields.get(name)
-    return str(value) if type(value) is int else _filled(fields, name)
-
-
-def _filled(fields: Mapping[str, Any], name: str) -> str:
-    """The text of a column, which must hold something that can be seen."""
-    text = fields.get(name)
-    # Nearly all rows end here, of a million or more.
-    if type(text) is str and text.isascii() and _VISIBLE.search(text):
-        return text
-    text = _text(fields, name)
-    if not _VISIBLE.search(text):
-        raise BadRow(f"empty {name!r}")
-    return text
-
-
-def _text(fields: Mapping[str, Any], name: str, *, optional: bool = False) -> str:
-    """The text of a column; empty where it is optional and missing or null."""
-    value = fields.get(name)
-    if value is None and optional:
-        return ""
-    if not isinstance(value, str):
-        raise BadRow(f"{name!r} is not text" if name in fields else f"no column {name!r}")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:  # half a surrogate pair, written as an escape
-            raise BadRow(INVALID_UTF8) from None
-    return value
+    return str(value) if type(value) is int else filled(fields, name)
 
 
 _PUBLISHED: Mapping[str, Schema] = {
@@ -391,6 +358,7 @@ _PUBLISHED: Mapping[str, Schema] = {
     "mol_instructions": Schema(
         _mol_instructions,
         ("instruction", "output"),
+        further=("input", "metadata"),
         remedy="give the published files, or files of your own as instructions",
         domains=MOLECULE_DOMAINS,
         repository="zjunlp/Mol-Instructions",

@@ -13,12 +13,13 @@ from partitionsel_jax.data.streams import generator
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
 # Why a row is in no split.
-SAME_QUESTION, MEANT_FOR_TEST, OVER_TRAIN, NEAR_TEST = range(-4, 0)
+SAME_QUESTION, MEANT_FOR_TEST, OVER_TRAIN, NEAR_TEST, MEANT_FOR_VALIDATION = range(-5, 0)
 REASONS = {
     SAME_QUESTION: "another row of its question is held out",
     MEANT_FOR_TEST: "published for testing and not needed",
     OVER_TRAIN: "more than the training rows asked for",
     NEAR_TEST: "near-duplicate between validation and test",
+    MEANT_FOR_VALIDATION: "published for validation and not needed",
 }
 
 
@@ -54,8 +55,9 @@ def assign(
     row each, the next ones a validation row; all other rows of these questions are left out, and
     the rest is for training. Rows that their publishers meant for testing are test rows only, and
     in a domain that has such rows no others are; their questions are left out of training and
-    validation whether they are among the test rows or not. The test rows do not depend on the other
-    sizes.
+    validation whether they are among the test rows or not. The same holds for rows that are meant
+    for validation: in a domain that has only one of both kinds, the other split is taken from the
+    rest. The test rows do not depend on the other sizes.
 
     Args:
       scan: the rows.
@@ -80,14 +82,18 @@ def assign(
     near = np.zeros(len(group), bool)
     near[np.asarray(near_test, np.int64)] = True
     meant = scan.test == 1
+    watched = scan.validation if len(scan.validation) else np.zeros(len(group), bool)
+    watched = watched & ~meant
     taken = np.full(len(groups), TRAIN, np.int8)
+    taken[group[watched]] = VALIDATION
     taken[group[meant]] = TEST
     taken[np.isin(groups, scan.elsewhere)] = TEST
     wanted = {TEST: sizes.test, VALIDATION: sizes.validation}
     for part, size in wanted.items():
         for of_domain in rows:
-            only_meant = part == TEST and meant[of_domain].any()
-            free = (split[of_domain] == TRAIN) & (meant[of_domain] == only_meant)
+            own = (meant if part == TEST else watched)[of_domain]
+            others = (watched if part == TEST else meant)[of_domain]
+            free = (split[of_domain] == TRAIN) & ~others & (own == own.any())
             free &= np.isin(taken[group[of_domain]], (TRAIN, part))
             candidates = of_domain[free]
             if part == VALIDATION:
@@ -102,6 +108,7 @@ def assign(
             taken[group[chosen]] = part
     split[(split == TRAIN) & (taken[group] != TRAIN)] = SAME_QUESTION
     split[(split < TRAIN) & meant] = MEANT_FOR_TEST
+    split[(split == SAME_QUESTION) & watched] = MEANT_FOR_VALIDATION
     if sizes.train:
         for domain, of_domain in enumerate(rows):
             training = np.sort(of_domain[split[of_domain] == TRAIN])
@@ -120,6 +127,9 @@ def _check(scan: Scan, sizes: Sizes, rows: list[np.ndarray], split: np.ndarray) 
         if any(got[part] < least for part, least in wanted.items()):
             questions = len(np.unique(scan.group[of_domain]))
             shares = ", ".join(f"{part} {got[part]} of {wanted[part]}" for part in wanted)
+            meant = np.isin(split[of_domain], (MEANT_FOR_TEST, MEANT_FOR_VALIDATION))
+            meant_rows = int(np.sum(meant))
+            shares += f"; {meant_rows} others are meant for test or validation" * bool(meant_rows)
             near = int(np.sum(split[of_domain] == NEAR_TEST))
             shares += f"; {near} near-duplicates of test rows" if near else ""
             first = scan.places.first.get(name, ())

@@ -23,6 +23,7 @@ class ByteTokenizer:
     stop_ids: tuple[int, ...] = dataclasses.field(default=(2,), init=False)
     vocab_size: int = dataclasses.field(default=_SPECIAL + 256, init=False)
     chat_template: None = dataclasses.field(default=None, init=False)
+    answer_start: str = dataclasses.field(default="", init=False)
     fingerprint: str = dataclasses.field(default="bytes", init=False)
 
     def encode(self, text: str) -> list[int]:

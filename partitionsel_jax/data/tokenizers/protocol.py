@@ -17,6 +17,7 @@ class Tokenizer(Protocol):
       stop_ids: the tokens at any of which a generated answer ends, each once.
       vocab_size: the largest id, plus 1; a model may have more rows than that.
       chat_template: the Jinja template of conversations; None where there is none.
+      answer_start: what that template writes where an answer begins; empty without one.
       fingerprint: a text that differs where other rows could come of it.
     """
 
@@ -34,6 +35,8 @@ class Tokenizer(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def chat_template(self) -> str | None: ...
+    @property
+    def answer_start(self) -> str: ...
     @property
     def fingerprint(self) -> str: ...
 

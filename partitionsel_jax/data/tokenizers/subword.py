@@ -119,6 +119,16 @@ class SubwordTokenizer:
         return next((i for i in ids if i in self.special_ids), self.eos_id)
 
     @functools.cached_property
+    def answer_start(self) -> str:
+        """What the chat template writes where an answer begins; empty where it does not say."""
+        turns = ({"role": "user", "content": "?"},)
+        try:
+            asked, begun = (self.render(turns, answer=answer) for answer in (False, True))
+        except ValueError:  # `chat` says why
+            return ""
+        return begun.removeprefix(asked) if begun.startswith(asked) else ""
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """A digest of all that decides ids and templates; not of where it was read."""
         fields = dataclasses.asdict(dataclasses.replace(self, origin=""))
@@ -241,9 +251,7 @@ class SubwordTokenizer:
         """What the template writes of each conversation."""
         template = self._chat
         spans = self._special_spans(list({*strings(conversations)}))
-        return [
-            template.pieces(messages, answer=answer, special=spans) for messages in conversations
-        ]
+        return template.batch(conversations, answer=answer, special=spans)
 
     @functools.cached_property
     def _chat(self) -> ChatTemplate:

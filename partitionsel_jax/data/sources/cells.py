@@ -1,0 +1,71 @@
+"""Single values of a row as text, and the two ways in which a row is none of a corpus."""
+
+import decimal
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from partitionsel_jax.data.sources.raw_rows import INVALID_UTF8
+
+# White space, control characters, and what Unicode has shown as nothing: the default ignorable code
+# points, and the blank of Braille.
+_VISIBLE = re.compile(
+    "[^\\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
+    "\U000e0000-\U000e0fff]"
+)
+
+
+class BadRow(ValueError):
+    """A row that cannot be used; the message is the reason."""
+
+
+class SkippedRow(ValueError):
+    """A row that is none of this source's, and not at fault; the message says what it is of."""
+
+
+def is_visible(text: str) -> bool:
+    """Whether a text holds something that can be seen."""
+    return _VISIBLE.search(text) is not None
+
+
+def is_null(value: Any) -> bool:
+    """Whether a value stands for none: null, or the NaN that tables have instead."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def filled(fields: Mapping[str, Any], name: str) -> str:
+    """The text of a column, which must hold something that can be seen."""
+    value = fields.get(name)
+    # Nearly all rows end here, of a million or more.
+    if type(value) is str and value.isascii() and _VISIBLE.search(value):
+        return value
+    value = text(fields, name)
+    if not _VISIBLE.search(value):
+        raise BadRow(f"empty {name!r}")
+    return value
+
+
+def text(fields: Mapping[str, Any], name: str, *, optional: bool = False) -> str:
+    """The text of a column; a number or truth value as JSON writes it.
+
+    Empty where the column is optional and missing or null.
+    """
+    value = fields.get(name)
+    if is_null(value) and optional:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | decimal.Decimal):
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(value)
+    if not isinstance(value, str):
+        raise BadRow(f"{name!r} is not text" if name in fields else f"no column {name!r}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # half a surrogate pair, written as an escape
+            raise BadRow(INVALID_UTF8) from None
+    return value

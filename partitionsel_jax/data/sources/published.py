@@ -1,0 +1,162 @@
+"""What a source says of its own files: which split each is of, and which belong to it at all.
+
+Split names mean what they say: rows of a test file are test rows or left out, rows of a validation
+file are validation rows or left out, and no others are where a domain has such rows. The names are
+those that the `datasets` library knows (its documentation, "Structure your repository").
+"""
+
+import fnmatch
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from partitionsel_jax.file_errors import reading
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+# A word of a file's or folder's name -> the split that it says.
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training", "trainset", "trn"), TRAIN),
+    **dict.fromkeys(("validation", "valid", "val", "valset", "validset"), VALIDATION),
+    **dict.fromkeys(("dev", "devel", "development", "devset"), VALIDATION),
+    **dict.fromkeys(("test", "testing", "tests", "testset", "tst"), TEST),
+    **dict.fromkeys(("eval", "evaluation", "heldout", "holdout"), TEST),
+}
+# Words end at whatever is no letter, and inside "TestData" before its "D".
+_LETTERS = re.compile(r"[^\W\d_]+")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
+# What a hub names the shards of a split; such a name decides, whatever folder it is in.
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
+_CARD, _STATE, _SPLITS = "README.md", "state.json", "dataset_dict.json"
+# What describes a dataset beside its rows.
+DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "config.json", _STATE, _SPLITS)
+
+
+def split_of(name: str) -> str:
+    """The split that a path below a source's root says; empty where it says none.
+
+    Raises:
+      ValueError: it says several.
+    """
+    path = PurePosixPath(name.replace(":", "/"))
+    stem = path.name.split(".")[0]
+    shard = _SHARD.fullmatch(stem)
+    if shard and len(said := _said(shard[1])) == 1:
+        return said.pop()
+    said = set().union(*map(_said, (*path.parent.parts, stem)))
+    if len(said) > 1:
+        raise ValueError(
+            f"{name} is named for the splits {' and '.join(sorted(said))}, and its rows can be of "
+            "one only; name it, or its folder, otherwise"
+        )
+    return said.pop() if said else ""
+
+
+def _said(part: str) -> set[str]:
+    """The splits that the words of a name say."""
+    words = [word.lower() for run in _LETTERS.findall(part) for word in _WORD.findall(run)]
+    return {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+
+
+class Layout:
+    """What the descriptions in a source's directory say of the files below it.
+
+    A README.md may list files by split, as hubs have it: others are none of the dataset then. A
+    state.json, as `save_to_disk` writes it, lists the files of its folder; caches lie beside them.
+    """
+
+    def __init__(self, root: Path):
+        """Reads the descriptions.
+
+        Raises:
+          ValueError: one that cannot be read, by name.
+        """
+        self._listed = _listed(root / _CARD)
+        self._saved = {
+            state.parent: _saved(state) for state in sorted(root.rglob(_STATE)) if state.is_file()
+        }
+
+    def is_part(self, path: Path, relative: Path) -> bool:
+        """Whether a file is one of the dataset's."""
+        saved = self._saved.get(path.parent)
+        if saved is not None and path.suffix == ".arrow" and path.name not in saved:
+            return False
+        name = relative.as_posix()
+        return not self._listed or any(_matches(name, pattern) for pattern, _ in self._listed)
+
+    def split(self, name: str) -> str:
+        """The split of a file; see `split_of`."""
+        spelt = {name, name.partition(":")[0]}  # a file of an archive, and the archive
+        listed = {
+            split for pattern, split in self._listed if any(_matches(one, pattern) for one in spelt)
+        }
+        found = listed - {""}
+        if len(found) > 1:
+            raise ValueError(
+                f"{name} is listed for the splits {' and '.join(sorted(found))} in {_CARD}, and "
+                "its rows can be of one only; list it once"
+            )
+        return found.pop() if found else split_of(name)
+
+    def missing(self) -> list[Path]:
+        """The files that a state.json lists and that are not there."""
+        return [
+            folder / name
+            for folder, names in self._saved.items()
+            for name in names
+            if not (folder / name).exists()
+        ]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a path is what a README lists: itself, a pattern, or a folder that it lies in."""
+    pattern = pattern.removeprefix("./").rstrip("/")
+    # Of a hub's patterns, ** stands for no folder as well.
+    spellings = {pattern, pattern.replace("**/", ""), f"{pattern}/*"}
+    return any(fnmatch.fnmatchcase(name, spelling) for spelling in spellings)
+
+
+def _saved(state: Path) -> Sequence[str]:
+    """The names of the files that a state.json lists."""
+    with reading(state):
+        content = json.loads(state.read_text(encoding="utf-8"))
+        return [str(file["filename"]) for file in content["_data_files"]]
+
+
+def _listed(card: Path) -> list[tuple[str, str]]:
+    """The patterns of files that the head of a README lists, with the splits that it names."""
+    if not card.is_file():
+        return []
+    import yaml
+
+    with reading(card):
+        text = card.read_text(encoding="utf-8", errors="replace").removeprefix("\ufeff")
+        parts = re.split(r"^---\s*$", text, maxsplit=2, flags=re.MULTILINE)
+        if len(parts) < 3 or parts[0].strip():
+            return []
+        try:
+            head = yaml.safe_load(parts[1])
+        except yaml.YAMLError:
+            return []  # a page for people, whose head is of another kind
+    configs = head.get("configs") if isinstance(head, Mapping) else None
+    return list(_of_configs(configs if isinstance(configs, list) else []))
+
+
+def _of_configs(configs: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """Pattern and split of all that the configurations of a README list; "" for no split."""
+    for config in configs:
+        if not isinstance(config, Mapping):
+            continue
+        folder, files = str(config.get("data_dir") or ""), config.get("data_files")
+        if files is None:
+            yield folder or "*", ""
+        elif isinstance(files, Mapping) and "path" not in files:
+            files = [{"split": split, "path": paths} for split, paths in files.items()]
+        for entry in files if isinstance(files, list) else [files] if files else []:
+            known = entry if isinstance(entry, Mapping) else {"path": entry}
+            said = sorted(_said(str(known.get("split", ""))))
+            paths = known.get("path") or ()
+            for path in [paths] if isinstance(paths, str) else paths:
+                pattern = str(PurePosixPath(folder) / str(path))
+                yield pattern, said[0] if len(said) == 1 else ""
