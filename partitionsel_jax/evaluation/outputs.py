@@ -7,6 +7,7 @@ from typing import Any
 
 from etils import epath
 
+from partitionsel_jax.file_errors import one_line
 from partitionsel_jax.json_files import read_json, write_json, write_text
 
 SETTINGS, OUTPUTS, SUMMARY = "settings.json", "outputs.jsonl", "summary.json"
@@ -140,7 +141,7 @@ def read_outputs(path: epath.Path) -> dict[str, dict[str, Any]]:
                 raise ValueError(
                     f"other scores than {', '.join(sorted(metrics))} of the first line"
                 )
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             reason = "invalid UTF-8" if isinstance(error, UnicodeDecodeError) else error
             raise ValueError(
                 f"{path}, line {number}: expected the output of a question, got {reason}; the file "
@@ -155,8 +156,8 @@ def _row(line: bytes) -> dict[str, Any]:
     """A line's content; raises ValueError that says what came instead."""
     try:
         row = json.loads(line.decode())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON ({error})") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"no JSON ({one_line(error)})") from None
     if not isinstance(row, dict):
         raise ValueError(f"{str(row)[:40]!r}")
     for name, kind in _FIELDS.items():

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap, sequential_vmap
 from jax.custom_derivatives import SymbolicZero
@@ -178,8 +179,8 @@ def head_losses(
     x_BxTxD, head = varying_like((x_BxTxD, head), (x_BxTxD, head, targets_BxT, counted_BxT))
     batch, tokens, width = x_BxTxD.shape
     for name, array, kind in (
-        ("targets", targets_BxT, jnp.integer),
-        ("counted", counted_BxT, jnp.bool_),
+        ("targets", targets_BxT, np.integer),
+        ("counted", counted_BxT, np.bool_),
     ):
         if array.shape != (batch, tokens) or not jnp.issubdtype(array.dtype, kind):
             raise ValueError(

@@ -95,11 +95,12 @@ def _pass(settings: Settings, rows: int, length: int, layers: int) -> float:
     attention = model.heads * model.head_dim
     keys = model.kv_heads * model.head_dim
     # Of one layer: what it computes, and as much for the cotangents.
-    inner = 2 * tokens * (4 * model.width + 2 * attention + 2 * keys + 3 * model.mlp_width) * size
+    wide = 4 * model.width + 2 * attention + 2 * keys + 3 * model.mlp_width
+    inner: float = 2 * tokens * wide * size
     if model.attention == "xla":
         inner += 2 * rows * model.heads * length**2 * (_FLOAT + size) / 2
     # Of the others: their inputs, or all of it.
-    kept = layers * tokens * model.width * size
+    kept: float = layers * tokens * model.width * size
     if model.remat == "none":
         kept, inner = layers * inner / 2, inner / 2
     elif model.remat == "dots":

@@ -192,8 +192,8 @@ def smoothed_mix(run: Run) -> tuple[np.ndarray, np.ndarray]:
 
 def pool_mix(runs: Sequence[Run]) -> np.ndarray:
     """Domain shares f64[P] of all candidates of all pools; empty where none was logged."""
-    pool = sum(run.series("pool")[1].sum(0) for run in runs)
-    return pool / np.sum(pool) if np.sum(pool) else np.empty(0)
+    pool = np.asarray(sum(run.series("pool")[1].sum(0) for run in runs))
+    return pool / pool.sum() if pool.sum() else np.empty(0)
 
 
 def spoilt_level(runs: Sequence[Run]) -> float | None:

@@ -187,7 +187,7 @@ DAMAGES = [
     (lambda line: line[:40], "got no JSON"),
     (lambda line: "3", "got '3'"),
     (lambda line: "", "got no JSON"),
-    (lambda line: "[" * 100_000, "got maximum recursion"),
+    (lambda line: "[" * 100_000, "got no JSON (it is nested too deeply)"),
     (lambda line: line.replace("What", "Wh\xff"), "got invalid UTF-8"),
     (edited_line(id=None), "got one whose 'id' is missing or no str"),
     (edited_line(id=[]), "got one whose 'id' is missing or no str"),

@@ -131,7 +131,8 @@ def test_the_second_signal_does_not_wait(monkeypatch, capsys):
     assert "ended at once by a second SIGINT" in capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("ignore:os.fork")
+# What JAX and Python say of a fork among threads; the child here does nothing.
+@pytest.mark.filterwarnings("ignore:os.fork", "ignore:This process .* is multi-threaded")
 def test_signals_are_given_back_and_forked_processes_have_their_own():
     before = [signal.getsignal(number) for number in stopping.SIGNALS]
     with stopping.listening():
