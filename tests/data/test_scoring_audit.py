@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -283,3 +284,13 @@ def test_no_text_makes_a_rule_raise(task):
         for reference in ("3.5", "1/2", "[1]", "a, b"):
             entry = {"answer": reference, "metadata": metadata}
             assert data.score(task, text, entry) == 0.0
+
+
+def test_the_page_for_users_has_the_rule_of_every_task():
+    page = (Path(__file__).parents[2] / "docs/answers.md").read_text()
+    shown = {
+        task: meaning
+        for meaning, tasks in re.findall(r"^\| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+        for task in tasks.split(", ")
+    }
+    assert {task: rule.meaning for task, rule in RULES.items()}.items() <= shown.items()
