@@ -325,10 +325,14 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_EXECUTED.split(), UNJUDGED),
     "countdown": Rule("arithmetic with the numbers given that makes the target", _makes()),
     "puzzle24": Rule("arithmetic with the numbers given that makes 24", _makes(24)),
-    "coin_flip": Rule("a number or a fraction within 1e-4 of the value", _within("1e-4")),
-    "decimal_arithmetic": Rule("a number within 1e-11 of the value", _within("1e-11")),
+    "coin_flip": Rule(
+        "a number or a fraction within a relative 1e-4 of the value", _within("1e-4")
+    ),
+    "decimal_arithmetic": Rule("a number within a relative 1e-11 of the value", _within("1e-11")),
     "number_format": Rule("the number chosen, in any notation", _within("1e-14")),
-    "power_function": Rule("the value, rounded to 3 figures or within 1e-4", _three_figures),
+    "power_function": Rule(
+        "the value, rounded to 3 figures or within a relative 1e-4", _three_figures
+    ),
     "complex_arithmetic": Rule("a complex number of the same value", _same_complex),
     "advanced_geometry": Rule("the reference, its numbers to 2 or 3 decimals", _same_numbers(2)),
     "pool_matrix": Rule("the reference, its numbers to 2 decimals", _same_numbers(2)),
