@@ -302,10 +302,13 @@ def test_a_tensor_without_dimensions_is_named(tiny):
         loaded(tiny)
 
 
-def test_merges_that_would_end_the_process_are_refused(tiny):
+@pytest.mark.parametrize(
+    ("prefix", "merge"), [("x", ["a", "Ġ"]), (None, ["a", "b"]), ("", ["a", "nothing"])]
+)
+def test_merges_that_would_end_the_process_are_refused(tiny, prefix, merge):
     """The tokenizers package aborts where a prefix is cut out of a letter of several bytes."""
     content = json.loads((tiny / "tokenizer.json").read_text())
-    content["model"] |= {"continuing_subword_prefix": "x", "merges": [["a", "Ġ"]]}
+    content["model"] |= {"continuing_subword_prefix": prefix, "merges": [merge]}
     (tiny / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"tokenizer\.json cannot be read .*subword_prefix='x'"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json cannot be read .*out of vocabulary"):
         opened(tiny)

@@ -362,19 +362,22 @@ class SubwordTokenizer:
         return [i for i in found if i is not None]
 
 
+@functools.lru_cache(maxsize=4)
 def _check_merges(definition: str) -> None:
-    """Raises ValueError for merges at which the tokenizers package ends the whole process."""
-    if not re.search(r'"continuing_subword_prefix"\s*:\s*"[^"]', definition):
-        return  # as nearly all; the others are parsed, which takes its time
-    model = json.loads(definition)["model"]
-    prefix = model["continuing_subword_prefix"]
+    """Raises ValueError for merges at which the tokenizers package panics, or ends the process."""
+    content = json.loads(definition)
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, dict) or not isinstance(vocabulary := model.get("vocab"), dict):
+        return  # of another kind, or refused by the package
+    prefix = model.get("continuing_subword_prefix") or ""
     for merge in model.get("merges") or ():
-        _, second = merge.split(" ") if isinstance(merge, str) else merge
-        if not second.startswith(prefix):
-            raise ValueError(
-                f"a merge has {second!r:.80}, which does not begin with continuing_subword_prefix="
-                f"{prefix!r:.80}"
-            )
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(parts, list) or [type(part) for part in parts] != [str, str]:
+            continue  # the package says so
+        first, second = parts
+        made = first + second.removeprefix(prefix)
+        if not (second.startswith(prefix) and {first, second, made} <= vocabulary.keys()):
+            raise ValueError(f"the merge {merge!r:.80} has to do with a token out of vocabulary")
 
 
 def _encodable(text: str) -> str:
