@@ -33,10 +33,9 @@ def read_json(path: epath.PathLike) -> Any:
       OSError: it is not there, or may not be read.
     """
     with reading(path):
-        text = epath.Path(path).read_text()
         try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
+            return json.loads(epath.Path(path).read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"{path} is not a JSON file ({error}): it was damaged or edited"
             ) from None
