@@ -4,8 +4,8 @@ A workdir that holds earlier work of the same configuration is continued. Severa
 together where SLURM, Open MPI or a TPU pod has started them, or where flags say so.
 
 SIGTERM and SIGINT save: the running update is finished, its state saved, and the command ends with
-exit code 75; the same command goes on from there. A second signal ends it at once. Any other code
-but 0 is an error.
+exit code 75; the same command goes on from there. A second signal ends it at once, but for the same
+one again within a second and a half, as `timeout` sends it. Any other code but 0 is an error.
 """
 
 from absl import app, flags
