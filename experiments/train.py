@@ -26,13 +26,12 @@ def main(argv: list[str]) -> None:
     # Imported late, so that a mistyped flag answers at once.
     from partitionsel_jax import reporting, training
 
-    with console.one_line_errors(ValueError, OSError, training.NonFiniteUpdate):
-        console.join_processes()
-        workdir = training.absolute(_WORKDIR.value)
-        with training.processes.ending_together(), training.stopping.listening() as stop:
-            training.train_all(_CONFIG.value.to_dict(), workdir, stop)
-        if training.processes.is_first():
-            console.show_report(reporting.build(workdir))
+    console.join_processes()
+    workdir = training.absolute(_WORKDIR.value)
+    with training.processes.ending_together(), training.stopping.listening() as stop:
+        training.train_all(_CONFIG.value.to_dict(), workdir, stop)
+    if training.processes.is_first():
+        console.show_report(reporting.build(workdir))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """Runs commands in forks of a process that has imported all they need; see `commands.fast`.
 
-One request a line on standard input, [module, arguments, output file, error file] as JSON; one line
-back: the exit code.
+One request a line on standard input as JSON, [module, arguments, output file, error file, seconds];
+one line back: the exit code, -14 where the command took longer.
 """
 
 import importlib
 import json
 import os
 import runpy
+import signal
 import sys
 import traceback
 
@@ -24,8 +25,9 @@ IMPORTS = (
 )
 
 
-def command(module, arguments, output, error):
+def command(module, arguments, output, error, seconds):
     """What `python -m experiments.MODULE ARGUMENTS` does, in this process."""
+    signal.alarm(seconds)
     for descriptor, path in ((1, output), (2, error)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.argv = [module, *arguments]
