@@ -30,18 +30,17 @@ def main(argv: list[str]) -> None:
     # Imported late, so that a mistyped flag answers at once.
     from partitionsel_jax import reporting, training
 
-    with console.one_line_errors(ValueError, OSError, training.NonFiniteUpdate):
-        shard = training.Shard.parse(_SHARD.value) if _SHARD.value else training.Shard()
-        config, workdir = _CONFIG.value.to_dict(), training.absolute(_WORKDIR.value)
-        if _LIST.value:
-            for run in training.planned(config, shard):
-                print(run.folder or run.method)
-            return
-        console.join_processes()
-        with training.processes.ending_together(), training.stopping.listening() as stop:
-            outcome = training.ablate(config, workdir, stop, shard)
-        if training.processes.is_first() and outcome.finished and not _SHARD.value:
-            console.show_report(reporting.build(workdir))
+    shard = training.Shard.parse(_SHARD.value) if _SHARD.value else training.Shard()
+    config, workdir = _CONFIG.value.to_dict(), training.absolute(_WORKDIR.value)
+    if _LIST.value:
+        for run in training.planned(config, shard):
+            print(run.folder or run.method)
+        return
+    console.join_processes()
+    with training.processes.ending_together(), training.stopping.listening() as stop:
+        outcome = training.ablate(config, workdir, stop, shard)
+    if training.processes.is_first() and outcome.finished and not _SHARD.value:
+        console.show_report(reporting.build(workdir))
     for failure in outcome.failures:
         print(f"error: {failure}", file=sys.stderr)
     sys.exit(1 if outcome.failures else 0)

@@ -37,14 +37,13 @@ def main(argv: list[str]) -> None:
     # Imported late, so that a mistyped flag answers at once.
     from experiments import suites
 
-    with console.one_line_errors(ValueError, OSError, ImportError):
-        suites.run(
-            _SUITE.value,
-            sizes=_SIZES.value,
-            repeats=_REPEATS.value,
-            large=_LARGE.value,
-            output=_OUTPUT.value,
-        )
+    suites.run(
+        _SUITE.value,
+        sizes=_SIZES.value,
+        repeats=_REPEATS.value,
+        large=_LARGE.value,
+        output=_OUTPUT.value,
+    )
 
 
 if __name__ == "__main__":

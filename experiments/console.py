@@ -12,6 +12,9 @@ from absl import app, flags
 from absl import logging as absl_logging
 from etils import epath
 
+from experiments import flag_checks
+from partitionsel_jax.machine_errors import remedy
+
 if TYPE_CHECKING:
     from partitionsel_jax.reporting import Report
 
@@ -38,9 +41,9 @@ def start() -> None:
 def define_process_flags() -> None:
     """The flags of a command that several processes may run together."""
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where there are several.")
-    flags.DEFINE_integer("processes", None, "How many processes there are.", lower_bound=1)
-    flags.DEFINE_integer("process", None, "Which of them this is, from 0.", lower_bound=0)
-    flags.DEFINE_float("patience", 90, "Seconds to wait for the others at the start.", 1)
+    flags.DEFINE_integer("processes", None, "How many processes there are.", 1, 2**31 - 1)
+    flags.DEFINE_integer("process", None, "Which of them this is, from 0.", 0, 2**31 - 1)
+    flags.DEFINE_float("patience", 90, "Seconds to wait for the others at the start.", 1, 10**6)
 
 
 def join_processes() -> None:
@@ -69,35 +72,81 @@ def join_processes() -> None:
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """`app.run` for a command: a flag that is no field of the config is one clear line too."""
-    app.run(main, flags_parser=_parse_flags)
+    """`app.run` for a command, and the place where what ends it early becomes one line.
+
+    Refusals, files that cannot be used and what the machine lacks are one line, and exit code 1.
+    Anything else is a fault of this code, and shows its traceback.
+    """
+
+    def guarded(arguments: list[str]) -> None:
+        with one_line_errors():
+            main(arguments)
+
+    app.run(guarded, flags_parser=_parse_flags)
 
 
-# What reading flags can raise, all of it over what was typed: config fields that do not exist are
-# KeyErrors and AttributeErrors.
-_FLAG_ERRORS = (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError)
+# Ways to ask for help, and what absl calls them.
+_HELP = {"-h": "--help", "-?": "--help"} | {
+    f"{dashes}{name}": f"--{name}"
+    for name in ("help", "helpshort", "helpfull", "helpxml")
+    for dashes in ("-", "--")
+}
+# Characters of an error that are shown.
+_LONGEST = 2000
+# Packages whose absence is a fault of this code.
+_OURS = ("configs", "experiments", "partitionsel_jax")
 
 
 def _parse_flags(arguments: list[str]) -> list[str]:
+    for argument in arguments[1:]:
+        if argument in _HELP:
+            with contextlib.suppress(SystemExit):  # absl ends with code 1
+                flags.FLAGS([arguments[0], _HELP[argument]])
+            sys.exit(0)
+    with one_line_errors(flags.Error):
+        flag_checks.check_configs(arguments)
     with one_line_flag_errors():
-        return flags.FLAGS(arguments)
+        rest = flags.FLAGS(arguments)
+    with one_line_errors():
+        flag_checks.check_values(flags.FLAGS)
+    return rest
 
 
 @contextlib.contextmanager
 def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Ends the program with code 1 and one line where an error of these kinds is raised."""
+    """Ends the program with code 1 and one line where something is refused or cannot be had.
+
+    Args:
+      *kinds: further errors whose text is all there is to say.
+    """
     try:
         yield
-    except kinds as error:
-        _end(" ".join(str(error).split()) or type(error).__name__)
+    except Exception as error:
+        lacking = remedy(error)
+        if not (lacking or isinstance(error, kinds) or _is_said(error)):
+            raise
+        what = " ".join(str(error).split()) or type(error).__name__
+        _end(f"{lacking} ({what[:300]})" if lacking else what)
+
+
+def _is_said(error: Exception) -> bool:
+    """Whether an error's text is all there is to say."""
+    if isinstance(error, (app.UsageError, ValueError, OSError)):
+        return True
+    if isinstance(error, ImportError):  # of a package that an extra brings
+        return (error.name or "").partition(".")[0] not in _OURS
+    from partitionsel_jax.time_limited import NotStarted
+    from partitionsel_jax.training import NonFiniteUpdate
+
+    return isinstance(error, (NotStarted, NonFiniteUpdate))
 
 
 @contextlib.contextmanager
 def one_line_flag_errors() -> Iterator[None]:
-    """The same for whatever reading flags and config files can raise."""
+    """The same for whatever reading flags and config files can raise, all over what was typed."""
     try:
         yield
-    except _FLAG_ERRORS as error:
+    except Exception as error:
         # Config files report through a whole traceback in the message; its last line says it.
         lines = str(error).replace("\\n", "\n").replace("\\", "").strip().splitlines()
         what = _unquoted(lines[-1].strip()) if lines else type(error).__name__
@@ -106,7 +155,8 @@ def one_line_flag_errors() -> Iterator[None]:
 
 
 def _end(what: str) -> NoReturn:
-    print(f"error: {what}", file=sys.stderr)
+    shown = what if len(what) <= _LONGEST else f"{what[:_LONGEST]} ..."
+    print(f"error: {shown}", file=sys.stderr)
     sys.exit(1)
 
 

@@ -42,15 +42,14 @@ def main(argv: list[str]) -> None:
     config = _CONFIG.value.to_dict()
     if _BENCHMARKS.value is not None:
         config["benchmarks"] = _BENCHMARKS.value
-    with console.one_line_errors(ValueError, OSError):
-        table = benchmarking.evaluate_all(
-            benchmark_settings.parse(config),
-            run=_WORKDIR.value,
-            model=_MODEL.value,
-            adapter=_ADAPTER.value,
-            output=_OUTPUT.value,
-            against=_AGAINST.value,
-        )
+    table = benchmarking.evaluate_all(
+        benchmark_settings.parse(config),
+        run=_WORKDIR.value,
+        model=_MODEL.value,
+        adapter=_ADAPTER.value,
+        output=_OUTPUT.value,
+        against=_AGAINST.value,
+    )
     print(table)
 
 

@@ -49,22 +49,19 @@ def main(argv: list[str]) -> None:
     # Imported late, so that a mistyped flag answers at once.
     from partitionsel_jax import planning
 
-    with console.one_line_errors(ValueError, OSError):
-        config, pools = _CONFIG.value.to_dict(), [_whole(text) for text in _POOL.value]
-        if _COMPILE.value:
-            planning.write_compiled(
-                config, targets=_COMPILE.value, pools=pools, output=_OUTPUT.value
-            )
-            return
-        planning.write_plan(
-            config,
-            devices=_DEVICES.value,
-            pools=pools,
-            models=_MODELS.value,
-            calibrate=_CALIBRATE.value,
-            assumed=planning.Assumptions(utilisation=_UTILISATION.value, response=_RESPONSE.value),
-            output=_OUTPUT.value,
-        )
+    config, pools = _CONFIG.value.to_dict(), [_whole(text) for text in _POOL.value]
+    if _COMPILE.value:
+        planning.write_compiled(config, targets=_COMPILE.value, pools=pools, output=_OUTPUT.value)
+        return
+    planning.write_plan(
+        config,
+        devices=_DEVICES.value,
+        pools=pools,
+        models=_MODELS.value,
+        calibrate=_CALIBRATE.value,
+        assumed=planning.Assumptions(utilisation=_UTILISATION.value, response=_RESPONSE.value),
+        output=_OUTPUT.value,
+    )
 
 
 def _whole(text: str) -> int:

@@ -32,17 +32,14 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
     console.start()
-    with console.one_line_errors(ValueError):
-        _check_flags()
-    from partitionsel_jax import training
+    _check_flags()
 
-    with console.one_line_errors(ValueError, OSError, training.NonFiniteUpdate):
-        if _FAILURE.value:
-            _replay_failure()
-        elif _SCORE.value:
-            _score()
-        else:
-            _train_again()
+    if _FAILURE.value:
+        _replay_failure()
+    elif _SCORE.value:
+        _score()
+    else:
+        _train_again()
 
 
 def _check_flags() -> None:

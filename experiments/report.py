@@ -17,8 +17,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
     from partitionsel_jax import reporting
 
-    with console.one_line_errors(ValueError, OSError):
-        console.show_report(reporting.build(_WORKDIRS.value, _OUTPUT.value))
+    console.show_report(reporting.build(_WORKDIRS.value, _OUTPUT.value))
 
 
 if __name__ == "__main__":

@@ -42,22 +42,21 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
     from partitionsel_jax import results
 
-    with console.one_line_errors(ValueError, OSError):
-        workdir, claim = _WORKDIR.value, _CLAIM.value
-        if (workdir is None) != (claim is None):
-            raise ValueError("expected --workdir and --claim together, or neither; got one of them")
-        if workdir is not None and claim is not None:
-            results.keep(
-                workdir,
-                _STUDIES.value,
-                scale=_SCALE.value,
-                claim=claim,
-                points=_points(claim, _SCALE.value),
-                command=_COMMAND.value,
-                hardware=_HARDWARE.value,
-            )
-        for path in results.update(_STUDIES.value, pathlib.Path(_PAGE.value).absolute()):
-            print(path)
+    workdir, claim = _WORKDIR.value, _CLAIM.value
+    if (workdir is None) != (claim is None):
+        raise ValueError("expected --workdir and --claim together, or neither; got one of them")
+    if workdir is not None and claim is not None:
+        results.keep(
+            workdir,
+            _STUDIES.value,
+            scale=_SCALE.value,
+            claim=claim,
+            points=_points(claim, _SCALE.value),
+            command=_COMMAND.value,
+            hardware=_HARDWARE.value,
+        )
+    for path in results.update(_STUDIES.value, pathlib.Path(_PAGE.value).absolute()):
+        print(path)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ A workdir that holds earlier work of the same configuration is continued. Severa
 together where SLURM, Open MPI or a TPU pod has started them, or where flags say so.
 
 SIGTERM and SIGINT save: the running update is finished, its state saved, and the command ends with
-exit code 75; the same command goes on from there. A second signal ends it at once. Any other code
-but 0 is an error.
+exit code 75; the same command goes on from there. A second signal ends it at once, but for the same
+one again within a second and a half, as `timeout` sends it. Any other code but 0 is an error.
 """
 
 from absl import app, flags
@@ -26,13 +26,12 @@ def main(argv: list[str]) -> None:
     # Imported late, so that a mistyped flag answers at once.
     from partitionsel_jax import reporting, training
 
-    with console.one_line_errors(ValueError, OSError, training.NonFiniteUpdate):
-        console.join_processes()
-        workdir = training.absolute(_WORKDIR.value)
-        with training.processes.ending_together(), training.stopping.listening() as stop:
-            training.train_all(_CONFIG.value.to_dict(), workdir, stop)
-        if training.processes.is_first():
-            console.show_report(reporting.build(workdir))
+    console.join_processes()
+    workdir = training.absolute(_WORKDIR.value)
+    with training.processes.ending_together(), training.stopping.listening() as stop:
+        training.train_all(_CONFIG.value.to_dict(), workdir, stop)
+    if training.processes.is_first():
+        console.show_report(reporting.build(workdir))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _WORKER_ENVIRONMENT = dict.fromkeys(_THREADS, "1") | {"PYTHONHASHSEED": "0"}
 
 
+class NotStarted(RuntimeError):
+    """A process that could not be started, so that it answers nothing, whatever it is asked."""
+
+
 class TimeLimited:
     """A function of a file, called in a worker process that all threads share.
 
@@ -48,7 +52,7 @@ class TimeLimited:
         and within 2 GiB.
 
         Raises:
-          RuntimeError: the process could not be started, whatever the arguments.
+          NotStarted: the process could not be started, whatever the arguments.
         """
         request = json.dumps([seconds, arguments]).encode() + b"\n"
         with self._lock:
@@ -99,7 +103,7 @@ class TimeLimited:
                 raise EOFError
         except (OSError, EOFError) as error:
             self._end()
-            raise RuntimeError(
+            raise NotStarted(
                 f"the process that runs {self._program.name} did not start; "
                 f"`{sys.executable} {self._program}` may say why"
             ) from error

@@ -1,5 +1,6 @@
 """Accuracy of greedy answers, by the scorer of each domain."""
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from partitionsel_jax import data
+from partitionsel_jax.evaluation.judged import judged
 from partitionsel_jax.evaluation.losses import batches
 from partitionsel_jax.evaluation.scoring import BadReference, Scorer
 
@@ -54,7 +56,8 @@ def answer_accuracy(
         )
         name, right = names[example.domain], False
         try:
-            right = scorers[name](tokenizer.decode(written), example)
+            judge = functools.partial(scorers[name], tokenizer.decode(written), example)
+            right = judged(judge, lambda: False, f"{name}, example {example.id}")
         except BadReference:
             bad += 1
         scores[name].append(float(right))

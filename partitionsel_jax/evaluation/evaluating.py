@@ -11,8 +11,16 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax.evaluation import statistics
-from partitionsel_jax.evaluation.benchmarks import Benchmark, Examples, Question, digest
+from partitionsel_jax.evaluation.benchmarks import (
+    BINARY,
+    Benchmark,
+    Examples,
+    Judgement,
+    Question,
+    digest,
+)
 from partitionsel_jax.evaluation.benchmarks.few_shot import Prompt, make_prompt, own_answer
+from partitionsel_jax.evaluation.judged import judged
 from partitionsel_jax.evaluation.outputs import (
     OUTPUTS,
     SUMMARY,
@@ -162,7 +170,11 @@ def _texts(outputs: Sequence[str], count: int) -> list[str]:
 
 def _row(task: _Task, output: str, benchmark: Benchmark, examples: Examples) -> dict[str, Any]:
     question, prompt = task.question, task.prompt
-    judgement = benchmark.judge(own_answer(output, examples), question)
+    judgement = judged(
+        lambda: benchmark.judge(own_answer(output, examples), question),
+        lambda: _wrong(output, benchmark, question),
+        f"{benchmark.name}, question {question.id}",
+    )
     return {
         "id": question.id,
         "question": digest([question]),
@@ -175,6 +187,15 @@ def _row(task: _Task, output: str, benchmark: Benchmark, examples: Examples) -> 
         "too_long": not prompt.fits,
         "dropped_examples": prompt.dropped,
     }
+
+
+def _wrong(output: str, benchmark: Benchmark, question: Question) -> Judgement:
+    """The judgement of an output that cannot be judged: that of as long a text with no answer."""
+    try:
+        scores = benchmark.judge("?" * len(output), question).scores
+    except Exception:  # it fails whatever it is given
+        scores = dict.fromkeys(benchmark.metrics, 0.0)
+    return Judgement("", {name: 0.0 if name in BINARY else scores[name] for name in scores})
 
 
 class _Progress:

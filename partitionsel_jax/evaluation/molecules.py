@@ -12,16 +12,16 @@ is no further off; and its Morgan fingerprints are counts, where here they are 2
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from partitionsel_jax.evaluation.molecules_decoding import MOST_CHARACTERS, find, library, whole
+from partitionsel_jax.evaluation import molecules_decoding
+from partitionsel_jax.evaluation.molecules_decoding import MOST_CHARACTERS, library, whole
+from partitionsel_jax.time_limited import TimeLimited
 
-_MORGAN_RADIUS = 2
-_MORGAN_BITS = 2048
+_PROCESS = TimeLimited(molecules_decoding.PROGRAM)
+_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +54,14 @@ class MoleculeScores:
     reference_smiles: str
 
 
+class NotCompared(Exception):
+    """An output that could not be compared within the limits of time and memory."""
+
+
 def compare(output: str, reference: str) -> MoleculeScores:
     """Scores what a model wrote against the reference molecules; no output makes it raise.
+
+    One that cannot be compared within the limits of `measure` is taken for no molecule.
 
     Args:
       output: any text; `molecules_decoding.find` says which molecule is taken from it.
@@ -63,25 +69,38 @@ def compare(output: str, reference: str) -> MoleculeScores:
 
     Raises:
       NoMolecule: a reference that is no molecule.
+      NotStarted: the process that compares cannot be started on this machine.
       ValueError: a package of the extra `evaluation` that is not installed.
     """
-    wanted, found = whole(reference), find(output)
+    try:
+        return measure(output, reference)
+    except NotCompared:
+        return _worst(output, whole(reference).smiles)
+
+
+def measure(output: str, reference: str) -> MoleculeScores:
+    """`compare`, which says so where an output cannot be compared.
+
+    Raises:
+      NotCompared: the libraries failed, or took more than 5 seconds or 2 GiB.
+      NoMolecule, NotStarted, ValueError: as `compare`.
+    """
+    wanted = whole(reference).smiles
+    found = _PROCESS.ask(output[:MOST_CHARACTERS], reference, seconds=_SECONDS)
     if found is None:
-        length = len(output[:MOST_CHARACTERS].strip())
-        worst = max(length, len(wanted.smiles))
-        return MoleculeScores(False, False, 0.0, worst, 0.0, 0.0, 0.0, "", wanted.smiles)
-    same = found.smiles == wanted.smiles
-    distance = library("rapidfuzz.distance.Levenshtein").distance(found.smiles, wanted.smiles)
-    with library("rdkit.rdBase").BlockLogs():
-        maccs, rdk, morgan = (
-            1.0 if same else _tanimoto(fingerprint(found.graph), fingerprint(wanted.graph))
-            for fingerprint in _fingerprints()
-        )
-        exact = same or _same_inchi(found.graph, wanted.graph)
-    bleu = _bleu([found.smiles], [wanted.smiles])
-    return MoleculeScores(
-        exact, True, bleu, distance, maccs, rdk, morgan, found.smiles, wanted.smiles
-    )
+        raise NotCompared("its molecules could not be compared in 5 seconds and 2 GiB")
+    if not found:
+        return _worst(output, wanted)
+    smiles, maccs, rdk, morgan, exact = found
+    distance = library("rapidfuzz.distance.Levenshtein").distance(smiles, wanted)
+    bleu = _bleu([smiles], [wanted])
+    return MoleculeScores(exact, True, bleu, distance, maccs, rdk, morgan, smiles, wanted)
+
+
+def _worst(output: str, wanted: str) -> MoleculeScores:
+    """The scores of what is no molecule."""
+    length = len(output[:MOST_CHARACTERS].strip())
+    return MoleculeScores(False, False, 0.0, max(length, len(wanted)), 0.0, 0.0, 0.0, "", wanted)
 
 
 def summarise(scores: Sequence[MoleculeScores]) -> dict[str, float]:
@@ -118,29 +137,3 @@ def _bleu(outputs: Sequence[str], references: Sequence[str]) -> float:
     metric = library("sacrebleu").BLEU(tokenize="none", effective_order=True, smooth_method="none")
     spaced = [[" ".join(text) for text in texts] for texts in (outputs, references)]
     return min(metric.corpus_score(spaced[0], [spaced[1]]).score / 100, 1.0)
-
-
-@functools.cache
-def _fingerprints() -> tuple[Any, Any, Any]:
-    """MACCS, RDK and Morgan, each a function of a molecule."""
-    generators = library("rdkit.Chem.rdFingerprintGenerator")
-    morgan = generators.GetMorganGenerator(radius=_MORGAN_RADIUS, fpSize=_MORGAN_BITS)
-    return (
-        library("rdkit.Chem.rdMolDescriptors").GetMACCSKeysFingerprint,
-        library("rdkit.Chem").RDKFingerprint,
-        morgan.GetFingerprint,
-    )
-
-
-def _tanimoto(first: Any, second: Any) -> float:
-    """Bits in both over bits in either; 0 where neither molecule has one."""
-    return library("rdkit.DataStructs").TanimotoSimilarity(first, second)
-
-
-def _same_inchi(first: Any, second: Any) -> bool:
-    """Whether both have an InChI, and the same; where atoms differ in number, none is made."""
-    if first.GetNumAtoms() != second.GetNumAtoms():
-        return False
-    inchi = library("rdkit.Chem").MolToInchi
-    found = inchi(first)
-    return found != "" and found == inchi(second)

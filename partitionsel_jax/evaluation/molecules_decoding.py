@@ -1,14 +1,22 @@
-"""What molecule a text is, if any: SELFIES or SMILES, alone or with words around it."""
+"""What molecule a text is, if any, SELFIES or SMILES, and how near it is to another.
+
+It is also the program of the process in which outputs are compared (see `TimeLimited`), and imports
+nothing of this package for that reason.
+"""
 
 import dataclasses
 import functools
 import importlib
 import re
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+PROGRAM = Path(__file__)
+_MORGAN_RADIUS = 2
+_MORGAN_BITS = 2048
 # A written molecule has at most some thousand characters; what follows is not read.
 MOST_CHARACTERS = 20_000
 _MOST_ATOMS = 1_000
@@ -127,6 +135,54 @@ def _is_moderate(graph: Any) -> bool:
     for _ in range(_WALK_BONDS):
         walks = np.bincount(begin, walks[end], atoms) + np.bincount(end, walks[begin], atoms)
     return walks.sum() <= _MOST_WALKS
+
+
+def answer(output: str, reference: str) -> list[Any]:
+    """The canonical SMILES of an output, its similarities to a reference, and whether it is exact.
+
+    Returns:
+      [SMILES, MACCS, RDK, Morgan, exact], see `molecules.MoleculeScores`; empty where there is no
+      molecule in the output.
+    """
+    wanted, found = whole(reference), find(output)
+    if found is None:
+        return []
+    same = found.smiles == wanted.smiles
+    with library("rdkit.rdBase").BlockLogs():
+        similar = [
+            1.0 if same else _tanimoto(fingerprint(found.graph), fingerprint(wanted.graph))
+            for fingerprint in _fingerprints()
+        ]
+        return [found.smiles, *similar, same or _same_inchi(found.graph, wanted.graph)]
+
+
+@functools.cache
+def _fingerprints() -> tuple[Any, Any, Any]:
+    """MACCS, RDK and Morgan, each a function of a molecule."""
+    generators = library("rdkit.Chem.rdFingerprintGenerator")
+    morgan = generators.GetMorganGenerator(radius=_MORGAN_RADIUS, fpSize=_MORGAN_BITS)
+    return (
+        library("rdkit.Chem.rdMolDescriptors").GetMACCSKeysFingerprint,
+        library("rdkit.Chem").RDKFingerprint,
+        morgan.GetFingerprint,
+    )
+
+
+def _tanimoto(first: Any, second: Any) -> float:
+    """Bits in both over bits in either; 0 where neither molecule has one."""
+    return library("rdkit.DataStructs").TanimotoSimilarity(first, second)
+
+
+def _same_inchi(first: Any, second: Any) -> bool:
+    """Whether both have an InChI, and the same; where atoms differ in number, none is made."""
+    if first.GetNumAtoms() != second.GetNumAtoms():
+        return False
+    inchi = library("rdkit.Chem").MolToInchi
+    try:
+        found = inchi(first)
+        return found != "" and found == inchi(second)
+    except ValueError:  # rings that are sanitised as aromatic, and cannot be kekulised
+        return False
 
 
 @functools.cache

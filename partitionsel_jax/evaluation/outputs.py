@@ -7,8 +7,8 @@ from typing import Any
 
 from etils import epath
 
-from partitionsel_jax.file_errors import one_line
-from partitionsel_jax.json_files import read_json, write_json, write_text
+from partitionsel_jax.file_errors import one_line, reading
+from partitionsel_jax.json_files import INTEGER, is_a, read_json, write_json, write_text
 
 SETTINGS, OUTPUTS, SUMMARY = "settings.json", "outputs.jsonl", "summary.json"
 
@@ -72,12 +72,12 @@ def read_count(folder: epath.Path) -> int:
     Raises:
       ValueError: a summary that is damaged, or does not tell.
     """
-    return _object(folder / SUMMARY, "n", int)["n"]
+    return _object(folder / SUMMARY, "n", INTEGER)["n"]
 
 
-def _object(path: epath.Path, field: str, kind: type) -> dict[str, Any]:
+def _object(path: epath.Path, field: str, kind: Any) -> dict[str, Any]:
     value = read_json(path)
-    if not isinstance(value, dict) or not isinstance(value.get(field), kind):
+    if not isinstance(value, dict) or not is_a(value.get(field), kind):
         raise ValueError(
             f"{path}: expected an object with {field!r}, got {str(value)[:40]}; the file was "
             "damaged or edited: restore it from a copy, or evaluate again in another folder"
@@ -128,7 +128,8 @@ def read_outputs(path: epath.Path) -> dict[str, dict[str, Any]]:
       ValueError: another damaged line, or an id that came twice.
     """
     # What follows the last line's end was being written when the process was killed.
-    *lines, _ = path.read_bytes().split(b"\n")
+    with reading(path):
+        *lines, _ = path.read_bytes().split(b"\n")
     rows: dict[str, dict[str, Any]] = {}
     metrics: set[str] = set()
     for number, line in enumerate(lines, 1):

@@ -31,7 +31,7 @@ def _by_molecule(output: str, example: data.Example) -> bool:
     from partitionsel_jax.evaluation.molecules_decoding import NoMolecule
 
     try:
-        return molecules.compare(output, example.answer).exact
+        return molecules.measure(output, example.answer).exact
     except NoMolecule as error:
         raise BadReference(str(error)) from error
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from partitionsel_jax.file_errors import reading
+from partitionsel_jax.json_files import INTEGER, NUMBER, NUMBERS, TEXTS, check_fields, is_a
 from partitionsel_jax.reporting import labels
 
 SCALARS = (
@@ -38,6 +40,19 @@ SCALARS = (
 # The stages of a step.
 STAGES = ("features", "selection", "update")
 PER_DOMAIN = ("validation_loss_per_domain", "picks", "pool", "budgets")
+# What is read of config.json and of summary.json.
+_FACTS = {
+    **{"config": dict, "config_hash": str, "method": str, "seed": INTEGER, "domains": TEXTS},
+    **{"updates?": INTEGER, "pool_size?": INTEGER, "selected?": INTEGER},
+    **{"axes?": dict, "versions?": dict},
+}
+_TEST = {"accuracy?": NUMBER, "loss?": NUMBER}
+_SUMMARY = {
+    **{"validation_loss?": NUMBER, "test?": _TEST, "test_before?": _TEST},
+    "seconds?": {f"{stage}_share?": NUMBER for stage in STAGES},
+}
+# More updates than any run has: arrays that are as long would fill the memory.
+_MOST_UPDATES = 10**8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,9 +233,10 @@ class Run:
         found: dict[int, frozenset[int]] = {}
         for line in path.read_bytes().splitlines() if path.exists() else ():
             row = _parsed(line)
-            ids = row.get("ids") if isinstance(row, dict) else None
-            if isinstance(ids, list) and type(row["step"]) is int:
-                found[row["step"]] = frozenset(number for number in ids if number >= 0)
+            if not isinstance(row, dict) or type(row.get("step")) is not int:
+                continue
+            if is_a(row.get("ids"), NUMBERS):
+                found[row["step"]] = frozenset(number for number in row["ids"] if number >= 0)
         return found
 
 
@@ -283,20 +299,12 @@ def _run_directories(directory: epath.Path) -> Iterator[epath.Path]:
 
 
 def _read_run(directory: epath.Path, name: str) -> Run:
-    facts = _read_object(directory / "config.json")
-    missing = [
-        key
-        for key in ("config", "config_hash", "method", "seed", "domains")
-        if facts.get(key) is None
-    ]
-    if missing:
+    facts = _read_object(directory / "config.json", _FACTS)
+    updates = facts.get("updates")
+    if not 0 <= (updates or 0) <= _MOST_UPDATES:
         raise ValueError(
-            f"{directory / 'config.json'} lacks {', '.join(missing)}: not written by a training "
-            "run; move the directory out of the workdir"
-        )
-    if not isinstance(facts.get("axes") or {}, dict):
-        raise ValueError(
-            f"{directory / 'config.json'}: axes must map fields to values, got {facts['axes']!r}"
+            f"{directory / 'config.json'}: expected a number of updates, got {updates}: the file "
+            "was edited; rerun or remove its run"
         )
     rows, damaged = _read_rows(directory / "metrics.jsonl", len(facts["domains"]))
     summary = directory / "summary.json"
@@ -307,24 +315,26 @@ def _read_run(directory: epath.Path, name: str) -> Run:
         facts=facts,
         rows=rows,
         damaged=damaged,
-        summary=_read_object(summary) if summary.exists() else {},
+        summary=_read_object(summary, _SUMMARY) if summary.exists() else {},
     )
 
 
-def _read_object(path: epath.Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); rerun or remove its run") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object; rerun or remove its run")
+def _read_object(path: epath.Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    with reading(path):
+        try:
+            content = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON ({error}); rerun or remove its run") from error
+    check_fields(content, fields, os.fspath(path), "rerun its run, or move it out of the workdir")
     return content
 
 
 def _read_rows(path: epath.Path, num_domains: int) -> tuple[list[dict[str, Any]], int]:
     by_step, damaged = {}, 0
     # Bytes, because a line cut in the middle of a character must not spoil the others.
-    for line in path.read_bytes().splitlines():
+    with reading(path):
+        lines = path.read_bytes().splitlines()
+    for line in lines:
         if not line.strip():
             continue
         row = _parsed(line)
@@ -339,12 +349,14 @@ def _parsed(line: bytes) -> Any:
     """The value of a line; None of a damaged one."""
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
 def _is_row(row: Any, num_domains: int) -> bool:
-    if not isinstance(row, dict) or type(row.get("step")) is not int or row["step"] < 0:
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return False
+    if not 0 <= row["step"] <= _MOST_UPDATES:
         return False
     vectors = [row[name] for name in PER_DOMAIN if row.get(name) is not None]
     numbers = [row[name] for name in SCALARS if row.get(name) is not None]
@@ -355,4 +367,4 @@ def _is_row(row: Any, num_domains: int) -> bool:
         return False
     numbers += [value for vector in vectors for value in vector if value is not None]
     numbers += [seconds["step"]] if seconds.get("step") is not None else []
-    return all(type(number) in (int, float) for number in numbers)
+    return all(is_a(number, NUMBER) for number in numbers)

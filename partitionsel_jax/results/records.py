@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from partitionsel_jax.json_files import read_json
+from partitionsel_jax.json_files import INTEGER, NUMBER, check_fields, read_fields
 from partitionsel_jax.reporting import runs as reported
 from partitionsel_jax.reporting.comparison import spoilt_share
 from partitionsel_jax.reporting.costs import CURRENCIES
@@ -44,6 +44,15 @@ SPENT = tuple(name for name in CURRENCIES if name != "updates")
 _CURVE = ("updates", "validation_loss", *SPENT)
 # Of what made a run, as text.
 _FACTS = ("config_hash", "commit", "device", "jax")
+# What is read of a run's config.json, and of a trial in chosen.json.
+_READ = {
+    "updates": INTEGER,
+    "config": {
+        "selection": {"pool": INTEGER, "size": INTEGER},
+        "optimizer": {"learning_rate": NUMBER},
+    },
+}
+_TRIAL = {"values": dict, "validation_loss?": NUMBER}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,8 +152,9 @@ def collect(workdir: epath.PathLike, claim: str, about: Mapping[str, str]) -> St
         )
     trials = []
     for path in sorted(epath.Path(workdir).glob("tuning/*/chosen.json")):
-        content = read_json(path)
+        content = read_fields(path, {"chosen": dict, "trials": list})
         for tried in content["trials"]:
+            check_fields(tried, _TRIAL, f"{path}, a trial", "restore it from a copy")
             rate = tried["values"].get("optimizer.learning_rate")
             if rate is not None:
                 chosen = tried["values"] == content["chosen"]
@@ -152,6 +162,9 @@ def collect(workdir: epath.PathLike, claim: str, about: Mapping[str, str]) -> St
                 loss = tried["validation_loss"]
                 loss = float("inf") if loss is None else loss
                 trials.append(Trial(path.parent.name, rate, loss, chosen))
+    for run in runs:
+        check_fields(run.facts, _READ, f"{run.name}/config.json", "train the run again")
+        check_fields(run.summary, {"validation_loss": NUMBER}, f"{run.name}/summary.json", "")
     selection = runs[0].config["selection"]
     sizes = {"pool": str(selection["pool"]), "size": str(selection["size"])}
     return Study(claim, tuple(map(_result, runs)), tuple(trials), {**about, **sizes})

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 from etils import epath
 
-from partitionsel_jax.json_files import read_json
 from partitionsel_jax.training import loop, processes, programs, stopping, tuning, workdir
 from partitionsel_jax.training.checkpoints import NotSaved
 from partitionsel_jax.training.plan import Plan, PlannedRun, Point, survey
@@ -146,10 +145,10 @@ class _Series:
         self._seconds: dict[str, float] = {}
         self.finished, self.failures = 0, list[str]()
         for run in planned:
-            summary = workdir.folder_of(run, root) / "summary.json"
-            if summary.exists():
+            folder = workdir.folder_of(run, root)
+            if (folder / "summary.json").exists():
                 with contextlib.suppress(ValueError):
-                    self._took(run, read_json(summary))
+                    self._took(run, workdir.read_summary(folder))
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:

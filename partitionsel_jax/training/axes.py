@@ -98,9 +98,17 @@ def _values(name: str, listed: Any) -> tuple[Any, ...]:
         raise ValueError(f"{name} must list at least one value, (value, ...), not {listed!r}")
     # As tuples, since lists in JSON and in a config are the same value.
     values = tuple(tuple(value) if isinstance(value, list) else value for value in listed)
+    if odd := [value for value in values if not _is_plain(value)]:
+        raise ValueError(f"{name} lists {odd[0]!r}: a value is a number, a text or a list of these")
     if repeated := [value for i, value in enumerate(values) if value in values[:i]]:
         raise ValueError(f"{name} lists {repeated[0]!r} twice: list every value once")
     return values
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, str | int | float)
 
 
 def _short(fields: Mapping[str, Any]) -> dict[str, str]:

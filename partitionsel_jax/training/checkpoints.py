@@ -10,6 +10,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from partitionsel_jax.json_files import INTEGER, check_fields
 from partitionsel_jax.training import processes
 from partitionsel_jax.training.state import TrainState, fingerprint
 
@@ -175,6 +176,8 @@ class Checkpoints:
         loaded, problem = None, None
         try:
             loaded = self._read(step, like)
+            about = f"what is noted of update {step}"
+            check_fields(loaded.about, {"fingerprint": INTEGER, "extra": dict}, about, "")
         except (MemoryError, PermissionError, ConnectionError, TimeoutError):
             raise  # says nothing about the files
         except Exception as error:  # whatever a broken file makes a reader raise

@@ -9,6 +9,7 @@ from partitionsel_jax.gradients.buckets import check_widths
 from partitionsel_jax.training.checks import at_least, choice
 
 REASONING_GYM = "reasoning_gym"
+_MOST_WORKERS = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,10 @@ class DataSettings:
         at_least("data", self, 1, "test")
         at_least("data", self, 2, "validation", "length")
         at_least("data", self, 0, "train", "workers")
+        if self.workers > _MOST_WORKERS:
+            raise ValueError(
+                f"data.workers must be at most {_MOST_WORKERS}, not {self.workers}: each is a process"
+            )
         if self.source == REASONING_GYM:
             self._check_generated()
         else:

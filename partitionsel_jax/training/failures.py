@@ -9,7 +9,8 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from partitionsel_jax.data.rows import Rows
-from partitionsel_jax.json_files import read_json
+from partitionsel_jax.file_errors import reading
+from partitionsel_jax.json_files import INTEGER, read_fields
 from partitionsel_jax.training import halting, pretrained, processes, records, workdir
 from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import reference as references
@@ -54,7 +55,7 @@ def dump(
         }
         with (place / _ROWS).open("wb") as file:
             np.savez(file, **arrays)
-        about = read_json(folder / "config.json") | {
+        about = workdir.read_config(folder) | {
             "update": step,
             "devices": len(setup.layout.devices),
         }
@@ -79,7 +80,7 @@ def replay(folder: epath.PathLike) -> dict[str, Any]:
     folder = workdir.absolute(folder)
     if not (folder / _ABOUT).exists():
         raise ValueError(f"{folder} is no failed update: name WORKDIR/failure/NUMBER of a run")
-    about = read_json(folder / _ABOUT)
+    about = read_fields(folder / _ABOUT, {"config": dict, "devices": INTEGER})
     settings = run_settings.parse(about["config"])
     devices = about["devices"] if about["devices"] <= len(jax.devices()) else 1
     training = dataclasses.replace(settings.training, devices=devices)
@@ -93,7 +94,7 @@ def replay(folder: epath.PathLike) -> dict[str, Any]:
     reference = None
     if "reference_losses" in settings.selection.reads:
         reference = layout.place(references.load(settings))
-    with (folder / _ROWS).open("rb") as file, np.load(file) as arrays:
+    with reading(folder / _ROWS), (folder / _ROWS).open("rb") as file, np.load(file) as arrays:
         pool, anchors = (
             layout.rows(Rows(*(arrays[f"{name}_{field}"] for field in Rows._fields)))
             for name in ("pool", "anchors")

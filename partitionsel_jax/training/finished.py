@@ -7,7 +7,6 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from partitionsel_jax.json_files import read_json
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.training import pretrained, workdir
 from partitionsel_jax.training import settings as run_settings
@@ -55,9 +54,10 @@ def settings_of(folder: epath.PathLike, name: str) -> Settings:
                 f"{name} is not the folder of a finished run, as it lacks {file}: name the folder "
                 f"that holds its config.json{hint}, or let it finish"
             )
+    config = workdir.read_config(folder)["config"]
     try:
-        return run_settings.parse(read_json(folder / "config.json")["config"])
-    except (KeyError, ValueError) as error:
+        return run_settings.parse(config)
+    except ValueError as error:
         raise ValueError(f"{name} has a config.json of another version ({error})") from None
 
 
@@ -74,7 +74,7 @@ def load(folder: epath.PathLike, name: str) -> FinishedRun:
     """
     folder = workdir.absolute(folder)
     settings = settings_of(folder, name)
-    summary = read_json(folder / "summary.json")
+    summary = workdir.read_summary(folder)
     state, frozen = Step.create(settings).initial(settings.seed, pretrained.weights(settings))
     path = folder / "checkpoints" / str(summary["updates"]) / "state"
     try:

@@ -11,7 +11,7 @@ from etils import epath
 
 from partitionsel_jax import data
 from partitionsel_jax.evaluation import DomainLosses
-from partitionsel_jax.json_files import read_json
+from partitionsel_jax.json_files import NUMBER, check_fields
 from partitionsel_jax.training import (
     corpora,
     failures,
@@ -44,6 +44,12 @@ from partitionsel_jax.training.timing import Clock, Seconds, Waiting
 
 _LOG = logging.getLogger(__name__)
 
+
+# What is noted of a run in its checkpoints.
+_NOTED = {
+    "seconds": {field.name: NUMBER for field in dataclasses.fields(Seconds)},
+    **{"origin": dict, "test_before?": dict},
+}
 
 # What process 0 is to do alone may return anything.
 T = TypeVar("T")
@@ -131,7 +137,7 @@ def train(
     label = run.folder or run.method
     if processes.agreed(finished.exists()):
         _LOG.info("%s  is finished", label)
-        return read_json(finished)
+        return workdir.read_summary(finished.parent)
     setup = run_setup.prepare(settings, layout)
     _check_shared(label, setup.corpus.fingerprint, root)
     # Only now, so that data that is refused leaves no folder behind.
@@ -162,9 +168,13 @@ def _train(
     origin = pretrained.origin(setup.settings, frozen) | {"examples": setup.corpus.fingerprint}
     before = None
     if restored is not None:
-        state, spent = restored[0], Seconds(**restored[1]["seconds"])
+        check_fields(restored[1], _NOTED, f"{label}: a checkpoint", "restore it from a copy")
+        state, spent = (
+            restored[0],
+            Seconds(**{part: restored[1]["seconds"][part] for part in _NOTED["seconds"]}),
+        )
         _check_origin(label, origin, restored[1]["origin"])
-        before = restored[1]["test_before"]
+        before = restored[1].get("test_before")
         _LOG.info("%s  continues after update %d", label, int(state.step))
     start, last = int(state.step), settings.training.updates
 
@@ -205,7 +215,7 @@ def _train(
 def _check_shared(label: str, examples: str, root: epath.Path) -> None:
     """Raises ValueError if a run that it will be compared with had other examples."""
     for path in sorted(root.glob("*/*/summary.json")):
-        if read_json(path).get("origin", {}).get("examples", examples) != examples:
+        if workdir.read_summary(path.parent)["origin"].get("examples", examples) != examples:
             raise ValueError(
                 f"{label}: the examples are not those of {path.parent}, which is finished: was "
                 "config.data.path replaced since? Restore it, or start again in a new --workdir"
@@ -214,7 +224,7 @@ def _check_shared(label: str, examples: str, root: epath.Path) -> None:
 
 def _check_origin(label: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
     """Raises ValueError unless the run goes on from what it started with."""
-    if changed := [name for name in expected if found[name] != expected[name]]:
+    if changed := [name for name in expected if found.get(name) != expected[name]]:
         raise ValueError(
             f"{label}: the {' and the '.join(changed)} are not what the run started with: was "
             "config.checkpoint or config.data.path replaced by another? Restore it, or start again "

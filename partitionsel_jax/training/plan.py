@@ -5,18 +5,23 @@ import copy
 import dataclasses
 import functools
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from partitionsel_jax.training import corpora, pretrained, relevance
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training.axes import Axes, changed
+from partitionsel_jax.training.checks import check_kinds
 from partitionsel_jax.training.essentials import OF_THE_PLAN, flatten
+from partitionsel_jax.training.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
 # Where the runs that choose values go, in a plan's workdir.
 TUNING = "tuning"
+# Seeds of one configuration, each of which is a run.
+_MOST_REPEATS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +146,7 @@ def survey(config: Mapping[str, Any]) -> Plan:
         setting that `settings.parse` refuses.
     """
     base = {key: value for key, value in config.items() if key not in OF_THE_PLAN}
+    _check_kinds(config, base)
     axes = Axes.read(config.get("axes") or {}, base, "axes")
     seeds = _seeds(config, axes)
     tune = config.get("tune") or {}
@@ -159,10 +165,23 @@ def survey(config: Mapping[str, Any]) -> Plan:
     return Plan(points, seeds, trial_seeds, tuple(left_out))
 
 
+def _check_kinds(config: Mapping[str, Any], base: Mapping[str, Any]) -> None:
+    """Raises ValueError for a value that is of the wrong kind, before anything is made of it."""
+    check_kinds(Settings, base, "", ("model",) if base.get("checkpoint") else ())
+    for name in ("axes", "methods", "tune"):
+        if not isinstance(config.get(name) or {}, Mapping):
+            raise ValueError(f"{name} must be a section of fields, not {config[name]!r}")
+    for label, changes in (config.get("methods") or {}).items():
+        if not isinstance(changes, Mapping):
+            raise ValueError(f"methods.{label} must be a section of fields, not {changes!r}")
+        if re.search(r"[/\\\0]|^\.+$", label):
+            raise ValueError(f"methods has a label {label!r}, which is no name of a folder")
+
+
 def _seeds(config: Mapping[str, Any], axes: Axes) -> tuple[int, ...]:
     repeats = config.get("repeats", 1)
-    if repeats < 1:
-        raise ValueError(f"repeats must be at least 1, not {repeats}")
+    if type(repeats) is not int or not 1 <= repeats <= _MOST_REPEATS:
+        raise ValueError(f"repeats must be at least 1 and at most {_MOST_REPEATS}, not {repeats!r}")
     if "seed" not in axes.values:
         return tuple(config["seed"] + repeat for repeat in range(repeats))
     if repeats != 1:
@@ -242,7 +261,7 @@ class _Survey:
         if "selection.coupling" in read:
             read["selection.coupling"] = relevance.merged_coupling(config)
         config = changed(own, read)
-        selection = config["selection"]
+        selection = relevance.selection_of(config)
         label = method or f"{selection['utility']}-{selection['coupling']}"
         # What the label says already is not said again.
         shown = ("selection.utility", "selection.coupling") if not method else ()

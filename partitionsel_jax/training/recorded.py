@@ -13,7 +13,7 @@ from etils import epath
 
 from partitionsel_jax import data
 from partitionsel_jax.data.rows import Rows
-from partitionsel_jax.json_files import read_json
+from partitionsel_jax.json_files import INTEGER, NUMBERS, is_a
 from partitionsel_jax.selection import Selection, diagnostics
 from partitionsel_jax.training import spmd, workdir
 from partitionsel_jax.training.candidates import Labels
@@ -163,8 +163,14 @@ def _rows(settings: Settings) -> list[dict[str, Any]]:
         )
     fields = ("ids", "domains", "weights", "gains")
     for row in rows:
-        lengths = {field: len(row.get(field) or ()) for field in fields}
-        if set(lengths.values()) != {settings.selection.size} or row["ids"][0] < 0:
+        if wrong := [field for field in fields if not is_a(row.get(field), NUMBERS)]:
+            raise ValueError(
+                f"{path}: update {row['step']} has no list of numbers in {wrong[0]!r}: it was "
+                "edited; restore it from a copy"
+            )
+        lengths = {field: len(row[field]) for field in fields}
+        whole = all(is_a(number, INTEGER) for number in (*row["ids"], *row["domains"]))
+        if set(lengths.values()) != {settings.selection.size} or not whole or row["ids"][0] < 0:
             raise ValueError(
                 f"{name}: update {row['step']} has {lengths} values, and selection.size="
                 f"{settings.selection.size}: set it to the number of recorded picks"
@@ -183,7 +189,8 @@ def _check_examples(settings: Settings, corpus: data.Corpus) -> None:
     summary: epath.Path = workdir.absolute(settings.selection.picks) / "summary.json"
     if not summary.exists():
         return  # of a run that was stopped, or picks that were published alone
-    examples = read_json(summary).get("origin", {}).get("examples", corpus.fingerprint)
+    origin = workdir.read_summary(summary.parent)["origin"]
+    examples = origin.get("examples", corpus.fingerprint)
     if examples != corpus.fingerprint:
         raise ValueError(
             f"{_name(settings)} was trained on other examples than these: give the data settings "

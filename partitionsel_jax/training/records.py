@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax import json_files
+from partitionsel_jax.file_errors import reading
 
 _LOG = logging.getLogger(__name__)
 
@@ -74,12 +75,14 @@ class JsonLines:
     def read(path: epath.Path) -> list[dict[str, Any]]:
         """The rows of a file; a line that is cut off or damaged is left out."""
         rows = []
-        for line in path.read_text().splitlines():
+        with reading(path):
+            lines = path.read_bytes().splitlines()
+        for line in lines:
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(row, dict) and "step" in row:
+            if isinstance(row, dict) and type(row.get("step")) is int:
                 rows.append(row)
         return rows
 

@@ -3,12 +3,19 @@
 Letters and names are those of `selection.UTILITIES`, whose entries say what a utility reads.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from partitionsel_jax import selection
 from partitionsel_jax.selection.couplings import BUDGETED
+from partitionsel_jax.training.sections import SelectionSettings
 
+_DEFAULTS = {
+    field.name: field.default
+    for field in dataclasses.fields(SelectionSettings)
+    if field.default is not dataclasses.MISSING
+}
 # Budgets that a field is for.
 _BUDGETS_OF = {"shares": "fixed", "temperature": "temperature", "curriculum": "curriculum"}
 
@@ -22,13 +29,18 @@ def is_read(field: str, config: Mapping[str, Any]) -> bool:
     """
     section, _, name = field.partition(".")
     if section == "selection":
-        return _selection_reads(name.partition(".")[0], config["selection"])
+        return _selection_reads(name.partition(".")[0], selection_of(config))
     if section == "features":
         utility = selection.UTILITIES.get(config["selection"]["utility"])
         return utility is None or utility.gradients
     if field == "data.spoilt.share":
-        return config["data"]["spoilt"]["kind"] != "none"
+        return config["data"].get("spoilt", {}).get("kind") != "none"
     return True
+
+
+def selection_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The selection of a configuration, with the defaults of what it leaves out."""
+    return {**_DEFAULTS, **config["selection"]}
 
 
 def _selection_reads(name: str, chosen: Mapping[str, Any]) -> bool:
@@ -62,7 +74,7 @@ def merged_coupling(config: Mapping[str, Any]) -> str:
 
     A utility that ranks compares no two candidates, so that domains on their own change nothing.
     """
-    chosen = config["selection"]
+    chosen = selection_of(config)
     utility = selection.UTILITIES.get(chosen["utility"])
     ranks = utility is not None and "residual_random" not in utility.rules
     return "joint" if ranks and chosen["coupling"] == "independent" else chosen["coupling"]

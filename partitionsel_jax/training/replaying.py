@@ -16,7 +16,7 @@ from etils import epath
 
 from partitionsel_jax import data
 from partitionsel_jax.data.rows import Rows
-from partitionsel_jax.json_files import read_json
+from partitionsel_jax.file_errors import reading
 from partitionsel_jax.training import loop, records, spmd, stopping, workdir
 from partitionsel_jax.training import reference as references
 from partitionsel_jax.training import settings as run_settings
@@ -227,13 +227,12 @@ def _recorded(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{folder} is not the folder of a run, as it lacks config.json: name the folder that "
             f"holds it beside selections.jsonl{hint}"
         )
-    about = read_json(path)
-    try:
+    about = workdir.read_config(folder)
+    with reading(path):
+        run_settings.parse(about["config"])
         config = changed(about["config"], {"selection.picks": str(folder)})
-        run_settings.parse(config)
-        return {"method": about["method"], "seed": about["seed"]}, config
-    except KeyError as error:
-        raise ValueError(f"{path} is of another version: it lacks {error}") from None
+    run_settings.parse(config)
+    return {"method": about["method"], "seed": about["seed"]}, config
 
 
 def _other(config: Mapping[str, Any], utility: str, changes: Mapping[str, Any]) -> Settings:
@@ -275,5 +274,5 @@ def _same(folder: epath.Path, parameters: int) -> bool | None:
     summary = folder / "summary.json"
     if not summary.exists():
         return None
-    there = read_json(summary).get("parameters_fingerprint")
+    there = workdir.read_summary(folder).get("parameters_fingerprint")
     return None if there is None else there == parameters

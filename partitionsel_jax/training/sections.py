@@ -204,8 +204,6 @@ class SelectionSettings:
                 "utility that looks at the rows"
             )
         if self.budgets == "fixed":
-            if not all(isinstance(share, int | float) for share in self.shares):
-                raise ValueError(f"selection.shares must be numbers, not {self.shares!r}")
             if not self.shares:
                 raise ValueError("selection.budgets='fixed' needs selection.shares, one per domain")
             if not (min(self.shares) >= 0 and abs(sum(self.shares) - 1) <= 1e-6):

@@ -1,13 +1,12 @@
 """A run's configuration as checked, frozen values: the edge where a ConfigDict is unpacked."""
 
 import dataclasses
-import math
 import typing
 from collections.abc import Mapping
 from typing import Any
 
 from partitionsel_jax import data, gradients, models
-from partitionsel_jax.training.checks import near
+from partitionsel_jax.training.checks import check_kinds
 from partitionsel_jax.training.data_section import DataSettings
 from partitionsel_jax.training.essentials import OF_THE_PLAN
 from partitionsel_jax.training.sections import (
@@ -178,30 +177,23 @@ class Settings:
         )
 
 
-def build(cls: type, section: Mapping[str, Any], name: str) -> Any:
-    """A settings dataclass from its section of the config; nested ones by their type."""
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    for key in section:
-        if key not in fields:
-            where = f" in config.{name}" if name else ""
-            raise ValueError(
-                f"unknown config key {key!r}{where}{near(key, fields)}; known: {sorted(fields)}"
-            )
-    values = {}
-    for key, field in fields.items():
-        path = f"{name}.{key}" if name else key
-        if key not in section:
-            if field.default is field.default_factory is dataclasses.MISSING:
-                raise ValueError(f"the config lacks {path}")
-            continue
-        value = section[key]
+def build(cls: type, section: Any, name: str) -> Any:
+    """A settings dataclass from its section of the config; nested ones by their type.
+
+    Raises:
+      ValueError: as `check_kinds`, or what the dataclass refuses.
+    """
+    check_kinds(cls, section, name)
+    return _built(cls, section, name)
+
+
+def _built(cls: type, section: Mapping[str, Any], name: str) -> Any:
+    values, hints = {}, typing.get_type_hints(cls)
+    for key, value in section.items():
         if dataclasses.is_dataclass(hints[key]):
-            value = build(typing.cast(type, hints[key]), value, path)
+            value = _built(typing.cast(type, hints[key]), value, f"{name}.{key}" if name else key)
         elif isinstance(value, list):
             value = tuple(value)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{path} must be a finite number, not {value}")
         values[key] = value
     return cls(**values)
 

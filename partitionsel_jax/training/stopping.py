@@ -1,10 +1,15 @@
-"""Ending in good order when the machine is wanted back: SIGTERM and SIGINT, on all processes."""
+"""Ending in good order when the machine is wanted back: SIGTERM and SIGINT, on all processes.
+
+GNU `timeout` and many launchers send a signal to a process and then to its group, so that it comes
+twice: the same signal within `SAME_S` seconds of the first is that one again.
+"""
 
 import contextlib
 import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +22,8 @@ _LOG = logging.getLogger(__name__)
 # "Temporary failure": what was begun goes on when the same command is given again.
 EXIT_CODE = os.EX_TEMPFAIL
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Seconds in which a signal that comes again is the same one.
+SAME_S = 1.5
 
 # Seconds for every process to say which update it has come to.
 _PATIENCE_S = 60
@@ -61,7 +68,8 @@ class Stop(Never):
         self._place = threading.Lock()
         self._count = 0
         self._last: int | None = None
-        self._signalled = False
+        # The signal that asked to stop, and when it came.
+        self._signal: tuple[int, float] | None = None
         self._holding = False
 
     def asked(self) -> bool:
@@ -82,21 +90,35 @@ class Stop(Never):
     def tell(self, number: int) -> None:
         """What a signal does: the first asks all processes to stop, a second one ends them.
 
-        Where nothing would be lost, the first one ends them too.
+        Where nothing would be lost, the first one ends them too. What comes again within `SAME_S`
+        is no second one.
         """
-        if self._signalled:
+        if self._signal is not None:
+            if number == self._signal[0] and self._left() > 0:
+                return
             why = f"ended at once by a second {_name(number)}"
             processes.end(why, 128 + number, told=f"was {why}")
         if not self._holding:
             why = f"stopped by {_name(number)}; the same command goes on"
             processes.end(why, EXIT_CODE, told=f"was {why}", others=EXIT_CODE)
-        self._signalled = True
+        self._signal = number, time.monotonic()
         print(f"{_name(number)}: stopping after this update", flush=True)
         if self._processes == 1:
             self._last = 0
             return
         for process in range(self._processes):
             shared_store.put(f"{_KEY}/ask/{process}", "stop")
+
+    def _left(self) -> float:
+        """Seconds in which the signal that asked to stop may come again."""
+        return 0.0 if self._signal is None else self._signal[1] + SAME_S - time.monotonic()
+
+    def settle(self) -> None:
+        """Waits until the signal that asked to stop, if any, has come as often as it will.
+
+        Once nobody listens any more, it would end the program by itself.
+        """
+        time.sleep(max(self._left(), 0.0))
 
     def listen(self) -> None:
         """Waits until one of several processes is told to stop, or `close`."""
@@ -142,6 +164,7 @@ def listening() -> Iterator[Stop]:
         threads = threads[:1]
         raise
     finally:
+        stop.settle()
         _restore(before)
         os.close(writable)
         if len(threads) > 1:

@@ -13,11 +13,14 @@ import jax
 from etils import epath
 
 from partitionsel_jax import __version__
-from partitionsel_jax.json_files import read_json
+from partitionsel_jax.json_files import INTEGER, NUMBER, read_fields
+from partitionsel_jax.paths import absolute
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training.essentials import config_hash, essentials
 from partitionsel_jax.training.plan import PlannedRun
 from partitionsel_jax.training.records import write_json
+
+__all__ = ["absolute", "check", "check_free", "claim", "describe", "folder_of", "locked"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -26,12 +29,29 @@ LOCK = "lock"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def absolute(path: epath.PathLike) -> epath.Path:
-    """A path that means the same from any directory, with "~" for the home; buckets as they are."""
-    text = os.fspath(path)
-    if "://" in text:
-        return epath.Path(text)
-    return epath.Path(os.path.abspath(os.path.expanduser(text)))
+# What is read of a run's config.json and summary.json.
+_CONFIG = {"config": dict, "method": str, "seed": INTEGER}
+_SUMMARY = {
+    **{"updates": INTEGER, "fingerprint": INTEGER, "parameters_fingerprint?": INTEGER},
+    **{"origin": dict, "validation_loss?": NUMBER, "test?": dict, "test_before?": dict},
+    "seconds?": {f"{part}?": NUMBER for part in ("train", "evaluation", "compile")},
+}
+_REMEDY = "restore it from a copy, or train again in a new --workdir"
+
+
+def read_config(folder: epath.PathLike) -> dict[str, Any]:
+    """What config.json holds of the run in a folder.
+
+    Raises:
+      ValueError: it is damaged, or was edited.
+      OSError: it is not there, or may not be read.
+    """
+    return read_fields(epath.Path(folder) / "config.json", _CONFIG, _REMEDY)
+
+
+def read_summary(folder: epath.PathLike) -> dict[str, Any]:
+    """What summary.json holds of the finished run in a folder; raises as `read_config`."""
+    return read_fields(epath.Path(folder) / "summary.json", _SUMMARY, _REMEDY)
 
 
 def folder_of(run: PlannedRun, root: epath.PathLike) -> epath.Path:
@@ -148,7 +168,7 @@ def claim(run: PlannedRun, root: epath.PathLike, device: str) -> epath.Path:
 
 
 def _check_same(run: PlannedRun, path: epath.Path) -> None:
-    stored = read_json(path)
+    stored = read_config(path.parent)
     theirs = essentials(stored["config"]) | {"seed": stored["seed"]}
     # Through JSON, so that tuples and lists compare equal.
     ours = essentials(run.config) | {"seed": run.seed}

@@ -16,6 +16,7 @@ from partitionsel_jax import data, models
 from partitionsel_jax.data.generation import distinct_entries
 from partitionsel_jax.evaluation import benchmarks, comparing, evaluating, molecules
 from partitionsel_jax.models.pretrained import adapters, tiny
+from partitionsel_jax.time_limited import NotStarted
 from partitionsel_jax.training import (
     answering,
     benchmark_settings,
@@ -329,6 +330,59 @@ def test_molecules_have_a_metric_over_all_of_them(tmp_path):
     assert summary["over_all"] == {"corpus_bleu": pytest.approx(expected.pop("corpus_bleu"))}
     means = {name: value["mean"] for name, value in summary["metrics"].items()}
     assert means == pytest.approx(expected) and means["exact"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("odd"), RecursionError(), MemoryError(), KeyError("x"), OSError("odd")]
+)
+def test_a_judge_that_raises_ends_nothing_counts_as_wrong_and_names_the_row(
+    tmp_path, caplog, error
+):
+    def fails_over_six(output, question):
+        if output == "6":
+            raise error
+        return judge(output, question)
+
+    benchmark = dataclasses.replace(SUMS, judge=fails_over_six)
+    summary = evaluating.evaluate(answers, QUESTIONS, benchmark, tmp_path, settings=SETTINGS)
+    assert summary["metrics"]["accuracy"]["mean"] == pytest.approx(0.9)
+    assert rows_of(tmp_path)["q3"]["scores"] == {"accuracy": 0.0, "length": 1.0}
+    (warning,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert warning.startswith("sums, question q3: the scorer failed (")
+    assert evaluating.evaluate(pytest.fail, QUESTIONS, benchmark, tmp_path, settings=SETTINGS)
+
+
+def test_a_judge_that_always_raises_gives_zero(tmp_path):
+    benchmark = dataclasses.replace(SUMS, judge=lambda output, question: 1 / 0)
+    summary = evaluating.evaluate(answers, QUESTIONS, benchmark, tmp_path, settings=SETTINGS)
+    assert summary["metrics"]["accuracy"]["mean"] == 0.0
+
+
+def test_a_judge_that_cannot_start_is_no_wrong_answer(tmp_path):
+    def judge(output, question):
+        raise NotStarted("no process")
+
+    benchmark = dataclasses.replace(SUMS, judge=judge)
+    with pytest.raises(NotStarted):
+        evaluating.evaluate(answers, QUESTIONS, benchmark, tmp_path, settings=SETTINGS)
+
+
+def test_a_molecule_that_cannot_be_compared_in_time_has_the_worst_scores(
+    tmp_path, caplog, monkeypatch
+):
+    benchmark_files.write(tmp_path, "mol_forward")
+    benchmark = benchmarks.named("mol_forward")
+    questions = benchmarks.read_questions(benchmark, tmp_path)
+    monkeypatch.setattr(molecules._PROCESS, "ask", lambda *pair, seconds: None)
+    right = questions[0].reference
+    summary = evaluating.evaluate(
+        lambda prompts: [right] * len(prompts), questions, benchmark, tmp_path / "out", settings={}
+    )
+    assert summary["metrics"]["exact"]["mean"] == 0.0
+    assert {question.id for question in questions} == {
+        record.getMessage().partition(": ")[0].removeprefix("mol_forward, question ")
+        for record in caplog.records
+    }
 
 
 def test_progress_tells_how_far_how_well_and_how_long(tmp_path, caplog, monkeypatch):

@@ -173,6 +173,21 @@ def test_a_reference_that_cannot_be_read_counts_as_wrong_and_is_counted():
     assert found["bad_references"] == 1
 
 
+def test_a_scorer_that_raises_ends_nothing_counts_as_wrong_and_names_the_row(caplog):
+    def scorer(output, example):
+        if example.id == 1:
+            raise ArithmeticError(output)
+        return True
+
+    source = sums()
+    generate = model(source, [TOKENIZER.eos_id], [])
+    found = evaluation.answer_accuracy(generate, source, {"chain_sum": scorer}, batch=3)
+    assert found["accuracy"] == pytest.approx(2 / 3) and found["bad_references"] == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "chain_sum, example 1: the scorer failed (ArithmeticError: 8); it counts as wrong"
+    ]
+
+
 def test_scorers_judge_by_text_by_value_and_by_molecule():
     def example(answer):
         return data.Example(0, 0, "", "", answer, "{}", False)

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
@@ -183,6 +184,27 @@ def test_an_output_that_is_smiles_with_brackets_is_not_read_as_selfies():
 def test_a_reference_that_is_no_molecule_is_refused(reference):
     with pytest.raises(ValueError, match="expected a reference that is SELFIES or SMILES"):
         molecules.compare(ETHANOL, reference)
+
+
+def test_rings_that_inchi_cannot_kekulise_are_a_molecule_like_others():
+    # RDKit takes the 36 atoms for aromatic, and finds no alternating bonds in them.
+    rings = (Path(__file__).parent / "hostile" / "kekulize_small.smi").read_text()
+    chain = "C" * 36
+    for output, reference in ((rings, chain), (chain, rings)):
+        found = molecules.compare(output, reference)
+        assert (found.valid, found.exact) == (True, False)
+    assert molecules.compare(rings, rings).exact
+
+
+def test_what_cannot_be_compared_in_time_counts_as_no_molecule(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(molecules._PROCESS, "ask", lambda *pair, seconds: None)
+        with pytest.raises(molecules.NotCompared):
+            molecules.measure(ETHANOL, ETHANOL)
+        found = molecules.compare(ETHANOL, ETHANOL)
+    worst = molecules.compare("?" * len(ETHANOL), ETHANOL)
+    assert found == worst and not found.valid and found.levenshtein == len(ETHANOL)
+    assert molecules.compare(ETHANOL, ETHANOL).exact
 
 
 def test_no_score_has_no_mean():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.commands import run
+from tests.commands import fast as run
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,10 @@ def interrupt(trainer, workdir, number, kind, moments, seen):
         saving = saves(workdir) - before
         for process in hit:
             process.send_signal(number)
+        if number == signal.SIGTERM:  # as `timeout` does, which sends it to the group as well
+            time.sleep(moments.uniform(0.0, 1.0))
+            for process in hit:
+                process.send_signal(number)
         since = time.monotonic()
         for process in started:
             process.wait(timeout=PATIENCE_S)

@@ -82,6 +82,8 @@ def test_signals_end_a_process_with_a_code_of_their_own(corpus_directory, finish
     while said[-1] and "  1/8" not in said[-1]:
         said.append(process.stdout.readline())
     process.send_signal(signal.SIGTERM)
+    time.sleep(0.8)
+    process.send_signal(signal.SIGTERM)  # as `timeout` does
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 75, "".join(said) + rest
     assert "SIGTERM: stopping after this update" in rest and "which is saved" in rest
@@ -129,6 +131,21 @@ def test_the_second_signal_does_not_wait(monkeypatch, capsys):
         with pytest.raises(Ended, match=str(128 + signal.SIGINT)):
             stop.tell(signal.SIGINT)
     assert "ended at once by a second SIGINT" in capsys.readouterr().out
+
+
+def test_a_signal_that_comes_twice_within_a_second_is_one(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(os, "_exit", lambda code: now.append(code))
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    stop = stopping.Stop(0, 1)
+    with stop.held():
+        for moment in (100.0, 100.0, 101.0):
+            now[0] = moment
+            stop.tell(signal.SIGTERM)
+        assert stop.asked() and now[1:] == []
+        now[0] = 102.0
+        stop.tell(signal.SIGTERM)
+        assert now[1:] == [128 + signal.SIGTERM]
 
 
 # What JAX and Python say of a fork among threads; the child here does nothing.

@@ -11,7 +11,7 @@ from partitionsel_jax.evaluation.benchmarks.questions import Question
 # Scores that are 0 or 1, for which McNemar's test is made.
 BINARY = frozenset({"accuracy", "exact", "valid"})
 
-_MOLECULAR = ("exact", "bleu", "levenshtein", "valid", "maccs", "rdk", "morgan")
+MOLECULAR = ("exact", "bleu", "levenshtein", "valid", "maccs", "rdk", "morgan")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +43,11 @@ def mathematical(benchmark: str) -> Judge:
 
 
 def molecular(output: str, question: Question) -> Judgement:
-    """Judges molecules by `molecules.compare`: what cannot be decoded is wrong by every metric."""
+    """Judges molecules by `molecules.measure`: what cannot be decoded is wrong by every metric."""
     from partitionsel_jax.evaluation import molecules
 
-    found = molecules.compare(output, question.reference)
-    return Judgement(found.smiles, {name: float(getattr(found, name)) for name in _MOLECULAR})
+    found = molecules.measure(output, question.reference)
+    return Judgement(found.smiles, {name: float(getattr(found, name)) for name in MOLECULAR})
 
 
 def corpus_bleu(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

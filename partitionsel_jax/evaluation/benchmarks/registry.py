@@ -33,7 +33,8 @@ class Benchmark:
       few_shot: examples in a prompt unless a config says otherwise; models that were tuned on
         instructions are asked without.
       new_tokens: most tokens of an answer unless a config says otherwise.
-      primary: the metric that stands for it.
+      metrics: the scores that its judge gives.
+      primary: the one of them that stands for it.
       over_all: saved outputs -> metrics that are no means over questions.
       judgeable: whether answers can be compared with a question's reference.
     """
@@ -47,6 +48,7 @@ class Benchmark:
     by_group: bool = False
     few_shot: int = 0
     new_tokens: int = 512
+    metrics: tuple[str, ...] = ("accuracy",)
     primary: str = "accuracy"
     over_all: Callable[[Sequence[Mapping[str, Any]]], dict[str, float]] | None = None
     judgeable: Callable[[Question], bool] = lambda question: True
@@ -65,6 +67,7 @@ def _molecular(name: str, file: str) -> Benchmark:
         molecule_tasks.molecules,
         (file,),
         examples=(file,),
+        metrics=judging.MOLECULAR,
         primary="exact",
         over_all=judging.corpus_bleu,
         judgeable=molecule_tasks.has_molecule,
