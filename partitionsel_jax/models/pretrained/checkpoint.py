@@ -126,7 +126,7 @@ def _opened(path: Path) -> tuple[DecoderConfig, importing.Tensors]:
         )
     repeated = config.tied and {_EMBEDDING, _HEAD} <= held
     if repeated and not importing.equal(source, _EMBEDDING, source, _HEAD):
-        # As transformers 5 does. Version 4 would drop the head without a word.
+        # What was trained apart is meant: tying it again would change the model without a word.
         _LOG.warning(
             "%s says tie_word_embeddings, and its %s differs from the embedding: it is used as it "
             "is, untied",
