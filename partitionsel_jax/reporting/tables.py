@@ -1,13 +1,12 @@
 """Tables: cells of the headline and of the costs, the headline as text, and the CSV files."""
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from partitionsel_jax.csv_files import to_csv
 from partitionsel_jax.reporting import labels, overlaps
 from partitionsel_jax.reporting.accuracies import Accuracy
 from partitionsel_jax.reporting.comparison import Row, Spread, ToTarget
@@ -170,7 +169,7 @@ def summary_csv(sets: Sequence[Sequence[Row]]) -> str:
         for number, rows in enumerate(sets, start=1)
         for row in rows
     ]
-    return _csv([" ".join(header).split(), *lines])
+    return to_csv([" ".join(header).split(), *lines])
 
 
 def _cost_numbers(cost: ToTarget) -> tuple[float | None, ...]:
@@ -192,7 +191,7 @@ def to_target_csv(rows: Sequence[Row]) -> str:
         for name, cost in row.costs.items()
         for p in cost.seeds
     ]
-    return _csv([header, *lines])
+    return to_csv([header, *lines])
 
 
 def configs_csv(runs: Sequence[Run]) -> str:
@@ -207,7 +206,7 @@ def configs_csv(runs: Sequence[Run]) -> str:
         )
         for run, config in zip(runs, configs, strict=True)
     ]
-    return _csv([header, *lines])
+    return to_csv([header, *lines])
 
 
 def overlap_csv(sets: Sequence[Mapping[str, Sequence[Run]]]) -> str:
@@ -220,7 +219,7 @@ def overlap_csv(sets: Sequence[Mapping[str, Sequence[Run]]]) -> str:
                 steps, shares = read(run)
                 for step, share in zip(steps.tolist(), shares.tolist(), strict=True):
                     lines.append((run.name, run.label, other, run.seed, step, round(share, 6)))
-    return _csv([("run", "label", "other_label", "seed", "step", "jaccard"), *lines])
+    return to_csv([("run", "label", "other_label", "seed", "step", "jaccard"), *lines])
 
 
 def curves_csv(runs: Sequence[Run]) -> str:
@@ -231,7 +230,7 @@ def curves_csv(runs: Sequence[Run]) -> str:
     """
     identity = ("run", "label", "method", "seed")
     header = (*identity, "step", *_SPENT, "metric", "domain", "value")
-    return _csv([header, *(line for run in runs for line in _points(run))])
+    return to_csv([header, *(line for run in runs for line in _points(run))])
 
 
 def _points(run: Run) -> Iterator[tuple]:
@@ -252,12 +251,6 @@ def _points(run: Run) -> Iterator[tuple]:
 
 def _rounded(spent: np.ndarray) -> list[float | None]:
     return [None if np.isnan(value) else round(value, 6) for value in spent.tolist()]
-
-
-def _csv(lines) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(lines)
-    return buffer.getvalue()
 
 
 def _numbers(spread: Spread | None) -> tuple[float | None, float | None]:

@@ -1,8 +1,6 @@
 """What a study leaves of its runs: small CSV files, from which every table and chart is made."""
 
-import csv
 import dataclasses
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from partitionsel_jax.csv_files import from_csv, to_csv
 from partitionsel_jax.json_files import INTEGER, NUMBER, check_fields, read_fields
 from partitionsel_jax.reporting import runs as reported
 from partitionsel_jax.reporting.comparison import spoilt_share
@@ -229,9 +228,7 @@ def write(study: Study, folder: epath.Path) -> None:
         tried.append([trial.point, trial.learning_rate, loss, int(trial.chosen)])
     files = ((RUNS, rows), (CURVES, points), (ACCURACIES, answers), (TRIALS, tried))
     for name, lines in files:
-        file = io.StringIO()
-        csv.writer(file, lineterminator="\n").writerows(lines)
-        (folder / name).write_text(file.getvalue(), encoding="utf-8")
+        (folder / name).write_text(to_csv(lines), encoding="utf-8")
     (folder / ABOUT).write_text(json.dumps(dict(study.about), indent=1) + "\n", encoding="utf-8")
 
 
@@ -276,7 +273,7 @@ def read(folder: epath.Path) -> Study:
 
 
 def _rows(path: epath.Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    return from_csv(path.read_text(encoding="utf-8"))
 
 
 def _parsed(

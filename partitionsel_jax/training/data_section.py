@@ -75,7 +75,7 @@ class DataSettings:
         at_least("data", self, 0, "train", "workers")
         if self.workers > _MOST_WORKERS:
             raise ValueError(
-                f"data.workers must be at most {_MOST_WORKERS}, not {self.workers}: each is a process"
+                f"data.workers are processes, at most {_MOST_WORKERS} of them, not {self.workers}"
             )
         if self.source == REASONING_GYM:
             self._check_generated()

@@ -46,10 +46,8 @@ _LOG = logging.getLogger(__name__)
 
 
 # What is noted of a run in its checkpoints.
-_NOTED = {
-    "seconds": {field.name: NUMBER for field in dataclasses.fields(Seconds)},
-    **{"origin": dict, "test_before?": dict},
-}
+_SECONDS = {field.name: NUMBER for field in dataclasses.fields(Seconds)}
+_NOTED = {"seconds": _SECONDS, "origin": dict, "test_before?": dict}
 
 # What process 0 is to do alone may return anything.
 T = TypeVar("T")
@@ -171,7 +169,7 @@ def _train(
         check_fields(restored[1], _NOTED, f"{label}: a checkpoint", "restore it from a copy")
         state, spent = (
             restored[0],
-            Seconds(**{part: restored[1]["seconds"][part] for part in _NOTED["seconds"]}),
+            Seconds(**{part: restored[1]["seconds"][part] for part in _SECONDS}),
         )
         _check_origin(label, origin, restored[1]["origin"])
         before = restored[1].get("test_before")
