@@ -65,6 +65,8 @@ def text_of(prompt: Prompt) -> str:
 def turn_text(message: Message) -> str:
     """What a turn says as text: its content, and what it calls, or describes, of tools as JSON."""
     content = message["content"]
+    if isinstance(content, str) and "tool_calls" not in message:
+        return content
     parts = [] if content is None else [content]
     parts += message.get("tool_calls", ())
     return "\n".join(

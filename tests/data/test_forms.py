@@ -376,3 +376,33 @@ def test_what_was_read_ahead_is_given_back(tmp_path):
     for size in (1, 64, 1000):
         head, whole, stream = as_utf8(io.BytesIO(content), "a", size)
         assert (head, whole, stream.read()) == (content[:size], size > 200, content)
+
+
+@pytest.mark.parametrize("name", ["A.JSONL", "a.Csv", "A.JSON.GZ", "a.ZIP"])
+def test_the_case_of_a_suffix_does_not_matter(tmp_path, name):
+    text = b"a\nb\n" if "Csv" in name else b'{"a": "b"}'
+    if name == "a.ZIP":
+        zipped(tmp_path / name, text)
+    else:
+        (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("GZ") else text)
+    assert [row.fields for row in read(tmp_path)] == [{"a": "b"}]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.csv.BZ2", "a.parquet.gz", "sub/a.json.xz"])
+def test_a_file_that_is_packed_otherwise_is_not_passed_over(tmp_path, name):
+    (tmp_path / "sub").mkdir()
+    for file in ("b.jsonl", "notes.txt", "a.json.bak", name):
+        (tmp_path / file).write_text("{}")
+    with pytest.raises(ValueError, match=f"^{name} is packed as .*; unpack it first"):
+        source_files(tmp_path)
+    (tmp_path / name).unlink()
+    assert [file.name for file in source_files(tmp_path)] == ["b.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "a.jsonl.zst"])
+def test_tables_in_an_archive_are_not_passed_over(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("b.jsonl", "{}")
+        archive.writestr(name, "")
+    with pytest.raises(ValueError, match=f"{name} .*; unpack it first"):
+        source_files(tmp_path)

@@ -32,6 +32,8 @@ FORMATS = {
 TEXT_FORMATS = ("json", "csv")
 _PACKED = ".gz"
 _ARCHIVE = ".zip"
+# What files are packed as; of these, one is read.
+_PACKINGS = (_PACKED, ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".br", ".7z", ".rar")
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, UnicodeDecodeError)
 _DIGEST = re.compile("[0-9a-f]{64}")
 # What is packed by more than so many times, and more than so many bytes then, is no text of rows.
@@ -62,7 +64,7 @@ class SourceFile:
     @property
     def is_document(self) -> bool:
         """Whether the name says one JSON text, rather than one a line."""
-        return ".json" in Path(self.member or self.path.name).suffixes
+        return ".json" in Path((self.member or self.path.name).lower()).suffixes
 
     @property
     def format(self) -> str:
@@ -99,11 +101,12 @@ def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile,
             continue
         if layout and not layout.is_part(path, relative):
             continue
-        if path.suffix == _ARCHIVE or _format(path.name):
+        is_archive = path.suffix.lower() == _ARCHIVE
+        if is_archive or _format(path.name):
             check_regular(path, relative.as_posix())
             if not path.exists():
                 raise ValueError(f"{path} is a link to nothing; fetch what it should point to")
-        if path.suffix == _ARCHIVE:
+        if is_archive:
             files += _members(path, relative)
         elif _format(path.name):
             files.append(SourceFile(path, relative.as_posix()))
@@ -116,6 +119,8 @@ def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile,
             f"{_ARCHIVE} archive) at {root}{there}, found none; name the file or directory that "
             "has them"
         )
+    for name in others:
+        _check_packing(name)
     if layout:
         return tuple(dataclasses.replace(f, split=layout.split(f.name)) for f in files)
     # A file is what its user names it for; an archive is as good as a directory.
@@ -125,9 +130,18 @@ def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile,
     )
 
 
+def _check_packing(name: str) -> None:
+    """Raises ValueError if a file of a known format is packed as none is read."""
+    *_, inner, outer = ("", "", *Path(name.lower()).suffixes)
+    if inner in FORMATS and outer in _PACKINGS and not _format(name):
+        raise ValueError(
+            f"{name} is packed as {outer}, which {inner} files are not read from; unpack it first"
+        )
+
+
 def _format(name: str) -> str:
     """The format that a file's name says; empty where it says none."""
-    suffixes = Path(name).suffixes
+    suffixes = Path(name.lower()).suffixes
     if suffixes[-1:] == [_PACKED]:
         inner = FORMATS.get("".join(suffixes[-2:-1]), "")
         return inner if inner in TEXT_FORMATS else ""
@@ -148,6 +162,10 @@ def _members(path: Path, relative: Path) -> list[SourceFile]:
             # What macOS adds to archives.
             and "__MACOSX" not in Path(info.filename).parts
         ]
+        for info in infos:
+            _check_packing(info.filename)
+            if _format(info.filename) not in ("", *TEXT_FORMATS):
+                raise ValueError(f"{name}:{info.filename} lies in an archive; unpack it first")
         check_unpacked(sum(info.file_size for info in members), path.stat().st_size, name)
     return [SourceFile(path, f"{name}:{info.filename}", info.filename) for info in members]
 
@@ -169,7 +187,7 @@ def opened(file: SourceFile) -> Iterator[IO[bytes]]:
         else:
             stream = stack.enter_context(open(file.path, "rb"))
             size = os.fstat(stream.fileno()).st_size
-        if (file.member or file.path.name).endswith(_PACKED):
+        if (file.member or file.path.name).lower().endswith(_PACKED):
             unpacked = stack.enter_context(gzip.GzipFile(fileobj=stream))
             stream = io.BufferedReader(_Bounded(cast(IO[bytes], unpacked), size, file.name))
         yield stream

@@ -52,6 +52,7 @@ _KNOWN_KEYS = {
 _TEXT_PARTS = ("text", "input_text", "output_text", None)
 # Columns beside the conversation that belong to it.
 SYSTEM_COLUMNS, TOOLS_COLUMNS = ("system", "system_prompt"), ("tools", "functions")
+_BESIDE = frozenset((*SYSTEM_COLUMNS, *TOOLS_COLUMNS))
 _DEEPEST = 100
 
 Turn = dict[str, Any]
@@ -172,6 +173,8 @@ def beside(fields: Mapping[str, Any], own: Sequence[str], turns: list[Turn]) -> 
       own: the columns that mean something else.
       turns: those of the conversation.
     """
+    if _BESIDE.isdisjoint(fields):
+        return turns
     for name in SYSTEM_COLUMNS:
         said = "" if name in own else text(fields, name, optional=True)
         if not is_visible(said):
@@ -199,15 +202,22 @@ def beside(fields: Mapping[str, Any], own: Sequence[str], turns: list[Turn]) -> 
 
 def _turn(item: Mapping[str, Any]) -> tuple[Turn, bool | None, list[str]]:
     """A turn as templates know it; whether it says that it is learnt; and what else it says."""
+    if len(item) == 2:
+        # Nearly all turns end here, of a million or more.
+        spelt = item.get("role", item.get("from"))
+        said = item.get("content", item.get("value"))
+        role = ROLES.get(spelt) if isinstance(spelt, str) else None
+        if role and role != _CALLS and isinstance(said, str) and said.isascii():
+            return {"role": role, "content": said}, None, []
     given = {key: value for key, value in item.items() if not is_null(value)}
-    said = _role(item, given)
+    whose = _role(item, given)
     if refused := [key for key in _REFUSED_KEYS if key in given]:
         raise BadRow(f"a message says {refused[0]!r}; say 'train': true or false instead")
     notes = [f"{key!r} of messages" for key in given if key not in _KNOWN_KEYS]
-    turn: Turn = {"role": "assistant" if said == _CALLS else said}
+    turn: Turn = {"role": "assistant" if whose == _CALLS else whose}
     calls = _calls(given)
     content = _content(item, given, optional=bool(calls))
-    if said == _CALLS and content is not None:
+    if whose == _CALLS and content is not None:
         calls = _calls_in(content)
         content = None if calls else content
     turn["content"] = content

@@ -121,6 +121,11 @@ def _saved(state: Path) -> Sequence[str]:
     """The names of the files that a state.json lists."""
     with reading(state):
         content = json.loads(state.read_text(encoding="utf-8"))
+        if content.get("_indices_data_files"):
+            raise ValueError(
+                f"{state} lists rows in a file of their own, which is not read; save the dataset "
+                "again after flatten_indices()"
+            )
         return [str(file["filename"]) for file in content["_data_files"]]
 
 

@@ -318,8 +318,8 @@ def _instruction(fields: Mapping[str, Any], columns: Columns) -> Row:
 def _pair(fields: Mapping[str, Any], columns: Columns, own: Sequence[str]) -> messages.Conversation:
     """Prompt and response, either of which may be a list of messages."""
     given = text(fields, columns.input, optional=True) if columns.input else ""
-    asked = messages.turns_in(fields.get(columns.prompt))
-    answer = messages.turns_in(fields.get(columns.response))
+    values = fields.get(columns.prompt), fields.get(columns.response)
+    asked, answer = (None if isinstance(v, str) else messages.turns_in(v) for v in values)
     if asked and given.strip():
         raise BadRow(f"{columns.input!r} beside messages in {columns.prompt!r}")
     if not asked:

@@ -153,6 +153,10 @@ class ChatTemplate:
             arguments = self._text, self._variables, asked[len(found) :], answer
             try:
                 reply = _PROCESS.ask(*arguments, seconds=seconds)
+            except RuntimeError as error:  # no process can be had
+                raise ValueError(
+                    f"{self._origin}: the chat template cannot be run: {error}"
+                ) from None
             except TypeError as error:
                 raise ValueError(f"expected messages that JSON can hold: {error}") from None
             if reply is None:
