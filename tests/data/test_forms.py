@@ -106,6 +106,14 @@ def test_objects_one_after_the_other_are_rows(tmp_path, name, text):
     assert [row.fields for row in read(tmp_path / name)] == OBJECTS
 
 
+@pytest.mark.parametrize("first", ['{"a": "b', "{", '{"a": ', "{]"])
+def test_a_broken_first_line_is_one_bad_row(tmp_path, first):
+    (tmp_path / "rows.jsonl").write_text(first + '\n{"a":"é一"}\n{"a":"b"}\n')
+    rows = read(tmp_path / "rows.jsonl")
+    assert [row.problem for row in rows] == ["not JSON", "", ""]
+    assert [row.fields for row in rows[1:]] == OBJECTS
+
+
 def test_files_joined_into_one_keep_their_rows(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"a":"\xc3\xa9\xe4\xb8\x80"}\n' * 2)
     assert [row.fields for row in read(tmp_path / "rows.jsonl")] == OBJECTS[:1] * 2

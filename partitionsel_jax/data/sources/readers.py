@@ -79,7 +79,7 @@ def read(file: SourceFile, columns: Collection[str] | None = None) -> Generator[
                 yield from csv_rows(text, file.name)
             return
         start = head.decode("utf-8-sig", "surrogateescape").lstrip(_WHITE)
-        form = _form(start, whole)
+        form = _form(start, whole, file.is_document)
         if form == "lines":
             yield from _lines(stream, file)
             return
@@ -98,12 +98,13 @@ def column_names(file: SourceFile) -> list[str]:
     return list(dict.fromkeys(name for fields in peeked for name in fields))
 
 
-def _form(start: str, whole: bool) -> str:
+def _form(start: str, whole: bool, is_document: bool) -> str:
     """The form of JSON, as its start tells: one of `_FORMS`, or "lines".
 
     Args:
       start: of the text, without a byte order mark or white space before it.
       whole: whether it is all there is.
+      is_document: whether its name says one JSON text.
     """
     value: Any = None
     try:
@@ -123,14 +124,15 @@ def _form(start: str, whole: bool) -> str:
         try:
             _decode(start)
         except (ValueError, RecursionError) as error:
-            cut = not whole and _is_cut(error, len(start))
-            return "document" if cut or _is_cut(error, len(line), 1) else "lines"
+            is_long = not whole and _is_cut(error, len(start))
+            is_faulty = is_document and _is_cut(error, len(line), 1)
+            return "document" if is_long or is_faulty else "lines"
     if not rest:
         alone = _only_list(value) is None and any(map(_is_conversation, value.values()))
         return "values" if alone else "document"
     # Objects one after the other; but a list of objects and nothing else is no row.
-    is_document = _only_list(value) is not None and len(value) == 1
-    return "values" if rest[0] in "{," and not is_document else "document"
+    is_row = _only_list(value) is None or len(value) > 1
+    return "values" if rest[0] in "{," and is_row else "document"
 
 
 def _starts_with_value(line: str) -> bool:
