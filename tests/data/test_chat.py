@@ -229,6 +229,37 @@ def test_a_turn_ends_with_the_first_special_token_behind_the_answer(template, tu
     assert [tokenizer.turn_end_id] == checkpoints.named(tokenizer, turn_end)
 
 
+@pytest.mark.parametrize(
+    ("template", "lost", "fitting"),
+    [
+        ("a<|im_end|>", "of the user,", []),
+        # Made for content in parts, it writes nothing of a text.
+        ("{% for p in messages[0].content %}{{ p.text }}{% endfor %}", "of the user,", []),
+        ("{{ messages[-1].content }}", "of the (assistant|user before the last),", USER),
+        ("{{ messages[0].content }}", "of the assistant,", USER),
+        (
+            "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}",
+            "of the assistant,",
+            USER,
+        ),
+    ],
+)
+def test_a_template_that_leaves_out_what_was_said_is_refused_by_name(template, lost, fitting):
+    tokenizer = using(template)
+    if fitting:
+        assert tokenizer.chat(fitting) == tokenizer.encode("hello")
+    answered = {"role": "assistant", "content": "hi"}
+    with pytest.raises(ValueError, match=f"^here: the chat template leaves out messages {lost}"):
+        tokenizer.chat([*USER, answered, *USER])
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('a\nb') }}", "{{ messages | nosuch }}"])
+def test_what_a_template_raises_is_one_line(template):
+    with pytest.raises(ValueError) as error:
+        using(template).chat(USER)
+    assert "\n" not in str(error.value)
+
+
 def test_the_template_is_compiled_once(monkeypatch):
     template = "{{ messages[0].content }}<|im_end|>"
     asked = template, {}, [[USER, None]], True

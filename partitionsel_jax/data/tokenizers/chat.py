@@ -19,6 +19,8 @@ TOOLS = "tools"
 
 _FRAMES = ("system", "developer")
 _CALLS = "calls of tools"
+_ASKED, _EARLIER = "messages of the user", "messages of the user before the last"
+_ANSWERED = "messages of the assistant"
 _PART_OF_ROLE = {
     "system": "messages of the system",
     "developer": "messages of the developer",
@@ -111,6 +113,12 @@ class ChatTemplate:
             pieces.append(spelt_out if original else [Piece(rendered, spelt=False)])
         return pieces
 
+    def check_spoken(self, conversations: Sequence[Sequence[Message]]) -> None:
+        """Raises ValueError if the template leaves out what is said in conversations like these."""
+        spoken = {part for turns in conversations for part in _spoken(turns)}
+        for part in sorted(spoken):
+            self._check_written(part)
+
     def _shielded(
         self, turns: Sequence[Message], special: Mapping[str, list[tuple[int, int]]]
     ) -> tuple[Sequence[Message], dict[str, str]]:
@@ -180,6 +188,17 @@ def _with_tools_apart(turns: Sequence[Message]) -> tuple[list[Message], Any]:
     return [*turns], None
 
 
+def _spoken(turns: Sequence[Message]) -> list[str]:
+    """What a conversation has of messages that every template should write."""
+    roles = [turn.get("role") for turn in turns]
+    there = {
+        _ASKED: "user" in roles,
+        _EARLIER: roles.count("user") > 1,
+        _ANSWERED: "assistant" in roles,
+    }
+    return [part for part, is_there in there.items() if is_there]
+
+
 def _parts(turns: Sequence[Message]) -> set[str]:
     """What a conversation has that templates may leave out."""
     parts = {_PART_OF_ROLE.get(turn.get("role", ""), "") for turn in turns} - {""}
@@ -201,7 +220,12 @@ def _probes() -> dict[str, list[list[dict[str, Any]]]]:
     function = {"name": "a", "description": "a", "parameters": {"type": "object", "properties": {}}}
     tools = {"role": TOOLS, "content": [{"type": "function", "function": function}]}
     instructed = [[{"role": role, "content": said}, asked] for role in _FRAMES for said in "ab"]
+    words = "one", "two"
+    spoken = [[{**asked, "content": said}] for said in words]
     return {
+        _ASKED: spoken,
+        _EARLIER: [[*turns, answered, asked] for turns in spoken],
+        _ANSWERED: [[asked, {**answered, "content": said}, asked] for said in words],
         _PART_OF_ROLE["system"]: instructed[:2],
         _PART_OF_ROLE["developer"]: instructed[2:],
         _PART_OF_ROLE["tool"]: [[asked, call("a"), tool(said), answered, asked] for said in "ab"],

@@ -19,6 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 TODAY = datetime.datetime(2024, 7, 26)
 # Characters of one rendered conversation, and of those of one reply.
 _LONGEST, _MOST = 1 << 24, 1 << 25
+_LONGEST_FAULT = 500
 _RANDOM_FILTERS, _RANDOM_FUNCTIONS = {"random"}, {"lipsum"}
 # How Python writes an object that has no text: by its place in memory, another in every process.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+>")
@@ -63,7 +64,7 @@ def answer(
         except MemoryError:
             return {"refused": "it needs more memory than is given to it"}
         except Exception as error:  # it may fail in any way on what it did not foresee
-            rendered.append(("", f"{type(error).__name__}: {error}"))
+            rendered.append(("", _named(error)))
             continue
         if len(found) > _LONGEST:
             return {"refused": f"it writes more than {_LONGEST:,} characters"}
@@ -79,12 +80,17 @@ def answer(
 def _fault_of_template(error: Exception) -> str:
     """What is wrong with a template that cannot be compiled."""
     if isinstance(error, jinja2.TemplateSyntaxError):
-        return f"line {error.lineno} of the chat template is not valid ({error})"
+        return f"line {error.lineno} of the chat template is not valid ({error.message})"
     if isinstance(error, Refused):
         return str(error)
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    return f"it is not valid ({type(error).__name__}: {error})"
+    return f"it is not valid ({_named(error)})"
+
+
+def _named(error: Exception) -> str:
+    """An exception in one line; a template may raise what it likes."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_FAULT]
 
 
 @functools.lru_cache(maxsize=16)

@@ -194,8 +194,10 @@ class SubwordTokenizer:
         """What `chat` gives of each conversation; as `encode_batch`.
 
         Raises:
-          ValueError: there is no chat template, or it refuses a conversation.
+          ValueError: there is no chat template, or it refuses a conversation, or leaves out what
+            such conversations say.
         """
+        self._chat.check_spoken(conversations)
         written = self._pieces(conversations, answer)
         markup = [_encodable(text) for pieces in written for text, spelt in pieces if not spelt]
         encodings = iter(self._markup.encode_batch_fast(markup, add_special_tokens=False))
