@@ -66,7 +66,7 @@ _ORDINALS = {
     for place, word in enumerate(words.split())
 }
 _ORDINAL = re.compile(
-    r"\b(?:the\s+)?(?:option|choice|alternative)\s*(?:number\s*|no\.\s*|#\s*)?\(?"
+    r"\b(?=[acot])(?:the\s+)?(?:option|choice|alternative)\s*(?:number\s*|no\.\s*|#\s*)?\(?"
     r"([1-5]|one|two|three|four|five)\b\)?(?!\.?[0-9]|\s*(?:or|and|[,/&])\s*\(?(?:[1-5]|one|two|three|four|five)\b)"
     r"|\bthe\s+(first|second|third|fourth|fifth)\s+(?:option|choice|alternative)\b",
     re.IGNORECASE,

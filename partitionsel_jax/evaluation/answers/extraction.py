@@ -86,7 +86,7 @@ def final_answer_of(output: str, benchmark: str = "gsm8k") -> str:
 
 def given_answer(output: str, kind: AnswerKind) -> str:
     """The final answer of an output, by the rules of `final_answer_of`."""
-    text = plain(_end(last_turn(output), _MOST_CHARACTERS))
+    text = _plain_end(last_turn(output))
     held = tagged(text)
     text = unrolled(_TITLE.sub("Answer:", text if held is None else held))
     text = with_option(text, kind.letters) if kind.letters or kind.words else text
@@ -105,7 +105,7 @@ def given_answer(output: str, kind: AnswerKind) -> str:
 
 def reference_answer(reference: str, kind: AnswerKind) -> str:
     """The answer of a published reference: marked, boxed, announced, or the whole text."""
-    text = unrolled(plain(_end(reference, _MOST_CHARACTERS)))
+    text = unrolled(_plain_end(reference))
     decided = marked(text, kind)
     answer = ((decided if decided is not None else _stated(text, kind)) or text.strip())[:LONGEST]
     return chosen_letter(tidy(answer), kind.letters) if kind.letters else answer
@@ -114,6 +114,11 @@ def reference_answer(reference: str, kind: AnswerKind) -> str:
 def _end(text: str, characters: int) -> str:
     """The end of a long text, without the word that the cut goes through."""
     return text if len(text) <= characters else re.sub(r"^\S+", "", text[-characters:])
+
+
+def _plain_end(text: str) -> str:
+    """The end of a text in plain characters, which may be more than there were."""
+    return _end(plain(_end(text, _MOST_CHARACTERS)), _MOST_CHARACTERS)
 
 
 def _stated(text: str, kind: AnswerKind) -> str:
