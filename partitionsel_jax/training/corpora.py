@@ -154,7 +154,9 @@ def _tell(corpus: data.Corpus, length: int) -> None:
         )
         _tell_places("bad rows", report["bad"])
         _tell_places("rows passed over", report["skipped"])
-        _tell_places("ignored of messages", report.get("ignored", {}))
+        _tell_places("ignored", report.get("ignored", {}))
+        if unread := report.get("unread"):
+            _LOG.info("columns that are not read: %s", ", ".join(map(repr, unread)))
         if report["left_out"]:
             _LOG.info("rows left out: %s", report["left_out"])
     if "anchors" in report:

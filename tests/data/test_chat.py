@@ -232,9 +232,13 @@ def test_a_turn_ends_with_the_first_special_token_behind_the_answer(template, tu
 @pytest.mark.parametrize(
     ("template", "lost", "fitting"),
     [
-        ("a<|im_end|>", "of the user,", []),
+        ("a<|im_end|>", "of the (assistant|user),", []),
         # Made for content in parts, it writes nothing of a text.
-        ("{% for p in messages[0].content %}{{ p.text }}{% endfor %}", "of the user,", []),
+        (
+            "{% for p in messages[0].content %}{{ p.text }}{% endfor %}",
+            "of the (assistant|user),",
+            [],
+        ),
         ("{{ messages[-1].content }}", "of the (assistant|user before the last),", USER),
         ("{{ messages[0].content }}", "of the assistant,", USER),
         (

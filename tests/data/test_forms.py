@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import struct
 import time
 import tracemalloc
 import zipfile
@@ -414,3 +415,25 @@ def test_tables_in_an_archive_are_not_passed_over(tmp_path, name):
         archive.writestr(name, "")
     with pytest.raises(ValueError, match=f"{name} .*; unpack it first"):
         source_files(tmp_path)
+
+
+def test_an_archive_with_two_files_of_one_name_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive, pytest.warns(UserWarning):
+        archive.writestr("b.jsonl", "{}")
+        archive.writestr("b.jsonl", "{}")
+    with pytest.raises(ValueError, match=r"^a.zip holds several files of one name"):
+        source_files(tmp_path)
+
+
+@pytest.mark.parametrize("open_writer", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_arrow_offsets_that_point_anywhere_do_not_end_the_process(tmp_path, open_writer):
+    table = pa.table({"a": ["q" * 7] * 3})
+    path = tmp_path / "a.arrow"
+    with open_writer(path, table.schema) as writer:
+        writer.write_table(table)
+    offsets = struct.pack("<4i", 0, 7, 14, 21)
+    content = path.read_bytes()
+    assert content.count(offsets) == 1
+    path.write_bytes(content.replace(offsets, struct.pack("<4i", 0, 7, 1 << 30, 21)))
+    with pytest.raises(ValueError, match=r"^a.arrow is damaged or cut short"):
+        read(tmp_path)

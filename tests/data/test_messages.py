@@ -341,3 +341,63 @@ def test_a_conversation_that_is_cut_keeps_its_tools(tmp_path):
     whole = data.encode_prompt(turns, tokenizer, 1000, "chat")
     cut = data.encode_prompt(turns, tokenizer, len(whole) - 1, "chat")
     assert cut == data.encode_prompt([turns[0], turns[-1]], tokenizer, 1000, "chat")
+
+
+@pytest.mark.parametrize(
+    "history", [[["q1", "a1"]], json.dumps([["q1", "a1"]]), [USER | {"content": "q1"}, ANSWER]]
+)
+def test_the_history_beside_a_prompt_is_part_of_the_conversation(tmp_path, history):
+    row = {"prompt": "q", "response": "a", "history": history, "system": "s"}
+    (found,) = rows_of(written(tmp_path, row))
+    said = [(turn["role"], turn["content"][0]) for turn in json.loads(found.messages)]
+    assert said == [("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "q")]
+
+
+@pytest.mark.parametrize("history", [None, [], "", "a long story"])
+def test_a_history_of_nothing_changes_nothing(tmp_path, history):
+    (found,) = rows_of(written(tmp_path, {"prompt": "q", "response": "a", "history": history}))
+    assert (found.question, found.messages) == ("q", "")
+
+
+@pytest.mark.parametrize("says", [{"weight": 0}, {"train": False}, {"masked": True}])
+def test_a_row_that_says_it_is_not_learnt_is_passed_over_and_counted(tmp_path, says):
+    tally = Tally()
+    assert not rows_of(written(tmp_path, {"prompt": "q", "response": "a", **says}), PLAIN, tally)
+    assert [*tally.skipped.counts] == ["rows that say they are not to be learnt"]
+
+
+def test_a_measured_loss_or_weight_of_a_row_is_told(tmp_path):
+    row = {"prompt": "q", "response": "a", "weight": 0.3, "loss": 0.0}
+    (found,) = rows_of(written(tmp_path, row))
+    assert found.ignored == ("the column 'weight', which is neither 0 nor 1",)
+
+
+def test_an_answer_in_the_prompt_is_not_the_response(tmp_path):
+    row = {"prompt": [USER, ANSWER], "response": [ANSWER | {"weight": 0}], "system": "s"}
+    tally = Tally()
+    assert not rows_of(written(tmp_path, row), PLAIN, tally)
+    assert [*tally.skipped.counts] == ["conversations of which nothing is to be learnt"]
+
+
+def test_prompt_and_response_may_be_json_of_messages(tmp_path):
+    row = {"prompt": json.dumps([USER]), "response": json.dumps([ANSWER])}
+    cut = row | {"prompt": '[{"role": "user"'}
+    found = rows_of(written(tmp_path, row, cut))
+    assert [(row.question, row.response) for row in found] == [("q", "a"), (cut["prompt"], "a")]
+
+
+@pytest.mark.parametrize(
+    ("beside", "before"),
+    [
+        ({"systemInstruction": {"role": "system", "parts": [{"text": "s"}]}}, "system"),
+        ({"system": [{"text": "s"}]}, "system"),
+        ({"tools": TOOLS[0]}, "tools"),
+        ({"tools": "null"}, "user"),
+    ],
+)
+def test_what_frames_a_conversation_may_be_written_in_other_ways(tmp_path, beside, before):
+    row, tally = one(tmp_path, [{"role": "user", "parts": ["q"]}, ANSWER], **beside)
+    assert not tally.bad.counts
+    assert row.question.endswith("q")
+    first = json.loads(row.messages)[0] if row.messages else USER
+    assert first["role"] == before

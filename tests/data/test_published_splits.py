@@ -8,6 +8,7 @@ from partitionsel_jax import data
 from partitionsel_jax.data import sources
 from partitionsel_jax.data.sources.files import source_files
 from partitionsel_jax.data.sources.published import split_of
+from tests.data import case_files
 from tests.data.case_files import ASKED, FOLDER, PLAIN
 
 SIZES = {"validation": 3, "test": 2, "seed": 0}
@@ -32,6 +33,12 @@ SIZES = {"validation": 3, "test": 2, "seed": 0}
         ("val_0.jsonl", "validation"),
         ("dev/a.jsonl", "validation"),
         ("archive.zip:dev/a.jsonl", "validation"),
+        ("gsm8k.test.jsonl", "test"),
+        ("en.dev.csv.gz", "validation"),
+        ("testmini.parquet", "test"),
+        ("devtest.jsonl", "test"),
+        ("held-out.jsonl", "test"),
+        ("minival.jsonl", "validation"),
         ("rows.jsonl", ""),
         ("latest.jsonl", ""),
         ("contest.jsonl", ""),
@@ -211,3 +218,36 @@ def test_anchors_are_of_one_split(tmp_path):
     with pytest.raises(ValueError, match="anchors of one split, got files of test, train"):
         data.read_anchors("instructions", path, **read)
     assert len(data.read_anchors("instructions", path / "train", **read).records) == 3
+
+
+def test_a_card_that_lists_a_file_for_several_splits_at_once_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text(lines(0, 3))
+    files = "  data_files:\n  - split: dev_test\n    path: a.jsonl\n"
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n- config_name: a\n{files}---\n")
+    with pytest.raises(ValueError, match=r"lists a.jsonl for the split 'dev_test', .* one only$"):
+        source_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("split", "meant"),
+    [("test", (True, False)), ("val", (False, True)), ("train", (False, False))],
+)
+def test_a_row_that_says_its_split_is_of_it(tmp_path, split, meant):
+    row = {"prompt": "q", "response": "a", "split": split}
+    (found,) = case_files.rows_of(case_files.written(tmp_path, row))
+    assert ((found.test, found.validation), found.ignored) == (meant, ())
+
+
+def test_a_split_that_is_none_is_told(tmp_path):
+    row = {"prompt": "q", "response": "a", "split": "fold3"}
+    (found,) = case_files.rows_of(case_files.written(tmp_path, row))
+    assert (found.test, found.ignored) == (None, ("the column 'split', which names no split",))
+
+
+def test_a_link_to_a_directory_is_not_passed_over(tmp_path):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "a.jsonl").write_text(lines(0, 1))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "rows" / "more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"more is a link to a directory, .* name that directory"):
+        source_files(tmp_path / "rows")

@@ -346,3 +346,24 @@ def test_packed_parquet_is_no_known_format(tmp_path):
         file.write(b"")
     with pytest.raises(ValueError, match="found none"):
         source_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[{'a': 1}]",
+        '[ // rows\n{"a": 1}]',
+        '[{"a": None}]',
+    ],
+)
+def test_what_other_languages_write_is_not_called_damaged(tmp_path, content):
+    (tmp_path / "rows.json").write_text(content)
+    with pytest.raises(ValueError, match=r"^rows.json is not JSON at row \d .* write it again as"):
+        read(tmp_path / "rows.json")
+
+
+def test_a_last_line_that_is_whole_is_not_called_damaged(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"a": "b"}\n{"a": "b",}')
+    assert [row.problem for row in read(tmp_path / "rows.jsonl")] == ["", "not JSON"]
+    (tmp_path / "rows.jsonl").write_text('{"a": "b"}\n{"a": ' + "9" * 5000 + "}")
+    assert [row.problem for row in read(tmp_path / "rows.jsonl")] == ["", "not JSON"]

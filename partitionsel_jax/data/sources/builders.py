@@ -47,7 +47,7 @@ class FilesBuilder(  # type: ignore[call-arg]
     the "domains" and a "report" of what happened to every row.
     """
 
-    VERSION = tfds.core.Version("1.3.0")
+    VERSION = tfds.core.Version("1.4.0")
     # Nothing is downloaded. Looking for checksums, TFDS would import a package it does not require.
     url_infos = None
 

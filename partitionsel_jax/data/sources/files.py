@@ -88,7 +88,7 @@ def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile,
     check_regular(root)
     layout = Layout(root) if root.is_dir() else None
     if layout:
-        below = sorted(path for path in root.rglob("*") if not path.is_dir())
+        below = sorted(root.rglob("*"))
         found = [(path, path.relative_to(root)) for path in below]
         for path in layout.missing():
             raise ValueError(f"{path} is missing, which the state.json beside it lists; save again")
@@ -99,8 +99,15 @@ def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile,
         hidden = any(part.startswith(".") for part in relative.parts)
         if hidden or path.name in DESCRIPTIONS or relative.stem in leave_out:
             continue
+        if path.is_dir() and not path.is_symlink():
+            continue
         if layout and not layout.is_part(path, relative):
             continue
+        if layout and path.is_dir():
+            raise ValueError(
+                f"{path} is a link to a directory, which is not followed; name that directory, or "
+                "move it here"
+            )
         is_archive = path.suffix.lower() == _ARCHIVE
         if is_archive or _format(path.name):
             check_regular(path, relative.as_posix())
@@ -159,6 +166,7 @@ def _members(path: Path, relative: Path) -> list[SourceFile]:
             if not info.is_dir()
             and _format(info.filename) in TEXT_FORMATS
             and not Path(info.filename).name.startswith(".")
+            and Path(info.filename).name not in DESCRIPTIONS
             # What macOS adds to archives.
             and "__MACOSX" not in Path(info.filename).parts
         ]
@@ -166,6 +174,9 @@ def _members(path: Path, relative: Path) -> list[SourceFile]:
             _check_packing(info.filename)
             if _format(info.filename) not in ("", *TEXT_FORMATS):
                 raise ValueError(f"{name}:{info.filename} lies in an archive; unpack it first")
+        names = [info.filename for info in members]
+        if len(names) > len(set(names)):
+            raise ValueError(f"{name} holds several files of one name; unpack it first")
         check_unpacked(sum(info.file_size for info in members), path.stat().st_size, name)
     return [SourceFile(path, f"{name}:{info.filename}", info.filename) for info in members]
 

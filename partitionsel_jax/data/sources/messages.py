@@ -5,6 +5,7 @@ and reported: see the tables below.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -37,9 +38,10 @@ _ROLE_KEYS, _CONTENT_KEYS = ("role", "from"), ("content", "value", "text", "part
 # Where a turn says whether it is learnt: 1 or true for learnt, and 1 or true for context.
 LEARNT_KEYS = (
     *("weight", "train", "loss", "training", "trainable", "train_on_turn", "learn"),
-    *("loss_weight", "loss_mask"),
+    *("loss_weight", "loss_mask", "loss_scale"),
 )
 CONTEXT_KEYS = ("masked", "is_masked", "ignore", "ignore_loss")
+_SAYING = frozenset((*LEARNT_KEYS, *CONTEXT_KEYS))
 # Keys that would decide what is learnt in ways that are not known here.
 _REFUSED_KEYS = ("mask", "train_detail")
 # What chat templates are given as it is; all other keys are ignored and reported.
@@ -51,9 +53,12 @@ _KNOWN_KEYS = {
 }
 _TEXT_PARTS = ("text", "input_text", "output_text", None)
 # Columns beside the conversation that belong to it.
-SYSTEM_COLUMNS, TOOLS_COLUMNS = ("system", "system_prompt"), ("tools", "functions")
+SYSTEM_COLUMNS = ("system", "system_prompt", "systemInstruction", "system_instruction")
+TOOLS_COLUMNS, HISTORY = ("tools", "functions"), "history"
 _BESIDE = frozenset((*SYSTEM_COLUMNS, *TOOLS_COLUMNS))
 _DEEPEST = 100
+# How JSON of turns begins.
+_TURNS = re.compile(r'\s*\[\s*\{\s*"(?:role|from|content|value)"\s*:')
 
 Turn = dict[str, Any]
 
@@ -113,6 +118,18 @@ def turns_in(value: Any) -> list[Mapping[str, Any]] | None:
     return value if is_list else None
 
 
+def turns_or_text(value: Any) -> list[Mapping[str, Any]] | None:
+    """The turns of a value, or of the JSON that a text begins as; None of any other text."""
+    if not isinstance(value, str):
+        return turns_in(value)
+    if not _TURNS.match(value):
+        return None
+    try:
+        return turns_in(json.loads(value))
+    except (ValueError, RecursionError):
+        return None
+
+
 def turns_of(fields: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """The turns of a column, which may be JSON of them; see `turns_in`."""
     value = fields.get(name)
@@ -123,12 +140,18 @@ def turns_of(fields: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 
 def conversation(
-    turns: Sequence[Mapping[str, Any]], fields: Mapping[str, Any], own: Sequence[str]
+    turns: Sequence[Mapping[str, Any]],
+    fields: Mapping[str, Any],
+    own: Sequence[str],
+    asked: int = 0,
+    column: str = "",
 ) -> Conversation:
     """A conversation and what belongs to it.
 
     Args:
       turns: as a file has them.
+      asked: of so many first ones none is the response.
+      column: where the others are, for errors.
       fields: the row, which may have a system's turn and tools in columns beside them.
       own: the columns that mean something else.
 
@@ -139,8 +162,9 @@ def conversation(
     read = [_turn(item) for item in turns]
     messages, ignored = [turn for turn, *_ in read], [note for *_, notes in read for note in notes]
     answers = [i for i, turn in enumerate(messages) if turn["role"] == "assistant"]
+    answers = [i for i in answers if i >= asked]
     if not answers:
-        raise BadRow("no message of the assistant")
+        raise BadRow(f"no message of the assistant{f' in {column!r}' if column else ''}")
     learnt = [i for i in answers if read[i][1] is not False]
     if not learnt:
         raise SkippedRow("conversations of which nothing is to be learnt")
@@ -176,7 +200,7 @@ def beside(fields: Mapping[str, Any], own: Sequence[str], turns: list[Turn]) -> 
     if _BESIDE.isdisjoint(fields):
         return turns
     for name in SYSTEM_COLUMNS:
-        said = "" if name in own else text(fields, name, optional=True)
+        said = "" if name in own else _framing(fields, name)
         if not is_visible(said):
             continue
         if any(turn["role"] == "system" for turn in turns):
@@ -190,7 +214,8 @@ def beside(fields: Mapping[str, Any], own: Sequence[str], turns: list[Turn]) -> 
         tools = fields.get(name)
         if name in own or is_null(tools) or not tools:
             continue
-        tools = _parsed(tools, name) if isinstance(tools, str) else tools
+        tools = _parsed(tools, name) if isinstance(tools, str) and tools.strip() else tools
+        tools = [tools] if isinstance(tools, Mapping) and tools else tools or []
         if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
             raise BadRow(f"{name!r} is not a list of objects")
         if name == "functions":
@@ -198,6 +223,58 @@ def beside(fields: Mapping[str, Any], own: Sequence[str], turns: list[Turn]) -> 
         if tools and turns[0]["role"] != TOOLS:
             turns = [{"role": TOOLS, "content": _shallow(tools)}, *turns]
     return turns
+
+
+def _framing(fields: Mapping[str, Any], name: str) -> str:
+    """What a column of the system's says, as text, as parts, or as a message."""
+    value = fields.get(name)
+    if isinstance(value, Mapping):
+        return _content(value, {k: v for k, v in value.items() if not is_null(v)}, False) or ""
+    return _joined(fields, name) if isinstance(value, list) else text(fields, name, optional=True)
+
+
+def history(fields: Mapping[str, Any], own: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The turns before the prompt, where a column holds them: pairs of texts, or messages."""
+    value = None if HISTORY in own else fields.get(HISTORY)
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _parsed(value, HISTORY)
+    # A text of that name is any column.
+    if is_null(value) or not value or isinstance(value, str):
+        return []
+    if (turns := turns_in(value)) is not None:
+        return turns
+    if not isinstance(value, list) or not all(isinstance(p, list) and len(p) == 2 for p in value):
+        raise BadRow(f"{HISTORY!r} is not a list of pairs, or of messages")
+    roles = ("user", "assistant")
+    return [
+        {"role": role, "content": said}
+        for pair in value
+        for role, said in zip(roles, pair, strict=True)
+    ]
+
+
+def row_says(fields: Mapping[str, Any], own: Sequence[str]) -> list[str]:
+    """What a row says of itself beside its texts and nobody reads.
+
+    Raises:
+      SkippedRow: it says that it is not learnt.
+    """
+    notes: list[str] = []
+    if _SAYING.isdisjoint(fields):
+        return notes
+    for name in (*LEARNT_KEYS, *CONTEXT_KEYS):
+        value = fields.get(name)
+        if name in own or is_null(value) or value == "":
+            continue
+        try:
+            learnt = _truth(name, value) == (name in LEARNT_KEYS)
+        except BadRow:
+            notes.append(f"the column {name!r}, which is neither 0 nor 1")
+            continue
+        # A loss may have been measured.
+        if not learnt and (name != "loss" or isinstance(value, bool | str)):
+            raise SkippedRow("rows that say they are not to be learnt")
+    return notes
 
 
 def _turn(item: Mapping[str, Any]) -> tuple[Turn, bool | None, list[str]]:
@@ -262,6 +339,8 @@ def _joined(given: Mapping[str, Any], key: str) -> str:
     """The text of a content; of one in parts, the texts of its parts, each on lines of its own."""
     parts = given[key]
     if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
+        if key == "parts" and isinstance(parts, list):  # Gemini's may be bare texts
+            return "\n".join(text({key: part}, key) for part in parts)
         return text(given, key)
     texts = []
     for part in parts:

@@ -58,9 +58,10 @@ def make_plan(
       ValueError: bad input of any kind, with what to do about it; also a domain that is left with
         too few rows.
     """
-    check_columns(files, schema)
+    unread = check_columns(files, schema)
     held = sizes.validation + sizes.test
     scanned = scan(files, schema, domains, seed, keep=held + held // 2)
+    scanned.tally.unread = unread
     frames = duplicates.boilerplate(_samples(scanned))
     split = splitting.assign(scanned, sizes, seed)
     tests = [scanned.prompts[row] for row in np.flatnonzero(split == TEST).tolist()]

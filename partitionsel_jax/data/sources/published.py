@@ -6,6 +6,7 @@ those that the `datasets` library knows (its documentation, "Structure your repo
 """
 
 import fnmatch
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +19,20 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 # A word of a file's or folder's name -> the split that it says.
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "trainset", "trn"), TRAIN),
-    **dict.fromkeys(("validation", "valid", "val", "valset", "validset"), VALIDATION),
+    **dict.fromkeys(("validation", "valid", "val", "valset", "validset", "validate"), VALIDATION),
+    "minival": VALIDATION,
     **dict.fromkeys(("dev", "devel", "development", "devset"), VALIDATION),
     **dict.fromkeys(("test", "testing", "tests", "testset", "tst"), TEST),
+    **dict.fromkeys(("testmini", "minitest", "devtest"), TEST),
     **dict.fromkeys(("eval", "evaluation", "heldout", "holdout"), TEST),
 }
+# The same in two words.
+_PAIRS = {("held", "out"): TEST, ("hold", "out"): TEST}
 # Words end at whatever is no letter, and inside "TestData" before its "D".
 _LETTERS = re.compile(r"[^\W\d_]+")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
+# What a file's name may end with behind all that it says.
+_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zip")
 # What a hub names the shards of a split; such a name decides, whatever folder it is in.
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
 _CARD, _STATE, _SPLITS = "README.md", "state.json", "dataset_dict.json"
@@ -40,11 +47,13 @@ def split_of(name: str) -> str:
       ValueError: it says several.
     """
     path = PurePosixPath(name.replace(":", "/"))
-    stem = path.name.split(".")[0]
+    stem = path.name
+    while PurePosixPath(stem).suffix.lower() in _SUFFIXES:
+        stem = stem.rpartition(".")[0]
     shard = _SHARD.fullmatch(stem)
-    if shard and len(said := _said(shard[1])) == 1:
+    if shard and len(said := splits_said(shard[1])) == 1:
         return said.pop()
-    said = set().union(*map(_said, (*path.parent.parts, stem)))
+    said = set().union(*map(splits_said, (*path.parent.parts, stem)))
     if len(said) > 1:
         raise ValueError(
             f"{name} is named for the splits {' and '.join(sorted(said))}, and its rows can be of "
@@ -53,10 +62,11 @@ def split_of(name: str) -> str:
     return said.pop() if said else ""
 
 
-def _said(part: str) -> set[str]:
+def splits_said(part: str) -> set[str]:
     """The splits that the words of a name say."""
     words = [word.lower() for run in _LETTERS.findall(part) for word in _WORD.findall(run)]
-    return {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    said = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return said | {_PAIRS[pair] for pair in itertools.pairwise(words) if pair in _PAIRS}
 
 
 class Layout:
@@ -160,8 +170,13 @@ def _of_configs(configs: Sequence[Any]) -> Iterator[tuple[str, str]]:
             files = [{"split": split, "path": paths} for split, paths in files.items()]
         for entry in files if isinstance(files, list) else [files] if files else []:
             known = entry if isinstance(entry, Mapping) else {"path": entry}
-            said = sorted(_said(str(known.get("split", ""))))
+            said = sorted(splits_said(str(known.get("split", ""))))
             paths = known.get("path") or ()
             for path in [paths] if isinstance(paths, str) else paths:
                 pattern = str(PurePosixPath(folder) / str(path))
-                yield pattern, said[0] if len(said) == 1 else ""
+                if len(said) > 1:
+                    raise ValueError(
+                        f"{_CARD} lists {path} for the split {known['split']!r}, which says "
+                        f"{' and '.join(said)}; its rows can be of one only"
+                    )
+                yield pattern, "".join(said)

@@ -44,6 +44,8 @@ _PEEK = 100
 _WHITE = " \t\r\n"
 _SPACE = re.compile(rf"[{_WHITE}]*")
 _COMMA = re.compile(rf"[{_WHITE}]*,?")
+# How what Python and JavaScript know, and JSON does not, begins: quotes, comments, and names.
+_OTHER_SIGNS = frozenset("'/#NTFu")
 _decode = json.JSONDecoder().raw_decode
 # The longest token that JSON's errors point to the beginning of when the text ends inside it.
 _TOKEN = 16
@@ -172,8 +174,10 @@ def _lines(stream: IO[bytes], file: SourceFile) -> Iterator[RawRow]:
             values = _values_of(text)
         except RecursionError:
             yield RawRow(number, {}, TOO_DEEP)
-        except ValueError:
-            if not line.endswith(b"\n"):
+        except ValueError as error:
+            written = text.rstrip(_WHITE)
+            is_cut = not written.endswith("}") or _is_cut(error, len(written), 0)
+            if is_cut and not line.endswith(b"\n"):
                 raise _broken(file.name, number, "the file ends inside it") from None
             yield RawRow(number, {}, "not JSON" if is_utf8(text) else INVALID_UTF8)
         else:
@@ -238,6 +242,8 @@ class _Window:
                 if _is_cut(error, len(self._text)) and self._more():
                     continue
                 if isinstance(error, json.JSONDecodeError):
+                    if self._text[error.pos : error.pos + 1] in _OTHER_SIGNS:
+                        raise _not_json(self._name, number, str(error)) from None
                     raise _broken(self._name, number, str(error)) from None
                 # Whole, and more than Python takes.
                 raise ValueError(
@@ -334,6 +340,14 @@ def _broken(name: str, number: int, reason: str) -> ValueError:
     """What to say of a file that cannot be read on."""
     return ValueError(
         f"{name} is damaged or cut short at row {number} ({reason}); fetch or write it again"
+    )
+
+
+def _not_json(name: str, number: int, reason: str) -> ValueError:
+    """What to say of a file that is written as programs are, not as JSON."""
+    return ValueError(
+        f"{name} is not JSON at row {number} ({reason}); JSON has double quotes, true, false and "
+        "null, and no comments: write it again as JSON"
     )
 
 

@@ -76,6 +76,7 @@ class Tally:
       bad: bad rows by reason.
       named: place and reason of the first ten of all.
       ignored: good rows, by what they say and nobody reads.
+      unread: columns that nobody reads.
     """
 
     read: int = 0
@@ -86,6 +87,7 @@ class Tally:
     bad: Places = dataclasses.field(default_factory=Places)
     named: list[tuple[str, int, str]] = dataclasses.field(default_factory=list)
     ignored: Places = dataclasses.field(default_factory=Places)
+    unread: Sequence[str] = ()
 
     def add_bad(self, reason: str) -> None:
         """Counts the row that was read last as a bad one."""
@@ -143,6 +145,7 @@ class Tally:
             "skipped": self.skipped.report(),
             "bad": self.bad.report(),
             "ignored": self.ignored.report(),
+            "unread": list(self.unread),
         }
 
 
@@ -209,16 +212,23 @@ class FirstPrompts:
         return dict(pair for kept in self._kept.values() for pair in kept.values())
 
 
-def check_columns(files: Sequence[SourceFile], schema: Schema) -> None:
-    """Raises ValueError unless every file has the schema's columns, as its first rows show."""
+def check_columns(files: Sequence[SourceFile], schema: Schema) -> list[str]:
+    """The columns that nobody reads, as the first rows of every file show.
+
+    Raises:
+      ValueError: a file lacks columns of the schema.
+    """
+    unread: dict[str, None] = {}
     for file in files:
         there = column_names(file)
+        unread |= dict.fromkeys(name for name in there if name not in schema.read)
         missing = [name for name in schema.columns if name not in there]
         if there and missing:
             raise ValueError(
                 f"expected the columns {', '.join(schema.columns)} in {file.name}, got "
                 f"{', '.join(there)}: {', '.join(missing)} missing; {schema.remedy}"
             )
+    return list(unread)
 
 
 def good_rows(

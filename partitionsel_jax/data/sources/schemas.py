@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from partitionsel_jax.data.sources import messages
-from partitionsel_jax.data.sources.cells import BadRow, SkippedRow, filled, text
+from partitionsel_jax.data.sources.cells import BadRow, SkippedRow, filled, is_null, text
 from partitionsel_jax.data.sources.duplicates import Prompt
 from partitionsel_jax.data.sources.files import FORMATS
-from partitionsel_jax.data.sources.published import SPLIT_NAMES, TEST, VALIDATION
+from partitionsel_jax.data.sources.published import SPLIT_NAMES, TEST, VALIDATION, splits_said
 from partitionsel_jax.data.sources.raw_rows import TOO_DEEP
 from partitionsel_jax.data.templates import final_answer
 
@@ -28,6 +28,8 @@ MOLECULE_DOMAINS = (
 )
 # Published beside them, with text or numbers instead of molecules as outputs.
 _OTHER_MOLECULE_TASKS = ("molecular_description_generation", "property_prediction")
+# The column in which rows may say which split they are of.
+SPLIT = "split"
 _FINAL_ANSWER = "The answer is:"
 # What errors call the list of domains that are wanted: in a configuration, and in Python.
 DOMAINS = "data.domains (`domains` of `prepare_files`)"
@@ -56,7 +58,8 @@ class Columns:
         not. Prompt and response may be such lists, too.
 
     The columns system (or system_prompt) and tools (or functions) beside either are part of the
-    conversation.
+    conversation, and so is history (pairs of texts, or messages) beside a prompt. A row that says
+    "weight": 0, "train": false or the like is passed over, and a column split is believed.
     """
 
     prompt: str = "prompt"
@@ -142,8 +145,9 @@ class Schema:
     @property
     def read(self) -> tuple[str, ...]:
         """All columns that are looked at."""
-        beside = (*messages.SYSTEM_COLUMNS, *messages.TOOLS_COLUMNS)
-        return (*self.columns, *self.optional, *self.further, *beside)
+        beside = (*messages.SYSTEM_COLUMNS, *messages.TOOLS_COLUMNS, messages.HISTORY, SPLIT)
+        saying = (*messages.LEARNT_KEYS, *messages.CONTEXT_KEYS)
+        return (*self.columns, *self.optional, *self.further, *beside, *saying)
 
 
 def schema_of(kind: str, columns: Columns) -> Schema:
@@ -298,6 +302,8 @@ def _instruction(fields: Mapping[str, Any], columns: Columns) -> Row:
     """A row of a user's own columns."""
     domain = _domain(fields, columns.domain) if columns.domain else "all"
     own = (columns.prompt, columns.input, columns.response, columns.domain, columns.messages)
+    notes = messages.row_says(fields, own)
+    test, validation = _published_for(fields, own, notes)
     if columns.messages:
         talk = messages.conversation(messages.turns_of(fields, columns.messages), fields, own)
     else:
@@ -311,7 +317,9 @@ def _instruction(fields: Mapping[str, Any], columns: Columns) -> Row:
         entry={},
         group=talk.question,
         compared=talk.asked,
-        ignored=talk.ignored,
+        test=test,
+        validation=validation,
+        ignored=(*talk.ignored, *notes),
     )
 
 
@@ -319,21 +327,34 @@ def _pair(fields: Mapping[str, Any], columns: Columns, own: Sequence[str]) -> me
     """Prompt and response, either of which may be a list of messages."""
     given = text(fields, columns.input, optional=True) if columns.input else ""
     values = fields.get(columns.prompt), fields.get(columns.response)
-    asked, answer = (None if isinstance(v, str) else messages.turns_in(v) for v in values)
+    asked, answer = map(messages.turns_or_text, values)
     if asked and given.strip():
         raise BadRow(f"{columns.input!r} beside messages in {columns.prompt!r}")
+    earlier = messages.history(fields, own)
     if not asked:
         turn = {"role": "user", "content": joined(filled(fields, columns.prompt), given)}
-        if not answer:
+        if not answer and not earlier:
             before = messages.beside(fields, own, [turn])
             return messages.Conversation(before, filled(fields, columns.response))
         asked = [turn]
     if not answer:
         answer = [{"role": "assistant", "content": filled(fields, columns.response)}]
-    talk = messages.conversation([*asked, *answer], fields, own)
-    if len(talk.before) < len(asked):
-        raise BadRow(f"no message of the assistant in {columns.response!r}")
-    return talk
+    turns = [*earlier, *asked]
+    return messages.conversation([*turns, *answer], fields, own, len(turns), columns.response)
+
+
+def _published_for(
+    fields: Mapping[str, Any], own: Sequence[str], notes: list[str]
+) -> tuple[bool | None, bool]:
+    """Whether a row says that it is for testing, None where it says nothing; and for validation."""
+    value = fields.get(SPLIT)
+    if SPLIT in own or is_null(value) or value == "":
+        return None, False
+    said = splits_said(value) if isinstance(value, str) else set()
+    if len(said) != 1:
+        notes.append(f"the column {SPLIT!r}, which names no split")
+        return None, False
+    return TEST in said, VALIDATION in said
 
 
 def joined(instruction: str, given: str) -> str:

@@ -138,6 +138,8 @@ def _arrow(
         with source:
             found = reader if stream else map(reader.get_batch, range(reader.num_record_batches))
             for batch in found:
+                # Offsets that point anywhere would end the process, not raise.
+                batch.validate(full=True)
                 wanted = names if columns is None else [n for n in names if n in columns]
                 for start in range(0, batch.num_rows, _BATCH):
                     yield batch.slice(start, _BATCH).select(wanted)
