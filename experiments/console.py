@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,7 +14,7 @@ from absl import logging as absl_logging
 from etils import epath
 
 from experiments import flag_checks
-from partitionsel_jax.machine_errors import remedy
+from partitionsel_jax.machine_errors import lack
 
 if TYPE_CHECKING:
     from partitionsel_jax.reporting import Report
@@ -26,6 +27,9 @@ def start() -> None:
     (JAX_COMPILATION_CACHE_DIR) is left as it is.
     """
     absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.get_absl_handler().addFilter(_is_news)
+    threading.excepthook = _in_thread
+    sys.unraisablehook = _unraisable
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("partitionsel_jax")
@@ -36,6 +40,31 @@ def start() -> None:
         cache = epath.Path("~/.cache/partitionsel_jax/compiled").expanduser()
         jax.config.update("jax_compilation_cache_dir", os.fspath(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a library's line says more than that the machine lacks what this code says it does.
+
+    Checkpoints are written by threads, each of which reports a full disk by a traceback of its own.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return lack(error) is None and lack(Exception(record.getMessage())) is None
+
+
+def _in_thread(failed: threading.ExceptHookArgs) -> None:
+    """The usual report of a thread that has failed, but for what is said elsewhere."""
+    if lack(failed.exc_value) is None:
+        threading.__excepthook__(failed)
+
+
+def _unraisable(failed: "sys.UnraisableHookArgs") -> None:
+    """The usual report of an error that nobody can catch, but for what is left of a failed save.
+
+    What was still to be written tells an event loop that has ended by then.
+    """
+    error = failed.exc_value
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        sys.__unraisablehook__(failed)
 
 
 def define_process_flags() -> None:
@@ -91,8 +120,8 @@ _HELP = {"-h": "--help", "-?": "--help"} | {
     for name in ("help", "helpshort", "helpfull", "helpxml")
     for dashes in ("-", "--")
 }
-# Characters of an error that are shown.
-_LONGEST = 2000
+# Characters of an error that are shown: at most, and of one beside what the machine lacks.
+_LONGEST, _SHORT = 2000, 200
 # Packages whose absence is a fault of this code.
 _OURS = ("configs", "experiments", "partitionsel_jax")
 
@@ -122,11 +151,13 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        lacking = remedy(error)
+        lacking = lack(error)
         if not (lacking or isinstance(error, kinds) or _is_said(error)):
             raise
         what = " ".join(str(error).split()) or type(error).__name__
-        _end(f"{lacking} ({what[:300]})" if lacking else what)
+        if lacking and lacking.remedy not in what:
+            what = f"{lacking.what} ({what[:_SHORT]}): {lacking.remedy}"
+        _end(what)
 
 
 def _is_said(error: Exception) -> bool:

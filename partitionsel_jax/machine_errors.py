@@ -1,43 +1,70 @@
 """What a machine lacks when something fails for want of it, and what to do about that."""
 
+import dataclasses
 import errno
 import re
 
-_FULL = "make room on the disk, then give the same command again; what is saved goes on from there"
-_REMEDIES = (
-    (errno.ENOSPC, r"no space left on device", f"the disk is full: {_FULL}"),
-    (errno.EDQUOT, r"disk quota exceeded", f"the quota of the disk is used up: {_FULL}"),
+_AGAIN = "then give the same command again"
+
+
+@dataclasses.dataclass(frozen=True)
+class Lack:
+    """What a machine lacks.
+
+    Attributes:
+      what: in words.
+      remedy: what to do.
+    """
+
+    what: str
+    remedy: str
+
+
+# By the number of a system's error, or by what libraries that wrap it leave of it: its text.
+_LACKS = (
+    (
+        errno.ENOSPC,
+        r"no space left on device",
+        Lack("the disk is full", f"make room on it, {_AGAIN}"),
+    ),
+    (
+        errno.EDQUOT,
+        r"disk quota exceeded",
+        Lack("the disk's quota is used up", f"make room or have it raised, {_AGAIN}"),
+    ),
     (
         errno.EMFILE,
-        r"too many open files",
-        "too few files may be open at once: raise the limit (ulimit -n 4096), then give the same "
-        "command again",
+        r"too many open files(?! in system)",
+        Lack("too few files may be open at once", f"raise the limit (ulimit -n 4096), {_AGAIN}"),
     ),
-    (errno.ENFILE, r"too many open files in system", "this machine has too many files open"),
+    (
+        errno.ENFILE,
+        r"too many open files in system",
+        Lack("the machine has too many files open", f"end what holds them, {_AGAIN}"),
+    ),
     (
         errno.ENOMEM,
-        r"RESOURCE_EXHAUSTED|cannot allocate memory|out of memory",
-        "there is too little memory: make what is computed at once smaller (features.microbatch, "
-        "training.microbatch, evaluation.batch, data.length), or use a larger machine",
+        r"out of memory|cannot allocate memory|unable to allocate",
+        Lack(
+            "there is too little memory",
+            "compute less at once (features.microbatch, training.microbatch, evaluation.batch, "
+            "data.length), or use a larger machine",
+        ),
     ),
 )
 
 
-def remedy(error: BaseException) -> str:
-    """What the machine lacks, and what to do; "" for an error that does not come of that.
-
-    Libraries wrap what the system says into errors of their own, or put it into their text.
-    """
+def lack(error: BaseException | None) -> Lack | None:
+    """What the machine lacks; None for an error that does not come of that."""
     seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        for number, text, found in _REMEDIES:
-            if isinstance(link, OSError) and link.errno == number:
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        for number, text, found in _LACKS:
+            if isinstance(error, MemoryError) and number == errno.ENOMEM:
                 return found
-            if isinstance(link, MemoryError) and number == errno.ENOMEM:
+            if isinstance(error, OSError) and error.errno == number:
                 return found
-            if re.search(text, str(link), re.IGNORECASE):
+            if re.search(text, str(error), re.IGNORECASE):
                 return found
-        link = link.__cause__ or link.__context__
-    return ""
+        error = error.__cause__ or error.__context__
+    return None

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from partitionsel_jax.machine_errors import lack
 from partitionsel_jax.training import loop, processes, programs, stopping, tuning, workdir
 from partitionsel_jax.training.checkpoints import NotSaved
 from partitionsel_jax.training.plan import Plan, PlannedRun, Point, survey
@@ -209,11 +210,13 @@ class _Series:
 
     def _failed(self, run: PlannedRun, name: str, error: Exception) -> None:
         what = " ".join(str(error).split()) or type(error).__name__
+        if (lacking := lack(error)) and lacking.remedy not in what:
+            what = f"{lacking.what} ({what}): {lacking.remedy}"
         if run.trial and isinstance(error, NonFiniteUpdate):
             _LOG.warning("%s  diverged, and is not chosen: %s", name, what)
         else:
             self.failures.append(f"{name}: {what}")
-            unknown = not isinstance(error, _EXPECTED)
+            unknown = not (lacking or isinstance(error, _EXPECTED))
             _LOG.error("%s  failed: %s", name, what, exc_info=error if unknown else None)
         self._tell()
 

@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from partitionsel_jax.json_files import INTEGER, check_fields
+from partitionsel_jax.machine_errors import lack
 from partitionsel_jax.training import processes
 from partitionsel_jax.training.state import TrainState, fingerprint
 
@@ -18,6 +19,7 @@ _LOG = logging.getLogger(__name__)
 
 # Seconds for all processes to write a state; where one of them fails, the others wait so long.
 SAVING_S = 300
+_REMEDY = "mend the disk, then give the same command again"
 _POLICIES = ocp.checkpoint_managers
 
 
@@ -59,6 +61,7 @@ class Checkpoints:
         # Of the last save: its step while it runs, and what went wrong with it.
         self._saving: int | None = None
         self._failure: str | None = None
+        self._remedy = _REMEDY
 
     def _open(self) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(self._directory, options=self._options)
@@ -86,7 +89,7 @@ class Checkpoints:
                 metrics={"validation_loss": loss} if self._options.best_fn else None,
             )
         except Exception as error:  # whatever a full or broken disk makes a writer raise
-            self._failure = _first_line(error)
+            self._failed(error)
 
     def finish(self) -> None:
         """Waits for the last save.
@@ -102,9 +105,14 @@ class Checkpoints:
             saved = [step for step in self._manager.all_steps() if step != self._saving]
             raise NotSaved(
                 f"the last state could not be saved under {self._directory} ({self._failure}): "
-                "make room or mend the disk, then give the same command again; the run goes on "
-                f"from update {max(saved, default=0)}"
+                f"{self._remedy}; the run goes on from update {max(saved, default=0)}"
             )
+
+    def _failed(self, error: Exception) -> None:
+        """Notes why a save has failed, and what to do about it."""
+        found = lack(error)
+        self._failure = found.what if found else _first_line(error)
+        self._remedy = found.remedy if found else _REMEDY
 
     def _settle(self) -> None:
         """Waits for the save that was started, and says so if it failed on any process."""
@@ -131,7 +139,8 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # as in `save`, from the thread that writes
-            self._failure = self._failure or _first_line(error)
+            if self._failure is None:
+                self._failed(error)
         if self._failure is None and not (self._directory / str(self._saving)).exists():
             self._failure = "it is not there"
 
