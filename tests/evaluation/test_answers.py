@@ -346,6 +346,15 @@ def test_a_comparison_that_takes_too_long_is_ended_and_the_next_one_served():
     assert equivalence.equivalent("\\sqrt{12}", "2\\sqrt{3}")
 
 
+def test_an_answer_of_many_slow_parts_takes_no_longer_than_one(monkeypatch):
+    monkeypatch.setattr(equivalence, "_SECONDS", 0.5)
+    slow = ", ".join(f"\\binom{{999999{digit}}}{{99999}}" for digit in range(6, 10))
+    start = time.perf_counter()
+    assert not is_correct(f"\\boxed{{{slow}}}", "1, 2, 3, 4", "math")
+    assert time.perf_counter() - start < 8.0
+    assert is_correct("\\boxed{\\sqrt{12}}", "2\\sqrt{3}", "math")
+
+
 def test_a_worker_that_does_not_move_is_replaced():
     assert equivalence.equivalent("\\sqrt{12}", "2\\sqrt{3}")
     os.kill(equivalence._SERVICE._process.pid, signal.SIGSTOP)

@@ -1,7 +1,7 @@
 """Whether an output answers its question."""
 
 from partitionsel_jax.evaluation.answers.comparison import same_answer
-from partitionsel_jax.evaluation.answers.equivalence import require_math_verify
+from partitionsel_jax.evaluation.answers.equivalence import require_math_verify, time_limit
 from partitionsel_jax.evaluation.answers.extraction import given_answer, reference_answer
 from partitionsel_jax.evaluation.answers.kinds import kind_of
 from partitionsel_jax.evaluation.answers.tidying import tidy
@@ -46,4 +46,5 @@ def is_correct(output: str, reference: str, benchmark: str = "gsm8k") -> bool:
     expected, given = reference_answer(reference, kind), given_answer(output, kind)
     if kind.letters:
         return bool(expected) and expected == given
-    return same_answer(tidy(expected), tidy(given), kind)
+    with time_limit():
+        return same_answer(tidy(expected), tidy(given), kind)

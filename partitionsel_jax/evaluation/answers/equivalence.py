@@ -1,9 +1,12 @@
 """Equality of two expressions by math-verify, in a process of its own with a time limit."""
 
+import contextlib
+import contextvars
 import functools
 import importlib.util
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from partitionsel_jax.time_limited import TimeLimited
@@ -35,6 +38,20 @@ _GROUPS = re.compile(r"[0-9]\s*[{\[]|\]\s*\[|(?:^|[-+*/(=,\s])\{[^{}]*\}\s*[0-9(
 _ENVIRONMENTS = re.compile(r"\\(?:begin|end)\s*\{[pbv]?matrix\}")
 
 
+# What is left of the time of the answer that is being checked.
+_left: contextvars.ContextVar[float] = contextvars.ContextVar("left", default=math.inf)
+
+
+@contextlib.contextmanager
+def time_limit() -> Iterator[None]:
+    """Gives all comparisons of one answer, which may have several parts, the time of one."""
+    token = _left.set(_SECONDS)
+    try:
+        yield
+    finally:
+        _left.reset(token)
+
+
 def equivalent(expected: str, given: str, *, seconds: float = _SECONDS) -> bool:
     """Whether math-verify finds two tidy LaTeX expressions equal.
 
@@ -44,7 +61,7 @@ def equivalent(expected: str, given: str, *, seconds: float = _SECONDS) -> bool:
     Args:
       expected: the reference.
       given: the answer.
-      seconds: limit of one comparison.
+      seconds: limit of this comparison; `time_limit` sets one for several.
 
     Returns:
       True where they are equal; False where they are not, cannot be read, are too long or nested
@@ -58,7 +75,12 @@ def equivalent(expected: str, given: str, *, seconds: float = _SECONDS) -> bool:
     pair = [_alternatives(expected), _alternatives(given)]
     if not all(_readable(text) for side in pair for texts in side for text in texts):
         return False
-    return _SERVICE.ask(*pair, seconds=seconds) is True
+    seconds = min(seconds, _left.get())
+    if seconds <= 0:
+        return False
+    same, took = _SERVICE.ask(*pair, seconds=seconds) or (False, seconds)
+    _left.set(_left.get() - took)
+    return bool(same)
 
 
 @functools.cache

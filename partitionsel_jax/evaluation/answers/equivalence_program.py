@@ -4,7 +4,9 @@ math-verify reads LaTeX and knows when equations, sets and intervals are the sam
 values are is decided here: it rounds to 15 digits, so that to it 1/2006! equals 1/2004!.
 """
 
+import contextlib
 import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,18 +30,24 @@ _MOST_DIGITS = 20_000
 _POINTS = ((137, 100), (29, 11), (-173, 70))
 
 
-def answer(expected: list[list[str]], given: list[list[str]]) -> bool:
-    """Whether two expressions are equal, each as alternatives of conditions that hold together.
+def answer(expected: list[list[str]], given: list[list[str]]) -> tuple[bool, float]:
+    """Whether two expressions are equal, each as alternatives of conditions, and the seconds."""
+    start = time.monotonic()
+    # What raises cannot be compared.
+    with contextlib.suppress(Exception):
+        return _same(expected, given), time.monotonic() - start
+    return False, time.monotonic() - start
 
-    False where anything is not read as exactly one expression.
-    """
+
+def _same(expected: list[list[str]], given: list[list[str]]) -> bool:
+    """Whether two expressions are equal; False where either is not read as exactly one."""
     gold, found = _meaning(expected), _meaning(given)
     if gold is None or found is None:
         return False
     if _is_value(gold) and _is_value(found):
-        return _same_value(gold, found)
+        return bool(_same_value(gold, found))
     # An interval may be answered by the inequality that describes it.
-    return verify([gold], [found], allow_set_relation_comp=True, timeout_seconds=None)
+    return bool(verify([gold], [found], allow_set_relation_comp=True, timeout_seconds=None))
 
 
 def _meaning(alternatives: list[list[str]]) -> Any:
