@@ -17,13 +17,14 @@ from fractions import Fraction
 from typing import Any
 
 _NUMBER = r"[-+−]? ?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d{1,3})?"
-# A text's numbers, line ends and other characters. Digits come first, so that none is cut.
-_PARTS = re.compile(r"[-+−]? ?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?|\n|\S", re.ASCII)
+# A text's numbers, line ends and other characters. Digits come first, so that none is cut, and no
+# number begins right behind another: "4.5.5" is not 4.5 and 0.5.
+_PARTS = re.compile(r"(?<![\d.])[-+−]? ?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?|\n|\S", re.ASCII)
 _FRACTIONS = (
     re.compile(r"(-?\d{1,300}) ?/ ?(\d{1,300})", re.ASCII),
     re.compile(r"(-?)\\d?frac\{(\d{1,300})\}\{(\d{1,300})\}", re.ASCII),
 )
-_COMPLEX = re.compile(r"\(?([-+]?[\d.]*[ij]?)(?:([-+][\d.]*[ij]?))?\)?", re.ASCII)
+_COMPLEX = re.compile(r"[-+]? ?[\d.]*[ij]?(?: ?[-+] ?[\d.]*[ij])?", re.ASCII)
 # Of the fourth decimal.
 _HALF_UNIT = Fraction(1, 20_000)
 _ROLE = re.compile(r"(\w+) is an? (\w+)")
@@ -90,6 +91,12 @@ def _ratio(text: str) -> Fraction | None:
     return Fraction(above, below) if below else None
 
 
+def _rounded(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
+    """Accepts what differs in the last of 12 significant digits, or of more if there are more."""
+    digits = len(re.sub(r"[eE].*|\D", "", reference).lstrip("0"))
+    return _within(f"1e-{max(12, digits) - 1}")(answer, reference, metadata)
+
+
 def _three_figures(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
     value, right = number(answer), number(reference)
     if value is None or right is None:
@@ -120,11 +127,13 @@ def _same_complex(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
 
 
 def _complex(text: str) -> complex | None:
-    text = re.sub(r"\s", "", text).replace("−", "-")
+    text = plain(text).replace("−", "-")
+    if text.startswith("(") and text.endswith(")"):
+        text = text[1:-1].strip()
     if not _COMPLEX.fullmatch(text):
         return None
     try:
-        return complex(text.replace("i", "j").strip("()"))
+        return complex(text.replace(" ", "").replace("i", "j"))
     except ValueError:
         return None
 
@@ -247,6 +256,23 @@ def _is_kakurasu(answer: str, reference: str, metadata: Mapping[str, Any]) -> bo
     return sums == [list(metadata["row_sums"]), list(metadata["col_sums"])]
 
 
+def _is_survo(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether the numbers given fill the empty cells, and every line ends with its sum."""
+    if not re.fullmatch(r"[0-9]{1,9}(?:[ \n][0-9]{1,9})*", plain(answer)):
+        return False
+    rows = [[int(cell) for cell in line.split(" ")] for line in plain(answer).split("\n")]
+    puzzle = metadata["puzzle"]
+    if [len(row) for row in rows] != [len(row) for row in puzzle]:
+        return False
+    cells = [pair for lines in zip(rows, puzzle, strict=True) for pair in zip(*lines, strict=True)]
+    filled = sorted(cell for cell, given in cells if given == 0)
+    return (
+        all(given in (0, cell) for cell, given in cells)
+        and filled == sorted(metadata["candidate_numbers"])
+        and all(sum(line[:-1]) == line[-1] for line in (*rows, *zip(*rows, strict=True)))
+    )
+
+
 def _is_queens(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
     return plain(answer) in map(plain, metadata["valid_answers"])
 
@@ -328,7 +354,7 @@ RULES: Mapping[str, Rule] = {
     "coin_flip": Rule(
         "a number or a fraction within a relative 1e-4 of the value", _within("1e-4")
     ),
-    "decimal_arithmetic": Rule("a number within a relative 1e-11 of the value", _within("1e-11")),
+    "decimal_arithmetic": Rule("a number within a relative 1e-11 of the value", _rounded),
     "number_format": Rule("the number chosen, in any notation", _within("1e-14")),
     "power_function": Rule(
         "the value, rounded to 3 figures or within a relative 1e-4", _three_figures
@@ -336,7 +362,10 @@ RULES: Mapping[str, Rule] = {
     "complex_arithmetic": Rule("a complex number of the same value", _same_complex),
     "advanced_geometry": Rule("the reference, its numbers to 2 or 3 decimals", _same_numbers(2)),
     "pool_matrix": Rule("the reference, its numbers to 2 decimals", _same_numbers(2)),
-    "number_sorting": Rule("the reference, its numbers of the same value", _same_numbers()),
+    **dict.fromkeys(
+        ("number_filtering", "number_sorting"),
+        Rule("the reference, its numbers of the same value", _same_numbers()),
+    ),
     "polynomial_equations": Rule("the same roots in any order, to 4 decimals", _same_roots),
     "prime_factorization": Rule("the same factors in any order", _same_factors),
     "word_sorting": Rule("the same words in the same order", _same_items),
@@ -345,8 +374,10 @@ RULES: Mapping[str, Rule] = {
     "palindrome_generation": Rule("a palindrome of the same letters", _is_palindrome),
     "knights_knaves": Rule("the same role for everybody, in any order", _same_roles),
     "kakurasu": Rule("zeros and ones that have the sums asked for", _is_kakurasu),
+    "survo": Rule("the numbers given, in places that have the sums asked for", _is_survo),
     "n_queens": Rule("any solution of the board", _is_queens),
-    "cryptarithm": _several(_listed("[A-Z] ?= ?[0-9]", ", ?")),
+    # Of a letter that is named twice, its scorer forgets the first digit.
+    "cryptarithm": _several(r"(?!.*([A-Z]) ?=.*\1 ?=)" + _listed("[A-Z] ?= ?[0-9]", " ?, ?")),
     "jugs": _several(rf"\[ ?{_listed(_JUG, ', ?')} ?\]"),
     "knight_swap": _several(rf"No|\[ ?{_listed(_KNIGHT, ', ?')} ?\]"),
     "quantum_lock": _several(_listed("[A-C]", " ?(?:→|->) ?")),

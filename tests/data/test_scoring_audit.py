@@ -132,6 +132,19 @@ def sokoban(answer, entry):
     return boxes == goals
 
 
+def survo(answer, entry):
+    rows = [[int(cell) for cell in line.split()] for line in answer.splitlines()]
+    given = [cell for row in entry["metadata"]["puzzle"] for cell in row]
+    cells = [cell for row in rows for cell in row]
+    placed = [cell for cell, fixed in zip(cells, given, strict=True) if fixed != cell]
+    columns = zip(*rows, strict=True)
+    return (
+        sorted(placed) == sorted(entry["metadata"]["candidate_numbers"])
+        and len(placed) == given.count(0)
+        and all(sum(line) == 2 * line[-1] for line in (*rows, *columns))
+    )
+
+
 def full_stop(answer, entry):
     # The format that the question asks for has none.
     return answer == entry["answer"].removesuffix(".")
@@ -156,6 +169,7 @@ ORACLES = {
     "jugs": jugs,
     "n_queens": queens,
     "sokoban": sokoban,
+    "survo": survo,
     "knights_knaves": full_stop,
 }
 
@@ -195,6 +209,7 @@ RIGHT = [
     ("advanced_geometry", "(4.051, -5.487)", "(4.0513,-5.4872)"),
     ("pool_matrix", "4.5 4.5\n4.75 5.0", "4.5 4.50 \n4.75 5"),
     ("number_sorting", "['52.2', '30.0']", '["52.2", "30"]'),
+    ("number_filtering", "['52.2', '30.0']", '["52.2", "30.0"]'),
     ("polynomial_equations", "-3.625, 0.0", "0, -3.62504"),
     ("prime_factorization", "2 × 2 × 5", "5 * 2 x 2"),
     ("word_sorting", "They, WARRANTY, niggard", "They,WARRANTY,niggard"),
@@ -217,6 +232,11 @@ WRONG = [
     ("advanced_geometry", "76.71°", "76.71"),
     ("advanced_geometry", "(4.051, -5.487)", "(4.051, 5.487)"),
     ("pool_matrix", "4.5 4.5\n4.75 5.0", "4.5 4.5 4.75 5.0"),
+    ("pool_matrix", "4.0 0.5", "4.00.5"),
+    ("complex_arithmetic", "13.0 + 13.0i", "1 3.0 + 13.0i"),
+    ("complex_arithmetic", "13.0 + 13.0i", "(13.0 + 13.0i"),
+    ("cryptarithm", "A=1,B=2", "A=3,A=1,B=2"),
+    ("decimal_arithmetic", "21.069182788961610485", "21.0691827889616"),
     ("number_sorting", "['52.2', '30.0']", "['52.2', '29.5']"),
     ("prime_factorization", "2 × 2 × 5", "4 × 5"),
     ("word_sorting", "type, except", "type, except, 12"),
@@ -253,6 +273,15 @@ def test_cells_of_a_kakurasu_are_zeros_and_ones_with_the_sums_asked_for():
     assert data.score("kakurasu", "1 0\n1 1", entry | {"answer": "?"}) == 1.0
 
 
+def test_a_survo_is_filled_with_the_numbers_given_and_has_the_sums_asked_for():
+    puzzle = [[0, 0, 3], [0, 0, 3], [3, 3, 6]]
+    metadata = {"puzzle": puzzle, "candidate_numbers": [1, 2, 2, 1]}
+    entry = {"answer": "1 2 3\n2 1 3\n3 3 6", "metadata": metadata}
+    assert data.score("survo", "2 1 3\n1 2 3\n3 3 6", entry) == 1.0
+    for answer in ("0 3 3\n3 0 3\n3 3 6", "1 2 3\n2 1 3", "1 1 3\n2 2 3\n3 3 6", "1 2 3 2 1 3"):
+        assert data.score("survo", answer, entry) == 0.0
+
+
 @pytest.mark.parametrize(
     ("answer", "right"),
     [
@@ -279,6 +308,7 @@ def test_arithmetic_is_judged_by_its_value_and_its_numbers(answer, right):
 @pytest.mark.parametrize("task", sorted(name for name, rule in RULES.items() if not rule.form))
 def test_no_text_makes_a_rule_raise(task):
     metadata = {"n_rows": 1, "n_cols": 1, "valid_answers": [], "row_sums": [], "col_sums": []}
+    metadata |= {"puzzle": [[0]], "candidate_numbers": []}
     metadata |= {"numbers": [], "target": 1}
     for text in ("9" * 9000, "9/" * 4000, "1e999", "[" * 9000, "\ud800", "-", ".", "−"):
         for reference in ("3.5", "1/2", "[1]", "a, b"):

@@ -7,9 +7,27 @@ the tempting one, which the text names as well.
 
 from tests.evaluation.answer_cases import Case
 
+_ABOUT_18 = (
+    *("It is more than 18", "less than 18", "twice 18", "half of 18", "18 squared", "never 18"),
+    *("超过18", "不到18", "少于18", "零下18", "十八万"),
+)
+_NOT_B = (
+    *("The wrong answer is B", "I don't think the answer is B", "I doubt the answer is B"),
+    *("B fails", "B does not work", "B doesn't fit", "B isn't right", "B seems incorrect"),
+    *("Ruling out B", "Anything but B", "All except B", "The answer is never B", "Incorrect: B"),
+    *("B vs C", "B or not B", "B > A", "B, no C", "B is tempting, but C", "B\nNo, A."),
+    *("The line passes through point B", "the distance from A to B", "The triangle has vertex B"),
+    *("排除B", "非B", "除了B", "别选B", "B项不对", "B选项错误", "B不成立", "B不符合题意"),
+    *("我不认为答案是B", "答案不可能是B"),
+)
 # Output, reference, tempting reference, why.
 _CHOICES = [
     ("$\\textbf{(B)}\\ 12$\n\nNote that A is 3.", "B", "A", "LaTeX first"),
+    ("排除A、C，选B", "B", "A", "another one denied"),
+    ("A项不对，答案【B】", "B", "A", "another one denied"),
+    ("A doesn't work, so B", "B", "A", "another one denied"),
+    ("I don't think the answer is A. The answer is B.", "B", "A", "another one denied"),
+    ("A is close, but B is right", "B", "A", "another one denied"),
     ("D. None of these\n\nExplanation: A is 3.", "D", "A", "no value fits"),
     ("I choose B.\n\nExplanation: (A) is 10.", "B", "A", "a choice announced"),
     ("We pick option (C), because A is 10.\n\nA is the sum.", "C", "A", "a choice announced"),
@@ -340,6 +358,10 @@ _WRONG = [
     ("entailment or neutral, because of it", "entailment", "numglue", "hedging"),
     ("entailment, neutral", "entailment", "numglue", "two labels"),
     ("Option 1: 5\nOption 2: 7", "Option 2", "numglue", "the options repeated"),
+    ("\\boxed{3!!}", "720", "math", "a double factorial, or two of them"),
+    ("\\boxed{2^3^2}", "64", "math", "two powers without braces"),
+    *((text, "18", "gsm8k", "no answer but something about one") for text in _ABOUT_18),
+    *((text, "B", "aqua", "a letter that is denied or only mentioned") for text in _NOT_B),
 ]
 
 _LETTERS = ("aqua", "sat_math", "mmlu_math")

@@ -25,7 +25,11 @@ _PREDICATE = (
     r"(?!\s++not\b|n't))"
     r"(?:\s*+(?:that|thus|therefore|simply|equal to)\b)?\s*+:?[ \t]*+"
 )
-_NOT_SUPPOSED = r"(?<!if the )(?<!whether the )(?<!suppose the )(?<!not the )"
+_NOT_SUPPOSED = (
+    r"(?<!if the )(?<!whether the )(?<!suppose the )(?<!not the )(?<!wrong )(?<!incorrect )"
+    r"(?<!n't think the )(?<!not think the )(?<!n't believe the )(?<!not believe the )"
+    r"(?<!doubt the )"
+)
 _PHRASE = re.compile(rf"{_NOT_SUPPOSED}\b{_SUBJECT}{_PREDICATE}", re.IGNORECASE)
 _DECISION = (
     r"(?:choose|pick|select|mark|circle|say|guess|opt for|settle on|go(?:ing)? (?:with|for)"

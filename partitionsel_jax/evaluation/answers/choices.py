@@ -8,11 +8,18 @@ from partitionsel_jax.evaluation.answers.tidying import tidy, untexted
 # What may stand before the letter of a choice; "answer" is what the extraction looks for.
 _OPTION = r"(?:option|choice|letter|alternative)s?\s*+(?:(?:is|:)\s*+)?"
 _DENIED = re.compile(
-    r"(?:\bnot|\bcannot|n't|\bneither|\bnor|\beliminate|\bexclude|\brule out|\bthan)\s+"
+    r"(?:\bnot|\bcannot|n't|\bneither|\bnor|\beliminate|\bexclud(?:e|es|ing)|\brul(?:e|es|ing) out"
+    r"|\bthan|\bnever|\bnone of|\banything but|\bexcept(?: for)?)\s+"
     r"(?:(?:be|choose|pick|select|mark|go with)\s+)?"
     rf"(?:{_OPTION})?\(?[A-E]\b\)?"
     rf"|(?:{_OPTION})?\(?\b[A-E]\b\)?\s+(?:is|are|was|can be|cannot|can't|isn't|must be)\s+"
-    r"(?:also\s+|clearly\s+|obviously\s+)?(?:not|wrong|incorrect|false|too|ruled|eliminated|be)\b",
+    r"(?:also\s+|clearly\s+|obviously\s+)?(?:not|wrong|incorrect|false|too|ruled|eliminated|be)\b"
+    rf"|(?:{_OPTION})?\(?\b[A-E]\b\)?\s+(?:fails\b|(?:does|is)n't\b|does not\b"
+    r"|(?:seems|looks)\s+(?:wrong|incorrect|false)\b)"
+    r"|(?:\b(?:wrong|incorrect|false)\s+(?:answer|option|choice)(?:\s+is|:)"
+    r"|\A(?:wrong|incorrect|false|rejected):"
+    r"|\b(?:doubt|(?:don't|not)\s+(?:think|believe))\s+(?:that\s+)?(?:the\s+(?:correct\s+)?answer\s+is"
+    rf"|it(?:'s|\s+is)))\s+(?:{_OPTION})?\(?[A-E]\b\)?",
     re.IGNORECASE,
 )
 _CONFIRMED = re.compile(
@@ -20,11 +27,20 @@ _CONFIRMED = re.compile(
     r"(?:correct|right|answer|best|final|true)\b)"
 )
 _CLAUSE_REST = re.compile(r"\b(?:because|since|as|for|rather|instead|whereas|while)\b.*", re.DOTALL)
-_HEDGED = re.compile(r"\b([A-Z])\b\)?(?:,?\s*\b(?:or|and)\b|\s*[,/&])\s*\(?(?!\1)[A-Z]\b(?!')")
+_HEDGED = re.compile(
+    r"\b([A-Z])\b\)?(?:,?\s*\b(?:or|and|vs|versus)\b\.?|\s*[,/&<>])\s*\(?(?!\1)[A-Z]\b(?!')|\bor$"
+    r"|\b([A-E])\b(?:[^.;]{0,40}\bbut|,\s*no,?)\s+\(?(?!\2)[A-E]\b\)?$"
+)
 _BRACKETED = re.compile(r"(?<![\w)])[(\[]\s*([A-Za-z])\s*[)\]]")
 _SPOKEN = re.compile(rf"\b(?i:{_OPTION})\(?([A-Za-z])\b")
 _FIRST = re.compile(r"[(\[]?([A-Z])(?:[)\]]|\b)(?![\w'°^_=])")
 _LOWER = re.compile(r"(?<![\w.(])([a-e])[).:](?=\s|$|[$\\0-9])")
+# Of a figure, or of a story, and no choice.
+_NAMED = re.compile(
+    r"\b(?:points?|angles?|vertex|sides?|lines?|segments?|circles?|sets?|events?|city|town|station"
+    r"|vitamin|person|machine|pipe|train|from [A-Z] to)\s+[A-Z]$",
+    re.IGNORECASE,
+)
 _LAST = re.compile(r"(?<![\w°$=+*/^\\(-])(?<![0-9] )(?<!degrees )([A-Z])$")
 _SPEAKER = re.compile(r"^A:\s+(?=[A-Za-z]+ [A-Za-z]+ \S+ \S+)")
 # A line that begins with a choice; "A: ..." may be the name of who speaks.
@@ -46,7 +62,8 @@ _REJECTED = re.compile(
 )
 _SUPPOSED = re.compile(r"\b(?:if|suppose|assum\w++|whether|why|had)\b[^,.;\n]*+", re.IGNORECASE)
 _CONCLUSION = re.compile(
-    r"(?:so|thus|hence|therefore|finally|in conclusion|conclusion|overall|final|we choose)\b"
+    r"(?:no|wait|actually|so|thus|hence|therefore|finally|in conclusion|conclusion|overall|final"
+    r"|we choose)\b"
     r"|[(\[]?[A-Z][)\]]?\W*$|(?:option|choice)\s+\(?[A-Z]\)?\W*$",
     re.IGNORECASE,
 )
@@ -140,7 +157,7 @@ def chosen_letter(text: str, letters: str) -> str:
         marked |= {found.upper() for found in _LOWER.findall(text)}
     if marked:
         return _of(letters, marked)
-    last = _LAST.search(text)
+    last = None if _NAMED.search(text) else _LAST.search(text)
     return _of(letters, {last.group(1)}) if last else ""
 
 

@@ -52,12 +52,26 @@ _CHINESE = tuple(
     for pattern, replacement in (
         (r"，(?=[0-9])(?<=[0-9]，)", ","),
         (r"，", ", "),
+        (
+            r"(?<=[A-E)])\s?(?:选项|项)?(?:是|显然|明显)?"
+            r"(?:不正确|错误?|不对|不符合?(?:题意|条件|要求)?|不成立)的?",
+            " is wrong ",
+        ),
+        (r"答案\s?(?=\[[A-E]\])", " the answer is "),
         (r"百分之\s*([0-9.]+)", r"\1%"),
         (rf"选项(?:应该|应)?[是为]\s?:?{_WANTED}", " the answer is "),
         (r"(?<![0-9])([0-9]{1,20})\s?分之\s?([0-9]{1,20})", r"\2/\1"),
-        (r"负\s?(?=[0-9])", "-"),
+        (r"(?:负|零下)\s?(?=[0-9])", "-"),
         (r"选项", " option "),
-        (r"答案?(?:应该|应当|应)?不(?:应该|会)?(?:是|为)", " the answer is not "),
+        (r"答案?(?:应该|应当|应)?不(?:应该|可能|会|能)?(?:是|为)", " the answer is not "),
+        (
+            r"不(?:认为|觉得|相信)\s?(?:正确)?(?:答案|选项)?(?:应该|应当|应)?(?:是|为|选)",
+            " the answer is not ",
+        ),
+        (
+            r"(?:不(?:能|可以|应该|应|该)?选择?|排除|非|除了?|别选)(?=\W{0,3}[A-E](?![A-Za-z]))",
+            " not ",
+        ),
         (r"不(?:能|可以|应该|应|该)?选择?", " not "),
         (r"(?<=, )而?不是|而不是|而非", " not "),
         (r"并不是|不是|并非|不等于", " is not "),
@@ -69,7 +83,6 @@ _CHINESE = tuple(
             rf"(?:应该|应当|可以|应|故|我|可|就|要|该)?选[择取用]?(?:的?是)?\s?:?{_WANTED}",
             " the answer is ",
         ),
-        (r"(?<=[A-E)\s])是?(?:不正确|错误|错|不对)的?", " is wrong "),
         (r"(?<=[A-E)\s])是?(?:正确|对)(?:的|答案)?", " is correct "),
         (r"或者?|还是", " or "),
         (r"(?<!总)和|以及|与", " and "),
@@ -84,14 +97,17 @@ _CHINESE = tuple(
         (r"不", " not "),
     )
 )
-_COUNTED = re.compile(rf"(?<=[0-9A-E)%$*])\s?(?!多|以){_SCRIPT}{{1,12}}(?=[\s.,;!?)}}*$]|$)")
+_COUNTED = re.compile(
+    rf"(?<=[0-9A-E)%$*])\s?(?![多以十百千万亿]){_SCRIPT}{{1,12}}(?=[\s.,;!?)}}*$]|$)"
+)
 # Between scripts there is no word boundary.
 _BETWEEN_SCRIPTS = re.compile(rf"(?<={_SCRIPT})(?=[0-9A-Za-z$\\(])|(?<=[A-Za-z])(?={_SCRIPT})")
 _DIGITS = {digit: value for value, digit in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
 _TENS = {"十": 10, "百": 100, "千": 1000}
 _NUMERAL = re.compile(rf"(?:\A|(?<=the answer is ))\s?[{''.join(_DIGITS)}十百千]{{1,9}}")
 _MYRIADS = {"万": 10**4, "亿": 10**8}
-_MYRIAD = re.compile(r"([0-9][0-9,]{0,20}(?:\.[0-9]{1,9})?)\s?([万亿])")
+# Not of "1万1万...", which would make one number of all.
+_MYRIAD = re.compile(r"(?<![0-9万亿])([0-9][0-9,]{0,20}(?:\.[0-9]{1,9})?)\s?([万亿])(?![0-9])")
 _NAME = r"[A-Za-z][A-Za-z0-9_▁-]{2,40}"
 # Where a turn of the model begins; what is before the final channel was thought, not said.
 _OPENING = re.compile(
@@ -139,10 +155,11 @@ def plain(text: str) -> str:
     languages for "the answer is" alone.
     """
     if not text.isascii():
-        text = _MYRIAD.sub(_written_out, text.translate(_PLAIN))
+        text = text.translate(_PLAIN)
         for pattern, replacement in _CHINESE:
             text = pattern.sub(replacement, text)
-        text = _COUNTED.sub("", _NUMERAL.sub(_in_digits, text))
+        text = _MYRIAD.sub(_written_out, _NUMERAL.sub(_in_digits, text))
+        text = _COUNTED.sub("", text)
         text = _BETWEEN_SCRIPTS.sub(" ", text)
     lower = text.lower()
     if any(word in lower for word in _ABROAD_WORDS):

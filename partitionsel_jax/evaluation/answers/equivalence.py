@@ -34,7 +34,10 @@ _INTERVAL = re.compile(r"\s*[(\[][^()\[\]]*,[^()\[\]]*[)\]]\s*")
 _MOST_RELATIONS = 4
 # math-verify adds numbers that stand beside each other: 2(3) would be 5.
 _FACTOR = re.compile(r"(?<![\w/.\\])[0-9]+(?=\s*(?:\(|e\^))|\)(?=\s*(?:\(|[0-9]|\\frac))")
-_GROUPS = re.compile(r"[0-9]\s*[{\[]|\]\s*\[|(?:^|[-+*/(=,\s])\{[^{}]*\}\s*[0-9({]")
+# Nor does everybody read 3!! and 2^3^2 alike.
+_GROUPS = re.compile(
+    r"!\s*!|\^\s*(?:\{[^{}]*\}|[0-9A-Za-z])\s*\^|[0-9]\s*[{\[]|\]\s*\[|(?:^|[-+*/(=,\s])\{[^{}]*\}\s*[0-9({]"
+)
 _ENVIRONMENTS = re.compile(r"\\(?:begin|end)\s*\{[pbv]?matrix\}")
 
 

@@ -52,9 +52,11 @@ _TWICE = re.compile(
 # The last group of "1 000" in prose, or a number of its own: nobody can tell.
 _GROUP_BEFORE = re.compile(r"[0-9] $")
 _OPERAND_BEFORE = re.compile(
-    r"(?:[\w\\.]|[-+*/^_]\s*|\\times\s*|\\cdot\s*|(?:\bnot|n't)\s+(?:be\s+)?)$", re.IGNORECASE
+    r"(?:[\w\\.]|[-+*/^_]\s*|\\times\s*|\\cdot\s*"
+    r"|(?:\b(?:not|never|than|twice|double|half of)|n't)\s+(?:be\s+)?)$",
+    re.IGNORECASE,
 )
-_OPERAND_AFTER = re.compile(r"\s*(?:[*^_+]|/\s*[\d(\\])|\{")
+_OPERAND_AFTER = re.compile(r"\s*(?:[*^_+]|/\s*[\d(\\])|\{|\s(?:squared|cubed)\b")
 _DENIED_AFTER = re.compile(
     r"\s+(?:(?:is|are|was|be)\s+(?:not|wrong|incorrect|too)\b|(?:isn't|cannot|can't)\b)",
     re.IGNORECASE,
