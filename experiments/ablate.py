@@ -11,11 +11,10 @@ N parts of the runs is trained, and no report is written: experiments.report doe
 import sys
 
 from absl import app, flags
-from ml_collections import config_flags
 
 from experiments import console
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file under configs/.")
+_CONFIG = console.define_config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where to write; runs found there are continued.")
 _SHARD = flags.DEFINE_string("shard", None, "I/N: the Ith of N parts of the runs, I from 1.")
 _LIST = flags.DEFINE_bool("list", False, "Print the runs' folders, and train none.")

@@ -3,15 +3,18 @@
 import contextlib
 import logging
 import os
+import re
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from etils import epath
+from ml_collections import config_flags
 
 from experiments import flag_checks
 from partitionsel_jax.machine_errors import lack
@@ -30,6 +33,7 @@ def start() -> None:
     absl_logging.get_absl_handler().addFilter(_is_news)
     threading.excepthook = _in_thread
     sys.unraisablehook = _unraisable
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log = logging.getLogger("partitionsel_jax")
@@ -60,11 +64,18 @@ def _in_thread(failed: threading.ExceptHookArgs) -> None:
 def _unraisable(failed: "sys.UnraisableHookArgs") -> None:
     """The usual report of an error that nobody can catch, but for what is left of a failed save.
 
-    What was still to be written tells an event loop that has ended by then.
+    What was still to be written tells an event loop that has ended by then, or never began.
     """
-    error = failed.exc_value
-    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+    if not re.search("Event loop is closed|EventLoop' object has no", str(failed.exc_value)):
         sys.__unraisablehook__(failed)
+
+
+def define_config_flag(
+    default: str | None = None, help_text: str = "A file under configs/."
+) -> Any:
+    """The flag --config, with its fields; a default is read as soon as it is defined."""
+    with one_line_flag_errors():
+        return config_flags.DEFINE_config_file("config", default, what)
 
 
 def define_process_flags() -> None:

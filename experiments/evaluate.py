@@ -11,15 +11,12 @@ the run of `--against` was: evaluate a run first, then the model that it started
 from pathlib import Path
 
 from absl import app, flags
-from ml_collections import config_flags
 
 from experiments import console
 
 _DEFAULT = Path(__file__).parents[1] / "configs" / "evaluation.py"
 
-# A default config is read, and its fields changed, as soon as its flag is defined.
-with console.one_line_flag_errors():
-    _CONFIG = config_flags.DEFINE_config_file("config", str(_DEFAULT), "What is asked, and how.")
+_CONFIG = console.define_config_flag(str(_DEFAULT), "What is asked, and how.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a finished run.")
 _MODEL = flags.DEFINE_string("model", None, "A checkpoint: a preset, a path or owner/name.")
 _ADAPTER = flags.DEFINE_string("adapter", None, "A directory in PEFT's format, for --model.")

@@ -8,11 +8,10 @@ or pods_compiled.md and pods_compiled.json with --compile.
 
 import jax
 from absl import app, flags
-from ml_collections import config_flags
 
 from experiments import console
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file under configs/.")
+_CONFIG = console.define_config_flag()
 _DEVICES = flags.DEFINE_list(
     "devices", ["v5e-16", "v5p-64", "h100-8"], "Slices: v5e-COUNT, v5p-COUNT or h100-COUNT."
 )
@@ -65,7 +64,7 @@ def main(argv: list[str]) -> None:
 
 
 def _whole(text: str) -> int:
-    if not text.isdigit() or not int(text):
+    if not text.isdecimal() or not int(text):
         raise ValueError(f"--pool takes numbers of candidates, got {text!r}")
     return int(text)
 

@@ -4,13 +4,15 @@ python -m experiments.results --workdir=DIR --claim=methods
 python -m experiments.results
 """
 
-import importlib.util
+import importlib
 import pathlib
+import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
 from absl import app, flags
 
+from configs import reproduce
 from experiments import console
 
 _WORKDIR = flags.DEFINE_string(
@@ -30,10 +32,14 @@ def _points(claim: str, scale: str) -> list[tuple[str, Mapping[str, Any]]]:
     """Method and axes of every point of a claim's config."""
     from partitionsel_jax import training
 
-    module = f"configs.reproduce.{claim}"
-    if importlib.util.find_spec(module) is None:
-        raise ValueError(f"expected a claim that has a config in configs/reproduce, got {claim!r}")
-    config = importlib.import_module(module).get_config(f"scale={scale},seeds=1,tune=False")
+    known = sorted(module.name for module in pkgutil.iter_modules(reproduce.__path__))
+    if claim not in known:
+        raise ValueError(
+            f"expected a claim that has a config in configs/reproduce, got {claim!r}: "
+            f"choose one of {', '.join(known)}"
+        )
+    module = importlib.import_module(f"configs.reproduce.{claim}")
+    config = module.get_config(f"scale={scale},seeds=1,tune=False")
     return [(run.method, run.axes) for run in training.planned(config.to_dict())]
 
 

@@ -9,11 +9,10 @@ one again within a second and a half, as `timeout` sends it. Any other code but 
 """
 
 from absl import app, flags
-from ml_collections import config_flags
 
 from experiments import console
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file under configs/.")
+_CONFIG = console.define_config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where to write; a run found there is continued.")
 flags.mark_flags_as_required(["config", "workdir"])
 console.define_process_flags()

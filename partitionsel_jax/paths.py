@@ -6,6 +6,8 @@ from etils import epath
 
 from partitionsel_jax.file_errors import one_line
 
+# Bytes; Linux takes no longer path.
+_LONGEST = 4000
 # What reads a scheme's buckets.
 _READERS = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
 
@@ -27,6 +29,8 @@ def absolute(path: epath.PathLike, name: str = "") -> epath.Path:
             f"{name or 'a path'} is empty (a shell variable that is not set?): name a file or a "
             "folder; . is the current one"
         )
+    if len(os.fsencode(text)) > _LONGEST:
+        raise ValueError(f"{name or text[:40]} has {len(text)} characters, too many for a path")
     if "://" not in text:
         return epath.Path(os.path.abspath(os.path.expanduser(text)))
     name = name or text
