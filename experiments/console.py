@@ -75,7 +75,7 @@ def define_config_flag(
 ) -> Any:
     """The flag --config, with its fields; a default is read as soon as it is defined."""
     with one_line_flag_errors():
-        return config_flags.DEFINE_config_file("config", default, what)
+        return config_flags.DEFINE_config_file("config", default, help_text)
 
 
 def define_process_flags() -> None:

@@ -9,11 +9,10 @@ from typing import Any
 
 from absl import app, flags
 from etils import epath
-from ml_collections import config_flags
 
 from experiments import console
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A file under configs/.")
+_CONFIG = console.define_config_flag()
 _HTML = flags.DEFINE_string("html", None, "Where to write the same as one page.")
 _ROWS = flags.DEFINE_integer(
     "rows", 5_000, "Rows of each split that lengths and duplicates are read from; 0 for all."

@@ -3,7 +3,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partitionsel_jax import data
@@ -71,6 +71,7 @@ def test_the_frame_around_a_question_stays_and_a_character_of_it(template):
 
 
 @pytest.mark.parametrize("template", ["alpaca", "chat"])
+@settings(deadline=None)  # chat templates run in a process that has to be started
 @given(question=st.text(min_size=1, max_size=30), room=st.integers(0, 30))
 def test_a_long_question_loses_as_little_of_its_beginning_as_need_be(template, question, room):
     make = data.TEMPLATES[template]
