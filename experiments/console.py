@@ -70,12 +70,10 @@ def _unraisable(failed: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(failed)
 
 
-def define_config_flag(
-    default: str | None = None, help_text: str = "A file under configs/."
-) -> Any:
+def define_config_flag(default: str | None = None, what: str = "A file under configs/.") -> Any:
     """The flag --config, with its fields; a default is read as soon as it is defined."""
     with one_line_flag_errors():
-        return config_flags.DEFINE_config_file("config", default, help_text)
+        return config_flags.DEFINE_config_file("config", default, what)
 
 
 def define_process_flags() -> None:

@@ -86,6 +86,7 @@ def _decoded(path: epath.PathLike) -> str:
     return epath.Path(path).read_bytes().decode("utf-8-sig")
 
 
+RESTORE = "restore it from a copy"
 # Kinds of a value beside Python's types; a bool is no number.
 NUMBER, INTEGER, TEXTS, NUMBERS = "a number", "an integer", "a list of texts", "a list of numbers"
 _NAMES = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
@@ -94,7 +95,7 @@ _LARGEST = 2**63 - 1
 
 
 def read_fields(
-    path: epath.PathLike, fields: Mapping[str, Any], remedy: str = "restore it from a copy"
+    path: epath.PathLike, fields: Mapping[str, Any], remedy: str = RESTORE
 ) -> dict[str, Any]:
     """The object in a JSON file, once its fields are known to be of their kinds.
 
@@ -112,7 +113,7 @@ def read_fields(
     return value
 
 
-def check_fields(value: Any, fields: Mapping[str, Any], file: str, remedy: str) -> None:
+def check_fields(value: Any, fields: Mapping[str, Any], file: str, remedy: str = RESTORE) -> None:
     """Checks what a JSON file holds.
 
     Args:

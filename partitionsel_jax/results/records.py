@@ -153,7 +153,7 @@ def collect(workdir: epath.PathLike, claim: str, about: Mapping[str, str]) -> St
     for path in sorted(epath.Path(workdir).glob("tuning/*/chosen.json")):
         content = read_fields(path, {"chosen": dict, "trials": list})
         for tried in content["trials"]:
-            check_fields(tried, _TRIAL, f"{path}, a trial", "restore it from a copy")
+            check_fields(tried, _TRIAL, f"{path}, a trial")
             rate = tried["values"].get("optimizer.learning_rate")
             if rate is not None:
                 chosen = tried["values"] == content["chosen"]
@@ -162,8 +162,8 @@ def collect(workdir: epath.PathLike, claim: str, about: Mapping[str, str]) -> St
                 loss = float("inf") if loss is None else loss
                 trials.append(Trial(path.parent.name, rate, loss, chosen))
     for run in runs:
-        check_fields(run.facts, _READ, f"{run.name}/config.json", "train the run again")
-        check_fields(run.summary, {"validation_loss": NUMBER}, f"{run.name}/summary.json", "")
+        check_fields(run.facts, _READ, f"{run.name}/config.json")
+        check_fields(run.summary, {"validation_loss": NUMBER}, f"{run.name}/summary.json")
     selection = runs[0].config["selection"]
     sizes = {"pool": str(selection["pool"]), "size": str(selection["size"])}
     return Study(claim, tuple(map(_result, runs)), tuple(trials), {**about, **sizes})

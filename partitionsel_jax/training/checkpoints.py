@@ -186,7 +186,7 @@ class Checkpoints:
         try:
             loaded = self._read(step, like)
             about = f"what is noted of update {step}"
-            check_fields(loaded.about, {"fingerprint": INTEGER, "extra": dict}, about, "")
+            check_fields(loaded.about, {"fingerprint": INTEGER, "extra": dict}, about)
         except (MemoryError, PermissionError, ConnectionError, TimeoutError):
             raise  # says nothing about the files
         except Exception as error:  # whatever a broken file makes a reader raise

@@ -166,7 +166,7 @@ def _train(
     origin = pretrained.origin(setup.settings, frozen) | {"examples": setup.corpus.fingerprint}
     before = None
     if restored is not None:
-        check_fields(restored[1], _NOTED, f"{label}: a checkpoint", "restore it from a copy")
+        check_fields(restored[1], _NOTED, f"{label}: a checkpoint")
         state, spent = (
             restored[0],
             Seconds(**{part: restored[1]["seconds"][part] for part in _SECONDS}),

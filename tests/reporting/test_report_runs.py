@@ -1,12 +1,14 @@
 """What is read back from run directories, and which runs share a label."""
 
+import csv
+import io
 import json
 
 import numpy as np
 import pytest
 
 from partitionsel_jax import reporting
-from partitionsel_jax.reporting import comparison
+from partitionsel_jax.reporting import comparison, tables
 
 
 def test_finds_a_single_run_and_a_tree_of_runs(tmp_path, write_run):
@@ -95,6 +97,50 @@ def test_a_config_of_something_else_is_refused(tmp_path, write_run):
     (tmp_path / "config.json").write_text('{"hidden_size": 8, "method": "random"}')
     with pytest.raises(ValueError, match="lacks config, config_hash, seed, domains"):
         reporting.read_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("config.json", "config", [1]),
+        ("config.json", "seed", 10**30),
+        ("config.json", "method", 5),
+        ("config.json", "domains", [1]),
+        ("config.json", "updates", 10**12),
+        ("summary.json", "validation_loss", "low"),
+        ("summary.json", "test", {"accuracy": "all"}),
+        ("summary.json", "seconds", 5),
+    ],
+)
+def test_an_edited_record_is_refused_by_its_path(tmp_path, write_run, name, field, value):
+    write_run(tmp_path)
+    content = json.loads((tmp_path / name).read_text())
+    (tmp_path / name).write_text(json.dumps(content | {field: value}))
+    with pytest.raises(ValueError, match=rf"{name}.*{field}"):
+        reporting.read_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"step": 1e999}', '{"step": 1000000000000}', "[" * 100_000, '{"step": 3, "loss": 1e9999}'],
+)
+def test_absurd_rows_are_damaged_ones(tmp_path, write_run, line):
+    write_run(tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    (run,) = reporting.read_runs(tmp_path)
+    assert run.last_step == 20
+
+
+def test_no_name_of_a_method_is_a_formula_in_a_csv_file(tmp_path, write_run):
+    write_run(tmp_path / "a", method="=cmd()", domains=["@a", "-b"])
+    write_run(tmp_path / "b", method="random", domains=["@a", "-b"])
+    runs = reporting.read_runs(tmp_path)
+    for text in (tables.configs_csv(runs), tables.curves_csv(runs)):
+        cells = [cell for line in csv.reader(io.StringIO(text)) for cell in line]
+        assert "'=cmd()" in cells
+        assert not [cell for cell in cells if cell[:1] in "=@+" and cell]
+    assert "'@a" in tables.curves_csv(runs)
 
 
 def test_seeds_of_one_config_share_a_label(tmp_path, write_run):
