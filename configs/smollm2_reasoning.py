@@ -10,10 +10,10 @@
 | seconds per update   |        | 8.8              |
 
 Seed 0, two CPU cores, jax 0.10.2, float32; 64 validation and 64 test questions. No setting was
-tuned: they are the paper's but for the sizes. The accuracy was scored by rules that have been replaced
-and is to be measured again. One seed carries no spread, and nothing is compared;
-`compare` adds random picks. The full length, in bfloat16 on a GPU, has not been run yet. Prompts
-take up to 61 of a row's 80 tokens, which leaves an untrained model 19 or more for its answer.
+tuned: they are the paper's but for the sizes. Accuracies are to be measured again: they were scored
+by rules that have been replaced. One seed carries no spread, nothing is compared; `compare` adds
+random picks. The full length, in bfloat16 on a GPU, has not been run yet. Prompts take up to 61 of
+the 80 tokens of a row, which leaves an untrained model 19 or more for its answer.
 """
 
 from configs import common, pretrained
