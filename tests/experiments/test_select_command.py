@@ -92,7 +92,8 @@ def test_the_command_writes_what_select_picks(files):
         (["--size=5", "--utilty=random"], "utilty"),
         (["--size=5", "--utility=loss"], "error: utility must be one of"),
         (["--size=201", "--utility=random"], "error: size must be at most the 200 rows"),
-        (["--size=5", "--utility=random", f"--seed={10**30}"], "error: seed must lie in 0"),
+        (["--size=5", "--utility=random", f"--seed={2**40}"], "error: seed must lie in 0"),
+        (["--size=5", "--utility=random", f"--seed={10**30}"], "error: --seed must be an integer"),
         (
             ["--size=5", "--utility=random", f"--budgets=counts:{10**30}"],
             "error: budgets: counts must be followed by integers with commas between, of at most",
