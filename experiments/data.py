@@ -27,14 +27,13 @@ def main(argv: list[str]) -> None:
     # Imported late, so that a mistyped flag answers at once.
     from partitionsel_jax.reporting import data_card
 
-    with console.one_line_errors(ValueError, OSError):
-        card, problem = _card(_CONFIG.value.to_dict(), _ROWS.value)
-        colours = data_card.wants_colours(sys.stdout)
-        print(data_card.as_text(card, colours=colours, problem=problem))
-        if _HTML.value:
-            page = data_card.as_html(card, problem)
-            epath.Path(_HTML.value).write_text(page, encoding="utf-8")
-            print(f"page: {_HTML.value}")
+    card, problem = _card(_CONFIG.value.to_dict(), _ROWS.value)
+    colours = data_card.wants_colours(sys.stdout)
+    print(data_card.as_text(card, colours=colours, problem=problem))
+    if _HTML.value:
+        page = data_card.as_html(card, problem)
+        epath.Path(_HTML.value).write_text(page, encoding="utf-8")
+        print(f"page: {_HTML.value}")
 
 
 def _card(config: dict[str, Any], rows: int) -> tuple[Any, str]:

@@ -25,10 +25,9 @@ def main(argv: list[str]) -> None:
     # Imported late, so that a mistyped flag answers at once.
     from partitionsel_jax.training import exporting
 
-    with console.one_line_errors(ValueError, OSError, ImportError):
-        exporting.export(
-            _WORKDIR.value, adapter=_ADAPTER.value, merged=_MERGED.value, dtype=_DTYPE.value
-        )
+    exporting.export(
+        _WORKDIR.value, adapter=_ADAPTER.value, merged=_MERGED.value, dtype=_DTYPE.value
+    )
 
 
 if __name__ == "__main__":

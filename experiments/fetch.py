@@ -21,8 +21,7 @@ def main(argv: list[str]) -> None:
     # Imported late, so that a mistyped flag answers at once.
     from partitionsel_jax.models import pretrained
 
-    with console.one_line_errors(ValueError, OSError):
-        pretrained.fetch(_MODEL.value)
+    pretrained.fetch(_MODEL.value)
 
 
 if __name__ == "__main__":

@@ -53,23 +53,22 @@ def main(argv: list[str]) -> None:
     # Imported late, so that a mistyped flag answers at once.
     from partitionsel_jax.selection import offline
 
-    with console.one_line_errors(ValueError, OSError):
-        offline.select_files(
-            _FEATURES.value,
-            anchors=_ANCHORS.value,
-            domains=_DOMAINS.value,
-            size=_SIZE.value,
-            budgets=_BUDGETS.value,
-            output=_OUTPUT.value,
-            overwrite=_OVERWRITE.value,
-            reading=offline.Reading(_CHUNK_ROWS.value, _SHORTLIST_ROWS.value),
-            utility=_UTILITY.value,
-            coupling=_COUPLING.value,
-            scaling=_SCALING.value,
-            ridge=_RIDGE.value,
-            step_scale=_STEP_SCALE.value,
-            seed=_SEED.value,
-        )
+    offline.select_files(
+        _FEATURES.value,
+        anchors=_ANCHORS.value,
+        domains=_DOMAINS.value,
+        size=_SIZE.value,
+        budgets=_BUDGETS.value,
+        output=_OUTPUT.value,
+        overwrite=_OVERWRITE.value,
+        reading=offline.Reading(_CHUNK_ROWS.value, _SHORTLIST_ROWS.value),
+        utility=_UTILITY.value,
+        coupling=_COUPLING.value,
+        scaling=_SCALING.value,
+        ridge=_RIDGE.value,
+        step_scale=_STEP_SCALE.value,
+        seed=_SEED.value,
+    )
 
 
 if __name__ == "__main__":

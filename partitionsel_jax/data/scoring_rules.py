@@ -242,11 +242,21 @@ def _roles(text: str) -> list[tuple[str, ...]] | None:
     return None if None in found else sorted(match.groups() for match in found if match)
 
 
+def _listed(item: str, between: str) -> str:
+    return f"(?:{item})(?:{between}(?:{item}))*"
+
+
+def _grid(text: str, cell: str) -> list[list[int]]:
+    """The rows of a grid of such cells; none for any other text."""
+    text = plain(text)
+    if not re.fullmatch(_listed(cell, r"[ \n]"), text):
+        return []
+    return [[int(cell) for cell in line.split(" ")] for line in text.split("\n")]
+
+
 def _is_kakurasu(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
     """Whether the weighted sums of rows and columns are those that the puzzle states."""
-    if not re.fullmatch(r"[01](?:[ \n][01])*", plain(answer)):
-        return False
-    rows = [[int(cell) for cell in line.split(" ")] for line in plain(answer).split("\n")]
+    rows = _grid(answer, "[01]")
     if len(rows) != metadata["n_rows"] or {len(row) for row in rows} != {metadata["n_cols"]}:
         return False
     sums = [
@@ -258,9 +268,7 @@ def _is_kakurasu(answer: str, reference: str, metadata: Mapping[str, Any]) -> bo
 
 def _is_survo(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
     """Whether the numbers given fill the empty cells, and every line ends with its sum."""
-    if not re.fullmatch(r"[0-9]{1,9}(?:[ \n][0-9]{1,9})*", plain(answer)):
-        return False
-    rows = [[int(cell) for cell in line.split(" ")] for line in plain(answer).split("\n")]
+    rows = _grid(answer, "[0-9]{1,9}")
     puzzle = metadata["puzzle"]
     if [len(row) for row in rows] != [len(row) for row in puzzle]:
         return False
@@ -321,10 +329,6 @@ def _several(form: str) -> Rule:
     return Rule(
         "any solution that the task's own scorer finds right, in the form asked for", form=form
     )
-
-
-def _listed(item: str, between: str) -> str:
-    return f"(?:{item})(?:{between}(?:{item}))*"
 
 
 TEXT = Rule("the reference alone")

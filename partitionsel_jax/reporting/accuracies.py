@@ -1,12 +1,12 @@
 """Shares of right answers to the test questions, with what chance leaves open about them."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from partitionsel_jax.evaluation import statistics
+from partitionsel_jax.reporting import curves
 from partitionsel_jax.reporting.runs import Run
 
 
@@ -68,10 +68,8 @@ def _over_seeds(shares: Sequence[float], questions: Sequence[int]) -> Accuracy |
     if not shares:
         return None
     mean, count = float(np.mean(shares)), min(questions)
+    std = float(np.std(shares, ddof=1)) if len(shares) > 1 else None
     low, high = statistics.share_interval(mean, count)
-    std = None
-    if len(shares) > 1:
-        std = float(np.std(shares, ddof=1))
-        half = statistics.t_quantile(len(shares) - 1) * std / math.sqrt(len(shares))
-        low, high = min(low, max(0.0, mean - half)), max(high, min(1.0, mean + half))
+    half = float(curves.half_width(np.array(shares)))
+    low, high = min(low, max(0.0, mean - half)), max(high, min(1.0, mean + half))
     return Accuracy(mean, std, low, high, count)

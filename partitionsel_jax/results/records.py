@@ -173,6 +173,7 @@ def _result(run: Run) -> Result:
     steps, losses = run.evaluations()
     test = run.summary.get("test") or {}
     spoilt = spoilt_share([run])
+    tested = run.tested()
     means = {name: run.series(name)[1] for name in _MEANS}
     numbers = {
         "learning_rate": run.config["optimizer"]["learning_rate"],
@@ -188,8 +189,8 @@ def _result(run: Run) -> Result:
         seed=run.seed,
         numbers={name: np.nan if value is None else value for name, value in numbers.items()},
         accuracies={
-            name: (share, run.tested()["questions_per_domain"][name])
-            for name, share in run.tested().get("accuracy_per_domain", {}).items()
+            name: (share, tested["questions_per_domain"][name])
+            for name, share in tested.get("accuracy_per_domain", {}).items()
         },
         curve={
             "updates": steps.astype(np.float64),

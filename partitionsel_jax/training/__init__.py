@@ -1,5 +1,6 @@
 """Training with a selector inside the step."""
 
+from partitionsel_jax.paths import absolute
 from partitionsel_jax.training import clusters, processes, stopping
 from partitionsel_jax.training.ablation import Outcome, Shard, ablate, planned
 from partitionsel_jax.training.checkpoints import NotSaved
@@ -10,7 +11,6 @@ from partitionsel_jax.training.recorder import NonFiniteUpdate
 from partitionsel_jax.training.replaying import score, train_again
 from partitionsel_jax.training.step import Step
 from partitionsel_jax.training.stopping import Stopped
-from partitionsel_jax.training.workdir import absolute
 
 __all__ = [
     "NonFiniteUpdate",

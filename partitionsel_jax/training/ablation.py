@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from partitionsel_jax import paths
 from partitionsel_jax.machine_errors import lack
 from partitionsel_jax.training import loop, processes, programs, stopping, tuning, workdir
 from partitionsel_jax.training.checkpoints import NotSaved
@@ -90,7 +91,7 @@ def ablate(
       ValueError: whatever can be refused before the first run.
       Stopped: `stop` said so; the run's state is saved.
     """
-    root = workdir.absolute(root)
+    root = paths.absolute(root)
     plan = survey(config)
     for line in plan.left_out:
         _LOG.info("%s", line)

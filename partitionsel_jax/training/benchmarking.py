@@ -9,13 +9,13 @@ from typing import Any
 
 from etils import epath
 
-from partitionsel_jax import data
+from partitionsel_jax import data, paths
 from partitionsel_jax.evaluation import benchmarks, comparing, evaluating, scoring
 from partitionsel_jax.evaluation.benchmarks import PROCEDURAL, Benchmark, Question
 from partitionsel_jax.evaluation.outputs import SUMMARY, differences
 from partitionsel_jax.json_files import write_json
 from partitionsel_jax.text_table import aligned
-from partitionsel_jax.training import answering, corpora, finished, workdir
+from partitionsel_jax.training import answering, corpora, finished
 from partitionsel_jax.training.benchmark_settings import BenchmarkSettings
 from partitionsel_jax.training.settings import Settings
 
@@ -123,15 +123,15 @@ def _target(run: Any, model: str | None, adapter: str | None, output: str | None
     if adapter is not None and model is None:
         raise ValueError("--adapter needs the --model that it sits on; a --workdir has its own")
     if output is not None:
-        return workdir.absolute(output)
+        return paths.absolute(output)
     if run is None:
         raise ValueError("--model needs --output: name the folder to write to")
-    return workdir.absolute(run) / "evaluation"
+    return paths.absolute(run) / "evaluation"
 
 
 def _evaluation_of(against: str, name: str, target: epath.Path) -> epath.Path:
     """The finished evaluation of a benchmark that is compared with, which is not the one itself."""
-    root, own = workdir.absolute(against), os.path.realpath(target / name)
+    root, own = paths.absolute(against), os.path.realpath(target / name)
     folders = root / "evaluation" / name, root / name
     # Two paths may lead to one folder, by links.
     others = [folder for folder in folders if os.path.realpath(folder) != own]
@@ -178,7 +178,7 @@ def _seen(
 ) -> frozenset[str]:
     """The questions that reasoning_gym leaves out; see `evaluate_all`."""
     runs = [] if described is None else [described]
-    if against is not None and (workdir.absolute(against) / "config.json").exists():
+    if against is not None and (paths.absolute(against) / "config.json").exists():
         runs.append(finished.settings_of(against, f"--against={against!r}"))
     tasks = settings.reasoning_gym.tasks
     seen = frozenset[str]().union(*(answering.seen_questions(one, tasks) for one in runs))

@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
+from partitionsel_jax import paths
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.file_errors import reading
 from partitionsel_jax.json_files import INTEGER, read_fields
@@ -77,7 +78,7 @@ def replay(folder: epath.PathLike) -> dict[str, Any]:
     Raises:
       ValueError: no such folder, or weights that are not there any more.
     """
-    folder = workdir.absolute(folder)
+    folder = paths.absolute(folder)
     if not (folder / _ABOUT).exists():
         raise ValueError(f"{folder} is no failed update: name WORKDIR/failure/NUMBER of a run")
     about = read_fields(folder / _ABOUT, {"config": dict, "devices": INTEGER})

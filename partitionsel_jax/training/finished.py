@@ -7,6 +7,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from partitionsel_jax import paths
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.training import pretrained, workdir
 from partitionsel_jax.training import settings as run_settings
@@ -45,7 +46,7 @@ def settings_of(folder: epath.PathLike, name: str) -> Settings:
     Raises:
       ValueError: it holds no finished run, or one of another version.
     """
-    folder = workdir.absolute(folder)
+    folder = paths.absolute(folder)
     for file in ("config.json", "summary.json"):
         if not (folder / file).exists():
             inner = sorted(str(path.parent) for path in folder.glob("*/*/summary.json"))
@@ -72,7 +73,7 @@ def load(folder: epath.PathLike, name: str) -> FinishedRun:
       ValueError: as `settings_of`, or a checkpoint that cannot be read or is not the one that the
         run ended with.
     """
-    folder = workdir.absolute(folder)
+    folder = paths.absolute(folder)
     settings = settings_of(folder, name)
     summary = workdir.read_summary(folder)
     state, frozen = Step.create(settings).initial(settings.seed, pretrained.weights(settings))

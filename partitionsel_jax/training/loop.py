@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import jax
 from etils import epath
 
-from partitionsel_jax import data
+from partitionsel_jax import data, paths
 from partitionsel_jax.evaluation import DomainLosses
 from partitionsel_jax.json_files import NUMBER, check_fields
 from partitionsel_jax.training import (
@@ -60,7 +60,7 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
       ValueError: settings or devices that do not fit, or a folder that is another run's, is in use
         or cannot be written.
     """
-    root = workdir.absolute(root)
+    root = paths.absolute(root)
     settings = run_settings.parse(run.config)
     layout = run_setup.choose_layout(settings)
     pretrained.check(settings)
@@ -127,7 +127,7 @@ def train(
     """
     if stop.asked():
         raise stopping.Stopped
-    root = workdir.absolute(root)
+    root = paths.absolute(root)
     check(run, root)
     settings = run_settings.parse(run.config)
     layout = run_setup.choose_layout(settings)

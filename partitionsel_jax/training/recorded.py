@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from partitionsel_jax import data
+from partitionsel_jax import data, paths
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.json_files import INTEGER, NUMBERS, is_a
 from partitionsel_jax.selection import Selection, diagnostics
@@ -152,7 +152,7 @@ def _name(settings: Settings) -> str:
 def _rows(settings: Settings) -> list[dict[str, Any]]:
     """The recorded rows of all updates."""
     name, updates = _name(settings), settings.training.updates
-    path = workdir.absolute(settings.selection.picks) / SELECTIONS
+    path = paths.absolute(settings.selection.picks) / SELECTIONS
     if not path.exists():
         raise ValueError(f"{name} has no {SELECTIONS}: name the folder of a run, with config.json")
     rows = JsonLines.read(path)[:updates]
@@ -186,7 +186,7 @@ def _unbroken(rows: list[dict[str, Any]]) -> int:
 
 def _check_examples(settings: Settings, corpus: data.Corpus) -> None:
     """Raises ValueError where the recorded run says that it had other examples."""
-    summary: epath.Path = workdir.absolute(settings.selection.picks) / "summary.json"
+    summary: epath.Path = paths.absolute(settings.selection.picks) / "summary.json"
     if not summary.exists():
         return  # of a run that was stopped, or picks that were published alone
     origin = workdir.read_summary(summary.parent)["origin"]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from partitionsel_jax import data
+from partitionsel_jax import data, paths
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.file_errors import reading
 from partitionsel_jax.training import loop, records, spmd, stopping, workdir
@@ -63,7 +63,7 @@ def train_again(
     Raises:
       ValueError: no such run, or one without a row for each of its updates, or another corpus.
     """
-    folder = workdir.absolute(folder)
+    folder = paths.absolute(folder)
     about, config = _recorded(folder)
     run = PlannedRun(f"{about['method']}-replayed", about["seed"], "", config)
     summary = loop.train(run, root, stop)
@@ -104,7 +104,7 @@ def score(
         raise ValueError(f"expected every step or every few, got every={every}")
     if not utilities:
         raise ValueError("expected at least one utility to score, got none")
-    folder, root = workdir.absolute(folder), workdir.absolute(root)
+    folder, root = paths.absolute(folder), paths.absolute(root)
     _, config = _recorded(folder)
     settings = run_settings.parse(config)
     layout = run_setup.choose_layout(settings)

@@ -14,13 +14,10 @@ from etils import epath
 
 from partitionsel_jax import __version__
 from partitionsel_jax.json_files import INTEGER, NUMBER, read_fields
-from partitionsel_jax.paths import absolute
 from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training.essentials import config_hash, essentials
 from partitionsel_jax.training.plan import PlannedRun
 from partitionsel_jax.training.records import write_json
-
-__all__ = ["absolute", "check", "check_free", "claim", "describe", "folder_of", "locked"]
 
 _LOG = logging.getLogger(__name__)
 

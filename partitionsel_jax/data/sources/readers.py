@@ -109,11 +109,13 @@ def _form(start: str, whole: bool, is_document: bool) -> str:
       is_document: whether its name says one JSON text.
     """
     value: Any = None
+    rest: str | None = None
+    fault: Exception | None = None
     try:
         value, end = _decode(start)
         rest = start[end:].lstrip(_WHITE)
-    except (ValueError, RecursionError):
-        rest = None
+    except (ValueError, RecursionError) as error:
+        fault = error
     if start.startswith("["):
         # One array of all rows, or many of a row's messages.
         several = rest is not None and rest[:1] in ("[", ",") and _is_conversation(value)
@@ -121,14 +123,11 @@ def _form(start: str, whole: bool, is_document: bool) -> str:
     line = start.partition("\n")[0]
     if not start.startswith("{") or _starts_with_value(line) or "\n" not in start:
         return "lines"
-    if rest is None:
+    if fault is not None:
         # Either the object is longer than what was looked at, or there is a fault in it.
-        try:
-            _decode(start)
-        except (ValueError, RecursionError) as error:
-            is_long = not whole and _is_cut(error, len(start))
-            is_faulty = is_document and _is_cut(error, len(line), 1)
-            return "document" if is_long or is_faulty else "lines"
+        is_long = not whole and _is_cut(fault, len(start))
+        is_faulty = is_document and _is_cut(fault, len(line), 1)
+        return "document" if is_long or is_faulty else "lines"
     if not rest:
         alone = _only_list(value) is None and any(map(_is_conversation, value.values()))
         return "values" if alone else "document"
