@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tiny_checkpoints import write_adapter, write_gguf
+from tiny_checkpoints import LLAMA, write_adapter, write_gguf
 
 from partitionsel_jax import models
 from partitionsel_jax.models import pretrained
@@ -178,14 +178,6 @@ def test_an_index_names_files_beside_it_and_nothing_else(tiny, file):
 LINEAR = {"rope_type": "linear", "factor": 4.0}
 DEFAULT = {"rope_type": "default", "rope_theta": 500000.0}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
-BASE = {
-    "model_type": "llama",
-    "vocab_size": 96,
-    "num_hidden_layers": 2,
-    "hidden_size": 32,
-    "intermediate_size": 40,
-    "num_attention_heads": 4,
-}
 
 
 @pytest.mark.parametrize(
@@ -216,7 +208,7 @@ BASE = {
 )
 def test_a_config_that_computes_something_else_is_refused_by_name(said, message):
     with pytest.raises(ValueError, match=rf"config\.json: .*{message}") as caught:
-        description.decoder_config(BASE | said, "config.json")
+        description.decoder_config(LLAMA | said, "config.json")
     one_line(caught)
 
 
@@ -233,14 +225,19 @@ def test_a_config_that_computes_something_else_is_refused_by_name(said, message)
     ],
 )
 def test_what_agrees_or_changes_nothing_is_read(said, caplog):
-    config = description.decoder_config(BASE | said, "config.json")
+    config = description.decoder_config(LLAMA | said, "config.json")
     assert config.rope_scaling.kind == "none"
     assert config.rope_theta == (1e4 if "rope" not in str([*said][:1]) else 5e5)
     assert not caplog.text
 
 
 def test_fields_that_nobody_knows_are_reported_once(caplog):
-    said = BASE | {"attention_dropout": 0.1, "of_the_future": 3, "unset": None, "pretraining_tp": 1}
+    said = LLAMA | {
+        "attention_dropout": 0.1,
+        "of_the_future": 3,
+        "unset": None,
+        "pretraining_tp": 1,
+    }
     for _ in range(2):
         description.decoder_config(said, "once/config.json")
     assert [record.getMessage() for record in caplog.records] == [

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tiny_checkpoints import VARIANTS, write_gguf
+from tiny_checkpoints import LLAMA, VARIANTS, write_gguf
 
 from partitionsel_jax import models
 from partitionsel_jax.models import parameters as trees
@@ -92,16 +92,6 @@ def test_a_config_json_gives_the_decoder_back(name):
     config = preset.config if preset else pretrained.TINY[name]
     content = json.loads(json.dumps(description.config_json(config, "bfloat16")))
     assert description.decoder_config(content, "config.json") == config
-
-
-LLAMA = {
-    "model_type": "llama",
-    "vocab_size": 96,
-    "num_hidden_layers": 2,
-    "hidden_size": 32,
-    "intermediate_size": 40,
-    "num_attention_heads": 4,
-}
 
 
 @pytest.mark.parametrize(

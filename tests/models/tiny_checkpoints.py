@@ -9,6 +9,15 @@ from safetensors.numpy import save_file
 from partitionsel_jax.models.pretrained import Checkpoint, names
 
 GOLDEN = Path(__file__).parent / "golden"
+# What a config.json says at least.
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 96,
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_attention_heads": 4,
+}
 VARIANTS = sorted(path.name for path in (GOLDEN / "checkpoints").iterdir())
 
 
