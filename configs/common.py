@@ -5,9 +5,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+# What arguments were once called, and are called now.
+_RENAMED = {"spoilt": "noise"}
+
 
 def default() -> ConfigDict:
-    """All fields with defaults; what they mean is documented in `training/sections.py`.
+    """All fields with defaults; what they mean is documented in `config/sections.py`.
 
     A config file starts from this, changes what it is about, and documents the result.
     """
@@ -37,7 +40,7 @@ def default() -> ConfigDict:
     data.mix, data.weights = "natural", ()  # shares of the domains in a pool
     data.workers = 0  # processes that read ahead; 0: threads
     data.scorer = ""  # what judges answers; "": the source's own
-    data.spoilt = ConfigDict({"kind": "none", "share": 0.0})
+    data.noise = ConfigDict({"kind": "none", "share": 0.0})
     data.seed = 0
     data.directory = ""  # prepared corpora; empty for the user's cache folder
 
@@ -72,7 +75,7 @@ def default() -> ConfigDict:
     selection.utility, selection.coupling, selection.rule = "gradient_matching", "joint", "greedy"
     selection.solver = "exact"
     selection.reference = ""  # folder of a finished run, for reducible_loss
-    selection.picks = ""  # folder of a run whose recorded picks are trained on
+    selection.recorded = ""  # folder of a run whose recorded picks are trained on
     selection.budgets, selection.shares, selection.temperature = "proportional", (), 1.0
     selection.curriculum = ConfigDict({"decay": 0.9, "blend": 0.5, "floor": 0.05, "sharpness": 1.0})
     selection.anchor_balance, selection.anchor_mean = True, "plain"
@@ -125,6 +128,8 @@ def arguments(text: str | None, **defaults: Any) -> ConfigDict:
     parsed = ConfigDict(defaults)
     for part in filter(None, (text or "").split(",")):
         name, given, value = part.partition("=")
+        if name in _RENAMED:
+            raise ValueError(f"config argument {name!r} is now called {_RENAMED[name]!r}")
         if name not in defaults:
             raise ValueError(
                 f"unknown config argument {name!r}; this config takes {sorted(defaults)}"

@@ -12,7 +12,7 @@ seeds do not tell.
 The evidence is claim (j) of RESULTS.md (`configs/reproduce/cost.py`); Adam's geometry, which helped
 in the pilot, makes no difference there. How it came about, by pilot runs of the quickstart's
 problem, 96 updates at learning rate 4e-3: the mean final validation loss of seeds 0 and 1, where
-random picks end at 1.760, on clean data at 1.551, and after 240 updates of spoilt data at 1.586.
+random picks end at 1.760, on clean data at 1.551, and after 240 updates of corrupted data at 1.586.
 Rows are those whose features an update computes, in the mean.
 
 | features of the last layer                            | rows | loss                  |
@@ -46,8 +46,8 @@ NARROW = {"data": {"buckets": (48, 72)}, "training": {"microbatch": 4}}
 
 
 def get_config(text=None):
-    """--config=configs/frugal.py[:smoke,seeds=3,spoilt=swapped,share=0.15]: the quickstart's."""
-    arguments = common.arguments(text, smoke=False, seeds=1, spoilt="garbled", share=0.3)
+    """--config=configs/frugal.py[:smoke,seeds=3,noise=swapped,share=0.15]: the quickstart's."""
+    arguments = common.arguments(text, smoke=False, seeds=1, noise="garbled", share=0.3)
     config = quickstart.get_config(text)
     narrow(config)
     config.methods.partitionsel = {

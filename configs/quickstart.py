@@ -32,20 +32,20 @@ from configs.tasks import QUICKSTART_TASKS
 
 
 def get_config(text=None):
-    """--config=configs/quickstart.py[:smoke,seeds=3,spoilt=swapped,share=0.15].
+    """--config=configs/quickstart.py[:smoke,seeds=3,noise=swapped,share=0.15].
 
-    `smoke` shrinks everything to a minute; `seeds` is the number of repeats; `spoilt` is garbled,
-    swapped or none; `share` is the spoilt share.
+    `smoke` shrinks everything to a minute; `seeds` is the number of repeats; `noise` is garbled,
+    swapped or none; `share` is the corrupted share.
     """
-    arguments = common.arguments(text, smoke=False, seeds=1, spoilt="garbled", share=0.3)
+    arguments = common.arguments(text, smoke=False, seeds=1, noise="garbled", share=0.3)
     config = common.default()
     config.seed = 4  # seeds 0 to 3 had been seen while the settings were chosen
     config.repeats = arguments.seeds
     config.methods.partitionsel = {}
     config.methods.random = {"selection": {"utility": "random", "rule": "greedy", "swaps": 0}}
     config.data.tasks.update(dict(QUICKSTART_TASKS))
-    config.data.spoilt.kind = arguments.spoilt
-    config.data.spoilt.share = 0.0 if arguments.spoilt == "none" else arguments.share
+    config.data.noise.kind = arguments.noise
+    config.data.noise.share = 0.0 if arguments.noise == "none" else arguments.share
     if arguments.smoke:
         config.data.update({"train": 100, "validation": 8, "test": 2})
         config.model.update({"layers": 2, "width": 32, "mlp_width": 64, "head_dim": 8})

@@ -27,18 +27,18 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are --config.section.field=")
     console.start()
     # Imported late, so that a mistyped flag answers at once.
-    from partitionsel_jax import reporting, training
+    from partitionsel_jax import distributed, paths, reporting, sweeps
 
-    shard = training.Shard.parse(_SHARD.value) if _SHARD.value else training.Shard()
-    config, workdir = _CONFIG.value.to_dict(), training.absolute(_WORKDIR.value)
+    shard = sweeps.Shard.parse(_SHARD.value) if _SHARD.value else sweeps.Shard()
+    config, workdir = _CONFIG.value.to_dict(), paths.absolute(_WORKDIR.value)
     if _LIST.value:
-        for run in training.planned(config, shard):
+        for run in sweeps.planned(config, shard):
             print(run.folder or run.method)
         return
     console.join_processes()
-    with training.processes.ending_together(), training.stopping.listening() as stop:
-        outcome = training.ablate(config, workdir, stop, shard)
-    if training.processes.is_first() and outcome.finished and not _SHARD.value:
+    with distributed.processes.ending_together(), distributed.stopping.listening() as stop:
+        outcome = sweeps.ablate(config, workdir, stop, shard)
+    if distributed.processes.is_first() and outcome.finished and not _SHARD.value:
         console.show_report(reporting.build(workdir))
     for failure in outcome.failures:
         print(f"error: {failure}", file=sys.stderr)

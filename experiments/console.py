@@ -90,7 +90,7 @@ def join_processes() -> None:
     Raises:
       ValueError: flags or an environment that make no sense, or processes that did not come.
     """
-    from partitionsel_jax.training import clusters, processes
+    from partitionsel_jax.distributed import clusters, processes
 
     values = flags.FLAGS
     found = clusters.find(

@@ -45,8 +45,9 @@ def _card(config: dict[str, Any], rows: int) -> tuple[Any, str]:
     Raises:
       ValueError, OSError: there is nothing to show.
     """
+    from partitionsel_jax.config import settings
     from partitionsel_jax.data.card import gather
-    from partitionsel_jax.training import corpora, expand, settings
+    from partitionsel_jax.training import corpora, expand
 
     def gathered(config: dict[str, Any]) -> Any:
         # Methods and repeats of one config share their data.

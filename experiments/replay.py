@@ -53,7 +53,7 @@ def _check_flags() -> None:
     if _CHANGE.value and not _SCORE.value:
         raise ValueError(
             "--change is for --score; to train on recorded picks with another config, set its "
-            "selection.picks to the run and use experiments.train"
+            "selection.recorded to the run and use experiments.train"
         )
 
 
@@ -66,10 +66,10 @@ def _replay_failure() -> None:
 
 
 def _train_again() -> None:
-    from partitionsel_jax import training
+    from partitionsel_jax import distributed, sweeps
 
-    with training.stopping.listening() as stop:
-        summary = training.train_again(_RUN.value, _WORKDIR.value, stop)
+    with distributed.stopping.listening() as stop:
+        summary = sweeps.train_again(_RUN.value, _WORKDIR.value, stop)
     print(f"validation loss {summary['validation_loss']:.4f}")
     if summary["same"] is None:
         print(f"{_RUN.value} has no summary.json to compare with")
@@ -83,11 +83,11 @@ def _train_again() -> None:
 
 
 def _score() -> None:
-    from partitionsel_jax import training
+    from partitionsel_jax import sweeps
     from partitionsel_jax.text_table import aligned
 
     changes = dict(map(_parsed, _CHANGE.value))
-    found = training.score(_RUN.value, _WORKDIR.value, _SCORE.value or [], changes, _EVERY.value)
+    found = sweeps.score(_RUN.value, _WORKDIR.value, _SCORE.value or [], changes, _EVERY.value)
     columns = list(dict.fromkeys(name for means in found.values() for name in means))
     rows = [
         [utility, *(f"{means[name]:.4g}" if name in means else "–" for name in columns)]

@@ -30,7 +30,7 @@ _PAGE = flags.DEFINE_string("page", "RESULTS.md", "What is written.")
 
 def _points(claim: str, scale: str) -> list[tuple[str, Mapping[str, Any]]]:
     """Method and axes of every point of a claim's config."""
-    from partitionsel_jax import training
+    from partitionsel_jax import sweeps
 
     known = sorted(module.name for module in pkgutil.iter_modules(reproduce.__path__))
     if claim not in known:
@@ -40,19 +40,19 @@ def _points(claim: str, scale: str) -> list[tuple[str, Mapping[str, Any]]]:
         )
     module = importlib.import_module(f"configs.reproduce.{claim}")
     config = module.get_config(f"scale={scale},seeds=1,tune=False")
-    return [(run.method, run.axes) for run in training.planned(config.to_dict())]
+    return [(run.method, run.axes) for run in sweeps.planned(config.to_dict())]
 
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    from partitionsel_jax import results
+    from partitionsel_jax import studies
 
     workdir, claim = _WORKDIR.value, _CLAIM.value
     if (workdir is None) != (claim is None):
         raise ValueError("expected --workdir and --claim together, or neither; got one of them")
     if workdir is not None and claim is not None:
-        results.keep(
+        studies.keep(
             workdir,
             _STUDIES.value,
             scale=_SCALE.value,
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
             command=_COMMAND.value,
             hardware=_HARDWARE.value,
         )
-    for path in results.update(_STUDIES.value, pathlib.Path(_PAGE.value).absolute()):
+    for path in studies.update(_STUDIES.value, pathlib.Path(_PAGE.value).absolute()):
         print(path)
 
 

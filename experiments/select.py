@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
     console.start()
     # Imported late, so that a mistyped flag answers at once.
-    from partitionsel_jax.selection import offline
+    from partitionsel_jax import offline
 
     offline.select_files(
         _FEATURES.value,

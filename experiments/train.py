@@ -23,13 +23,13 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are --config.section.field=")
     console.start()
     # Imported late, so that a mistyped flag answers at once.
-    from partitionsel_jax import reporting, training
+    from partitionsel_jax import distributed, paths, reporting, training
 
     console.join_processes()
-    workdir = training.absolute(_WORKDIR.value)
-    with training.processes.ending_together(), training.stopping.listening() as stop:
+    workdir = paths.absolute(_WORKDIR.value)
+    with distributed.processes.ending_together(), distributed.stopping.listening() as stop:
         training.train_all(_CONFIG.value.to_dict(), workdir, stop)
-    if training.processes.is_first():
+    if distributed.processes.is_first():
         console.show_report(reporting.build(workdir))
 
 

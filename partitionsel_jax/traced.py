@@ -61,7 +61,7 @@ def add_up(
     Args:
       jaxpr: the program.
       amounts: of an equation; None to look at the programs inside of it.
-      cost: orders the branches of a conditional, of which the dearest counts.
+      cost: orders the branches of a conditional, of which the most expensive counts.
       rounds: how often a loop runs whose end depends on the data.
     """
     total: dict[str, float] = collections.defaultdict(float)

@@ -18,8 +18,8 @@ IMPORTS = (
     "experiments.suites",
     "partitionsel_jax.planning",
     "partitionsel_jax.reporting",
-    "partitionsel_jax.results",
-    "partitionsel_jax.selection.offline",
+    "partitionsel_jax.studies",
+    "partitionsel_jax.offline",
     "partitionsel_jax.training.benchmarking",
     "partitionsel_jax.training.exporting",
 )

@@ -7,7 +7,7 @@ import pytest
 
 from configs import reproduce
 from configs.reproduce import scales
-from partitionsel_jax import training
+from partitionsel_jax import sweeps
 
 CLAIMS = sorted(
     module.name
@@ -23,7 +23,7 @@ def config_of(claim, text):
 @pytest.mark.parametrize("claim", CLAIMS)
 @pytest.mark.parametrize("scale", ["smollm2", "metamath", "molecules"])
 def test_small_variants_are_two_to_four_runs_that_pass_all_checks(claim, scale):
-    runs = training.planned(config_of(claim, f"scale={scale},smoke"))
+    runs = sweeps.planned(config_of(claim, f"scale={scale},smoke"))
     assert 2 <= len(runs) <= 4
     # What is to be short has 0.4 of the updates.
     assert {run.config["training"]["updates"] for run in runs} in ({4}, {4, 1})
@@ -32,7 +32,7 @@ def test_small_variants_are_two_to_four_runs_that_pass_all_checks(claim, scale):
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_studies_report_seeds_that_chose_nothing(claim):
     config = config_of(claim, "seeds=3")
-    runs = training.planned(config)
+    runs = sweeps.planned(config)
     trials = [run for run in runs if run.folder.startswith("tuning/")]
     assert {run.seed for run in trials} == set(scales.TRIAL_SEEDS)
     assert not any(run.config["evaluation"]["test"] for run in trials)
@@ -42,7 +42,7 @@ def test_studies_report_seeds_that_chose_nothing(claim):
     # Nothing but tuning separates the methods: the same grid for each.
     rates = {run.config["optimizer"]["learning_rate"] for run in trials}
     assert len(trials) % (len(rates) * len(scales.TRIAL_SEEDS)) == 0 and len(rates) == 3
-    assert training.planned(config_of(claim, "seeds=3,tune=False")) == reported
+    assert sweeps.planned(config_of(claim, "seeds=3,tune=False")) == reported
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def get_config(text=None):
         "weights": ((8, 7, 6, 5, 4, 3, 2, 1), (1, 1, 1, 1, 1, 1, 1, 1)),
     }
     if not arguments.smoke:
-        config.axes.data.spoilt = {"share": (0.0, 0.3)}
+        config.axes.data.noise = {"share": (0.0, 0.3)}
     if arguments.tune:
         common.tune_learning_rate(config, seeds=(0,) if arguments.smoke else (0, 1))
     return config

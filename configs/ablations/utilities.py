@@ -21,15 +21,13 @@ UTILITIES = (
 
 
 def get_config(text=None):
-    """--config=configs/ablations/utilities.py[:smoke,seeds=5,tune,spoilt=swapped,share=0.15].
+    """--config=configs/ablations/utilities.py[:smoke,seeds=5,tune,noise=swapped,share=0.15].
 
     `smoke` shrinks everything to a minute; `seeds` is the number of repeats; `tune` chooses every
-    method's learning rate first; `spoilt` and `share` are the quickstart's.
+    method's learning rate first; `noise` and `share` are the quickstart's.
     """
-    arguments = common.arguments(
-        text, smoke=False, seeds=3, tune=False, spoilt="garbled", share=0.3
-    )
-    asked = f"spoilt={arguments.spoilt},share={arguments.share}"
+    arguments = common.arguments(text, smoke=False, seeds=3, tune=False, noise="garbled", share=0.3)
+    asked = f"noise={arguments.noise},share={arguments.share}"
     config = quickstart.get_config(asked + (",smoke" if arguments.smoke else ""))
     config.repeats = arguments.seeds
     utilities = ("gradient_matching", "random") if arguments.smoke else UTILITIES

@@ -23,7 +23,7 @@ def get_config(text=None):
     See `scales.start` for the arguments.
     """
     config, arguments = scales.start(text, whole=True)
-    config.data.spoilt.update({"kind": "garbled", "share": 0.3})
+    config.data.noise.update({"kind": "garbled", "share": 0.3})
     shared = frugal.selection(config, more_anchors=False)
     whole_preset = frugal.selection(config, more_anchors=not arguments.smoke)
     kept = frugal.KEPT_ANCHORS

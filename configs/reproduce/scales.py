@@ -36,7 +36,7 @@ _CONFIGS = {
     "molecules": llama32_3b_mol,
 }
 # Of a scale's own config: what it is always given, and which of our arguments it takes.
-_ALWAYS = {"bytes": ["spoilt=none"]}
+_ALWAYS = {"bytes": ["noise=none"]}
 _TAKEN: dict[str, tuple[str, ...]] = {
     "bytes": (),
     "smollm2": ("model",),

@@ -14,13 +14,13 @@ from configs.pretrained import BUCKETS
 from experiments.suites import passes
 from experiments.suites.measuring import Results, check_no_sizes, number, ratio, table
 from partitionsel_jax import models
+from partitionsel_jax.config.sections import FeatureSettings, OptimizerSettings, SelectionSettings
 from partitionsel_jax.data import Rows
+from partitionsel_jax.distributed import spmd
 from partitionsel_jax.gradients import Scope
 from partitionsel_jax.gradients.buckets import Buckets
-from partitionsel_jax.training import spmd
-from partitionsel_jax.training.features import Work
-from partitionsel_jax.training.sections import FeatureSettings, OptimizerSettings, SelectionSettings
-from partitionsel_jax.training.step import Step
+from partitionsel_jax.step.features import TokenCounts
+from partitionsel_jax.step.step import Step
 
 _log = logging.getLogger("partitionsel_jax.benchmark")
 
@@ -82,7 +82,10 @@ def tokens_cut(widths: tuple[int, ...], scale: float, devices: int) -> float:
     def work(widths: tuple[int, ...], pool: jax.Array, picks: jax.Array) -> jax.Array:
         features = Buckets((*widths, LENGTH), pool, POOL // devices)
         update = Buckets((*widths, LENGTH), picks)
-        return Work.of(features, MICROBATCH).computed + Work.of(update, MICROBATCH).computed
+        return (
+            TokenCounts.of(features, MICROBATCH).computed
+            + TokenCounts.of(update, MICROBATCH).computed
+        )
 
     computed, computed_whole = (jax.jit(functools.partial(work, chosen)) for chosen in (widths, ()))
     whole = total = 0

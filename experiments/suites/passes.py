@@ -97,7 +97,7 @@ def random_rows(count: int, tokens: int, vocab: int, *, domains: int = 1, seed: 
         response=np.repeat((place_T >= tokens // 2)[None, :], count, axis=0),
         domain=number_B % domains,
         id=number_B,
-        spoilt=np.zeros(count, bool),
+        corrupted=np.zeros(count, bool),
     )
 
 

@@ -14,12 +14,12 @@ import numpy as np
 from configs import common
 from experiments.suites.measuring import Results, check_no_sizes, table
 from experiments.suites.passes import random_rows
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.distributed import spmd
 from partitionsel_jax.gradients import Features
-from partitionsel_jax.training import anchors as held_out
-from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training import spmd
-from partitionsel_jax.training.candidates import Labels, compare
-from partitionsel_jax.training.step import Step
+from partitionsel_jax.step import anchors as held_out
+from partitionsel_jax.step.candidates import RowInfo, compare
+from partitionsel_jax.step.step import Step
 
 DEVICES = (1, 2, 4, 8)
 # How the step is mapped, and whether the devices split the weights.
@@ -58,7 +58,7 @@ def flops(step: Step, layout: spmd.Layout) -> tuple[float, float]:
     rows = map(layout.rows, (pool, anchors))
     whole = program.lower(state, frozen, *rows, np.int32(0)).compile()
 
-    def select(labels: Labels, domains_A: jax.Array, mine: Features, anchors: Features) -> Any:
+    def select(labels: RowInfo, domains_A: jax.Array, mine: Features, anchors: Features) -> Any:
         mean = chosen.anchor_mean
         found = held_out.from_features(anchors, domains_A, mean=mean, domains=step.domains)
         return step.choose(compare(labels, mine, found, chosen), jax.random.key(0))
@@ -68,7 +68,7 @@ def flops(step: Step, layout: spmd.Layout) -> tuple[float, float]:
         return Features(jnp.zeros((count, step.features.dim)), nothing, nothing)
 
     vectors = features(chosen.pool), features(chosen.anchors)
-    alone = jax.jit(select).lower(Labels.of(pool), anchors.domain, *vectors)
+    alone = jax.jit(select).lower(RowInfo.of(pool), anchors.domain, *vectors)
     return _flops(whole), _flops(alone.compile())
 
 

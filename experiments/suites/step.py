@@ -15,14 +15,14 @@ from experiments.suites.measuring import Results, at_most, check_no_sizes, numbe
 from experiments.suites.operations import RowCost
 from experiments.suites.passes import StepShape
 from partitionsel_jax import models
+from partitionsel_jax.config.sections import FeatureSettings, OptimizerSettings, SelectionSettings
 from partitionsel_jax.data import Rows
+from partitionsel_jax.distributed import spmd
 from partitionsel_jax.gradients import Features, Scope, unit
-from partitionsel_jax.training import anchors as held_out
-from partitionsel_jax.training import spmd
-from partitionsel_jax.training.candidates import Labels, compare
-from partitionsel_jax.training.sections import FeatureSettings, OptimizerSettings, SelectionSettings
-from partitionsel_jax.training.state import TrainState
-from partitionsel_jax.training.step import Step
+from partitionsel_jax.step import anchors as held_out
+from partitionsel_jax.step.candidates import RowInfo, compare
+from partitionsel_jax.step.state import TrainState
+from partitionsel_jax.step.step import Step
 
 _log = logging.getLogger("partitionsel_jax.benchmark")
 
@@ -208,12 +208,12 @@ def _selection(shape: StepShape, step: Step, kind: str) -> passes.Pass:
     rows = passes.random_rows(shape.pool, 2, shape.decoder.vocab_size, domains=shape.domains)
     domains_A = jnp.arange(shape.anchors, dtype=jnp.int32) % shape.domains
 
-    def choose(labels: Labels, pool: Features, anchors: Features, key: jax.Array) -> Any:
+    def choose(labels: RowInfo, pool: Features, anchors: Features, key: jax.Array) -> Any:
         mean = step.selection.anchor_mean
         found = held_out.from_features(anchors, domains_A, mean=mean, domains=step.domains)
         return step.choose(compare(labels, pool, found, step.selection), key)
 
-    labels = jax.tree.map(jnp.asarray, Labels.of(rows))
+    labels = jax.tree.map(jnp.asarray, RowInfo.of(rows))
     inputs = (labels, features(shape.pool), features(shape.anchors), jax.random.key(0))
     return passes.compile_pass(choose, *inputs)
 

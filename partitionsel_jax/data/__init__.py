@@ -1,4 +1,4 @@
-"""Data: sources, templates, tokenizers, spoilt rows, and the pools that every step sees.
+"""Data: sources, templates, tokenizers, corrupted rows, and the pools that every step sees.
 
 builder = data.prepare(tasks, train=2000, validation=64, test=32, seed=0, directory=directory)
 tokenizer = data.ByteTokenizer()  # or data.load_tokenizer("DIR-or-file.gguf")
@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from partitionsel_jax.data.corpus import Corpus, Example, Source, load
+from partitionsel_jax.data.label_noise import KINDS, corrupt
 from partitionsel_jax.data.own_anchors import OwnAnchors, read_anchors
 from partitionsel_jax.data.pools import Pools
 from partitionsel_jax.data.prefetching import ByStep, prefetch
@@ -27,7 +28,6 @@ from partitionsel_jax.data.shares import MIXES, domain_shares
 from partitionsel_jax.data.sources import KINDS as FILE_KINDS
 from partitionsel_jax.data.sources import Columns
 from partitionsel_jax.data.sources.splitting import SPLITS
-from partitionsel_jax.data.spoilage import KINDS, spoil
 from partitionsel_jax.data.templates import (
     TEMPLATES,
     Prompt,
@@ -70,6 +70,7 @@ __all__ = [
     "Template",
     "Tokenizer",
     "check_template",
+    "corrupt",
     "domain_shares",
     "encode_batch",
     "encode_example",
@@ -83,7 +84,6 @@ __all__ = [
     "read_anchors",
     "response_text",
     "score",
-    "spoil",
     "takes_reference_only",
 ]
 

@@ -90,14 +90,14 @@ class ShownRow:
     """A training row to look at, piece by piece.
 
     Attributes:
-      id, domain, spoilt: as the corpus has them; the domain by its name.
+      id, domain, corrupted: as the corpus has them; the domain by its name.
       tokens, learnt: how many tokens the row has, and how many have a loss.
       pieces: in order.
     """
 
     id: int
     domain: str
-    spoilt: bool
+    corrupted: bool
     tokens: int
     learnt: int
     pieces: tuple[Piece, ...]
@@ -112,7 +112,7 @@ class Card:
       template: what makes prompts of questions.
       domains: their names.
       rows: split -> rows per domain; exact.
-      spoilt: training rows that were spoilt; exact.
+      corrupted: training rows that were corrupted; exact.
       left_out: split -> rows that do not fit `length`.
       cut: split -> rows with a prompt that was cut.
       read: split -> rows that the following was read from, all of them or a random part.
@@ -128,7 +128,7 @@ class Card:
     template: str
     domains: tuple[str, ...]
     rows: Mapping[str, tuple[int, ...]]
-    spoilt: int
+    corrupted: int
     left_out: Mapping[str, Named]
     cut: Mapping[str, Named]
     read: Mapping[str, int]
@@ -180,7 +180,7 @@ def gather(corpus: Corpus, *, rows: int = 5_000, shown: int = 2, seed: int = 0) 
             split: tuple(np.bincount(source.domains, minlength=count).tolist())
             for split, source in sources.items()
         },
-        spoilt=len(corpus.train.spoilt),
+        corrupted=len(corpus.train.corrupted),
         left_out=corpus.left_out,
         cut=corpus.cut,
         read={split: len(indices) for split, indices in chosen.items()},
@@ -312,7 +312,7 @@ def _shown(corpus: Corpus, index: int) -> ShownRow:
     return ShownRow(
         id=int(rows.id[0]),
         domain=corpus.domains[int(rows.domain[0])],
-        spoilt=bool(rows.spoilt[0]),
+        corrupted=bool(rows.corrupted[0]),
         tokens=int(rows.lengths[0]),
         learnt=sum(is_learnt),
         pieces=tuple(pieces(tokens, is_learnt, corpus.train.tokenizer)),

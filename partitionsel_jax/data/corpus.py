@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from partitionsel_jax.data import fitting, spoilage
+from partitionsel_jax.data import fitting, label_noise
 from partitionsel_jax.data.checks import check_anchors, check_refused, check_scan
 from partitionsel_jax.data.fitting import Named, Scan, named
 from partitionsel_jax.data.own_anchors import OwnAnchors, prompt_of
@@ -34,10 +34,10 @@ class Example:
     Attributes:
       id: unique over all splits.
       domain: index into the corpus's `domains`.
-      question, response: what the prompt is made of, and what is learnt (spoilt where it was).
-      answer: the reference answer, never spoilt.
+      question, response: what the prompt is made of, and what is learnt (corrupted where it was).
+      answer: the reference answer, never corrupted.
       entry: JSON that the domain's scorer needs.
-      spoilt: whether the response was spoilt.
+      corrupted: whether the response was corrupted.
       messages: JSON of the conversation that the question ends; "" where there is none.
     """
 
@@ -47,7 +47,7 @@ class Example:
     response: str
     answer: str
     entry: str
-    spoilt: bool
+    corrupted: bool
     messages: str = ""
 
     @property
@@ -72,7 +72,7 @@ class Source:
       tokenizer: makes tokens of text.
       length: T, the tokens of a row.
       template: one of `TEMPLATES`, what makes prompts of questions.
-      spoilt: row -> spoilt response.
+      corrupted: row -> corrupted response.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Source:
     tokenizer: Tokenizer
     length: int
     template: str = "plain"
-    spoilt: Mapping[int, str] = dataclasses.field(default_factory=dict, repr=False)
+    corrupted: Mapping[int, str] = dataclasses.field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         """The number of rows, n."""
@@ -137,7 +137,7 @@ class Source:
             response=is_response,
             domain=np.array([e.domain for e in examples], np.int32),
             id=np.array([e.id for e in examples], np.int32),
-            spoilt=np.array([e.spoilt for e in examples], bool),
+            corrupted=np.array([e.corrupted for e in examples], bool),
         )
 
     def find(self, ids: np.ndarray) -> np.ndarray:
@@ -155,16 +155,16 @@ class Source:
         return places
 
     def _example(self, index: int, record: Mapping[str, Any]) -> Example:
-        """The record as an example, with its spoilt response where it has one."""
-        spoilt = index in self.spoilt
+        """The record as an example, with its corrupted response where it has one."""
+        corrupted = index in self.corrupted
         return Example(
             id=int(record["id"]),
             domain=int(record["domain"]),
             question=record["question"].decode(),
-            response=self.spoilt[index] if spoilt else record["response"].decode(),
+            response=self.corrupted[index] if corrupted else record["response"].decode(),
             answer=record["answer"].decode(),
             entry=record["entry"].decode(),
-            spoilt=spoilt,
+            corrupted=corrupted,
             messages=record.get("messages", b"").decode(),
         )
 
@@ -175,7 +175,7 @@ class Corpus:
 
     Attributes:
       domains: the names; a row's domain is an index into them.
-      train: what pools are drawn from; the only source with spoilt rows.
+      train: what pools are drawn from; the only source with corrupted rows.
       anchors: what the validation direction is measured on; never scored.
       validation: what the validation loss is measured on; disjoint from the anchors.
       test: questions and entries for generation and scoring.
@@ -206,8 +206,8 @@ def load(
     seed: int,
     *,
     template: str = "plain",
-    spoilt_kind: str = "none",
-    spoilt_share: float = 0.0,
+    noise_kind: str = "none",
+    noise_share: float = 0.0,
     anchor_share: float = 0.5,
     anchors: OwnAnchors | None = None,
 ) -> Corpus:
@@ -219,11 +219,11 @@ def load(
       tokenizer: gives the ids.
       length: T, the tokens of a row; a row holds its whole response, and its whole prompt, or of a
         prompt that may be cut as much of the end as there is room for.
-      seed: the data seed, for the spoilt rows and for which validation rows are anchors.
+      seed: the data seed, for the corrupted rows and for which validation rows are anchors.
       template: one of `TEMPLATES`, what makes prompts of questions.
-      spoilt_kind: one of `spoilage.KINDS`.
-      spoilt_share: part of every training domain that is spoilt, in [0, 1). A spoilt response that
-        is too long for its row loses its end.
+      noise_kind: one of `label_noise.KINDS`.
+      noise_share: part of every training domain that is corrupted, in [0, 1). A corrupted response
+        that is too long for its row loses its end.
       anchor_share: part of every validation domain that become anchors, in (0, 1), rounded, and
         at least one row on either side.
       anchors: of the user's own, from `read_anchors`; all validation rows are then scored. Anchors
@@ -236,7 +236,7 @@ def load(
         sources.
     """
     check_template(template, tokenizer)
-    spoilage.check(spoilt_kind, spoilt_share)
+    label_noise.check(noise_kind, noise_share)
     if not 0.0 < anchor_share < 1.0:
         raise ValueError(
             f"expected an anchor share in (0, 1), got {anchor_share}; both the anchors and the "
@@ -255,9 +255,9 @@ def load(
     for split in SPLITS:
         check_scan(scans[split], split, domains, length)
     train, validation, test = (_source(s, records[s], scans[s], *how) for s in SPLITS)
-    # Before any row is left out, so that the others are spoilt as without anchors of one's own.
-    spoilt = _spoilt(train, scans["train"], seed, spoilt_kind, spoilt_share)
-    train = dataclasses.replace(train, spoilt=spoilt)
+    # Before any row is left out, so that the others are corrupted as without anchors of one's own.
+    corrupted = _corrupted(train, scans["train"], seed, noise_kind, noise_share)
+    train = dataclasses.replace(train, corrupted=corrupted)
     if anchors is None:
         is_anchor = _anchors(validation.domains, domains, anchor_share, seed)
         held_out = _part(validation, "anchors", is_anchor)
@@ -302,14 +302,14 @@ def _source(
     return Source(split, records, *places, tokenizer, length, template)
 
 
-def _spoilt(train: Source, scanned: Scan, seed: int, kind: str, share: float) -> dict[int, str]:
-    """Row -> spoilt response, cut to the room that its prompt leaves."""
+def _corrupted(train: Source, scanned: Scan, seed: int, kind: str, share: float) -> dict[int, str]:
+    """Row -> corrupted response, cut to the room that its prompt leaves."""
     if kind == "none" or not share:
         return {}
     framed = named_template(train.template).framed
     least = scanned.prompts if framed else np.ones_like(scanned.prompts)
     responses = [example.response for example in train.all_examples()]
-    new = spoilage.spoil(seed, train.domains, responses, kind, share)
+    new = label_noise.corrupt(seed, train.domains, responses, kind, share)
     room = train.length - 1 - least
     return {row: _shortened(text, train.tokenizer, int(room[row])) for row, text in new.items()}
 
@@ -390,7 +390,7 @@ def _part(source: Source, name: str, chosen: np.ndarray) -> Source:
         positions=source.positions[chosen],
         domains=source.domains[chosen],
         ids=source.ids[chosen],
-        spoilt={new: source.spoilt[old] for new, old in rows if old in source.spoilt},
+        corrupted={new: source.corrupted[old] for new, old in rows if old in source.corrupted},
     )
 
 

@@ -24,14 +24,14 @@ class Rows(NamedTuple):
         predicts exactly these tokens, each from the ones before it.
       domain: i32[B], in 0 .. P-1.
       id: i32[B], unique over all splits of a corpus.
-      spoilt: bool[B], True where the response was spoilt on purpose.
+      corrupted: bool[B], True where the response was corrupted on purpose.
     """
 
     tokens: Array
     response: Array
     domain: Array
     id: Array
-    spoilt: Array
+    corrupted: Array
 
     @property
     def lengths(self) -> Array:

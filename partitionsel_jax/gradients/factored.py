@@ -123,7 +123,7 @@ _attach.defvjp(_attach_forward, _attach_backward)
 
 @dataclasses.dataclass(frozen=True)
 class _Watch:
-    """Attaches the rules of the parameters in scope to the decoder; see `models.watch`.
+    """Attaches the rules of the parameters in scope to the decoder; see `models.taps`.
 
     Attributes:
       sketch: of one of the families in `FACTORED`.
@@ -131,7 +131,7 @@ class _Watch:
       side_inputs: f32 zeros by path; inside a layer, that layer's.
       scales: by path, as `side_inputs`; empty without preconditioning.
       number: i32[], the layer's number from the lowest in scope; 0 outside the layers.
-      path: of the submodule being watched.
+      path: of the submodule being tapped.
     """
 
     sketch: Sketch
@@ -241,7 +241,7 @@ def factored_features(
     `check_vma=False`: nothing replicated is differentiated.
 
     Args:
-      losses: (rows, watch) -> f32[b]; `models.Model.losses` with its parameters bound. Row i's
+      losses: (rows, tap) -> f32[b]; `models.Model.losses` with its parameters bound. Row i's
         loss may depend on row i alone.
       scoped: arrays or shapes of the parameters in scope, by path, as `Scope.extract` gives them.
       rows: pytree whose leaves have a leading axis B.
@@ -289,11 +289,11 @@ def factored_features(
     def one_microbatch(part: Any) -> tuple[jax.Array, jax.Array]:
         batch = jax.tree.leaves(part)[0].shape[0]
 
-        def watched(side_inputs: dict[Path, jax.Array]) -> jax.Array:
+        def tapped(side_inputs: dict[Path, jax.Array]) -> jax.Array:
             return losses(part, _Watch(sketch, leaves, side_inputs, scales or {}))
 
         inputs = varying_like({path: zeros(path, batch) for path in paths}, part)
-        losses_B, pullback = jax.vjp(watched, inputs)
+        losses_B, pullback = jax.vjp(tapped, inputs)
         (found,) = pullback(jnp.ones_like(losses_B))
         parts = [flat(path, found[path]) for path in paths]
         vectors = jnp.concatenate(parts, axis=1) if whole else sum(parts, jnp.float32(0))

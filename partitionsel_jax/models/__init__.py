@@ -17,13 +17,13 @@ from partitionsel_jax.models.losses import (
 from partitionsel_jax.models.model import Model
 from partitionsel_jax.models.pretrained import PRESETS, Pretrained, load
 from partitionsel_jax.models.shards import Gathering, split_axis
-from partitionsel_jax.models.watch import UNWATCHED, Watch
+from partitionsel_jax.models.taps import NO_TAP, Tap
 
 __all__ = [
     "ARCHITECTURE",
+    "NO_TAP",
     "PRESETS",
     "PROJECTIONS",
-    "UNWATCHED",
     "Cache",
     "Chunks",
     "Continuation",
@@ -35,7 +35,7 @@ __all__ = [
     "Pretrained",
     "RopeScaling",
     "Sampling",
-    "Watch",
+    "Tap",
     "continuation",
     "dropping",
     "generate",

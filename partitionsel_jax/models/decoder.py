@@ -18,7 +18,7 @@ from partitionsel_jax.models.config import DTYPES, DecoderConfig
 from partitionsel_jax.models.lora import LoRAConfig
 from partitionsel_jax.models.rotary import rotary
 from partitionsel_jax.models.shards import Gathering
-from partitionsel_jax.models.watch import UNWATCHED, Watch
+from partitionsel_jax.models.taps import NO_TAP, Tap
 
 # What `remat` keeps of a layer for the backward pass.
 _SAVED = {
@@ -34,11 +34,11 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(config.width, DTYPES[config.param_dtype]))
         self.eps = config.norm_eps
 
-    def __call__(self, x_BxTxD: jax.Array, watch: Watch) -> jax.Array:
+    def __call__(self, x_BxTxD: jax.Array, tap: Tap) -> jax.Array:
         x = x_BxTxD.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)
         scale_D = self.scale[...].astype(jnp.float32)
-        return watch.scale("scale", x, x * scale_D[None, None, :]).astype(x_BxTxD.dtype)
+        return tap.scale("scale", x, x * scale_D[None, None, :]).astype(x_BxTxD.dtype)
 
 
 class Projection(nnx.Module):
@@ -65,15 +65,15 @@ class Projection(nnx.Module):
             self.lora_a = nnx.Param(normal(rngs.params(), (size_in, lora.rank), jnp.float32))
             self.lora_b = nnx.Param(jnp.zeros((lora.rank, size_out), jnp.float32))
 
-    def __call__(self, x: jax.Array, watch: Watch) -> jax.Array:
+    def __call__(self, x: jax.Array, tap: Tap) -> jax.Array:
         def multiply(name: str, x: jax.Array, matrix: nnx.Param) -> jax.Array:
-            return watch.linear(name, x, x @ matrix[...].astype(x.dtype))
+            return tap.linear(name, x, x @ matrix[...].astype(x.dtype))
 
         y = multiply("kernel", x, self.kernel)
         if self.bias is not None:
-            y = watch.shift("bias", y + self.bias[...].astype(x.dtype)[None, None, :])
+            y = tap.shift("bias", y + self.bias[...].astype(x.dtype)[None, None, :])
         if self.adapted:
-            low_rank = multiply("lora_a", watch.drop(x), self.lora_a)
+            low_rank = multiply("lora_a", tap.drop(x), self.lora_a)
             y = y + self.lora_scale * multiply("lora_b", low_rank, self.lora_b)
         return y
 
@@ -91,11 +91,11 @@ class Attention(nnx.Module):
         self.config = config
 
     def __call__(
-        self, x_BxTxD: jax.Array, watch: Watch, reading: Reading | None = None
+        self, x_BxTxD: jax.Array, tap: Tap, reading: Reading | None = None
     ) -> tuple[jax.Array, Reading | None]:
         batch, tokens, _ = x_BxTxD.shape
         q, k, v = (
-            getattr(self, name)(x_BxTxD, watch.at(name)).reshape(
+            getattr(self, name)(x_BxTxD, tap.at(name)).reshape(
                 batch, tokens, -1, self.config.head_dim
             )
             for name in ("q", "k", "v")
@@ -110,7 +110,7 @@ class Attention(nnx.Module):
             reading = reading.remember(k, v)
             keys, values, mask = reading.recall()
             mixed_BxTxHxE = jax.nn.dot_product_attention(q, keys, values, mask=mask)
-        return self.o(mixed_BxTxHxE.reshape(batch, tokens, -1), watch.at("o")), reading
+        return self.o(mixed_BxTxHxE.reshape(batch, tokens, -1), tap.at("o")), reading
 
 
 class MLP(nnx.Module):
@@ -122,9 +122,9 @@ class MLP(nnx.Module):
         self.up = project("up", (config.width, config.mlp_width))
         self.down = project("down", (config.mlp_width, config.width))
 
-    def __call__(self, x_BxTxD: jax.Array, watch: Watch) -> jax.Array:
-        gate = jax.nn.silu(self.gate(x_BxTxD, watch.at("gate")))
-        return self.down(gate * self.up(x_BxTxD, watch.at("up")), watch.at("down"))
+    def __call__(self, x_BxTxD: jax.Array, tap: Tap) -> jax.Array:
+        gate = jax.nn.silu(self.gate(x_BxTxD, tap.at("gate")))
+        return self.down(gate * self.up(x_BxTxD, tap.at("up")), tap.at("down"))
 
 
 class Layer(nnx.Module):
@@ -137,13 +137,13 @@ class Layer(nnx.Module):
         self.mlp = MLP(config, lora, rngs=rngs)
 
     def __call__(
-        self, x_BxTxD: jax.Array, watch: Watch, reading: Reading | None = None
+        self, x_BxTxD: jax.Array, tap: Tap, reading: Reading | None = None
     ) -> tuple[jax.Array, Reading | None]:
-        normed = self.attention_norm(x_BxTxD, watch.at("attention_norm"))
-        mixed, reading = self.attention(normed, watch.at("attention"), reading)
+        normed = self.attention_norm(x_BxTxD, tap.at("attention_norm"))
+        mixed, reading = self.attention(normed, tap.at("attention"), reading)
         x_BxTxD = x_BxTxD + mixed
-        normed = self.mlp_norm(x_BxTxD, watch.at("mlp_norm"))
-        return x_BxTxD + self.mlp(normed, watch.at("mlp")), reading
+        normed = self.mlp_norm(x_BxTxD, tap.at("mlp_norm"))
+        return x_BxTxD + self.mlp(normed, tap.at("mlp")), reading
 
 
 class Decoder(nnx.Module):
@@ -208,24 +208,22 @@ class Decoder(nnx.Module):
     def _lookup(self, tokens_BxT: jax.Array) -> jax.Array:
         return self._whole("embedding")[tokens_BxT].astype(DTYPES[self.config.dtype])
 
-    def hidden(
-        self, tokens_BxT: jax.Array, stop_below: int = 0, watch: Watch = UNWATCHED
-    ) -> jax.Array:
+    def hidden(self, tokens_BxT: jax.Array, stop_below: int = 0, tap: Tap = NO_TAP) -> jax.Array:
         """What the head reads: the last layer's output, normalised; [B, T, D].
 
         Args:
           tokens_BxT: i32[B, T].
           stop_below: static; no gradient flows into the first `stop_below` layers or the
             embedding lookup, and the backward pass ends there.
-          watch: sees the layers above `stop_below`, the final norm and, if nothing is stopped, the
+          tap: sees the layers above `stop_below`, the final norm and, if nothing is stopped, the
             lookup.
         """
         config = self.config
         x_BxTxD = self._lookup(tokens_BxT)
         graph, stacked = nnx.split(self.layers)
 
-        def apply(x: jax.Array, parameters: Any, watch: Watch) -> jax.Array:
-            return self._layer(graph, parameters)(x, watch)[0]
+        def apply(x: jax.Array, parameters: Any, tap: Tap) -> jax.Array:
+            return self._layer(graph, parameters)(x, tap)[0]
 
         if stop_below:
             # By index, so that the lower layers' parameters are not copied; and without tangents,
@@ -233,21 +231,21 @@ class Decoder(nnx.Module):
             fixed = jax.lax.stop_gradient(stacked)
 
             def below(x: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
-                return apply(x, jax.tree.map(lambda leaf: leaf[number], fixed), UNWATCHED), None
+                return apply(x, jax.tree.map(lambda leaf: leaf[number], fixed), NO_TAP), None
 
             x_BxTxD, _ = jax.lax.scan(below, x_BxTxD, jnp.arange(stop_below))
             x_BxTxD = jax.lax.stop_gradient(x_BxTxD)
             stacked = jax.tree.map(lambda leaf: leaf[stop_below:], stacked)
         else:
-            x_BxTxD = watch.lookup("embedding", tokens_BxT, x_BxTxD)
+            x_BxTxD = tap.lookup("embedding", tokens_BxT, x_BxTxD)
 
         def layer(x: jax.Array, piece: Any) -> tuple[jax.Array, None]:
-            return apply(x, piece[0], watch.layer(piece[1])), None
+            return apply(x, piece[0], tap.layer(piece[1])), None
 
         if config.remat != "none":
             layer = jax.checkpoint(layer, prevent_cse=False, policy=_SAVED[config.remat])
-        x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, (stacked, watch.layers))
-        return self.norm(x_BxTxD, watch.at("norm"))
+        x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, (stacked, tap.layers))
+        return self.norm(x_BxTxD, tap.at("norm"))
 
     def read(
         self, tokens_BxT: jax.Array, positions_BxT: jax.Array, cache: Cache
@@ -265,29 +263,29 @@ class Decoder(nnx.Module):
             x, cache = carry
             parameters, number = piece
             reading = Reading(cache, number, positions_BxT)
-            x, reading = self._layer(graph, parameters)(x, UNWATCHED, reading)
+            x, reading = self._layer(graph, parameters)(x, NO_TAP, reading)
             return (x, reading.cache), None
 
         start = (self._lookup(tokens_BxT), cache)
         numbers = jnp.arange(self.config.layers)
         (x_BxTxD, cache), _ = jax.lax.scan(layer, start, (stacked, numbers))
-        return self.norm(x_BxTxD, UNWATCHED), cache
+        return self.norm(x_BxTxD, NO_TAP), cache
 
     def losses(
         self,
         tokens_BxT: jax.Array,
         response_BxT: jax.Array,
         stop_below: int = 0,
-        watch: Watch = UNWATCHED,
+        tap: Tap = NO_TAP,
     ) -> jax.Array:
         """Mean cross-entropy of every example over its response tokens, f32[B].
 
         Only response tokens reach the head, and no [B, T, V] array is made. `response_BxT` is
         True at response tokens; see `hidden` for the other arguments.
         """
-        x_BxTxD = self.hidden(tokens_BxT, stop_below, watch)
+        x_BxTxD = self.hidden(tokens_BxT, stop_below, tap)
         head, vocab_axis, name = self._head()
-        probe = watch.probe(name, vocab_axis)
+        probe = tap.probe(name, vocab_axis)
         if probe is None:
             return losses.response_losses(
                 x_BxTxD,
@@ -308,5 +306,5 @@ class Decoder(nnx.Module):
             chunks=self.config.chunks,
             probe=probe,
         )
-        nll = watch.head(name, vocab_axis, x_BxTxD, residual, nll)
+        nll = tap.head(name, vocab_axis, x_BxTxD, residual, nll)
         return losses.mean_over_response(nll, counted)

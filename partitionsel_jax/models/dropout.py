@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.models.lora import LoRAConfig
-from partitionsel_jax.models.watch import UNWATCHED, Unwatched, Watch
+from partitionsel_jax.models.taps import NO_TAP, NoTap, Tap
 
 
 @dataclasses.dataclass(frozen=True)
-class Dropping(Unwatched):
-    """A watch that drops each adapter's inputs by a mask of its own.
+class Dropping(NoTap):
+    """A tap that drops each adapter's inputs by a mask of its own.
 
     Every row has its own key, so that its masks do not depend on which rows share its batch, nor
     on the device count.
@@ -51,8 +51,8 @@ class Dropping(Unwatched):
         return jnp.where(kept_BxTxD, x_BxTxD / (1 - self.rate), 0).astype(x_BxTxD.dtype)
 
 
-def dropping(lora: LoRAConfig, key: jax.Array | None, ids_B: jax.Array, depth: int) -> Watch:
-    """The watch of a training update: `lora.dropout` for rows of these ids, or nothing at all.
+def dropping(lora: LoRAConfig, key: jax.Array | None, ids_B: jax.Array, depth: int) -> Tap:
+    """The tap of a training update: `lora.dropout` for rows of these ids, or nothing at all.
 
     Args:
       lora: of the model.
@@ -64,7 +64,7 @@ def dropping(lora: LoRAConfig, key: jax.Array | None, ids_B: jax.Array, depth: i
       ValueError: something is to be dropped, and there is no key.
     """
     if not lora.dropout:
-        return UNWATCHED
+        return NO_TAP
     if key is None:
         raise ValueError(f"lora.dropout={lora.dropout} needs a key, got None; pass the update's")
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, ids_B)

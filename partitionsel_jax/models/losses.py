@@ -143,7 +143,7 @@ def head_losses(
       an online softmax accumulates d nll / dx in the same sweep (as flash attention does, arXiv
       2205.14135, with the head as keys and values). One for the head adds two, since it makes
       the logits again. The gradient has no derivative of its own.
-    * Rows are independent: one that is not finite spoils its own nll and gradient only (and the
+    * Rows are independent: one that is not finite breaks its own nll and gradient only (and the
       head's gradient, unless its cotangent is 0).
     * `jax.vmap` over examples joins them to one list of tokens, as if they had been one batch; a
       head or probe that differs per example, and a head gradient per example, are taken one

@@ -13,7 +13,7 @@ from partitionsel_jax.models.config import DecoderConfig
 from partitionsel_jax.models.decoder import Decoder
 from partitionsel_jax.models.lora import LoRAConfig
 from partitionsel_jax.models.shards import Gathering
-from partitionsel_jax.models.watch import UNWATCHED, Watch
+from partitionsel_jax.models.taps import NO_TAP, Tap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Model:
         tokens_BxT: jax.Array,
         response_BxT: jax.Array,
         stop_below: int = 0,
-        watch: Watch = UNWATCHED,
+        tap: Tap = NO_TAP,
     ) -> jax.Array:
         """Losses f32[B] of tokens i32[B, T] over their response tokens; see `Decoder.losses`."""
-        return self._merge(parameters).losses(tokens_BxT, response_BxT, stop_below, watch)
+        return self._merge(parameters).losses(tokens_BxT, response_BxT, stop_below, tap)
 
     def read(
         self,

@@ -11,8 +11,8 @@ from partitionsel_jax.planning.memory import Memory, memory_of
 from partitionsel_jax.planning.predicting import Assumptions, Prediction, predict
 from partitionsel_jax.planning.runs import planned
 from partitionsel_jax.planning.writing import write_compiled, write_plan
-from partitionsel_jax.training.counting import Counts, count, trace
-from partitionsel_jax.training.operations import Stages, local, rows, stages_of
+from partitionsel_jax.step.counting import Counts, count, trace
+from partitionsel_jax.step.operations import Stages, local, rows, stages_of
 
 __all__ = [
     "CHIPS",

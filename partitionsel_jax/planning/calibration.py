@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax import data
+from partitionsel_jax.config.settings import Settings
+from partitionsel_jax.distributed import spmd
 from partitionsel_jax.planning.runs import planned
-from partitionsel_jax.training import spmd
-from partitionsel_jax.training.operations import stages_of
-from partitionsel_jax.training.settings import Settings
-from partitionsel_jax.training.step import Step
+from partitionsel_jax.step.operations import stages_of
+from partitionsel_jax.step.step import Step
 
 # So many square products of this size are what the device's peak is taken to be.
 PRODUCT, TIMES = 2048, 20
@@ -95,7 +95,7 @@ def _step(settings: Settings, response: float) -> Callable[[], Any]:
             response=np.arange(length)[None] >= np.full((count, 1), (1 - response) * length),
             domain=np.zeros(count, np.int32),
             id=np.arange(count, dtype=np.int32),
-            spoilt=np.zeros(count, bool),
+            corrupted=np.zeros(count, bool),
         )
 
     inputs = (state, frozen, *(layout.rows(rows(n)) for n in (chosen.pool, chosen.anchors)))

@@ -16,12 +16,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from partitionsel_jax.distributed import spmd
 from partitionsel_jax.planning import hardware
 from partitionsel_jax.planning.memory import Memory, memory_of
 from partitionsel_jax.planning.runs import planned
-from partitionsel_jax.training import spmd
-from partitionsel_jax.training.operations import rows
-from partitionsel_jax.training.step import Step
+from partitionsel_jax.step.operations import rows
+from partitionsel_jax.step.step import Step
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.models.config import DTYPES
-from partitionsel_jax.training.operations import local
-from partitionsel_jax.training.settings import Settings
-from partitionsel_jax.training.step import Step
+from partitionsel_jax.step.operations import local
+from partitionsel_jax.step.step import Step
 
 _FLOAT = 4
 

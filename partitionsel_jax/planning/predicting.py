@@ -8,8 +8,8 @@ from typing import Any
 from partitionsel_jax.planning.hardware import Chip, Slice
 from partitionsel_jax.planning.memory import Memory, memory_of
 from partitionsel_jax.planning.runs import planned
-from partitionsel_jax.training.counting import Counts
-from partitionsel_jax.training.operations import stages_of
+from partitionsel_jax.step.counting import Counts
+from partitionsel_jax.step.operations import stages_of
 
 
 @dataclasses.dataclass(frozen=True)

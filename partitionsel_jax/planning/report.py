@@ -9,8 +9,8 @@ from partitionsel_jax.planning.compiling import Compiled
 from partitionsel_jax.planning.hardware import CHIPS, GIGA, Slice
 from partitionsel_jax.planning.memory import Memory
 from partitionsel_jax.planning.predicting import Assumptions, Prediction
+from partitionsel_jax.step.operations import CERTIFICATE
 from partitionsel_jax.text_table import markdown
-from partitionsel_jax.training.operations import CERTIFICATE
 
 _TIME = (
     *("devices", "pool", "picks", "rows a device", "weights", "step, s", "features", "selection"),

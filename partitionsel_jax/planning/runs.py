@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.training import pretrained
-from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training.settings import Settings
 
 
 def planned(

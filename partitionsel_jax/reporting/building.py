@@ -148,9 +148,9 @@ def _charts(groups: Groups, rows: Sequence[comparison.Row]) -> tuple[_Chart, ...
             has_legend=False,
         ),
         _Chart(
-            "spoilt_share",
-            "Spoilt rows among the picks",
-            functools.partial(selection_charts.spoilt_share, groups),
+            "corrupted_share",
+            "Corrupted rows among the picks",
+            functools.partial(selection_charts.corrupted_share, groups),
         ),
         _Chart(
             "selection_diagnostics",

@@ -1,4 +1,4 @@
-"""The headline numbers: final loss, cost to reach the baseline's, spoilt picks, accuracy."""
+"""The headline numbers: final loss, cost to reach the baseline's, corrupted picks, accuracy."""
 
 import dataclasses
 import json
@@ -19,11 +19,11 @@ _POOL_FIELDS = ("data.pool", "data.pool_size")
 # What changes neither training rows nor validation rows.
 _INCIDENTAL = (*_POOL_FIELDS, "data.workers", "data.directory", "data.buckets")
 # What changes training rows, or which of them a pool has, and leaves validation rows as they are.
-_TRAINING = (*_INCIDENTAL, "data.spoilt", "data.mix", "data.weights")
+_TRAINING = (*_INCIDENTAL, "data.noise", "data.mix", "data.weights")
 
 
 class Trained(Protocol):
-    """What can be priced: a run, or what a study has kept of one."""
+    """What can be costed: a run, or what a study has kept of one."""
 
     @property
     def seed(self) -> int:
@@ -32,8 +32,8 @@ class Trained(Protocol):
     def evaluations(self) -> tuple[np.ndarray, np.ndarray]:
         """Updates and validation losses."""
 
-    def spent_at(self, steps: np.ndarray, currency: str) -> np.ndarray:
-        """What it had spent of a currency at some of those updates."""
+    def spent_at(self, steps: np.ndarray, cost_axis: str) -> np.ndarray:
+        """What it had spent of a cost_axis at some of those updates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ class ToTarget:
     def median(self) -> float | None:
         """Median ratio of all pairs; None where half of them or more did not reach the target.
 
-        Those that did not get there count as dearer than any that did, so nothing is left out.
+        Seeds that did not get there count as more expensive than any that did: none is left out.
         """
         ratios = sorted(p.ratio if p.reached else math.inf for p in self.seeds)
         middle = ratios[(len(ratios) - 1) // 2 : len(ratios) // 2 + 1]
@@ -127,8 +127,8 @@ class Row:
         where no label runs on the same data.
       validation_loss: final validation loss, the mean over the validation examples.
       target: mean final loss of the baseline, the loss to be reached.
-      costs: what it takes to reach it, by the name of the currency (see `costs`).
-      spoilt_share: share of spoilt rows among all picks of all seeds, 0 .. 1.
+      costs: what it takes to reach it, by the name of the cost_axis (see `costs`).
+      corrupted_share: share of corrupted rows among all picks of all seeds, 0 .. 1.
       test_loss: loss on the test examples after the last update.
       accuracy: share of test answers that are right, with its interval.
       domain_accuracies: the same by domain; empty where no run knows it.
@@ -145,7 +145,7 @@ class Row:
     validation_loss: Spread | None
     target: float | None
     costs: Mapping[str, ToTarget]
-    spoilt_share: float | None
+    corrupted_share: float | None
     test_loss: Spread | None
     accuracy: Accuracy | None
     domain_accuracies: Mapping[str, Accuracy]
@@ -245,7 +245,7 @@ def _row(group: Sequence[Run], baseline: Sequence[Run]) -> Row:
         validation_loss=spread(finals),
         target=target.mean if target else None,
         costs={name: to_target(pairs, name) for name in CURRENCIES},
-        spoilt_share=spoilt_share(runs),
+        corrupted_share=corrupted_share(runs),
         test_loss=spread([t["loss"] for t in tests if t.get("loss") is not None]),
         accuracy=accuracies.overall(runs),
         domain_accuracies=accuracies.per_domain(runs),
@@ -261,48 +261,48 @@ def _shares(runs: Sequence[Run]) -> dict[str, float]:
     return {stage: float(np.mean([shares[stage] for shares in measured])) for stage in STAGES}
 
 
-def to_target(pairs: Sequence[tuple[Trained, Trained]], currency: str) -> ToTarget:
+def to_target(pairs: Sequence[tuple[Trained, Trained]], cost_axis: str) -> ToTarget:
     """What pairs of a run and its baseline paid for the baseline's final validation loss."""
-    priced = []
+    costed = []
     for run, partner in pairs:
         losses = partner.evaluations()[1]
         if not len(losses) or not np.isfinite(losses[-1]):
             continue
-        own, reference = (_cost(r, float(losses[-1]), currency) for r in (run, partner))
+        own, reference = (_cost(r, float(losses[-1]), cost_axis) for r in (run, partner))
         # A baseline that ends no better than it began sets no target.
         if not reference:
             continue
-        spent = float(run.spent_at(run.evaluations()[0][-1:], currency).sum())
-        # One that did not log the currency has no price at all.
+        spent = float(run.spent_at(run.evaluations()[0][-1:], cost_axis).sum())
+        # One that did not log the cost_axis has no price at all.
         if own is not None or np.isfinite(spent):
             known = spent if own is None else own
-            priced.append(Pair(run.seed, known, reference, own is not None))
-    reached = [pair for pair in priced if pair.reached]
+            costed.append(Pair(run.seed, known, reference, own is not None))
+    reached = [pair for pair in costed if pair.reached]
     return ToTarget(
         ratio=spread([pair.ratio for pair in reached]),
         at=float(np.mean([pair.cost for pair in reached])) if reached else None,
         reached=len(reached),
-        pairs=len(priced),
-        seeds=tuple(priced),
+        pairs=len(costed),
+        seeds=tuple(costed),
     )
 
 
-def _cost(run: Trained, target: float, currency: str) -> float | None:
+def _cost(run: Trained, target: float, cost_axis: str) -> float | None:
     steps, losses = run.evaluations()
-    x = run.spent_at(steps, currency)
+    x = run.spent_at(steps, cost_axis)
     known = np.isfinite(x)
     return curves.first_crossing(x[known], losses[known], target)
 
 
-def spoilt_share(runs: Sequence[Run]) -> float | None:
-    """Share of spoilt rows among all picks of some runs; None where none was logged."""
-    spoilt, picked = 0.0, 0.0
+def corrupted_share(runs: Sequence[Run]) -> float | None:
+    """Share of corrupted rows among all picks of some runs; None where none was logged."""
+    corrupted, picked = 0.0, 0.0
     for run in runs:
-        steps, counts = run.series("spoilt_picks")
-        logged, picks = run.series("picks")
-        spoilt += counts[np.isin(steps, logged)].sum()
+        steps, counts = run.series("corrupted_selected")
+        logged, picks = run.series("selected")
+        corrupted += counts[np.isin(steps, logged)].sum()
         picked += picks[np.isin(logged, steps)].sum()
-    return float(spoilt / picked) if picked else None
+    return float(corrupted / picked) if picked else None
 
 
 def _baseline_of(label: str, groups: Mapping[str, Sequence[Run]]) -> Sequence[Run]:

@@ -1,11 +1,11 @@
-"""What a run spends: the currencies that curves are drawn against and targets are priced in."""
+"""What a run spends: the cost_axes that curves are drawn against and targets are costed in."""
 
 import dataclasses
 from collections.abc import Mapping
 
 
 @dataclasses.dataclass(frozen=True)
-class Currency:
+class CostAxis:
     """Something that every update takes some of.
 
     Attributes:
@@ -32,12 +32,12 @@ class Currency:
 
 _COUNTS = ((1e15, "10¹⁵"), (1e12, "10¹²"), (1e9, "10⁹"), (1e6, "10⁶"), (1e3, "10³"), (1.0, ""))
 _TIMES = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
-CURRENCIES: Mapping[str, Currency] = {
-    currency.name: currency
-    for currency in (
-        Currency("updates", "model updates", "against updates", "updates"),
-        Currency("tokens", "tokens through the model", "against tokens", "tokens", _COUNTS),
-        Currency("flops", "counted FLOPs", "against FLOPs", "FLOPs", _COUNTS),
-        Currency("seconds", "training time", "against training time", "time", _TIMES),
+CURRENCIES: Mapping[str, CostAxis] = {
+    cost_axis.name: cost_axis
+    for cost_axis in (
+        CostAxis("updates", "model updates", "against updates", "updates"),
+        CostAxis("tokens", "tokens through the model", "against tokens", "tokens", _COUNTS),
+        CostAxis("flops", "counted FLOPs", "against FLOPs", "FLOPs", _COUNTS),
+        CostAxis("seconds", "training time", "against training time", "time", _TIMES),
     )
 }

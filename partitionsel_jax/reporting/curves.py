@@ -36,7 +36,7 @@ def averaged(runs: Sequence[Run]) -> list[Run]:
 
 
 def over_seeds(
-    runs: Sequence[Run], read: Callable[[Run], Series], currency: str = "updates"
+    runs: Sequence[Run], read: Callable[[Run], Series], cost_axis: str = "updates"
 ) -> Curve:
     """One label's curve.
 
@@ -45,10 +45,10 @@ def over_seeds(
     Args:
       runs: the runs of one label.
       read: gives a run's steps i64[S] and values f64[S].
-      currency: of x; see `costs`. Runs that did not log it have no curve.
+      cost_axis: of x; see `costs`. Runs that did not log it have no curve.
     """
     series = {run.name: read(run) for run in runs}
-    x = {run.name: run.spent_at(series[run.name][0], currency) for run in runs}
+    x = {run.name: run.spent_at(series[run.name][0], cost_axis) for run in runs}
     for name, spent in x.items():
         if np.isnan(spent).any():
             x[name], series[name] = np.empty(0), (np.empty(0, np.int64), np.empty(0))

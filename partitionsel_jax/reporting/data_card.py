@@ -193,11 +193,13 @@ def _rows_per_split(card: Card) -> _Table:
         for name, line in zip(card.domains, counts, strict=True)
     ]
     total = ("all", *(f"{sum(card.rows[split]):,}" for split in SPLITS))
-    spoilt = card.spoilt / max(sum(card.rows["train"]), 1)
-    note = f"{card.spoilt:,} of the training rows ({_percent(spoilt)}) are spoilt on purpose."
+    corrupted = card.corrupted / max(sum(card.rows["train"]), 1)
+    note = (
+        f"{card.corrupted:,} of the training rows ({_percent(corrupted)}) are corrupted on purpose."
+    )
     return _Table(
         "Rows of each split",
-        note if card.spoilt else "",
+        note if card.corrupted else "",
         ("domain", *SPLITS),
         _with_total(lines, total),
     )
@@ -313,9 +315,9 @@ def _legend(colours: bool) -> str:
 
 
 def _caption(row: ShownRow) -> str:
-    spoilt = ", spoilt" if row.spoilt else ""
+    corrupted = ", corrupted" if row.corrupted else ""
     domain = _printable(row.domain, kept="")
-    return f"{domain}, id {row.id}: {row.tokens} tokens, {row.learnt} of them learnt{spoilt}"
+    return f"{domain}, id {row.id}: {row.tokens} tokens, {row.learnt} of them learnt{corrupted}"
 
 
 def _row_text(pieces: Sequence[Piece], colours: bool) -> str:

@@ -12,7 +12,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from partitionsel_jax.reporting import canvas, comparison, curves, theme
 from partitionsel_jax.reporting.canvas import Heading
-from partitionsel_jax.reporting.costs import CURRENCIES, Currency
+from partitionsel_jax.reporting.costs import CURRENCIES, CostAxis
 from partitionsel_jax.reporting.runs import Run
 from partitionsel_jax.reporting.theme import Stroke
 
@@ -35,7 +35,7 @@ class _Mark:
 
 
 def validation_loss(groups: Groups, rows: Sequence[comparison.Row], heading: Heading) -> Figure:
-    """Validation loss against each currency that was logged, and where the target is reached.
+    """Validation loss against each cost_axis that was logged, and where the target is reached.
 
     Args:
       groups: the runs of each label.
@@ -46,18 +46,18 @@ def validation_loss(groups: Groups, rows: Sequence[comparison.Row], heading: Hea
     drawn = _against(groups, Run.evaluations)
     figure, axes = canvas.panels(len(drawn), legend, columns=2, height=3.1)
     heights = None
-    for panel, (currency, found) in zip(axes, drawn.items(), strict=True):
-        divisor = _draw(panel, currency, found, heading.strokes)
+    for panel, (cost_axis, found) in zip(axes, drawn.items(), strict=True):
+        divisor = _draw(panel, cost_axis, found, heading.strokes)
         # The same losses in every panel, so the same heights.
         heights = heights or panel.get_ylim()
         panel.set_ylim(heights)
         panel.set_ylabel("validation loss (nats per token)")
-        _draw_targets(panel, rows, heading.strokes, currency, divisor)
+        _draw_targets(panel, rows, heading.strokes, cost_axis, divisor)
     return figure
 
 
 def accuracy(groups: Groups, heading: Heading) -> Figure | None:
-    """Accuracy against each currency that was logged; None when no question was answered.
+    """Accuracy against each cost_axis that was logged; None when no question was answered.
 
     That of the validation questions, where some run answered them on the way; else that of the
     test questions after the last update.
@@ -69,8 +69,8 @@ def accuracy(groups: Groups, heading: Heading) -> Figure | None:
     if not any(len(x) for found in drawn.values() for c in found.values() for x, _, _ in c.seeds):
         return None
     figure, axes = canvas.panels(len(drawn), heading, columns=2, height=2.4)
-    for panel, (currency, found) in zip(axes, drawn.items(), strict=True):
-        divisor = _draw(panel, currency, found, heading.strokes)
+    for panel, (cost_axis, found) in zip(axes, drawn.items(), strict=True):
+        divisor = _draw(panel, cost_axis, found, heading.strokes)
         points = {label: curve for label, curve in found.items() if len(curve.x) == 1}
         for place, (label, curve) in enumerate(reversed(points.items())):
             error = np.minimum(curve.high - curve.mean, [curve.mean, 1 - curve.mean])
@@ -152,30 +152,30 @@ def validation_loss_per_domain(groups: Groups, heading: Heading) -> Figure | Non
 
 def _against(
     groups: Groups, read: Callable[[Run], curves.Series]
-) -> dict[Currency, dict[str, curves.Curve]]:
-    """The labels' curves against every currency that some run has logged."""
+) -> dict[CostAxis, dict[str, curves.Curve]]:
+    """The labels' curves against every cost_axis that some run has logged."""
     drawn = {
-        currency: {label: curves.over_seeds(runs, read, name) for label, runs in groups.items()}
-        for name, currency in CURRENCIES.items()
+        cost_axis: {label: curves.over_seeds(runs, read, name) for label, runs in groups.items()}
+        for name, cost_axis in CURRENCIES.items()
     }
     return {
-        currency: found
-        for currency, found in drawn.items()
-        if currency.name == "updates" or canvas.last_x(found.values()) > 0
+        cost_axis: found
+        for cost_axis, found in drawn.items()
+        if cost_axis.name == "updates" or canvas.last_x(found.values()) > 0
     }
 
 
 def _draw(
     panel: Axes,
-    currency: Currency,
+    cost_axis: CostAxis,
     drawn: Mapping[str, curves.Curve],
     strokes: Mapping[str, Stroke],
 ) -> float:
     """Curves, title and x axis of a panel; returns how much a unit of the axis is."""
-    divisor, unit = currency.unit(canvas.last_x(drawn.values()))
+    divisor, unit = cost_axis.unit(canvas.last_x(drawn.values()))
     canvas.draw_curves(panel, drawn, strokes, divisor)
-    panel.set_title(currency.title, loc="left")
-    panel.set_xlabel(f"{currency.axis} ({unit})" if unit else currency.axis)
+    panel.set_title(cost_axis.title, loc="left")
+    panel.set_xlabel(f"{cost_axis.axis} ({unit})" if unit else cost_axis.axis)
     return divisor
 
 
@@ -205,7 +205,7 @@ def _draw_targets(
     panel: Axes,
     rows: Sequence[comparison.Row],
     strokes: Mapping[str, Stroke],
-    currency: Currency,
+    cost_axis: CostAxis,
     divisor: float,
 ) -> None:
     """Dashed line at each baseline's final loss; marker and ratio where others first reach it."""
@@ -219,7 +219,7 @@ def _draw_targets(
     # text stands to the left, from the earliest on, then the others from the latest on.
     end = panel.get_xlim()[1]
     marks = sorted(
-        _marks(rows, strokes, currency, divisor),
+        _marks(rows, strokes, cost_axis, divisor),
         key=lambda mark: (_rightwards(mark, end), -mark.x if _rightwards(mark, end) else mark.x),
     )
     bottom, top = panel.get_ylim()
@@ -237,16 +237,16 @@ def _draw_targets(
 def _marks(
     rows: Sequence[comparison.Row],
     strokes: Mapping[str, Stroke],
-    currency: Currency,
+    cost_axis: CostAxis,
     divisor: float,
 ) -> list[_Mark]:
     """Where the labels reach their targets."""
     marks = []
     for row in rows:
-        cost = row.costs[currency.name]
+        cost = row.costs[cost_axis.name]
         if row.is_baseline or row.target is None or cost.at is None or cost.ratio is None:
             continue
-        text = f"{cost.ratio.mean:.2f}× the {currency.noun}"
+        text = f"{cost.ratio.mean:.2f}× the {cost_axis.noun}"
         if cost.reached < cost.pairs:
             text += f" ({cost.reached}/{cost.pairs} seeds)"
         marks.append(_Mark(cost.at / divisor, row.target, strokes[row.label].colour, text))

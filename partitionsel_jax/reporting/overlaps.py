@@ -73,7 +73,7 @@ def chance(runs: Sequence[Run]) -> float | None:
         (int(pool), int(picks))
         for run in runs
         for pool, picks in zip(
-            run.series("pool")[1].sum(1), run.series("picks")[1].sum(1), strict=False
+            run.series("pool")[1].sum(1), run.series("selected")[1].sum(1), strict=False
         )
     }
     if len(sizes) != 1:

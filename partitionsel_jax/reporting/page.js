@@ -5,7 +5,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const one = (query, root = document) => root.querySelector(query);
   const all = (query, root = document) => [...root.querySelectorAll(query)];
-  let currency = "updates";
+  let cost_axis = "updates";
   let active = new Set(D.runs.keys());
 
   // ---- elements ----------------------------------------------------------------------------
@@ -31,7 +31,7 @@
 
   // ---- numbers -----------------------------------------------------------------------------
   const isNumber = (value) => value !== null && value !== undefined;
-  const UNITS = Object.fromEntries(D.currencies.map((each) => [each.name, each]));
+  const UNITS = Object.fromEntries(D.cost_axes.map((each) => [each.name, each]));
   function unitOf(name, largest) {
     const units = UNITS[name].units;
     return units.find(([size]) => largest > 5 * size) || units[units.length - 1] || [1, ""];
@@ -54,7 +54,7 @@
   // ---- curves ------------------------------------------------------------------------------
   // A series of a run: [step, x, y] wherever it was logged.
   function points(run, grid, key, index) {
-    const at = D.runs[run].grids[grid], x = at[currency];
+    const at = D.runs[run].grids[grid], x = at[cost_axis];
     let values = at.series[key];
     if (index !== undefined && values) values = values[index];
     if (!values || !x) return [];
@@ -141,13 +141,13 @@
       svg("line", { x1: left, x2: width - right, y1: Y(y), y2: Y(y), class: "rule" }, {}, root);
       svg("text", { x: left - 6, y: Y(y) + 4, class: "tick end" }, {}, root).textContent = shown[i];
     });
-    const [size, unit] = unitOf(currency, xs[1]);
+    const [size, unit] = unitOf(cost_axis, xs[1]);
     for (const tick of ticks(xs[0] / size, xs[1] / size, Math.max(4, Math.floor(width / 90)))) {
       svg("line", { x1: X(tick * size), x2: X(tick * size), y1: height - bottom, y2: height - bottom + 4, class: "axis" }, {}, root);
       svg("text", { x: X(tick * size), y: height - bottom + 17, class: "tick middle" }, {}, root).textContent = tick.toLocaleString("en");
     }
     svg("line", { x1: left, x2: width - right, y1: height - bottom, y2: height - bottom, class: "axis" }, {}, root);
-    const name = UNITS[currency].axis + (unit ? ` (${unit})` : "");
+    const name = UNITS[cost_axis].axis + (unit ? ` (${unit})` : "");
     svg("text", { x: (left + width - right) / 2, y: height - 5, class: "tick middle" }, {}, root).textContent = name;
     const id = `clip-${frame.count = (frame.count || 0) + 1}`;
     const clip = svg("clipPath", { id }, {}, root);
@@ -161,7 +161,7 @@
   function linePanel(panel, spec, lines) {
     panel.replaceChildren();
     if (spec.title && !spec.bare) html("h3", "", spec.title, panel);
-    if (!lines.length) { html("p", "empty", `not logged against ${UNITS[currency].axis}`, panel); return; }
+    if (!lines.length) { html("p", "empty", `not logged against ${UNITS[cost_axis].axis}`, panel); return; }
     if (spec.unit) html("p", "unit", spec.unit, panel);
     const levels = spec.levels || [];
     const end = Math.max(...lines.flatMap((each) => each.seeds.flatMap(({ line }) => line.map(([, x]) => x))));
@@ -221,12 +221,12 @@
       const x = xs.reduce((best, each) => Math.abs(X(each) - place) < Math.abs(X(best) - place) ? each : best);
       const rows = read(x);
       if (!rows.length) return leave();
-      const [size, unit] = unitOf(currency, xs.reduce((a, b) => Math.max(a, b)));
+      const [size, unit] = unitOf(cost_axis, xs.reduce((a, b) => Math.max(a, b)));
       rule.style.display = "";
       rule.setAttribute("x1", X(x)); rule.setAttribute("x2", X(x));
       dots.replaceChildren();
       tip.replaceChildren();
-      const where = currency === "updates" ? `update ${text(x)}` : `${text(x / size)}${unit.startsWith("10") ? " ×" : ""} ${unit} ${currency === "seconds" ? "" : UNITS[currency].axis}`;
+      const where = cost_axis === "updates" ? `update ${text(x)}` : `${text(x / size)}${unit.startsWith("10") ? " ×" : ""} ${unit} ${cost_axis === "seconds" ? "" : UNITS[cost_axis].axis}`;
       html("b", "", where, tip);
       for (const row of rows.slice(0, 12)) {
         const entry = html("div", "", "", tip);
@@ -252,7 +252,7 @@
     const runs = averaged(label.runs.filter((run) => active.has(run)));
     const domains = label.domains, count = domains.length;
     const curves = domains.map((_, p) => mean(runs.map((run) => points(run, "drawn", "mix", p)).filter((line) => line.length)));
-    if (!curves[0].length) { html("p", "empty", `not logged against ${UNITS[currency].axis}`, panel); return; }
+    if (!curves[0].length) { html("p", "empty", `not logged against ${UNITS[cost_axis].axis}`, panel); return; }
     const end = curves[0][curves[0].length - 1].x, first = curves[0][0].x;
     const box = frame(panel, [first, end], [0, 1], { ...spec, title: label.name, percent: true, right: 58 });
     const { X, Y, inside, root } = box;
@@ -299,7 +299,7 @@
       return D.labels.filter((label, i) => isNumber(label.target) && runsOf(i).length).map((label) => ({ y: label.target, colour: label.colour }));
     }
     if (chart.id === "overlap") return isNumber(D.chance) ? [{ y: D.chance, colour: "var(--muted)" }] : [];
-    if (chart.id === "spoilt_share") return isNumber(D.spoiltPool) ? [{ y: D.spoiltPool, colour: "var(--ink)" }] : [];
+    if (chart.id === "corrupted_share") return isNumber(D.corruptedPool) ? [{ y: D.corruptedPool, colour: "var(--ink)" }] : [];
     return [];
   }
   function drawFigure(figure) {
@@ -351,7 +351,7 @@
 
   document.body.classList.add("scripted");
   for (const input of all("[data-facet]")) input.addEventListener("change", filter);
-  for (const input of all("[name=currency]")) input.addEventListener("change", () => { currency = input.value; draw(); });
+  for (const input of all("[name=cost_axis]")) input.addEventListener("change", () => { cost_axis = input.value; draw(); });
   one("#reset").addEventListener("click", () => {
     for (const input of all("[data-facet]")) input.checked = input.defaultChecked;
     filter();

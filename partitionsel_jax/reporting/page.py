@@ -60,9 +60,9 @@ _CHARTS = (
         False,
     ),
     (
-        "spoilt_share",
-        "Spoilt rows among the picks",
-        f"{_BANDS} {_SMOOTHED} Dashed: share of spoilt rows in the candidate pool, what picking "
+        "corrupted_share",
+        "Corrupted rows among the picks",
+        f"{_BANDS} {_SMOOTHED} Dashed: share of corrupted rows in the candidate pool, what picking "
         "at random would give.",
         True,
     ),
@@ -204,10 +204,10 @@ def _controls(sets: Sets, strokes: Mapping[str, theme.Stroke]) -> str:
         for name in CURRENCIES
     }
     against = "".join(
-        f'<label><input type="radio" name="currency" value="{name}"'
+        f'<label><input type="radio" name="cost_axis" value="{name}"'
         f"{' checked' if name == 'updates' else ''}{'' if logged[name] else ' disabled'}>"
-        f"{escape(currency.axis)}</label>"
-        for name, currency in CURRENCIES.items()
+        f"{escape(cost_axis.axis)}</label>"
+        for name, cost_axis in CURRENCIES.items()
     )
     values: dict[str, dict[str, None]] = {}
     for number, groups in enumerate(sets, start=1):

@@ -78,7 +78,7 @@ def _data(sets: Sets, rows: Sequence[Row], strokes: Mapping[str, theme.Stroke]) 
             round(statistics.t_quantile(freedom), 5)
             for freedom in range(1, max(2, max(len(group) for s in sets for group in s.values())))
         ],
-        "currencies": [
+        "cost_axes": [
             {"name": each.name, "axis": each.axis, "units": each.units}
             for each in CURRENCIES.values()
         ],
@@ -86,7 +86,7 @@ def _data(sets: Sets, rows: Sequence[Row], strokes: Mapping[str, theme.Stroke]) 
         "mostMixes": _MOST_MIXES,
         "domains": {name: theme.fill(i, len(domains)) for i, name in enumerate(domains)},
         "chance": _number(overlaps.chance(runs)),
-        "spoiltPool": _number(selection_charts.spoilt_level(runs)),
+        "corruptedPool": _number(selection_charts.corrupted_level(runs)),
         "charts": _charts(domains, sets),
         "labels": labels,
         "runs": [
@@ -127,7 +127,12 @@ def _charts(domains: Sequence[str], sets: Sets) -> list[dict[str, Any]]:
         {**_lines("accuracy", ""), "percent": True, "panels": accuracies},
         {**_lines("training_loss", "loss", "drawn"), "unit": _LOSS_UNIT},
         {"id": "domain_mix", "kind": "mix"},
-        {**_lines("spoilt_share", "spoilt", "drawn"), "percent": True, "zero": True, "tall": True},
+        {
+            **_lines("corrupted_share", "corrupted", "drawn"),
+            "percent": True,
+            "zero": True,
+            "tall": True,
+        },
         {**_lines("selection_diagnostics", "", "drawn"), "panels": diagnostics},
         {**_lines("overlap", "overlap", "drawn"), "percent": True, "zero": True, "tall": True},
     ]
@@ -136,7 +141,7 @@ def _charts(domains: Sequence[str], sets: Sets) -> list[dict[str, Any]]:
 _TITLES = {
     "validation_loss": "Validation loss",
     "training_loss": "Training loss of the picks",
-    "spoilt_share": "Spoilt share of the picks",
+    "corrupted_share": "Corrupted share of the picks",
     "overlap": "Overlap of the picks",
 }
 
@@ -161,7 +166,7 @@ def _grids(
         column: curves.smoothed(run.series(column))
         for column in ("loss", *(column for column, *_ in selection_charts.DIAGNOSTICS))
     }
-    smooth["spoilt"] = selection_charts.spoilt_picks(run)
+    smooth["corrupted"] = selection_charts.corrupted_selected(run)
     if overlap is not None:
         smooth["overlap"] = curves.smoothed(overlap(run))
     mixed, mix = selection_charts.smoothed_mix(run)

@@ -30,7 +30,7 @@ _DEFINITIONS = {
     "The ratio of the two is taken seed by seed and averaged over the seeds that reach the target; "
     "below 1 is cheaper than the baseline. A seed that never reaches it is shown with all that it "
     "spent as a lower bound (>): the mean leaves it out and then carries no interval, the median "
-    "counts it as dearer than all that did.",
+    "counts it as more expensive than all that did.",
     "95 % interval": "Student's t-interval of the mean over seeds. It is wide for two or three "
     "seeds, as it should be, and knows of no other source of chance than the seed.",
     "Tokens": "Tokens of candidates, anchors and picks that went through the model, padding left "
@@ -40,8 +40,8 @@ _DEFINITIONS = {
     "selection are left out.",
     "Seconds": "Training time: the sum of the seconds of the updates, selection included; "
     "compilation and evaluation are left out.",
-    "Spoilt picks": "Rows whose training answer was replaced on purpose, as a share of all picks "
-    "of all seeds.",
+    "Corrupted picks": "Rows whose training answer was replaced on purpose, as a share of all "
+    "picks of all seeds.",
     "Test loss": "Mean cross-entropy of the response tokens, in nats, on the test examples after "
     "the last update.",
     "Test accuracy": "Share of test questions whose final answer is right by the rule of its task: "

@@ -26,8 +26,8 @@ SCALARS = (
     "conflicting_weight",
     "redundancy",
     "top_k_overlap",
-    "spoilt_picks",
-    "spoilt_pool",
+    "corrupted_selected",
+    "corrupted_pool",
     "dropped",
     "anchors_dropped",
     "gradient_norm",
@@ -39,7 +39,13 @@ SCALARS = (
 )
 # The stages of a step.
 STAGES = ("features", "selection", "update")
-PER_DOMAIN = ("validation_loss_per_domain", "picks", "pool", "budgets")
+PER_DOMAIN = ("validation_loss_per_domain", "selected", "pool", "budgets")
+# What columns were called in logs of earlier versions.
+_RENAMED = {
+    "picks": "selected",
+    "spoilt_picks": "corrupted_selected",
+    "spoilt_pool": "corrupted_pool",
+}
 # What is read of config.json and of summary.json.
 _FACTS = {
     **{"config": dict, "config_hash": str, "method": str, "seed": INTEGER, "domains": TEXTS},
@@ -179,26 +185,26 @@ class Run:
             return {}
         return test if test.get("questions_per_domain") else {}
 
-    def spent_at(self, steps: np.ndarray, currency: str = "updates") -> np.ndarray:
+    def spent_at(self, steps: np.ndarray, cost_axis: str = "updates") -> np.ndarray:
         """What a run had spent up to and including each step, f64[S].
 
         Seconds are of training alone: compilation and evaluation are not in them. Tokens are those
         of candidates, anchors and picks that went through the model, without padding. A step
-        whose row was damaged counts as the run's median step; a run that did not log a currency
+        whose row was damaged counts as the run's median step; a run that did not log a cost_axis
         gives nan.
 
         Args:
           steps: i64[S].
-          currency: one of CURRENCIES.
+          cost_axis: one of CURRENCIES.
         """
-        if currency == "updates":
+        if cost_axis == "updates":
             return steps.astype(np.float64)
-        total = self._totals(currency, int(np.max(steps, initial=0)))
+        total = self._totals(cost_axis, int(np.max(steps, initial=0)))
         return np.full(len(steps), np.nan) if total is None else total[steps]
 
-    def _totals(self, currency: str, upto: int) -> np.ndarray | None:
+    def _totals(self, cost_axis: str, upto: int) -> np.ndarray | None:
         """f64[1 + at least `upto`], running sums from step 0."""
-        logged, spent = self.spent(currency)
+        logged, spent = self.spent(cost_axis)
         if not len(logged):
             return None
         last = max(int(logged[-1]), upto)
@@ -207,11 +213,11 @@ class Run:
         per_step[logged] = spent
         return np.cumsum(per_step)
 
-    def spent(self, currency: str) -> tuple[np.ndarray, np.ndarray]:
-        """The steps that logged what they took of a currency, and how much; not of updates."""
-        if currency == "flops":
+    def spent(self, cost_axis: str) -> tuple[np.ndarray, np.ndarray]:
+        """The steps that logged what they took of a cost_axis, and how much; not of updates."""
+        if cost_axis == "flops":
             return self.series("flops")
-        if currency == "tokens":
+        if cost_axis == "tokens":
             steps, tokens = self.series("tokens")
             padded, padding = self.series("padding")
             steps, at, at_padding = np.intersect1d(steps, padded, return_indices=True)
@@ -331,7 +337,7 @@ def _read_object(path: epath.Path, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_rows(path: epath.Path, num_domains: int) -> tuple[list[dict[str, Any]], int]:
     by_step, damaged = {}, 0
-    # Bytes, because a line cut in the middle of a character must not spoil the others.
+    # Bytes, because a line cut in the middle of a character must not cost the others.
     with reading(path):
         lines = path.read_bytes().splitlines()
     for line in lines:
@@ -348,9 +354,10 @@ def _read_rows(path: epath.Path, num_domains: int) -> tuple[list[dict[str, Any]]
 def _parsed(line: bytes) -> Any:
     """The value of a line; None of a damaged one."""
     try:
-        return json.loads(line)
+        row = json.loads(line)
     except (ValueError, RecursionError):
         return None
+    return {_RENAMED.get(k, k): v for k, v in row.items()} if isinstance(row, dict) else row
 
 
 def _is_row(row: Any, num_domains: int) -> bool:

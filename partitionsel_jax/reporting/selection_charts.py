@@ -1,4 +1,4 @@
-"""Charts of what was selected: domain mix, spoilt rows, and the selection's diagnostics."""
+"""Charts of what was selected: domain mix, corrupted rows, and the selection's diagnostics."""
 
 import dataclasses
 import functools
@@ -73,16 +73,16 @@ def domain_mix(groups: Groups, heading: Heading) -> Figure | None:
     return figure
 
 
-def spoilt_share(groups: Groups, heading: Heading) -> Figure | None:
-    """Share of spoilt rows among the picks over time, the pool's dashed; None without any."""
-    if not any(run.series("spoilt_pool")[1].any() for runs in groups.values() for run in runs):
+def corrupted_share(groups: Groups, heading: Heading) -> Figure | None:
+    """Share of corrupted rows among the picks over time, the pool's dashed; None without any."""
+    if not any(run.series("corrupted_pool")[1].any() for runs in groups.values() for run in runs):
         return None
     dashed = {"candidate pool": theme.Stroke(_INK, theme.TARGET_DASH)}
     legend = dataclasses.replace(heading, strokes={**heading.strokes, **dashed})
     figure, (panel,) = canvas.panels(1, legend, columns=1, height=2.7)
-    drawn = {label: curves.over_seeds(runs, spoilt_picks) for label, runs in groups.items()}
+    drawn = {label: curves.over_seeds(runs, corrupted_selected) for label, runs in groups.items()}
     canvas.draw_curves(panel, drawn, heading.strokes)
-    pools = {label: curves.over_seeds(runs, _spoilt_pool) for label, runs in groups.items()}
+    pools = {label: curves.over_seeds(runs, _corrupted_pool) for label, runs in groups.items()}
     pools = {label: pool for label, pool in pools.items() if len(pool.x)}
     levels = [float(np.mean(pool.mean)) for pool in pools.values()]
     # Methods that are compared see the same pools: one line stands for all of them.
@@ -93,7 +93,7 @@ def spoilt_share(groups: Groups, heading: Heading) -> Figure | None:
     panel.set_ylim(0, max(panel.get_ylim()[1], 1.25 * max(levels, default=0)))
     panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     panel.set_xlabel("model updates")
-    panel.set_ylabel("spoilt share of the picks")
+    panel.set_ylabel("corrupted share of the picks")
     return figure
 
 
@@ -186,7 +186,7 @@ def spaced(positions: np.ndarray, gap: float) -> np.ndarray:
 
 def smoothed_mix(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Steps i64[S] and smoothed domain shares of a run's picks, f64[S, P]."""
-    steps, counts = run.series("picks")
+    steps, counts = run.series("selected")
     return _shares(steps, counts)
 
 
@@ -196,16 +196,16 @@ def pool_mix(runs: Sequence[Run]) -> np.ndarray:
     return pool / pool.sum() if pool.sum() else np.empty(0)
 
 
-def spoilt_level(runs: Sequence[Run]) -> float | None:
-    """Share of spoilt rows among all candidates; None where there is none."""
-    spoilt = sum(float(run.series("spoilt_pool")[1].sum()) for run in runs)
+def corrupted_level(runs: Sequence[Run]) -> float | None:
+    """Share of corrupted rows among all candidates; None where there is none."""
+    corrupted = sum(float(run.series("corrupted_pool")[1].sum()) for run in runs)
     pool = sum(float(run.series("pool")[1].sum()) for run in runs)
-    return spoilt / pool if spoilt and pool else None
+    return corrupted / pool if corrupted and pool else None
 
 
 def _mix(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Steps [S], smoothed domain shares of the picks [S, P] and of the whole pool [P]."""
-    counts = curves.over_seeds(runs, lambda run: run.series("picks"))
+    counts = curves.over_seeds(runs, lambda run: run.series("selected"))
     pool = pool_mix(runs)
     if len(counts.x) < 2 or not len(pool):
         return None
@@ -223,14 +223,14 @@ def _smoothed(run: Run, column: str) -> curves.Series:
     return curves.smoothed(run.series(column))
 
 
-def spoilt_picks(run: Run) -> curves.Series:
-    steps, picks = run.series("picks")
-    return curves.share(run.series("spoilt_picks"), (steps, picks.sum(1)))
+def corrupted_selected(run: Run) -> curves.Series:
+    steps, picks = run.series("selected")
+    return curves.share(run.series("corrupted_selected"), (steps, picks.sum(1)))
 
 
-def _spoilt_pool(run: Run) -> curves.Series:
+def _corrupted_pool(run: Run) -> curves.Series:
     steps, pool = run.series("pool")
-    return curves.share(run.series("spoilt_pool"), (steps, pool.sum(1)))
+    return curves.share(run.series("corrupted_pool"), (steps, pool.sum(1)))
 
 
 def _has(runs: Sequence[Run], column: str) -> bool:

@@ -10,7 +10,7 @@ from partitionsel_jax.csv_files import to_csv
 from partitionsel_jax.reporting import labels, overlaps
 from partitionsel_jax.reporting.accuracies import Accuracy
 from partitionsel_jax.reporting.comparison import Row, Spread, ToTarget
-from partitionsel_jax.reporting.costs import CURRENCIES, Currency
+from partitionsel_jax.reporting.costs import CURRENCIES, CostAxis
 from partitionsel_jax.reporting.runs import PER_DOMAIN, SCALARS, STAGES, Run
 from partitionsel_jax.text_table import aligned
 
@@ -20,7 +20,7 @@ HEADINGS = (
     "final validation loss",
     "updates to target",
     "seconds to target",
-    "spoilt picks",
+    "corrupted picks",
     "test loss",
     "test accuracy (95 %)",
     "seconds / update",
@@ -40,7 +40,7 @@ def cells(row: Row) -> tuple[str, ...]:
         _spread(row.validation_loss, ".4f"),
         _ratio(row, row.updates),
         _ratio(row, row.seconds),
-        NOTHING if row.spoilt_share is None else f"{100 * row.spoilt_share:.1f} %",
+        NOTHING if row.corrupted_share is None else f"{100 * row.corrupted_share:.1f} %",
         _spread(row.test_loss, ".4f"),
         NOTHING if row.accuracy is None else str(row.accuracy),
         NOTHING if row.seconds_per_update is None else f"{row.seconds_per_update:.3g}",
@@ -99,16 +99,16 @@ COST_HEADINGS = (
 
 
 def cost_lines(row: Row) -> list[tuple[str, ...]]:
-    """What reaching the target took, a line for each currency, under COST_HEADINGS."""
+    """What reaching the target took, a line for each cost_axis, under COST_HEADINGS."""
     return [
-        _cost_line(row, currency, row.costs[name])
-        for name, currency in CURRENCIES.items()
+        _cost_line(row, cost_axis, row.costs[name])
+        for name, cost_axis in CURRENCIES.items()
         if row.costs[name].pairs and not row.is_baseline
     ]
 
 
-def _cost_line(row: Row, currency: Currency, cost: ToTarget) -> tuple[str, ...]:
-    size, unit = currency.unit(cost.at or 0.0)
+def _cost_line(row: Row, cost_axis: CostAxis, cost: ToTarget) -> tuple[str, ...]:
+    size, unit = cost_axis.unit(cost.at or 0.0)
     times = " ×" if unit.startswith("10") else ""
     at = NOTHING
     if cost.at is not None:
@@ -120,7 +120,7 @@ def _cost_line(row: Row, currency: Currency, cost: ToTarget) -> tuple[str, ...]:
     seeds = (f"{p.seed}: {'' if p.reached else '> '}{p.ratio:.2f}×" for p in cost.seeds)
     return (
         row.label,
-        currency.noun,
+        cost_axis.noun,
         at,
         ratio,
         _interval(cost),
@@ -150,7 +150,7 @@ def summary_csv(sets: Sequence[Sequence[Row]]) -> str:
             for name in CURRENCIES
         ),
         "seeds_reached seeds_paired",
-        "spoilt_share test_loss_mean test_loss_std",
+        "corrupted_share test_loss_mean test_loss_std",
         "test_accuracy_mean test_accuracy_std test_accuracy_low test_accuracy_high test_questions",
         "seconds_per_update",
         *(f"{stage}_share" for stage in STAGES),
@@ -162,7 +162,7 @@ def summary_csv(sets: Sequence[Sequence[Row]]) -> str:
             *(*_numbers(row.validation_loss), row.target),
             *(value for name in CURRENCIES for value in _cost_numbers(row.costs[name])),
             *(row.updates.reached, row.updates.pairs),
-            *(row.spoilt_share, *_numbers(row.test_loss), *_accuracy_numbers(row.accuracy)),
+            *(row.corrupted_share, *_numbers(row.test_loss), *_accuracy_numbers(row.accuracy)),
             row.seconds_per_update,
             *(row.shares.get(stage) for stage in STAGES),
         )
@@ -178,12 +178,12 @@ def _cost_numbers(cost: ToTarget) -> tuple[float | None, ...]:
 
 
 def to_target_csv(rows: Sequence[Row]) -> str:
-    """What reaching the baseline's final loss took, one line a label, currency and seed.
+    """What reaching the baseline's final loss took, one line a label, cost_axis and seed.
 
     Where `reached` is False the seed never got there: its cost is all that it spent, its ratio a
     lower bound.
     """
-    header = ("label", "baseline", "currency", "seed", "cost", "baseline_cost", "ratio", "reached")
+    header = ("label", "baseline", "cost_axis", "seed", "cost", "baseline_cost", "ratio", "reached")
     lines = [
         (row.label, row.baseline, name, p.seed, p.cost, p.baseline, p.ratio, p.reached)
         for row in rows

@@ -25,11 +25,11 @@ def title(rows: Sequence[Row]) -> str:
 
 
 def facts(runs: Sequence[Run]) -> str:
-    """Updates, pool, spoilt answers, domains, seeds and device, as far as config.json tells."""
+    """Updates, pool, corrupted answers, domains, seeds and device, as far as config.json tells."""
     parts = [
         _values([_updates(run) for run in runs]),
         _values([_pool(run) for run in runs]),
-        _values([_spoilt(run.config) for run in runs]),
+        _values([_corrupted(run.config) for run in runs]),
         _values([_count(len(run.domains), "domain") for run in runs]),
         _count(len({run.seed for run in runs}), "seed"),
         _values([run.facts.get("device") for run in runs]),
@@ -183,14 +183,14 @@ def _pool(run: Run) -> str | None:
     return None if pool is None or selected is None else f"pool {pool} → {selected} selected"
 
 
-def _spoilt(config: Mapping[str, Any]) -> str | None:
+def _corrupted(config: Mapping[str, Any]) -> str | None:
     data = config.get("data")
-    spoilt = data.get("spoilt") if isinstance(data, Mapping) else None
-    if not isinstance(spoilt, Mapping) or not isinstance(spoilt.get("share"), int | float):
+    corrupted = data.get("noise") if isinstance(data, Mapping) else None
+    if not isinstance(corrupted, Mapping) or not isinstance(corrupted.get("share"), int | float):
         return None
-    kind = spoilt.get("kind") or "spoilt"
-    share = f"{100 * spoilt['share']:.3g} % of the training answers {kind}"
-    return share if spoilt["share"] > 0 else "clean answers"
+    kind = corrupted.get("kind") or "corrupted"
+    share = f"{100 * corrupted['share']:.3g} % of the training answers {kind}"
+    return share if corrupted["share"] > 0 else "clean answers"
 
 
 def _values(values: Sequence[Any]) -> str:

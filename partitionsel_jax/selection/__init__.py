@@ -1,6 +1,6 @@
 """Minibatch selection: which candidates of a pool to train on, under per-domain budgets."""
 
-from partitionsel_jax.selection import budgets, diagnostics, offline
+from partitionsel_jax.selection import budgets, diagnostics
 from partitionsel_jax.selection.couplings import COUPLINGS
 from partitionsel_jax.selection.problem import Problem, Selection
 from partitionsel_jax.selection.restarts import best_of
@@ -20,6 +20,5 @@ __all__ = [
     "budgets",
     "check_choices",
     "diagnostics",
-    "offline",
     "select",
 ]

@@ -141,7 +141,7 @@ def make_pool(problem: Problem) -> tuple[Pool, jax.Array]:
         sound_N = _sound_rows(problem.gram, sound_N)
     similarity, anchors_A = problem.anchor_similarity, None
     if similarity is not None:
-        # A broken anchor spoils a column; a broken candidate, a row.
+        # A broken anchor breaks a column; a broken candidate, a row.
         finite_NxA = jnp.isfinite(similarity)
         anchors_A = jnp.any(finite_NxA & sound_N[:, None], axis=0)
         sound_N &= jnp.all(finite_NxA | ~anchors_A[None, :], axis=1)
@@ -183,7 +183,7 @@ def _as_float32(values: jax.Array) -> jax.Array:
 
 def _sound_rows(gram: jax.Array, sound_N: jax.Array) -> jax.Array:
     """The candidates among `sound_N` whose entries of K with the others are finite, bool[N]."""
-    # A candidate with a broken gradient spoils its column in everybody's row, but it alone has a
+    # A candidate with a broken gradient breaks its column in everybody's row, but it alone has a
     # broken diagonal: judge by the diagonal first, and the other entries only among the rest.
     diagonal_N = jnp.diagonal(gram)
     sound_N = sound_N & jnp.isfinite(diagonal_N)

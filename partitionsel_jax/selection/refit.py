@@ -4,7 +4,7 @@ Maximises U(w) = <w, b> - w'Aw / 2 over w >= 0 for the k x k Gram block A and th
 the picks (Lawson & Hanson's NNLS in normal-equation form). The inverse M of A on the passive set
 (the slots whose weights are free to move) is kept between calls and updated in O(k^2) per change,
 so that a warm start usually needs one Newton step. M only steers: what it led to is judged by a
-residual from A, and given up for a cold start where rounding in M has spoilt it.
+residual from A, and given up for a cold start where rounding in M has worn it out.
 
 A column that depends on the passive set, as far as float32 can tell, is kept out of it while its
 residual is about 0 like theirs: its Newton step would be noise of any length. Beyond, it enters
@@ -233,7 +233,7 @@ def _iterate(step: _Step, support: Support, tolerance: jax.Array) -> _Step:
     refused = step.enters & ~admitted
     barred = step.barred | (refused & (jnp.arange(passive.shape[0]) == step.slot))
     direction = inverse @ step.residual
-    # An exact line search: the step ascends even where rounding has spoilt the inverse.
+    # An exact line search: the step ascends even where rounding has worn out the inverse.
     turned = support.gram @ direction
     slope, curvature = jnp.dot(step.residual, direction), jnp.dot(direction, turned)
     curvature = jnp.maximum(curvature, _rounding(support, direction))

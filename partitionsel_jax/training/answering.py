@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from partitionsel_jax import data, models
+from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.data.generation import distinct_entries
 from partitionsel_jax.models import pretrained as checkpoints
+from partitionsel_jax.step.state import fingerprint
 from partitionsel_jax.training import finished, pretrained
-from partitionsel_jax.training.settings import Settings
-from partitionsel_jax.training.state import fingerprint
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

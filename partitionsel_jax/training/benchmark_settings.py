@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from partitionsel_jax import data
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.config.checks import choice, not_below
 from partitionsel_jax.data.generation import Task, canonical_tasks
 from partitionsel_jax.evaluation import benchmarks
 from partitionsel_jax.evaluation.benchmarks import BENCHMARKS, PROCEDURAL, Benchmark
 from partitionsel_jax.models.config import DTYPES
-from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training.checks import choice, not_below
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from etils import epath
 
 from partitionsel_jax import data, paths
+from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.evaluation import benchmarks, comparing, evaluating, scoring
 from partitionsel_jax.evaluation.benchmarks import PROCEDURAL, Benchmark, Question
 from partitionsel_jax.evaluation.outputs import SUMMARY, differences
@@ -17,7 +18,6 @@ from partitionsel_jax.json_files import write_json
 from partitionsel_jax.text_table import aligned
 from partitionsel_jax.training import answering, corpora, finished
 from partitionsel_jax.training.benchmark_settings import BenchmarkSettings
-from partitionsel_jax.training.settings import Settings
 
 COMPARISON = "comparison.json"
 

@@ -10,10 +10,10 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from partitionsel_jax.distributed import processes
 from partitionsel_jax.json_files import INTEGER, check_fields
 from partitionsel_jax.machine_errors import lack
-from partitionsel_jax.training import processes
-from partitionsel_jax.training.state import TrainState, fingerprint
+from partitionsel_jax.step.state import TrainState, fingerprint
 
 _LOG = logging.getLogger(__name__)
 

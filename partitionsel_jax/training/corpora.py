@@ -9,14 +9,14 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax import data, evaluation
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.config.data_section import REASONING_GYM, DataSettings
+from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.data.fitting import Named
 from partitionsel_jax.data.sources.scanning import spelt
 from partitionsel_jax.data.sources.survey import Survey
 from partitionsel_jax.data.sources.survey import survey as read_survey
 from partitionsel_jax.training import pretrained
-from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training.data_section import REASONING_GYM, DataSettings
-from partitionsel_jax.training.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def survey(config: Mapping[str, Any]) -> Survey | None:
 
 
 def load(settings: Settings) -> data.Corpus:
-    """The corpus of a run, prepared when it is not yet, spoilt as asked."""
+    """The corpus of a run, prepared when it is not yet, corrupted as asked."""
     chosen = settings.data
     anchors = own_anchors(chosen)
     if anchors is not None:
@@ -98,7 +98,7 @@ def load(settings: Settings) -> data.Corpus:
     own = None if anchors is None else anchors.fingerprint
     # A builder's name holds a digest of its content.
     content = builder.info.full_name, str(builder.data_dir), tokenizer.fingerprint, own
-    key = *content, chosen.length, chosen.seed, chosen.template, chosen.spoilt
+    key = *content, chosen.length, chosen.seed, chosen.template, chosen.noise
     if key not in _LOADED:
         _LOADED.clear()
         _LOADED[key] = data.load(
@@ -107,8 +107,8 @@ def load(settings: Settings) -> data.Corpus:
             chosen.length,
             chosen.seed,
             template=chosen.template,
-            spoilt_kind=chosen.spoilt.kind,
-            spoilt_share=chosen.spoilt.share,
+            noise_kind=chosen.noise.kind,
+            noise_share=chosen.noise.share,
             anchors=anchors,
         )
     corpus = _LOADED[key]

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax import hub, models
+from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.models import pretrained
 from partitionsel_jax.models.pretrained import adapters, writing
 from partitionsel_jax.training import finished
 from partitionsel_jax.training import pretrained as run_pretrained
-from partitionsel_jax.training.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 

@@ -9,18 +9,20 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from partitionsel_jax import paths
+from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.data.rows import Rows
+from partitionsel_jax.distributed import processes
 from partitionsel_jax.file_errors import reading
 from partitionsel_jax.json_files import INTEGER, read_fields
-from partitionsel_jax.training import halting, pretrained, processes, records, workdir
+from partitionsel_jax.step import halting
+from partitionsel_jax.step.state import TrainState
+from partitionsel_jax.step.step import Step
+from partitionsel_jax.training import pretrained, records, workdir
 from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import reference as references
-from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints
 from partitionsel_jax.training.setup import Setup
-from partitionsel_jax.training.state import TrainState
-from partitionsel_jax.training.step import Step
 
 _ABOUT, _ROWS, _STATE = "failure.json", "rows.npz", "state"
 

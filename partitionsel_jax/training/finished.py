@@ -8,12 +8,12 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from partitionsel_jax import paths
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.models import parameters as trees
+from partitionsel_jax.step.state import TrainState, fingerprint
+from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import pretrained, workdir
-from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training.settings import Settings
-from partitionsel_jax.training.state import TrainState, fingerprint
-from partitionsel_jax.training.step import Step
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,36 +10,26 @@ import jax
 from etils import epath
 
 from partitionsel_jax import data, paths
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.distributed import processes, stopping
 from partitionsel_jax.evaluation import DomainLosses
 from partitionsel_jax.json_files import NUMBER, check_fields
-from partitionsel_jax.training import (
-    corpora,
-    failures,
-    fidelity,
-    flops,
-    pretrained,
-    processes,
-    recorded,
-    records,
-    stopping,
-    traffic,
-    workdir,
-)
+from partitionsel_jax.step import fidelity, flops, traffic
+from partitionsel_jax.step.state import TrainState, fingerprint
+from partitionsel_jax.step.step import Step
+from partitionsel_jax.training import corpora, failures, pretrained, recorded, records, workdir
 from partitionsel_jax.training import programs as run_programs
-from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints, NotSaved
 from partitionsel_jax.training.plan import PlannedRun, expand
 from partitionsel_jax.training.recorder import (
     NonFiniteUpdate,
+    NoRecorder,
     Recorder,
-    Silent,
     describe_failure,
     is_sound,
 )
 from partitionsel_jax.training.setup import Setup
-from partitionsel_jax.training.state import TrainState, fingerprint
-from partitionsel_jax.training.step import Step
 from partitionsel_jax.training.timing import Clock, Seconds, Waiting
 
 _LOG = logging.getLogger(__name__)
@@ -65,7 +55,7 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
     layout = run_setup.choose_layout(settings)
     pretrained.check(settings)
     corpora.check(settings)
-    if settings.selection.picks:
+    if settings.selection.recorded:
         recorded.check(settings)
     fidelity.check(Step.create(settings), len(layout.devices))
     workdir.check(run, root)
@@ -87,7 +77,7 @@ def _by_first(work: Callable[[], T]) -> T | None:
 
 
 def train_all(
-    config: Mapping[str, Any], root: epath.PathLike, stop: stopping.Never = stopping.NEVER
+    config: Mapping[str, Any], root: epath.PathLike, stop: stopping.NoStop = stopping.NO_STOP
 ) -> list[dict[str, Any]]:
     """Trains every run of a configuration; all are checked before the first one starts.
 
@@ -106,7 +96,7 @@ def train_all(
 
 
 def train(
-    run: PlannedRun, root: epath.PathLike, stop: stopping.Never = stopping.NEVER
+    run: PlannedRun, root: epath.PathLike, stop: stopping.NoStop = stopping.NO_STOP
 ) -> dict[str, Any]:
     """Runs, or continues, one planned run; returns its summary.
 
@@ -157,7 +147,7 @@ def _train(
     folder: epath.Path,
     checkpoints: Checkpoints,
     label: str,
-    stop: stopping.Never,
+    stop: stopping.NoStop,
 ) -> dict[str, Any]:
     settings = setup.settings
     state, frozen = run_setup.initialise(setup)
@@ -179,7 +169,7 @@ def _train(
     progress = records.Progress(label, last, settings.selection.pool)
     shares: dict[str, float] = {}
     upto = start if restored else -1
-    recorder = Recorder(folder, upto, progress) if processes.is_first() else Silent()
+    recorder = Recorder(folder, upto, progress) if processes.is_first() else NoRecorder()
     with contextlib.closing(recorder):
         if start < last:
             shares = _compile(setup, state, frozen, start, spent)
@@ -236,7 +226,7 @@ def _compile(
     """Compiles the step; returns its stages' shares, where it has more than the update."""
     pool, anchors = map(setup.layout.rows, setup.pools[start])
     inputs = (state, frozen, pool, anchors)
-    if not setup.settings.selection.picks:
+    if not setup.settings.selection.recorded:
         traffic.describe(setup.step, setup.layout, *inputs, setup.seed, setup.reference)
     spent.compile += setup.training_step.compile(*inputs, setup.seed, setup.reference)
     chosen = setup.settings.selection
@@ -259,7 +249,7 @@ class _Fit:
     label: str
     frozen: Any
     checkpoints: Checkpoints
-    recorder: Recorder | Silent
+    recorder: Recorder | NoRecorder
     spent: Seconds
     kept: dict[str, Any]
 
@@ -269,7 +259,7 @@ class _Fit:
         self.flops = flops.count(setup.settings, len(setup.layout.devices), setup.validation_rows)
         self.clock, self.reading = Clock(), Waiting()
 
-    def run(self, state: TrainState, stop: stopping.Never) -> tuple[TrainState, DomainLosses]:
+    def run(self, state: TrainState, stop: stopping.NoStop) -> tuple[TrainState, DomainLosses]:
         """The last state and its validation losses.
 
         Raises:
@@ -352,7 +342,7 @@ class _Fit:
         self.recorder.step(update.step, record, seconds, losses)
         if is_sound(record):
             return
-        if self.setup.settings.selection.picks:
+        if self.setup.settings.selection.recorded:
             raise NonFiniteUpdate(
                 f"update {update.step} on recorded picks is not finite: {describe_failure(record)}"
             )

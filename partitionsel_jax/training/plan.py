@@ -9,12 +9,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from partitionsel_jax.training import corpora, pretrained, relevance
-from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training.axes import Axes, changed
-from partitionsel_jax.training.checks import check_kinds
-from partitionsel_jax.training.essentials import OF_THE_PLAN, flatten
-from partitionsel_jax.training.settings import Settings
+from partitionsel_jax.config import relevance
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.config.axes import Axes, changed
+from partitionsel_jax.config.checks import check_kinds
+from partitionsel_jax.config.essentials import OF_THE_PLAN, flatten
+from partitionsel_jax.config.settings import Settings
+from partitionsel_jax.training import corpora, pretrained
 
 _LOG = logging.getLogger(__name__)
 
@@ -130,8 +131,8 @@ def survey(config: Mapping[str, Any]) -> Plan:
     values of fields ({"selection": {"size": (8, 16)}, "seed": (4, 5)}): every method is run at
     every combination of them. `repeats` stands for an axis of the seeds `seed`, `seed` + 1, ...
 
-    All runs share the corpus and its spoilt rows (`data.seed`) unless an axis says otherwise; those
-    of one seed also share the initial weights and the pools.
+    All runs share the corpus and its corrupted rows (`data.seed`) unless an axis says otherwise;
+    those of one seed also share the initial weights and the pools.
 
     * A field that a method changes itself is not varied for it, and neither is one that it does not
       read (a step scale without `taylor`): it keeps the config's value, and is not in the name.

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from partitionsel_jax import data, models
 from partitionsel_jax.models import pretrained
-from partitionsel_jax.training.state import fingerprint
+from partitionsel_jax.step.state import fingerprint
 
 if TYPE_CHECKING:
-    from partitionsel_jax.training.settings import Settings
+    from partitionsel_jax.config.settings import Settings
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:

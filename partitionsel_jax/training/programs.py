@@ -12,14 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax import models, selection
+from partitionsel_jax.distributed import spmd
 from partitionsel_jax.gradients.features import Features, unit
 from partitionsel_jax.models import parameters as trees
-from partitionsel_jax.training import anchors as held_out
-from partitionsel_jax.training import fidelity, recorded, spmd
-from partitionsel_jax.training.candidates import Candidates, Labels, compare
-from partitionsel_jax.training.halting import halting
-from partitionsel_jax.training.state import TrainState
-from partitionsel_jax.training.step import Step
+from partitionsel_jax.step import anchors as held_out
+from partitionsel_jax.step import fidelity
+from partitionsel_jax.step.candidates import Candidates, RowInfo, compare
+from partitionsel_jax.step.halting import halting
+from partitionsel_jax.step.state import TrainState
+from partitionsel_jax.step.step import Step
+from partitionsel_jax.training import recorded
 
 # Feature dimension for timing selection where none is set; the time hardly depends on it.
 IDENTITY_STAND_IN = 1024
@@ -69,7 +71,7 @@ def evaluators(model: models.Model, layout: spmd.Layout) -> Evaluators:
 @functools.lru_cache(maxsize=16)
 def training_step(step: Step, layout: spmd.Layout) -> spmd.Program:
     """(state, frozen, pool, anchors, seed, reference) -> (state, record), as one program."""
-    update = functools.partial(recorded.update, step) if step.selection.picks else step
+    update = functools.partial(recorded.update, step) if step.selection.recorded else step
     # The state is replaced by its successor, so its buffers are given away.
     return layout.map(halting(update), Step.KINDS, donate=(0,), returns_first=True)
 
@@ -90,7 +92,7 @@ def _stages(step: Step, layout: spmd.Layout) -> tuple[spmd.Program, spmd.Program
         return step.choose(candidates, jax.random.key(seed), curriculum)[0]
 
     def update(state, frozen, result, pool):
-        labels, key = spmd.gather(Labels.of(pool)), jax.random.key(0)
+        labels, key = spmd.gather(RowInfo.of(pool)), jax.random.key(0)
         return step.update(state, frozen, pool, labels, result, state.curriculum, state.kept, key)
 
     return (
@@ -185,7 +187,7 @@ def _random_candidates(step: Step) -> Candidates:
 
     chosen = step.selection
     numbers_N = jnp.arange(chosen.pool, dtype=jnp.int32)
-    labels = Labels(numbers_N % step.domains, numbers_N, numbers_N < 0)
+    labels = RowInfo(numbers_N % step.domains, numbers_N, numbers_N < 0)
     anchors = held_out.from_features(
         features(chosen.anchors),
         jnp.arange(chosen.anchors, dtype=jnp.int32) % step.domains,

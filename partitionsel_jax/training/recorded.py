@@ -12,15 +12,16 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax import data, paths
+from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.data.rows import Rows
+from partitionsel_jax.distributed import spmd
 from partitionsel_jax.json_files import INTEGER, NUMBERS, is_a
 from partitionsel_jax.selection import Selection, diagnostics
-from partitionsel_jax.training import spmd, workdir
-from partitionsel_jax.training.candidates import Labels
+from partitionsel_jax.step.candidates import RowInfo
+from partitionsel_jax.step.state import TrainState
+from partitionsel_jax.step.step import Step
+from partitionsel_jax.training import workdir
 from partitionsel_jax.training.records import JsonLines
-from partitionsel_jax.training.settings import Settings
-from partitionsel_jax.training.state import TrainState
-from partitionsel_jax.training.step import Step
 
 SELECTIONS = "selections.jsonl"
 
@@ -79,7 +80,7 @@ def check(settings: Settings) -> None:
 
 
 def load(settings: Settings, corpus: data.Corpus, layout: spmd.Layout) -> Recording:
-    """The picks of the run in `settings.selection.picks`.
+    """The picks of the run in `settings.selection.recorded`.
 
     Raises:
       ValueError: as `check`, or picks of other examples than the corpus holds.
@@ -122,7 +123,7 @@ def update(
     dropout = jax.random.fold_in(step.key(seed, "dropout"), state.step)
     rows = picks.rows
     labels, picked_K, weights_K, gains_K = spmd.gather(
-        (Labels.of(rows), picks.picked, picks.weights, picks.gains)
+        (RowInfo.of(rows), picks.picked, picks.weights, picks.gains)
     )
     nothing = jnp.zeros(())
     indices_K = jnp.where(picked_K, jnp.arange(len(picked_K), dtype=jnp.int32), -1)
@@ -135,24 +136,24 @@ def update(
         dropped=nothing,
     )
     state, record = step.update(state, frozen, rows, labels, result, key=dropout)
-    del record["spoilt_pool"]  # there is no pool
+    del record["corrupted_pool"]  # there is no pool
     return state, record | {
         "weights": weights_K,
         "gains": gains_K,
         "dropped": jnp.zeros((), jnp.int32),
         "dropped_ids": jnp.full(1, -1),
-        "picks": diagnostics.domain_mix(labels.domain, indices_K, step.domains),
+        "selected": diagnostics.domain_mix(labels.domain, indices_K, step.domains),
     }
 
 
 def _name(settings: Settings) -> str:
-    return f"selection.picks={settings.selection.picks!r}"
+    return f"selection.recorded={settings.selection.recorded!r}"
 
 
 def _rows(settings: Settings) -> list[dict[str, Any]]:
     """The recorded rows of all updates."""
     name, updates = _name(settings), settings.training.updates
-    path = paths.absolute(settings.selection.picks) / SELECTIONS
+    path = paths.absolute(settings.selection.recorded) / SELECTIONS
     if not path.exists():
         raise ValueError(f"{name} has no {SELECTIONS}: name the folder of a run, with config.json")
     rows = JsonLines.read(path)[:updates]
@@ -186,7 +187,7 @@ def _unbroken(rows: list[dict[str, Any]]) -> int:
 
 def _check_examples(settings: Settings, corpus: data.Corpus) -> None:
     """Raises ValueError where the recorded run says that it had other examples."""
-    summary: epath.Path = paths.absolute(settings.selection.picks) / "summary.json"
+    summary: epath.Path = paths.absolute(settings.selection.recorded) / "summary.json"
     if not summary.exists():
         return  # of a run that was stopped, or picks that were published alone
     origin = workdir.read_summary(summary.parent)["origin"]

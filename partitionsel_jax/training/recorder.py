@@ -9,13 +9,13 @@ from typing import Any
 from etils import epath
 
 from partitionsel_jax import evaluation
+from partitionsel_jax.step.halting import NORMS
 from partitionsel_jax.training import records
-from partitionsel_jax.training.halting import NORMS
 
 _LOG = logging.getLogger(__name__)
 
 # What a selections.jsonl row holds of a step's record; the rest goes to metrics.jsonl.
-SELECTION_FIELDS = ("ids", "domains", "spoilt", "weights", "update_weights", "gains")
+SELECTION_FIELDS = ("ids", "domains", "corrupted", "weights", "update_weights", "gains")
 
 
 class NonFiniteUpdate(RuntimeError):
@@ -29,7 +29,7 @@ def is_sound(record: Mapping[str, Any]) -> bool:
     """Whether an update was finite and had a candidate to pick; of a record or its plain form."""
     norms = [record[name] for name in NORMS]
     finite = all(norm is not None and math.isfinite(norm) for norm in norms)
-    return finite and bool(sum(record["picks"]))
+    return finite and bool(sum(record["selected"]))
 
 
 def describe_failure(record: Mapping[str, Any]) -> str:
@@ -55,7 +55,7 @@ def _shortened(ids: list[int], most: int = 20) -> str:
     return f"[{shown}, ... {len(ids)} in all]" if len(ids) > most else f"[{shown}]"
 
 
-class Silent:
+class NoRecorder:
     """In a recorder's place on the processes that do not write."""
 
     def start(self, losses: evaluation.DomainLosses) -> None:

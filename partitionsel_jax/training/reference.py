@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
+from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.training import finished
-from partitionsel_jax.training.settings import Settings
 
 
 def load(settings: Settings) -> Any:

@@ -8,12 +8,13 @@ import jax
 import numpy as np
 
 from partitionsel_jax import data, evaluation
-from partitionsel_jax.training import corpora, pretrained, recorded, spmd
+from partitionsel_jax.config.settings import Settings
+from partitionsel_jax.distributed import spmd
+from partitionsel_jax.step.state import TrainState
+from partitionsel_jax.step.step import Step
+from partitionsel_jax.training import corpora, pretrained, recorded
 from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import reference as references
-from partitionsel_jax.training.settings import Settings
-from partitionsel_jax.training.state import TrainState
-from partitionsel_jax.training.step import Step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +114,7 @@ def prepare(settings: Settings, layout: spmd.Layout) -> Setup:
     if "reference_losses" in settings.selection.reads:
         reference = layout.place(references.load(settings))
     pools: data.ByStep
-    if settings.selection.picks:
+    if settings.selection.recorded:
         pools = recorded.load(settings, corpus, layout)
     else:
         pools = draw_pools(settings, corpus, layout)

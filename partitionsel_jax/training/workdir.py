@@ -13,9 +13,9 @@ import jax
 from etils import epath
 
 from partitionsel_jax import __version__
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.config.essentials import config_hash, essentials
 from partitionsel_jax.json_files import INTEGER, NUMBER, read_fields
-from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training.essentials import config_hash, essentials
 from partitionsel_jax.training.plan import PlannedRun
 from partitionsel_jax.training.records import write_json
 

@@ -15,7 +15,7 @@ TOKENIZER = data.ByteTokenizer()
 
 @pytest.fixture
 def corpus(synthetic):
-    """Three domains with rows of every length, a third of the training responses spoilt."""
+    """Three domains with rows of every length, a third of the training responses corrupted."""
     splits, number = {}, 0
     for split, size in {"train": 30, "validation": 4, "test": 2}.items():
         splits[split] = synthetic.records()
@@ -24,7 +24,7 @@ def corpus(synthetic):
             splits[split].append(synthetic.record(number, row % 3, question, response))
             number += 1
     builder = synthetic.builder_of(splits, ["one", "two", "three"])
-    return data.load(builder, TOKENIZER, 25, 0, spoilt_kind="swapped", spoilt_share=0.3)
+    return data.load(builder, TOKENIZER, 25, 0, noise_kind="swapped", noise_share=0.3)
 
 
 def test_numbers_are_those_of_a_loop_over_every_row(corpus):
@@ -35,7 +35,7 @@ def test_numbers_are_those_of_a_loop_over_every_row(corpus):
         assert found.rows[split] == tuple(domains[i] for i in range(3))
         assert found.read[split] == len(source)
     assert (found.length, found.template, found.domains) == (25, "plain", ("one", "two", "three"))
-    assert found.spoilt == sum(corpus.train[i].spoilt for i in range(len(corpus.train))) > 0
+    assert found.corrupted == sum(corpus.train[i].corrupted for i in range(len(corpus.train))) > 0
     assert (found.left_out, found.cut) == (corpus.left_out, corpus.cut)
     assert found.cut["train"].rows > 0
 
@@ -78,7 +78,7 @@ def test_a_large_split_is_read_in_part_and_counted_in_full(corpus):
     whole = card.gather(corpus)
     assert found == again
     assert found.lengths != other.lengths
-    assert (found.rows, found.spoilt) == (whole.rows, whole.spoilt)
+    assert (found.rows, found.corrupted) == (whole.rows, whole.corrupted)
     assert found.read == {"train": 7, "anchors": 6, "validation": 6, "test": 6}
     assert found.total.rows == sum(part.rows for part in found.histogram) == 7
 
@@ -92,7 +92,7 @@ def test_shown_rows_are_of_every_domain_and_say_what_the_corpus_says(corpus):
         example = examples[row.id]
         learnt = "".join(p.text for p in row.pieces if p.is_learnt and not p.is_marker)
         assert learnt == example.response
-        assert (row.spoilt, row.learnt) == (example.spoilt, len(example.response) + 1)
+        assert (row.corrupted, row.learnt) == (example.corrupted, len(example.response) + 1)
         assert row.tokens <= corpus.train.length
 
 

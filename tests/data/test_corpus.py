@@ -48,7 +48,7 @@ def test_rows_do_not_depend_on_the_order_of_the_records(synthetic):
     for split in ("train", "validation"):
         reversed_order.as_data_source(split).reverse()
     before, after = (
-        data.load(builder, TOKENIZER, 16, 0, spoilt_kind="swapped", spoilt_share=0.4)
+        data.load(builder, TOKENIZER, 16, 0, noise_kind="swapped", noise_share=0.4)
         for builder in (in_order, reversed_order)
     )
     for part in ("train", "anchors"):
@@ -85,17 +85,17 @@ def test_rows_hold_what_examples_say(corpus):
 
 
 @pytest.mark.parametrize("kind", ["garbled", "swapped"])
-def test_spoilt_rows_are_flagged_and_everything_else_is_clean(builder, corpus, kind):
-    spoilt = data.load(builder, TOKENIZER, 96, 0, spoilt_kind=kind, spoilt_share=0.3)
-    rows = spoilt.train.rows(range(len(spoilt.train)))
-    np.testing.assert_array_equal(np.bincount(rows.domain[rows.spoilt]), [12] * 8)
+def test_corrupted_rows_are_flagged_and_everything_else_is_clean(builder, corpus, kind):
+    corrupted = data.load(builder, TOKENIZER, 96, 0, noise_kind=kind, noise_share=0.3)
+    rows = corrupted.train.rows(range(len(corrupted.train)))
+    np.testing.assert_array_equal(np.bincount(rows.domain[rows.corrupted]), [12] * 8)
     clean = corpus.train.examples(range(len(corpus.train)))
-    dirty = spoilt.train.examples(range(len(spoilt.train)))
+    dirty = corrupted.train.examples(range(len(corrupted.train)))
     for row, (before, after) in enumerate(zip(clean, dirty, strict=True)):
-        assert (before.response != after.response) == after.spoilt == rows.spoilt[row]
+        assert (before.response != after.response) == after.corrupted == rows.corrupted[row]
         assert (before.question, before.answer) == (after.question, after.answer)
-    for part in (spoilt.anchors, spoilt.validation, spoilt.test):
-        assert not part.rows(range(len(part))).spoilt.any()
+    for part in (corrupted.anchors, corrupted.validation, corrupted.test):
+        assert not part.rows(range(len(part))).corrupted.any()
 
 
 def test_garbled_responses_fit_whatever_the_tokenizer_makes_of_them(synthetic):
@@ -110,9 +110,9 @@ def test_garbled_responses_fit_whatever_the_tokenizer_makes_of_them(synthetic):
             ]
 
     builder = synthetic.builder()
-    corpus = data.load(builder, Greedy(), 4, 0, spoilt_kind="garbled", spoilt_share=0.5)
+    corpus = data.load(builder, Greedy(), 4, 0, noise_kind="garbled", noise_share=0.5)
     rows = corpus.train.rows(range(40))
-    assert rows.spoilt.sum() == 20
+    assert rows.corrupted.sum() == 20
     assert rows.response.any(-1).all()
 
 
@@ -168,7 +168,7 @@ def test_prompts_are_cut_inside_their_frame_and_rows_without_room_left_out(
 
 
 @pytest.mark.parametrize("kind", ["garbled", "swapped"])
-def test_spoilt_responses_fit_beside_prompts_that_are_never_cut(synthetic, kind):
+def test_corrupted_responses_fit_beside_prompts_that_are_never_cut(synthetic, kind):
     tokenizer = checkpoints.golden("qwen2")
     builder = synthetic.builder()
     train = builder.as_data_source("train")
@@ -178,11 +178,11 @@ def test_spoilt_responses_fit_beside_prompts_that_are_never_cut(synthetic, kind)
         len(data.encode_prompt("x" * (30 - i), tokenizer, 200, "chat")) + i for i in range(30)
     )
     corpus = data.load(
-        builder, tokenizer, length, 0, template="chat", spoilt_kind=kind, spoilt_share=0.9
+        builder, tokenizer, length, 0, template="chat", noise_kind=kind, noise_share=0.9
     )
     assert not any(rows.rows for rows in corpus.left_out.values())
     rows = corpus.train.rows(range(len(corpus.train)))
-    assert rows.spoilt.sum() == round(0.9 * 35) * 2
+    assert rows.corrupted.sum() == round(0.9 * 35) * 2
     assert (rows.tokens[rows.response] == tokenizer.turn_end_id).sum() == len(rows.tokens)
 
 
@@ -209,8 +209,8 @@ def test_every_text_is_tokenised_once_when_a_corpus_is_opened(synthetic):
     [
         ({"template": "vicuna"}, "unknown template 'vicuna'; choose one of plain"),
         ({"template": "chat"}, "the byte-level tokenizer has no chat template"),
-        ({"spoilt_kind": "scrambled"}, "'scrambled'"),
-        ({"spoilt_kind": "garbled", "spoilt_share": 1.0}, r"\[0, 1\), got 1.0"),
+        ({"noise_kind": "scrambled"}, "'scrambled'"),
+        ({"noise_kind": "garbled", "corrupted_share": 1.0}, r"\[0, 1\), got 1.0"),
         ({"anchor_share": 0.0}, r"anchor share in \(0, 1\), got 0.0"),
         ({"anchor_share": 1.0}, r"anchor share in \(0, 1\), got 1.0"),
         ({"length": 2}, "at least 3 tokens, got 2"),

@@ -82,7 +82,7 @@ def test_bytes_that_are_zero_do_not_make_utf8_another_encoding(tmp_path):
     assert [row.problem for row in read(tmp_path / "rows.jsonl")].count("") == 10
 
 
-def test_half_a_surrogate_pair_of_utf16_spoils_its_row_alone(tmp_path):
+def test_half_a_surrogate_pair_of_utf16_breaks_its_row_alone(tmp_path):
     text = '{"a":"1"}\n{"a":"\ud800"}\n{"a":"2"}\n'
     (tmp_path / "rows.jsonl").write_bytes(text.encode("utf-16-le", "surrogatepass"))
     assert [row.problem for row in read(tmp_path / "rows.jsonl")] == ["", "invalid UTF-8", ""]

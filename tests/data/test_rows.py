@@ -195,5 +195,5 @@ def test_rows_pass_through_jit(corpus):
         "response": bool,
         "domain": np.int32,
         "id": np.int32,
-        "spoilt": bool,
+        "corrupted": bool,
     }

@@ -49,7 +49,7 @@ def test_a_json_array_does_not_depend_on_where_its_windows_end(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.csv"])
-def test_invalid_utf8_spoils_its_row_alone(tmp_path, name):
+def test_invalid_utf8_breaks_its_row_alone(tmp_path, name):
     path = source_rows.write(tmp_path, name, ROWS)
     damaged = path.read_bytes().replace(b"the 3th time", b"the \xff time")
     path.write_bytes(damaged)
@@ -58,7 +58,7 @@ def test_invalid_utf8_spoils_its_row_alone(tmp_path, name):
     ]
 
 
-def test_invalid_utf8_in_parquet_spoils_its_row_alone(tmp_path):
+def test_invalid_utf8_in_parquet_breaks_its_row_alone(tmp_path):
     messages = [[{"role": b"user", "content": text}] for text in (b"a", "é".encode(), b"\xe9")]
     texts = pa.array([b"fine", b"\xff", b"fine"])
     # The bytes are labelled as text, as a careless writer would.
@@ -70,7 +70,7 @@ def test_invalid_utf8_in_parquet_spoils_its_row_alone(tmp_path):
     assert rows[0].fields == {"text": "fine", "messages": [{"role": "user", "content": "a"}]}
 
 
-def test_invalid_utf8_in_parquet_categories_spoils_its_rows_alone(tmp_path):
+def test_invalid_utf8_in_parquet_categories_breaks_its_rows_alone(tmp_path):
     texts = pa.array([b"fine", b"\xff", "é".encode()])
     text = pa.StringArray.from_buffers(3, *texts.buffers()[1:])
     column = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 1, None]), text)

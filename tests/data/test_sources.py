@@ -844,7 +844,7 @@ def test_a_source_that_is_touched_while_it_is_read_is_no_other(prepare, tmp_path
     assert len(records(prepare("instructions", lines(20)))) == 20
 
 
-def spoil(path, how):
+def corrupt(path, how):
     content = path.read_bytes()
     path.unlink()
     if how != "gone":
@@ -868,7 +868,7 @@ def test_damaged_files_of_a_prepared_corpus_are_refused_or_of_no_concern(prepare
     refused = set()
     for file in files:
         shutil.copytree(tmp_path / "whole", folder)
-        spoil(folder / file, how)
+        corrupt(folder / file, how)
         try:
             assert used() == whole
         except ValueError as error:

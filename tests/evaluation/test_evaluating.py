@@ -13,17 +13,12 @@ import pytest
 
 from configs import evaluation as configuration
 from partitionsel_jax import data, models
+from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.data.generation import distinct_entries
 from partitionsel_jax.evaluation import benchmarks, comparing, evaluating, molecules
 from partitionsel_jax.models.pretrained import adapters, tiny
 from partitionsel_jax.time_limited import NotStarted
-from partitionsel_jax.training import (
-    answering,
-    benchmark_settings,
-    benchmarking,
-    finished,
-)
-from partitionsel_jax.training import settings as run_settings
+from partitionsel_jax.training import answering, benchmark_settings, benchmarking, finished
 from tests import commands
 from tests.evaluation import benchmark_files
 from tests.training.conftest import tiny_config

@@ -18,7 +18,7 @@ def rows(domains):
         response=np.ones((count, 1), bool),
         domain=np.asarray(domains, np.int32),
         id=np.arange(count, dtype=np.int32),
-        spoilt=np.zeros(count, bool),
+        corrupted=np.zeros(count, bool),
     )
 
 

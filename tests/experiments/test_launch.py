@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from configs import common
-from partitionsel_jax.training import clusters, stopping
+from partitionsel_jax.distributed import clusters, stopping
 from tests.commands import ROOT, run
 
 LAUNCH = ROOT / "experiments" / "launch"

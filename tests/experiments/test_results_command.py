@@ -3,9 +3,9 @@
 import pytest
 from etils import epath
 
-from partitionsel_jax.results import records
+from partitionsel_jax.studies import records
 from tests.commands import run
-from tests.results.conftest import make_result, make_study
+from tests.studies.conftest import make_result, make_study
 
 
 def test_the_page_is_written_from_the_studies_that_are_kept(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from partitionsel_jax.selection import offline
+from partitionsel_jax import offline
 
 ROOT = Path(__file__).parents[2]
 ROWS, DIM = 200, 16

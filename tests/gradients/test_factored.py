@@ -86,8 +86,8 @@ def scope_of(kind, last):
 
 
 def factored(model, scope, sketch, parameters, rows, microbatch=3, normalize=False):
-    def losses(rows, watch):
-        return model.losses(parameters, rows["tokens"], rows["response"], scope.stop_below, watch)
+    def losses(rows, tap):
+        return model.losses(parameters, rows["tokens"], rows["response"], scope.stop_below, tap)
 
     return gradients.factored_features(
         losses,
@@ -290,7 +290,7 @@ def test_two_devices_give_what_one_gives(path, family, name, kind, last, mapped)
 
 
 @pytest.mark.parametrize("path", [factored, reference])
-def test_a_broken_row_spoils_only_itself(path):
+def test_a_broken_row_breaks_only_itself(path):
     """A token whose embedding is NaN, in one row of a microbatch of five."""
     parameters = dict(parameters_of("bare"))
     parameters["embedding"] = parameters["embedding"].at[10].set(jnp.nan)

@@ -143,8 +143,8 @@ def test_both_paths_scale_alike_by_factored_moments(family, kind, last):
         tokens, response = (x[None] for x in row)
         return MODEL.losses(everything, tokens, response, scope.stop_below)[0]
 
-    def losses(rows, watch):
-        return MODEL.losses(parameters, rows[0], rows[1], scope.stop_below, watch)
+    def losses(rows, tap):
+        return MODEL.losses(parameters, rows[0], rows[1], scope.stop_below, tap)
 
     @jax.jit
     def features(moments):

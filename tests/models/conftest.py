@@ -23,7 +23,7 @@ def golden():
 
 @pytest.fixture
 def copy_of(tmp_path):
-    """Copies a golden checkpoint, to be spoilt."""
+    """Copies a golden checkpoint, to be corrupted."""
 
     def copy(variant):
         target = tmp_path / variant

@@ -192,7 +192,7 @@ def test_losses_are_those_of_the_logits(tied, remat, rank, stop_below):
         assert not np.any(found[0]["embedding"])
 
 
-class Named(models.watch.Unwatched):
+class Named(models.taps.NoTap):
     """Notes the name of everything that it is shown."""
 
     def __init__(self, seen, path=()):
@@ -235,7 +235,7 @@ def test_a_watch_is_shown_every_parameter_by_its_name(tied):
     for stop_below in (0, 1):
         seen: set[tuple[str, ...]] = set()
         jax.eval_shape(
-            functools.partial(model.losses, stop_below=stop_below, watch=Named(seen)),
+            functools.partial(model.losses, stop_below=stop_below, tap=Named(seen)),
             parameters,
             *rows_of(config),
         )

@@ -29,17 +29,17 @@ def parameters():
 
 
 def losses(parameters, key=None, ids=IDS, lora=LORA, tokens=TOKENS, config=CONFIG):
-    watch = models.dropping(lora, key, ids, config.layers)
+    tap = models.dropping(lora, key, ids, config.layers)
     model = models.Model(config, lora)
-    return model.losses(parameters, tokens, RESPONSE[: len(tokens)], watch=watch)
+    return model.losses(parameters, tokens, RESPONSE[: len(tokens)], tap=tap)
 
 
 def test_masks_belong_to_key_id_layer_and_projection():
-    watch = Dropping(0.5, jax.random.split(jax.random.key(0), 2), 3)
+    tap = Dropping(0.5, jax.random.split(jax.random.key(0), 2), 3)
     ones = jnp.ones((2, 4, 64))
 
     def mask(*names, layer=0):
-        found = watch.layer(layer)
+        found = tap.layer(layer)
         for name in names:
             found = found.at(name)
         return np.asarray(found.drop(ones))
@@ -54,8 +54,8 @@ def test_masks_belong_to_key_id_layer_and_projection():
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_what_is_kept_is_scaled_so_that_the_mean_stays(rate):
-    watch = Dropping(rate, jax.random.split(jax.random.key(0), 8), 1)
-    found = np.asarray(watch.drop(jnp.ones((8, 50, 100))))
+    tap = Dropping(rate, jax.random.split(jax.random.key(0), 8), 1)
+    found = np.asarray(tap.drop(jnp.ones((8, 50, 100))))
     np.testing.assert_allclose(np.unique(found), [0, 1 / (1 - rate)], rtol=1e-5)
     assert np.mean(found == 0) == pytest.approx(rate, abs=0.01)
 

@@ -330,7 +330,7 @@ def test_what_uncounted_positions_hold_changes_nothing(rows, head, cut):
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 @pytest.mark.parametrize("cut", ["uneven", "one"])
-def test_a_broken_example_spoils_itself_only(rows, head, poison, cut):
+def test_a_broken_example_breaks_itself_only(rows, head, poison, cut):
     x = rows["x"].at[0].set(poison)
 
     def single(x, head, tokens, response):

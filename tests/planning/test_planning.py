@@ -12,7 +12,7 @@ from configs import common
 from partitionsel_jax import planning
 from partitionsel_jax.planning import report
 from partitionsel_jax.planning.compiling import _grid
-from partitionsel_jax.training.step import Step
+from partitionsel_jax.step.step import Step
 from tests.commands import run
 
 

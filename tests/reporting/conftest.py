@@ -23,7 +23,7 @@ def write_run(
     domains: Sequence[str] = DOMAINS,
     config: dict | None = None,
     config_hash: str | None = None,
-    spoilt_share: float | None = 0.3,
+    corrupted_share: float | None = 0.3,
     finished: bool = True,
     flops: float | None = 1e6,
     axes: dict | None = None,
@@ -57,8 +57,8 @@ def write_run(
     selections = []
     rows: list[dict] = [_evaluation(losses[0], num_domains) | {"step": 0}]
     for step in range(1, updates + 1):
-        spoilt_pool = 0 if not spoilt_share else round(spoilt_share * 16 * num_domains)
-        spoilt_picks = 0 if not spoilt_share else (1 if selects else 2)
+        corrupted_pool = 0 if not corrupted_share else round(corrupted_share * 16 * num_domains)
+        corrupted_selected = 0 if not corrupted_share else (1 if selects else 2)
         row = {
             "step": step,
             "loss": 4.0 - step / (updates + 1),
@@ -68,11 +68,11 @@ def write_run(
             "effective_sample_size": 5.0 if selects else None,
             "conflicting_pairs": float(rng.uniform(0.1, 0.3)) if selects else None,
             "matching_cosine": None,
-            "picks": [2] * num_domains,
+            "selected": [2] * num_domains,
             "pool": [16] * num_domains,
             "budgets": [2] * num_domains if selects else None,
-            "spoilt_picks": spoilt_picks,
-            "spoilt_pool": spoilt_pool,
+            "corrupted_selected": corrupted_selected,
+            "corrupted_pool": corrupted_pool,
             "dropped": 0,
             "gradient_norm": 1.0,
             "learning_rate": 1e-3,

@@ -29,7 +29,7 @@ CARD = card.Card(
     template="plain",
     domains=("sums", "<b>logic</b>\x1b[2J"),
     rows={"train": (1200, 34), "anchors": (3, 1), "validation": (4, 2), "test": (5, 0)},
-    spoilt=12,
+    corrupted=12,
     left_out={
         "train": Named(7, ("a.json row 2",)),
         "validation": Named(0),
@@ -134,7 +134,7 @@ def test_what_was_read_in_part_is_said():
         flat = " ".join(text.split())
         assert flat.count("50 rows of train at random, of 1,234.") == 3
         assert "Rows that were not read may hold more." in flat
-        assert "12 of the training rows (1.0 %) are spoilt on purpose." in flat
+        assert "12 of the training rows (1.0 %) are corrupted on purpose." in flat
     whole = dataclasses.replace(CARD, read=CARD.read | {"train": 1234}, report={})
     text = " ".join(data_card.as_text(whole, colours=False).split())
     assert "All 1,234 rows of train." in text

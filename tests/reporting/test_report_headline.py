@@ -57,8 +57,8 @@ def test_ratios_are_paired_by_seed_then_averaged(tmp_path, write_run):
     assert ours.validation_loss.std == pytest.approx(np.std([0.0, 0.5], ddof=1))
     assert ours.accuracy.mean == pytest.approx(0.3)
     assert ours.seconds_per_update == pytest.approx(1.5)
-    assert ours.spoilt_share == pytest.approx(1 / 8)
-    assert rows["random"].spoilt_share == pytest.approx(2 / 8)
+    assert ours.corrupted_share == pytest.approx(1 / 8)
+    assert rows["random"].corrupted_share == pytest.approx(2 / 8)
     assert rows["random"].is_baseline
     assert rows["random"].updates.ratio.mean == 1.0
 
@@ -141,10 +141,10 @@ def test_each_method_meets_the_baseline_on_its_own_data(tmp_path, write_run):
                 tmp_path / f"{method}{share}",
                 method,
                 losses=(4.0, 3.0, final),
-                config={"data": {"spoilt": {"share": share}, "pool_size": len(method)}},
+                config={"data": {"corrupted": {"share": share}, "pool_size": len(method)}},
                 config_hash=f"{method}{share}",
             )
-    data = {"data": {"spoilt": {"share": 0.5}}}
+    data = {"data": {"corrupted": {"share": 0.5}}}
     write_run(tmp_path / "alone", "greats", config=data)
     rows = _rows(tmp_path)
     assert rows["partitionsel (share=0.0)"].target == 1.0
@@ -231,17 +231,19 @@ def test_runs_that_counted_no_operations_have_no_price_in_them(tmp_path, write_r
 
 def test_runs_validated_on_different_rows_are_kept_apart(tmp_path, write_run):
     for number, rows in enumerate((8, 16)):
-        config = {"data": {"validation": rows, "spoilt": {"share": 0.1 * number}}}
+        config = {"data": {"validation": rows, "corrupted": {"share": 0.1 * number}}}
         for method in ("random", "partitionsel"):
             name = f"{method}{rows}"
             write_run(tmp_path / name, method, config=config, config_hash=name)
-    # Spoilt training rows and the order of pools leave the validation rows as they are.
-    config = {"data": {"validation": 8, "spoilt": {"share": 0.5}, "mix": "uniform", "workers": 3}}
-    write_run(tmp_path / "spoilt", config=config, config_hash="spoilt")
+    # Corrupted training rows and the order of pools leave the validation rows as they are.
+    config = {
+        "data": {"validation": 8, "corrupted": {"share": 0.5}, "mix": "uniform", "workers": 3}
+    }
+    write_run(tmp_path / "corrupted", config=config, config_hash="corrupted")
     found = comparison.evaluation_sets(reporting.read_runs(tmp_path))
     assert [sorted(run.name for run in runs) for runs in found] == [
         ["partitionsel16", "random16"],
-        ["partitionsel8", "random8", "spoilt"],
+        ["partitionsel8", "random8", "corrupted"],
     ]
 
 

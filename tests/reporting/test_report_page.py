@@ -23,7 +23,7 @@ CHARTS = {
     "validation_loss",
     "validation_loss_per_domain",
     "domain_mix",
-    "spoilt_share",
+    "corrupted_share",
     "selection_diagnostics",
     "accuracy",
     "accuracy_per_domain",
@@ -69,7 +69,7 @@ def _parse(report):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, write_run):
     workdir = tmp_path_factory.mktemp("workdir")
-    data = {"data": {"spoilt": {"kind": "garbled", "share": 0.3}}}
+    data = {"data": {"corrupted": {"kind": "garbled", "share": 0.3}}}
     for seed in (0, 1):
         write_run(workdir / "random" / f"{seed}", seed=seed, config=data)
         write_run(
@@ -170,7 +170,7 @@ def test_a_run_has_a_page_with_its_config(built):
     (section,) = re.findall(r'<section class="run" id="run-0".*?</section>', text, re.DOTALL)
     assert "<h1>partitionsel/0</h1>" in section
     assert "features 70.0 %, selection 10.0 %, update 20.0 %" in section
-    assert "data.spoilt.share = 0.3" in section
+    assert "data.noise.share = 0.3" in section
 
 
 def test_overlaps_are_of_equal_pools_seed_by_seed(tmp_path, write_run):
@@ -238,8 +238,8 @@ def test_seeds_that_never_arrive_are_shown_as_such(tmp_path, write_run):
     report = reporting.build(tmp_path)
     assert "0: 0.75×, 1: > 1.00×" in " ".join(_parse(report).text)
     rows = list(csv.DictReader((report.directory / "to_target.csv").open()))
-    priced = [(row["seed"], row["ratio"], row["reached"]) for row in rows[:2]]
-    assert priced == [("0", "0.75", "True"), ("1", "1.0", "False")]
+    costed = [(row["seed"], row["ratio"], row["reached"]) for row in rows[:2]]
+    assert costed == [("0", "0.75", "True"), ("1", "1.0", "False")]
 
 
 def test_sixty_runs_make_a_page_below_ten_megabytes(tmp_path, write_run):
@@ -294,25 +294,25 @@ def test_curves_csv_holds_every_logged_number(built):
         ("10", "5.0", "1.0"),
         ("20", "10.0", "0.5"),
     ]
-    picks = [row for row in first if row["metric"] == "picks"]
+    picks = [row for row in first if row["metric"] == "selected"]
     assert len(picks) == 20 * 4
     assert {row["domain"] for row in picks} >= {"chain_sum", "gsm_symbolic"}
     assert not any(row["metric"] == "utility" for row in rows if row["method"] == "random")
 
 
 def test_charts_without_content_are_left_out_and_old_ones_removed(tmp_path, write_run):
-    stale = tmp_path / "report" / "spoilt_share.png"
+    stale = tmp_path / "report" / "corrupted_share.png"
     stale.parent.mkdir()
     stale.write_bytes(b"")
-    write_run(tmp_path / "run", domains=["a"], spoilt_share=None)
+    write_run(tmp_path / "run", domains=["a"], noise_share=None)
     report = reporting.build(tmp_path)
     assert not stale.exists()
     headings = " ".join(_parse(report).text)
-    assert "Spoilt rows among the picks" not in headings
+    assert "Corrupted rows among the picks" not in headings
     assert "Utility, certificate and diagnostics" not in headings
     assert "Domain mix of the picks" in headings
     assert "one seed" in headings
-    assert (report.headline[0].baseline, report.headline[0].spoilt_share) == (None, 0.0)
+    assert (report.headline[0].baseline, report.headline[0].corrupted_share) == (None, 0.0)
 
 
 def test_a_run_that_has_just_begun_is_reported_as_unfinished(tmp_path, write_run):
@@ -328,7 +328,7 @@ def test_a_run_that_has_just_begun_is_reported_as_unfinished(tmp_path, write_run
 
 def test_a_run_that_diverged_is_drawn_and_not_hidden(tmp_path, write_run):
     nan = float("nan")
-    write_run(tmp_path, losses=(4.0, nan, nan), domains=["a"], spoilt_share=None)
+    write_run(tmp_path, losses=(4.0, nan, nan), domains=["a"], noise_share=None)
     report = reporting.build(tmp_path)
     final = report.headline[0].validation_loss
     assert final is not None and np.isnan(final.mean)
@@ -337,9 +337,9 @@ def test_a_run_that_diverged_is_drawn_and_not_hidden(tmp_path, write_run):
 
 def test_names_are_escaped(tmp_path, write_run):
     nasty = '<script>alert("1")</script>$x_{$&--><b>'
-    config = {nasty: nasty, "data": {"spoilt": {"kind": nasty, "share": 0.5}}}
-    write_run(tmp_path / "<i>run", nasty, domains=[nasty], config=config, spoilt_share=None)
-    write_run(tmp_path / "random", domains=[nasty], config=config, spoilt_share=None)
+    config = {nasty: nasty, "data": {"corrupted": {"kind": nasty, "share": 0.5}}}
+    write_run(tmp_path / "<i>run", nasty, domains=[nasty], config=config, noise_share=None)
+    write_run(tmp_path / "random", domains=[nasty], config=config, noise_share=None)
     report = reporting.build(tmp_path)
     outline = _parse(report)
     assert not {"b", "i"} & set(outline.tags)
@@ -349,7 +349,7 @@ def test_names_are_escaped(tmp_path, write_run):
 
 
 def test_a_report_is_not_taken_for_a_run_when_built_again(tmp_path, write_run):
-    write_run(tmp_path / "run", domains=["a"], spoilt_share=None)
+    write_run(tmp_path / "run", domains=["a"], noise_share=None)
     first = reporting.build(tmp_path)
     texts = {path.name: path.read_bytes() for path in first.directory.iterdir()}
     second = reporting.build(tmp_path)

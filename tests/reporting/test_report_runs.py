@@ -44,7 +44,7 @@ def test_damaged_lines_are_skipped_and_counted(tmp_path, write_run):
         b"[1, 2]",
         b'{"loss": 1.0}',
         b'{"step": "12"}',
-        b'{"step": 13, "picks": [1]}',
+        b'{"step": 13, "selected": [1]}',
         b'{"step": 14, "loss": "low"}',
         b'{"step": 15, "seconds": 3}',
         b'{"step": 16, "loss": "\xff\xfe',
@@ -81,7 +81,7 @@ def test_nulls_are_not_logged_values(tmp_path, write_run):
     (run,) = reporting.read_runs(tmp_path)
     assert len(run.series("utility")[0]) == 0
     assert run.series("budgets")[1].shape == (0, 4)
-    assert run.series("picks")[1].shape == (20, 4)
+    assert run.series("selected")[1].shape == (20, 4)
 
 
 @pytest.mark.parametrize("name", ["config.json", "summary.json"])

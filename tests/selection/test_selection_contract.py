@@ -235,23 +235,23 @@ def test_broken_candidates_leave_the_others_untouched_by(fields, choice):
     problem = generic()
     absent = replaced(problem)
     absent.domains[[0, 5]] = -1
-    spoilt = solve(broken(problem, np.nan, fields), choice)
+    corrupted = solve(broken(problem, np.nan, fields), choice)
     clean = solve(absent, choice)
-    assert spoilt.indices.tolist() == clean.indices.tolist()
-    np.testing.assert_array_equal(spoilt.weights, clean.weights)
-    np.testing.assert_array_equal(spoilt.utility, clean.utility)
-    assert spoilt.dropped == 2 and clean.dropped == 0
+    assert corrupted.indices.tolist() == clean.indices.tolist()
+    np.testing.assert_array_equal(corrupted.weights, clean.weights)
+    np.testing.assert_array_equal(corrupted.utility, clean.utility)
+    assert corrupted.dropped == 2 and clean.dropped == 0
 
 
 @pytest.mark.parametrize("utility", ["anchor_coverage", "fair_transport"])
 def test_a_broken_anchor_is_as_if_it_were_not_there(utility):
     for seed in range(3):
         problem = generic(seed)
-        spoilt = replaced(problem)
-        spoilt.anchor_similarity[:, 1] = np.nan
+        corrupted = replaced(problem)
+        corrupted.anchor_similarity[:, 1] = np.nan
         fewer = replaced(problem, anchor_similarity=np.delete(problem.anchor_similarity, 1, axis=1))
         choice = (utility, "joint", "greedy", "exact")
-        result, expected = solve(spoilt, choice), solve(fewer, choice)
+        result, expected = solve(corrupted, choice), solve(fewer, choice)
         assert result.indices.tolist() == expected.indices.tolist()
         np.testing.assert_allclose(result.utility, expected.utility, rtol=1e-4)
         assert result.dropped == 0

@@ -381,10 +381,10 @@ def test_every_diagnostic_reads_neither_padding_nor_the_unpicked():
     # The last candidate is among them, whom an index of -1 would read.
     unpicked = np.setdiff1d(np.arange(40), INDICES)
     gram[unpicked], gram[:, unpicked], alignment[unpicked] = np.nan, np.nan, np.nan
-    spoilt = selection.Problem(alignment, gram, problem.domains, problem.budgets)
+    corrupted = selection.Problem(alignment, gram, problem.domains, problem.budgets)
     norm = np.linalg.norm(anchor)
     expected = every_diagnostic(problem, norm, indices, weights)
-    got = every_diagnostic(spoilt, norm, indices, weights)
+    got = every_diagnostic(corrupted, norm, indices, weights)
     assert_agree(got, expected, but=["top_k_overlap"])
 
 

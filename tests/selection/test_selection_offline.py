@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from selection_problems import kkt_residual, unit
 
-from partitionsel_jax import selection
-from partitionsel_jax.selection import offline
-from partitionsel_jax.selection.offline import passes, rounds, selector
+from partitionsel_jax import offline, selection
+from partitionsel_jax.offline import passes, rounds, selector
 
 ROWS, DIM, DOMAINS, SIZE = 240, 32, 4, 12
 STEP = 0.3

@@ -86,15 +86,15 @@ def test_refit_equals_scipy_nnls_in_the_weights_where_they_are_unique():
         np.testing.assert_allclose(support.weights, exact, atol=1e-4 * exact.max())
 
 
-def test_refit_from_a_spoilt_inverse_renews_it():
+def test_refit_from_a_worn_out_inverse_renews_it():
     features, anchor = well_conditioned(np.random.default_rng(0))
     features, anchor = np.float32(features), np.float32(anchor)
     support = solve(features @ features.T, features @ anchor)
     noise = np.random.default_rng(1).normal(size=(SIZE, SIZE)).astype(np.float32)
-    spoilt = refit.Support(
+    corrupted = refit.Support(
         support.gram, support.target, support.weights * 0.5, noise @ noise.T, support.passive
     )
-    again = jax.jit(refit.refit)(spoilt, jnp.max(jnp.abs(support.target)))
+    again = jax.jit(refit.refit)(corrupted, jnp.max(jnp.abs(support.target)))
     assert kkt_residual(support.gram, support.target, again.weights) <= 1e-5
 
 

@@ -13,7 +13,7 @@ def tiny_config():
     config = common.default()
     config.data.tasks.update({"chain_sum": {"max_terms": 2}, "count_bits": {"max_n": 2550}})
     config.data.update({"train": 40, "validation": 8, "test": 4, "length": 48})
-    config.data.spoilt.update({"kind": "garbled", "share": 0.25})
+    config.data.noise.update({"kind": "garbled", "share": 0.25})
     config.model.update({"layers": 2, "width": 16, "mlp_width": 24, "heads": 2, "kv_heads": 1})
     config.model.head_dim = 8
     config.features.update({"last_layers": 1, "dim": 32, "microbatch": 4})

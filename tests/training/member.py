@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from partitionsel_jax import training
+from partitionsel_jax import distributed, training
 from partitionsel_jax.data.pools import Pools
 from partitionsel_jax.training.checkpoints import Checkpoints
 from tests.training.conftest import tiny_config
@@ -64,7 +64,8 @@ def step(config, folder):
     """Writes the picks and the loss of every update to FOLDER/PROCESS.json."""
     import jax
 
-    from partitionsel_jax.training import settings, setup
+    from partitionsel_jax.config import settings
+    from partitionsel_jax.training import setup
 
     parsed = settings.parse(config.to_dict())
     layout = setup.choose_layout(parsed)
@@ -90,14 +91,14 @@ def main(mode, corpora, workdir, changes, faults):
     config.update_from_flattened_dict({"training.devices": 0} | json.loads(changes))
     for name, value in json.loads(faults).items():
         FAULTS[name](value)
-    rendezvous = training.clusters.find(os.environ)
+    rendezvous = distributed.clusters.find(os.environ)
     if rendezvous is not None:
-        training.processes.join(rendezvous, patience=30)
-    with training.processes.ending_together():
+        distributed.processes.join(rendezvous, patience=30)
+    with distributed.processes.ending_together():
         if mode == "step":
             step(config, workdir)
         else:
-            with training.stopping.listening() as stop:
+            with distributed.stopping.listening() as stop:
                 training.train_all(config.to_dict(), workdir, stop)
 
 

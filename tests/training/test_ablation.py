@@ -6,8 +6,9 @@ import math
 import jax
 import pytest
 
-from partitionsel_jax import training
-from partitionsel_jax.training import loop, programs, recorder, stopping
+from partitionsel_jax import sweeps, training
+from partitionsel_jax.distributed import stopping
+from partitionsel_jax.training import loop, programs, recorder
 from partitionsel_jax.training import setup as run_setup
 from tests.training.conftest import rows
 
@@ -19,8 +20,8 @@ def test_runs_of_one_program_compile_once_and_are_skipped_when_finished(
     tiny.axes.optimizer = {"clip": (1.0,)}
     tiny.axes.seed = (3, 4)
     programs.training_step.cache_clear()
-    outcome = training.ablate(tiny.to_dict(), tmp_path)
-    assert outcome == training.Outcome(2, ())
+    outcome = sweeps.ablate(tiny.to_dict(), tmp_path)
+    assert outcome == sweeps.Outcome(2, ())
     assert programs.training_step.cache_info().misses == 1
     assert "ablation  1 of 2 runs done, 1 left, ETA 00:0" in project_log.text
     folder = tmp_path / "random-joint,clip=1.0"
@@ -28,7 +29,7 @@ def test_runs_of_one_program_compile_once_and_are_skipped_when_finished(
     assert about["axes"] == {"optimizer.clip": 1.0} and not about["trial"] and not about["tuned"]
     assert rows(folder / "seed3", "metrics.jsonl") != rows(folder / "seed4", "metrics.jsonl")
     monkeypatch.setattr(run_setup, "prepare", lambda *_: pytest.fail("a run started again"))
-    assert training.ablate(tiny.to_dict(), tmp_path) == training.Outcome(2, ())
+    assert sweeps.ablate(tiny.to_dict(), tmp_path) == sweeps.Outcome(2, ())
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
 ):
     tiny.axes.selection = {"size": (2, 4, 8)}
     calls = trained(lambda run: error if run.axes["selection.size"] == 4 else 1.0)
-    outcome = training.ablate(tiny.to_dict(), tmp_path)
+    outcome = sweeps.ablate(tiny.to_dict(), tmp_path)
     assert len(calls) == 3 and outcome.finished == 2
     (failure,) = outcome.failures
     assert failure.startswith("gradient_matching-joint,size=4/seed0: ")
@@ -71,7 +72,7 @@ def test_a_stop_ends_the_series_and_says_how_far_it_came(tiny, tmp_path, trained
     tiny.axes.seed = (1, 2, 3)
     calls = trained(lambda run: stopping.Stopped() if run.seed == 2 else 1.0)
     with pytest.raises(stopping.Stopped):
-        training.ablate(tiny.to_dict(), tmp_path)
+        sweeps.ablate(tiny.to_dict(), tmp_path)
     assert [run.seed for run in calls] == [1, 2]
     assert "ablation stopped: 1 of 3 runs done" in project_log.text
 
@@ -85,10 +86,10 @@ def test_shards_are_all_runs_each_once(tiny, count, tunes):
         tiny.tune.grid = {"optimizer": {"learning_rate": (1e-3, 2e-3)}}
         tiny.tune.seeds = (8,)
     parts = [
-        [run.folder for run in training.planned(tiny.to_dict(), training.Shard(i + 1, count))]
+        [run.folder for run in sweeps.planned(tiny.to_dict(), sweeps.Shard(i + 1, count))]
         for i in range(count)
     ]
-    whole = [run.folder for run in training.planned(tiny.to_dict())]
+    whole = [run.folder for run in sweeps.planned(tiny.to_dict())]
     assert [folder for part in parts for folder in part] == whole and len(set(whole)) == (
         12 if tunes else 6
     )
@@ -99,8 +100,8 @@ def test_shards_are_all_runs_each_once(tiny, count, tunes):
 @pytest.mark.parametrize("text", ["", "2", "0/4", "5/4", "-1/4", "a/b", "1/0", "1/2/3"])
 def test_what_is_no_shard_is_refused(text):
     with pytest.raises(ValueError, match="expected I/N with I from 1 to N"):
-        training.Shard.parse(text)
-    assert training.Shard.parse("4/4") == training.Shard(4, 4)
+        sweeps.Shard.parse(text)
+    assert sweeps.Shard.parse("4/4") == sweeps.Shard(4, 4)
 
 
 def tuned(tiny):
@@ -124,8 +125,8 @@ def test_every_point_runs_with_the_value_of_its_own_lowest_mean_loss(
             abs(rate(run) - best[run.method]) + (rate(run) == 1e-3 and run.seed == 8) * -1e-4
         )
     )
-    outcome = training.ablate(tuned(tiny), tmp_path)
-    assert outcome == training.Outcome(14, ())
+    outcome = sweeps.ablate(tuned(tiny), tmp_path)
+    assert outcome == sweeps.Outcome(14, ())
     reported = [run for run in calls if not run.trial]
     assert {run.method: rate(run) for run in reported} == best
     assert [run.seed for run in reported] == [0, 0]
@@ -141,7 +142,7 @@ def test_every_point_runs_with_the_value_of_its_own_lowest_mean_loss(
 def test_a_trial_that_diverges_is_not_chosen_and_is_no_failure(tiny, tmp_path, trained):
     diverged = recorder.NonFiniteUpdate("update 3 is not finite")
     trained(lambda run: diverged if rate(run) == 4e-3 else -rate(run))
-    outcome = training.ablate(tuned(tiny), tmp_path)
+    outcome = sweeps.ablate(tuned(tiny), tmp_path)
     assert outcome.failures == ()
     chosen = json.loads((tmp_path / "tuning" / "loss-joint" / "chosen.json").read_text())
     assert chosen["chosen"] == {"optimizer.learning_rate": 2e-3}
@@ -152,7 +153,7 @@ def test_nothing_is_reported_of_a_point_whose_trials_failed(tiny, tmp_path, trai
     calls = trained(
         lambda run: OSError("disk full") if (run.method, run.seed) == ("loss-joint", 9) else 1.0
     )
-    outcome = training.ablate(tuned(tiny), tmp_path)
+    outcome = sweeps.ablate(tuned(tiny), tmp_path)
     assert [run.method for run in calls if not run.trial] == ["random-joint"]
     assert len(outcome.failures) == 4
     assert outcome.failures[-1] == "loss-joint: not run, since a trial of it failed"

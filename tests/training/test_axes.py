@@ -7,9 +7,10 @@ import pytest
 
 from configs.ablations import budgets, features, utilities
 from partitionsel_jax import selection
-from partitionsel_jax.training import plan, relevance
-from partitionsel_jax.training.axes import name_of
-from partitionsel_jax.training.schemes import update_weights
+from partitionsel_jax.config import relevance
+from partitionsel_jax.config.axes import name_of
+from partitionsel_jax.step.schemes import update_weights
+from partitionsel_jax.training import plan
 
 
 def names(config):

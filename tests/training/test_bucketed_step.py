@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import data, models
-from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training import spmd
-from partitionsel_jax.training.step import Step
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.distributed import spmd
+from partitionsel_jax.step.step import Step
 
 LENGTH, WIDTHS, DEVICES = 24, (12,), 2
 
@@ -25,7 +25,7 @@ def rows(count, seed):
         response=(places >= ends[:, None] // 2) & (places < ends[:, None]),
         domain=np.arange(count, dtype=np.int32) % 2,
         id=np.arange(count, dtype=np.int32),
-        spoilt=np.zeros(count, bool),
+        corrupted=np.zeros(count, bool),
     )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from partitionsel_jax.training import clusters
+from partitionsel_jax.distributed import clusters
 
 JAX = {
     "JAX_COORDINATOR_ADDRESS": "boss:1234",

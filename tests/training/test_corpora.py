@@ -8,9 +8,9 @@ import pytest
 
 from configs.pretrained import SAMPLES
 from partitionsel_jax import data, training
+from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.data.sources import builders
 from partitionsel_jax.training import corpora
-from partitionsel_jax.training import settings as run_settings
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def own(tiny, tmp_path):
     """The tiny run on a file of its own: sums and words, 40 of each."""
     write(tmp_path / "rows.jsonl", range(40))
     tiny.data.tasks = {}
-    tiny.data.spoilt.kind = "none"
+    tiny.data.noise.kind = "none"
     tiny.data.update({"source": "instructions", "path": str(tmp_path / "rows.jsonl")})
     tiny.data.update({"train": 0, "validation": 8, "test": 4})
     tiny.data.columns.update({"prompt": "q", "response": "a", "domain": "kind"})
@@ -73,7 +73,7 @@ def test_runs_of_one_corpus_load_it_once(own):
     own.training.updates = 3
     assert corpora.load(settings_of(own)) is first
     for field, value in (
-        ("spoilt.share", 0.5),
+        ("corrupted.share", 0.5),
         ("seed", 7),
         ("length", 56),
     ):
@@ -83,7 +83,7 @@ def test_runs_of_one_corpus_load_it_once(own):
         assert changed is not first
         assert corpora.load(settings_of(config)) is changed
     again = corpora.load(settings_of(own))
-    assert again is not first and dict(again.train.spoilt) == dict(first.train.spoilt)
+    assert again is not first and dict(again.train.corrupted) == dict(first.train.corrupted)
 
 
 def test_a_run_trains_on_files_and_another_content_stops_it(own, train, tmp_path):
@@ -196,14 +196,14 @@ def test_anchors_of_ones_own_are_never_scored_and_all_validation_rows_are(own, t
         corpora.load(settings)
 
 
-def test_rows_that_anchors_ask_are_left_out_and_the_others_are_spoilt_as_before(own, tmp_path):
-    own.data.spoilt.update({"kind": "swapped", "share": 0.3})
+def test_rows_that_anchors_ask_are_left_out_and_the_others_are_corrupted_as_before(own, tmp_path):
+    own.data.noise.update({"kind": "swapped", "share": 0.3})
     before = corpora.load(settings_of(own)).train
     own.data.anchors_path = str(write(tmp_path / "dev.jsonl", range(20)))
     after = corpora.load(settings_of(own)).train
     responses = {example.id: example for example in before.all_examples()}
     assert 0 < len(after) < len(before)
-    assert any(example.spoilt for example in after.all_examples())
+    assert any(example.corrupted for example in after.all_examples())
     assert all(responses[example.id] == example for example in after.all_examples())
 
 

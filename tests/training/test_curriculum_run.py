@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import training
+from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.selection import budgets
 from partitionsel_jax.training import loop, reference
-from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
 from tests.training.conftest import tiny_config
 
@@ -66,7 +66,7 @@ def test_budgets_follow_the_anchor_losses_that_are_logged(finished):
         np.testing.assert_allclose(row["anchor_gains"], state.gains, rtol=1e-5)
         pool = jnp.array(row["pool"])
         expected = budgets.curriculum(pool, 8, state, blend=1.0, floor=0.2)
-        assert row["budgets"] == row["picks"] == expected.tolist()
+        assert row["budgets"] == row["selected"] == expected.tolist()
         moved += row["budgets"] != budgets.proportional(pool, 8).tolist()
     assert moved > 0
 

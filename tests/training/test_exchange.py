@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import gradients
-from partitionsel_jax.training import anchors as held_out
-from partitionsel_jax.training import picks, spmd
-from partitionsel_jax.training.candidates import Labels
+from partitionsel_jax.distributed import spmd
+from partitionsel_jax.step import anchors as held_out
+from partitionsel_jax.step import picks
+from partitionsel_jax.step.candidates import RowInfo
 from tests.training.test_step import random_rows
 
 ANCHORS, DIM, DOMAINS = 8, 37, 3
@@ -27,7 +28,7 @@ def test_picks_are_dealt_as_gathering_and_sharing_all_rows_would(devices):
     dealt = on(
         devices,
         lambda pool: spmd.gather(
-            picks.deal(pool, spmd.gather(Labels.of(pool)), jnp.asarray(PLACES))
+            picks.deal(pool, spmd.gather(RowInfo.of(pool)), jnp.asarray(PLACES))
         ),
         rows,
     )
@@ -74,7 +75,7 @@ def test_the_mean_of_anchors_does_not_depend_on_the_device_count(scale, mean):
     anchors, domains = features(scale), np.arange(ANCHORS, dtype=np.int32) % 2
 
     def summary(anchors, domains):
-        facts = spmd.gather(held_out.Facts.of(anchors, domains))
+        facts = spmd.gather(held_out.AnchorStats.of(anchors, domains))
         return held_out.summarise(
             facts, anchors.vectors, mean=mean, domains=DOMAINS, axis_name=spmd.AXIS
         )

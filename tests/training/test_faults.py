@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from etils import epath
 
-from partitionsel_jax import training
+from partitionsel_jax import distributed, training
+from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.data.pools import Pools
-from partitionsel_jax.training import loop, recorder, shared_store, stopping, workdir
-from partitionsel_jax.training import settings as run_settings
+from partitionsel_jax.distributed import shared_store, stopping
+from partitionsel_jax.step.state import fingerprint
+from partitionsel_jax.training import loop, recorder, workdir
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints
-from partitionsel_jax.training.state import fingerprint
 from tests import commands
 from tests.training.conftest import rows, without_seconds
 from tests.training.launching import environment, member
@@ -39,7 +40,7 @@ def planned(config):
     return run
 
 
-class After(stopping.Never):
+class After(stopping.NoStop):
     """Asks to stop after so many updates; it is asked once before the first."""
 
     def __init__(self, updates):
@@ -57,13 +58,13 @@ class After(stopping.Never):
 def test_a_run_that_is_asked_to_stop_saves_and_continues(finished, tmp_path, updates):
     summary, folder, config = finished
     run = planned(config)
-    with pytest.raises(training.Stopped) as stopped:
+    with pytest.raises(distributed.Stopped) as stopped:
         training.train(run, tmp_path, After(updates))
     assert stopped.value.code == stopping.EXIT_CODE == 75
     assert str(updates) in os.listdir(tmp_path / "checkpoints")
     assert [row["step"] for row in rows(tmp_path, "metrics.jsonl")] == list(range(updates + 1))
     assert not (tmp_path / "summary.json").exists()
-    with pytest.raises(training.Stopped):  # still asked, before anything is prepared
+    with pytest.raises(distributed.Stopped):  # still asked, before anything is prepared
         training.train(run, tmp_path, After(-1))
     again = training.train(run, tmp_path)
     assert again["fingerprint"] == summary["fingerprint"]
@@ -313,7 +314,7 @@ def test_the_best_checkpoints_stay_beside_the_newest(finished, tmp_path, train):
             return type(found)(mean=chosen, per_domain=found.per_domain)
 
         patch.setattr(loop.run_setup, "validate", validate)
-        with pytest.raises(training.Stopped):
+        with pytest.raises(distributed.Stopped):
             training.train(planned(config), tmp_path, After(3))
         train(config, tmp_path)
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "6", "8"]
@@ -443,7 +444,7 @@ def test_what_is_no_failure_cannot_be_made_again(tmp_path):
 
 def test_a_second_run_on_one_workdir_is_refused(finished, tmp_path, train):
     config = finished[2]
-    with pytest.raises(training.Stopped):
+    with pytest.raises(distributed.Stopped):
         training.train(planned(config), tmp_path, After(3))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     with workdir.locked(epath.Path(tmp_path)):

@@ -12,9 +12,10 @@ import pytest
 from flax import traverse_util
 
 from partitionsel_jax import data, training
-from partitionsel_jax.training import corpora, loop, programs, spmd
-from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training.step import Step
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.distributed import spmd
+from partitionsel_jax.step.step import Step
+from partitionsel_jax.training import corpora, loop, programs
 from tests.training.conftest import tiny_config
 
 LENGTH, POOL, ANCHORS, COMPARED = 10, 16, 4, 12
@@ -46,7 +47,7 @@ def rows(count, seed):
         response=np.arange(LENGTH)[None, :] >= starts[:, None],
         domain=np.arange(count, dtype=np.int32) % 2,
         id=np.arange(count, dtype=np.int32),
-        spoilt=np.zeros(count, bool),
+        corrupted=np.zeros(count, bool),
     )
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import training
+from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.data.rows import Rows
-from partitionsel_jax.training import flops
-from partitionsel_jax.training import settings as run_settings
+from partitionsel_jax.step import flops
 from tests.training.conftest import rows as logged
 
 

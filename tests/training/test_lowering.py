@@ -9,10 +9,10 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from partitionsel_jax import data, models
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.distributed import spmd
 from partitionsel_jax.models.pretrained.presets import PRESETS
-from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training import spmd
-from partitionsel_jax.training.step import Step
+from partitionsel_jax.step.step import Step
 from tests.training.every_config import RUNS
 
 LENGTH = 10
@@ -53,7 +53,7 @@ def shapes(*leading, length=LENGTH):
         response=of(bool, length),
         domain=of(np.int32),
         id=of(np.int32),
-        spoilt=of(bool),
+        corrupted=of(bool),
     )
 
 

@@ -11,14 +11,15 @@ import tokenizers
 
 from configs import common, llama32_3b_mol, pretrained, qwen25_3b_metamath, smollm2_reasoning
 from partitionsel_jax import models, training
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.distributed import spmd
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.models.pretrained import TINY, tiny
-from partitionsel_jax.training import exporting, finished, spmd
+from partitionsel_jax.step.step import Step
+from partitionsel_jax.training import exporting, finished
 from partitionsel_jax.training import pretrained as run_pretrained
-from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints
-from partitionsel_jax.training.step import Step
 from tests.training.conftest import tiny_config
 
 

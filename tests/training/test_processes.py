@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import training
-from partitionsel_jax.training import processes, watching
-from partitionsel_jax.training.clusters import Rendezvous
+from partitionsel_jax.distributed import processes, watching
+from partitionsel_jax.distributed.clusters import Rendezvous
 from tests.training.launching import ended, environment, free_port, member, rendezvous, start
 
 UPDATES = 50

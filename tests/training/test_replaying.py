@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from partitionsel_jax import training
+from partitionsel_jax import sweeps
 from tests.training.conftest import rows
 
 
@@ -14,7 +14,7 @@ def replayed(finished, tmp_path_factory):
     """The finished run, trained again on its picks: the summary and the folder."""
     _, folder, _ = finished
     place = tmp_path_factory.mktemp("replayed")
-    return training.train_again(folder, place), place
+    return sweeps.train_again(folder, place), place
 
 
 def test_recorded_picks_give_the_same_parameters_bit_for_bit(finished, replayed):
@@ -39,7 +39,7 @@ def test_other_picks_give_other_parameters(finished, tmp_path):
     # The last two updates, swapped.
     picked[-1], picked[-2] = {**picked[-2], "step": 8}, {**picked[-1], "step": 7}
     (other / "selections.jsonl").write_text("".join(json.dumps(row) + "\n" for row in picked))
-    assert training.train_again(other, tmp_path / "again")["same"] is False
+    assert sweeps.train_again(other, tmp_path / "again")["same"] is False
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_picks_that_do_not_fit_are_refused(finished, tmp_path, change, message):
     picked = change(rows(folder, "selections.jsonl"))
     (tmp_path / "selections.jsonl").write_text("".join(json.dumps(row) + "\n" for row in picked))
     with pytest.raises(ValueError, match=message):
-        training.train_again(tmp_path, tmp_path / "again")
+        sweeps.train_again(tmp_path, tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
 
@@ -71,12 +71,12 @@ def test_picks_of_other_examples_are_refused(finished, tmp_path):
     summary["origin"]["examples"] = "others"
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     with pytest.raises(ValueError, match="was trained on other examples"):
-        training.train_again(tmp_path, tmp_path / "again")
+        sweeps.train_again(tmp_path, tmp_path / "again")
 
 
 def test_a_utility_scored_on_its_own_problems_picks_what_it_picked(finished, tmp_path):
     _, folder, _ = finished
-    found = training.score(folder, tmp_path, ["gradient_matching", "random"], {}, every=3)
+    found = sweeps.score(folder, tmp_path, ["gradient_matching", "random"], {}, every=3)
     assert found["gradient_matching"]["overlap"] == 1.0
     assert found["random"]["overlap"] < 1.0
     recorded = {row["step"]: row for row in rows(folder, "selections.jsonl")}
@@ -84,7 +84,7 @@ def test_a_utility_scored_on_its_own_problems_picks_what_it_picked(finished, tmp
     scored = rows(tmp_path, "gradient_matching.jsonl")
     assert [row["step"] for row in scored] == [1, 4, 7]
     for row in scored:
-        for name in ("ids", "domains", "spoilt"):
+        for name in ("ids", "domains", "corrupted"):
             assert row[name] == recorded[row["step"]][name]
         assert row["utility"] == pytest.approx(measured[row["step"]]["utility"], rel=1e-5)
         assert row["budgets"] == measured[row["step"]]["budgets"]
@@ -105,10 +105,10 @@ def test_a_utility_scored_on_its_own_problems_picks_what_it_picked(finished, tmp
 def test_scores_that_make_no_sense_are_refused(finished, tmp_path, utility, changes, message):
     _, folder, _ = finished
     with pytest.raises(ValueError, match=message):
-        training.score(folder, tmp_path / "scores", [utility], changes)
+        sweeps.score(folder, tmp_path / "scores", [utility], changes)
     assert not (tmp_path / "scores").exists()
 
 
 def test_a_folder_above_the_runs_is_refused_by_their_names(tmp_path):
     with pytest.raises(ValueError, match="is not the folder of a run, as it lacks"):
-        training.train_again(tmp_path, tmp_path / "again")
+        sweeps.train_again(tmp_path, tmp_path / "again")

@@ -5,10 +5,10 @@ import re
 import pytest
 
 from partitionsel_jax import selection
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.config.essentials import config_hash
 from partitionsel_jax.training import plan
-from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
-from partitionsel_jax.training.essentials import config_hash
 
 
 def changed(config, dotted, value):
@@ -60,8 +60,8 @@ def changed(config, dotted, value):
         ("lora.targets", ("queries",), "not projections"),
         ("data.tasks", {}, "data.tasks is empty"),
         ("data.validation", 1, "data.validation must be at least 2"),
-        ("data.spoilt.kind", "shuffled", "data.spoilt.kind must be one of"),
-        ("data.spoilt.share", 1.0, "data.spoilt.share must lie in"),
+        ("data.noise.kind", "shuffled", "data.noise.kind must be one of"),
+        ("data.noise.share", 1.0, "data.noise.share must lie in"),
         ("model.vocab_size", 200, "smaller than the tokenizer's 259"),
         ("model.dtype", "int8", "model.dtype must be one of"),
         ("optimizer.learning_rate", 0.0, "learning_rate must be > 0"),

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import data, selection
-from partitionsel_jax.training import features, loop, programs, spmd
-from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training.candidates import Labels
-from partitionsel_jax.training.step import Step
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.distributed import spmd
+from partitionsel_jax.step import features
+from partitionsel_jax.step.candidates import RowInfo
+from partitionsel_jax.step.step import Step
+from partitionsel_jax.training import loop, programs
 from tests.training.conftest import tiny_config
 
 LENGTH, POOL, ANCHORS = 10, 16, 4
@@ -31,7 +33,7 @@ def rows(count, seed, without=()):
         response=np.arange(LENGTH)[None, :] >= starts[:, None],
         domain=np.arange(count, dtype=np.int32) % 2,
         id=np.arange(count, dtype=np.int32) + 100 * seed,
-        spoilt=np.zeros(count, bool),
+        corrupted=np.zeros(count, bool),
     )
 
 
@@ -157,7 +159,7 @@ def test_every_kind_of_utility_picks_no_row_of_a_pool_twice_and_none_without_res
         assert set(picked // 100) == {1 + first // PER_POOL}
         assert not set(picked % 100) & set(WITHOUT)
         assert [int(record["dropped"]) for record in of_pool] == [len(WITHOUT)] * PER_POOL
-        assert all(record["picks"].sum() == 4 for record in of_pool)
+        assert all(record["selected"].sum() == 4 for record in of_pool)
 
 
 def test_two_devices_pick_what_one_picks(shared):
@@ -281,7 +283,7 @@ def test_the_update_in_microbatches_is_the_update():
     (whole, expected), (pieces, found) = (
         spmd.Layout.first(1).map(
             lambda pool, step=changed: step.update(
-                state, frozen, pool, spmd.gather(Labels.of(pool)), result
+                state, frozen, pool, spmd.gather(RowInfo.of(pool)), result
             ),
             ("rows",),
         )(spmd.shard(pool, 1))
@@ -369,7 +371,7 @@ def test_anchors_without_a_response_are_left_out_and_counted():
     for without in ((), (1, 2), range(ANCHORS)):
         parts = [spmd.shard(part, 1) for part in (pool, rows(ANCHORS, 51, without))]
         _, record = program(step)(state, frozen, *parts, jnp.int32(0))
-        found[len(without)] = int(record["anchors_dropped"]), int(sum(record["picks"]))
+        found[len(without)] = int(record["anchors_dropped"]), int(sum(record["selected"]))
     # Without any anchor nothing can be told apart, and nothing is picked.
     assert found == {0: (0, 4), 2: (2, 4), ANCHORS: (ANCHORS, 0)}
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from partitionsel_jax.training import optimizer, spmd
-from partitionsel_jax.training.state import TrainState, fingerprint
+from partitionsel_jax.distributed import spmd
+from partitionsel_jax.step import optimizer
+from partitionsel_jax.step.state import TrainState, fingerprint
 
 
 def test_any_changed_value_changes_the_fingerprint():

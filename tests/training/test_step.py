@@ -9,13 +9,13 @@ import optax
 import pytest
 
 from partitionsel_jax import data, gradients, models, selection
-from partitionsel_jax.training import anchors as held_out
-from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training import spmd
-from partitionsel_jax.training.candidates import Labels, compare
-from partitionsel_jax.training.schemes import domain_budgets, update_weights
-from partitionsel_jax.training.state import TrainState
-from partitionsel_jax.training.step import Step
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.distributed import spmd
+from partitionsel_jax.step import anchors as held_out
+from partitionsel_jax.step.candidates import RowInfo, compare
+from partitionsel_jax.step.schemes import domain_budgets, update_weights
+from partitionsel_jax.step.state import TrainState
+from partitionsel_jax.step.step import Step
 
 LENGTH = 10
 
@@ -33,7 +33,7 @@ def random_rows(count, seed):
         response=np.arange(LENGTH)[None, :] >= lengths[:, None],
         domain=np.arange(count, dtype=np.int32) % 2,
         id=np.arange(count, dtype=np.int32) + 100 * seed,
-        spoilt=rng.random(count) < 0.3,
+        corrupted=rng.random(count) < 0.3,
     )
 
 
@@ -75,8 +75,8 @@ def test_the_update_is_the_weighted_gradient_of_the_picks(step):
         expected,
     )
     assert int(after.step) == 1
-    assert int(record["spoilt_picks"]) == pool.spoilt[picks].sum()
-    assert record["picks"].tolist() == np.bincount(pool.domain[picks], minlength=2).tolist()
+    assert int(record["corrupted_selected"]) == pool.corrupted[picks].sum()
+    assert record["selected"].tolist() == np.bincount(pool.domain[picks], minlength=2).tolist()
 
 
 @pytest.mark.parametrize("path", ["factored", "reference"])
@@ -253,7 +253,7 @@ def chosen_from(step, pool, anchors, reference_losses=None):
     rows = jax.tree.map(jnp.asarray, random_rows(16, 1))
     domains = jnp.arange(8, dtype=jnp.int32) % 2
     found = held_out.from_features(anchors, domains, mean="plain", domains=2)
-    made = compare(Labels.of(rows), pool, found, step.selection)
+    made = compare(RowInfo.of(rows), pool, found, step.selection)
     if "reference_losses" in step.selection.reads:
         made = dataclasses.replace(made, reference_losses=reference_losses)
     result, record = jax.jit(step.choose)(made, jax.random.key(3))
@@ -287,7 +287,7 @@ def test_every_utility_picks_in_the_step_what_it_picks_alone(step, utility):
     assert result.indices.tolist() == expected.indices.tolist()
     np.testing.assert_allclose(result.weights, expected.weights, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(result.utility, expected.utility, rtol=1e-4)
-    assert record["picks"].tolist() == record["budgets"].tolist() == [size // 2, size // 2]
+    assert record["selected"].tolist() == record["budgets"].tolist() == [size // 2, size // 2]
     if utility in ("gradient_matching", "alignment", "grad_norm", "loss", "reducible_loss"):
         np.testing.assert_allclose(record["gains"].sum(), result.utility, rtol=1e-3)
 
@@ -306,7 +306,7 @@ def test_candidates_that_cannot_be_picked_earn_their_domain_no_budget(step, util
     anchors = dataclasses.replace(anchors, vectors=anchors.vectors.at[5].set(jnp.nan))
     result, record, _ = chosen_from(step, pool, anchors)
     assert int(record["dropped"]) == 6
-    assert record["budgets"].tolist() == record["picks"].tolist() == [2, 6]
+    assert record["budgets"].tolist() == record["selected"].tolist() == [2, 6]
     assert not set(result.indices.tolist()) & {0, 2, 4, 6, 8, 10, -1}
 
 
@@ -315,7 +315,7 @@ def test_the_published_solver_runs_in_the_step(step):
     exact, _, _ = chosen_from(step, pool, anchors)
     published, record, _ = chosen_from(with_selection(step, solver="published"), pool, anchors)
     assert published.weights.tolist() != exact.weights.tolist()
-    assert record["picks"].tolist() == [4, 4]
+    assert record["selected"].tolist() == [4, 4]
 
 
 def test_anchor_losses_are_means_per_domain_of_the_sound_anchors(step):
@@ -328,7 +328,7 @@ def test_anchor_losses_are_means_per_domain_of_the_sound_anchors(step):
     anchors = random_features(8, 2)
     anchors = dataclasses.replace(anchors, vectors=anchors.vectors.at[1].set(jnp.inf))
     chosen = dataclasses.replace(step.selection, budgets="curriculum")
-    labels, pool = Labels.of(random_rows(16, 1)), random_features(16, 1)
+    labels, pool = RowInfo.of(random_rows(16, 1)), random_features(16, 1)
     found = held_out.from_features(anchors, jnp.arange(8) % 2, mean="plain", domains=2)
     made = compare(labels, pool, found, chosen)
     expected = [anchors.losses[0::2].mean(), anchors.losses[3::2].mean()]

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import planning
-from partitionsel_jax.training import settings as run_settings
-from partitionsel_jax.training import spmd, traffic
-from partitionsel_jax.training.step import Step
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.distributed import spmd
+from partitionsel_jax.step import traffic
+from partitionsel_jax.step.step import Step
 from tests.training.every_config import RUNS
 from tests.training.test_layouts import OPTIONS, settings_of
 from tests.training.test_step import LENGTH, random_rows
@@ -59,7 +60,7 @@ def test_features_are_gathered_once_and_the_gradient_is_summed_once(tiny, name):
     found = counted(step, layout, arguments)
     pool, anchors, picks, dim = 16, 8, 8, 32
     gradient = sum(leaf.size * 4 for leaf in jax.tree.leaves(arguments[0].parameters))
-    # Beside features: ids, domains, whether spoilt, losses, norms; of anchors three numbers.
+    # Beside features: ids, domains, whether corrupted, losses, norms; of anchors three numbers.
     assert found.gathered == pool * (dim + 5) * 4 + anchors * 12
     # The picks' tokens, which hold the response's mask.
     assert found.dealt == picks * LENGTH * 4
@@ -78,7 +79,7 @@ def test_features_of_every_anchor_cross_only_where_the_utility_compares_with_eac
 def test_baselines_move_their_picks_and_no_features(tiny, utility, picks):
     tiny.selection.update({"utility": utility, "size": picks})
     found = counted(*prepared(tiny, "full"))
-    # Ids, domains, whether spoilt, and whether there is a response.
+    # Ids, domains, whether corrupted, and whether there is a response.
     assert (found.gathered, found.dealt) == (16 * 16, picks * LENGTH * 4)
 
 

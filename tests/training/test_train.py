@@ -8,8 +8,9 @@ import pytest
 from etils import epath
 
 from partitionsel_jax import training
-from partitionsel_jax.training import halting, loop, recorder, records
-from partitionsel_jax.training import settings as run_settings
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.step import halting
+from partitionsel_jax.training import loop, recorder, records
 from partitionsel_jax.training import setup as run_setup
 from tests.training.conftest import rows, without_seconds
 
@@ -21,12 +22,12 @@ def test_a_run_writes_one_row_an_update_and_replayable_picks(finished):
     assert [row["step"] for row in selections] == list(range(1, 9))
     assert [row["step"] for row in metrics if "validation_loss" in row] == [0, 4, 8]
     for row, picked in zip(metrics[1:], selections, strict=True):
-        assert sum(row["picks"]) == 8 and sum(row["budgets"]) == 8 and sum(row["pool"]) == 16
+        assert sum(row["selected"]) == 8 and sum(row["budgets"]) == 8 and sum(row["pool"]) == 16
         assert all(
-            pick <= budget for pick, budget in zip(row["picks"], row["budgets"], strict=True)
+            pick <= budget for pick, budget in zip(row["selected"], row["budgets"], strict=True)
         )
         assert len(set(picked["ids"])) == 8
-        assert sum(picked["spoilt"]) == row["spoilt_picks"]
+        assert sum(picked["corrupted"]) == row["corrupted_selected"]
         assert sum(picked["gains"]) == pytest.approx(row["utility"], rel=1e-3)
         assert 0 < row["certificate"] <= 1 and row["seconds"]["step"] > 0
         assert row["effective_sample_size"] == pytest.approx(8)
@@ -198,11 +199,11 @@ def test_single_runs_and_plans_do_not_mix_in_one_workdir(finished, tiny, tmp_pat
 
 @pytest.mark.parametrize(
     "change",
-    [{"loss": np.nan}, {"gradient_norm": np.inf}, {"update_norm": np.nan}, {"picks": [0, 0]}],
+    [{"loss": np.nan}, {"gradient_norm": np.inf}, {"update_norm": np.nan}, {"selected": [0, 0]}],
 )
 def test_of_a_non_finite_update_the_picks_alone_are_recorded(tmp_path, change):
     sound = {field: [0.0, 0.0] for field in recorder.SELECTION_FIELDS}
-    sound |= {"ids": [7, 9], "picks": [1, 1], "dropped": 3, "dropped_ids": [-1, 5, 4, 6]}
+    sound |= {"ids": [7, 9], "selected": [1, 1], "dropped": 3, "dropped_ids": [-1, 5, 4, 6]}
     sound |= {"loss": 1.0, "gradient_norm": 1.0, "update_norm": 1.0}
     progress = records.Progress("run", total=2, pool=4)
     files = recorder.Recorder(epath.Path(tmp_path), -1, progress)
@@ -226,4 +227,4 @@ def test_the_baselines_train_through_the_same_loop(tiny, train, utility):
     assert len(rows(folder, "metrics.jsonl")) == 3
     assert np.isfinite(summary["validation_loss"])
     if utility == "full":
-        assert all(sum(row["picks"]) == 8 for row in rows(folder, "metrics.jsonl")[1:])
+        assert all(sum(row["selected"]) == 8 for row in rows(folder, "metrics.jsonl")[1:])

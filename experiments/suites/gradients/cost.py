@@ -13,11 +13,11 @@ from experiments.suites.measuring import at_most, number, ratio, table
 from experiments.suites.operations import RowCost
 from experiments.suites.passes import CostShape, Pass
 from partitionsel_jax import models
+from partitionsel_jax.config.sections import FeatureSettings
 from partitionsel_jax.data import Rows
 from partitionsel_jax.gradients import Features, Scope
 from partitionsel_jax.models import parameters as trees
-from partitionsel_jax.training import features as row_features
-from partitionsel_jax.training.sections import FeatureSettings
+from partitionsel_jax.step import features as row_features
 
 _log = logging.getLogger("partitionsel_jax.benchmark")
 

@@ -22,13 +22,13 @@ from experiments.suites.gradients.trained import (
 )
 from experiments.suites.measuring import finite, number, table
 from partitionsel_jax import gradients, models
+from partitionsel_jax.config.sections import FeatureSettings
 from partitionsel_jax.data import Rows
 from partitionsel_jax.gradients import Features, Scope, unit
 from partitionsel_jax.selection import diagnostics
-from partitionsel_jax.training import anchors as held_out
-from partitionsel_jax.training import features as row_features
-from partitionsel_jax.training.candidates import Candidates, Labels, compare
-from partitionsel_jax.training.sections import FeatureSettings
+from partitionsel_jax.step import anchors as held_out
+from partitionsel_jax.step import features as row_features
+from partitionsel_jax.step.candidates import Candidates, RowInfo, compare
 
 _log = logging.getLogger("partitionsel_jax.benchmark")
 
@@ -60,7 +60,7 @@ class Judge:
         self._compare = jax.jit(self._compared)
 
     def _compared(
-        self, labels: Labels, domains_A: jax.Array, pool: Features, anchors: Features
+        self, labels: RowInfo, domains_A: jax.Array, pool: Features, anchors: Features
     ) -> Candidates:
         chosen, domains = self._step.selection, self._step.domains
         found = held_out.from_features(anchors, domains_A, mean=chosen.anchor_mean, domains=domains)
@@ -74,7 +74,7 @@ class Judge:
                 _part(tree, which, self._pools)
                 for tree in (self._rows, self._anchors, pool, of_anchors)
             )
-            inputs = Labels.of(rows), anchors.domain, _features(vectors), _features(directions)
+            inputs = RowInfo.of(rows), anchors.domain, _features(vectors), _features(directions)
             found.append(self._compare(*inputs))
         return found
 

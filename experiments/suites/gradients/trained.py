@@ -14,11 +14,11 @@ import numpy as np
 from configs import quickstart
 from experiments.suites import passes
 from partitionsel_jax import gradients, models
+from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.data import Rows
+from partitionsel_jax.distributed import spmd
 from partitionsel_jax.models import parameters as trees
-from partitionsel_jax.training import settings as run_settings
 from partitionsel_jax.training import setup as run_setup
-from partitionsel_jax.training import spmd
 
 FAMILIES = tuple(name for name in gradients.FAMILIES if name != "identity")
 # Of the adapters' second factors: about what some hundred updates at a rate of 1e-4 make of 0.

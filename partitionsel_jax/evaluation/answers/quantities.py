@@ -24,7 +24,7 @@ _NOTATIONS = (
     rf"(?P<plain>{_DECIMAL})",
 )
 _NUMBER = re.compile(
-    r"(?P<sign>-\s*|\+\s*|(?:negative|minus)\s+)?(?:(?P<currency>(?:US)?\$|Rs\.?|€|£|₹|¥)\s*(?P<late>-\s*)?)?"
+    r"(?P<sign>-\s*|\+\s*|(?:negative|minus)\s+)?(?:(?P<cost_axis>(?:US)?\$|Rs\.?|€|£|₹|¥)\s*(?P<late>-\s*)?)?"
     rf"(?:{'|'.join(_NOTATIONS)})",
     re.IGNORECASE,
 )
@@ -104,7 +104,7 @@ def quantity(text: str, *, algebra: bool = False) -> Quantity | None:
 
     Args:
       text: integers, decimals, fractions, mixed numbers, thousands separators, scientific notation,
-        repeating decimals, currency signs, percentages, units, or number words.
+        repeating decimals, cost_axis signs, percentages, units, or number words.
       algebra: a letter behind a number is a variable.
 
     Returns:
@@ -318,7 +318,7 @@ def _read(found: re.Match[str], rest: str, algebra: bool) -> Quantity | None:
     return Quantity(
         value=-value if negative else value,
         percent=percent is not None,
-        unit=_CURRENCIES.get(groups.get("currency", "").lower(), unit),
+        unit=_CURRENCIES.get(groups.get("cost_axis", "").lower(), unit),
         decimals=decimals,
         fraction=top is not None and whole is None,
         reduced=reduced,

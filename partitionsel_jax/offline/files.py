@@ -1,0 +1,274 @@
+"""Features, anchors and domains from .npy files; indices, weights and a summary to a directory."""
+
+import functools
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from partitionsel_jax import __version__
+from partitionsel_jax.offline import selector
+from partitionsel_jax.selection import budgets as schemes
+
+# What a selection's directory holds, and nothing else.
+OUTPUTS = ("indices.npy", "weights.npy", "summary.json")
+
+_LONGEST_HEADER = 1 << 16  # bytes; of a matrix it has some hundred
+_LARGEST = 1e18  # of a budget, as int64 and float32 hold it
+
+_LOG = logging.getLogger(__name__)
+
+
+class MappedMatrix:
+    """A matrix in a .npy file, of which only the rows asked for are ever in memory.
+
+    Args:
+      name: what messages call it.
+      path: the file.
+
+    Raises:
+      ValueError: no such file, or one that is not a whole .npy array.
+    """
+
+    def __init__(self, name: str, path: str | os.PathLike[str]):
+        self._name, self._path = name, path
+        mapped = self._map()
+        self.shape, self.dtype = mapped.shape, mapped.dtype
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        # Mapped anew every time: the pages of a mapping that lives on count as this process's.
+        return np.array(self._map()[rows])
+
+    def _map(self) -> np.ndarray:
+        return load(self._name, self._path, mapped=True)
+
+
+def load(name: str, path: str | os.PathLike[str], *, mapped: bool = False) -> np.ndarray:
+    """An array of a .npy file.
+
+    Raises:
+      ValueError: in one line, for a file that is missing, truncated, pickled or of another kind.
+    """
+    try:
+        _check_header(Path(path))
+        # Mapped in any case: a file that says more than it holds is not waited for.
+        with np.errstate(over="raise"):  # in the product of a shape
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise ValueError(f"{name}: cannot read {path}: {error.strerror or error}.") from None
+    except Exception as error:  # whatever a header of nonsense leads to
+        # NumPy takes whatever does not begin like a .npy file for a pickle.
+        raise ValueError(
+            f"{name}: {path} is not a whole .npy file of numbers ({_first_line(error)}); write it "
+            "with numpy.save, without objects."
+        ) from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError(
+            f"{name}: {path} holds several arrays (.npz); save the one you mean with numpy.save."
+        )
+    return array if mapped else np.array(array)
+
+
+def _check_header(path: Path) -> None:
+    """Raises ValueError for what would make NumPy wait, or take memory: a pipe, a huge header."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError("it is a pipe or a device, and no file")
+    with path.open("rb") as file:
+        start = file.read(12)
+    length = int.from_bytes(start[8 : 10 if start[6:7] == b"\x01" else 12], "little")
+    if start.startswith(b"\x93NUMPY") and length > _LONGEST_HEADER:
+        raise ValueError(f"its header is said to have {length} bytes")
+
+
+def select_files(
+    features: str,
+    *,
+    size: int,
+    anchors: str | None = None,
+    domains: str | None = None,
+    budgets: str = "proportional",
+    output: str | None = None,
+    overwrite: bool = False,
+    reading: selector.Reading | None = None,
+    **choices: Any,
+) -> Path:
+    """`select` from files to files.
+
+    Args:
+      features: path of a .npy file, float[N, M].
+      size: K.
+      anchors: path of a .npy file, float[A, M].
+      domains: path of a .npy file, integers [N].
+      budgets: as in `parse_budgets`.
+      output: directory to write; None: beside the features, `NAME.selection`. It holds
+        `indices.npy` i64[K'], `weights.npy` f32[K'] and `summary.json`. It appears as a whole or,
+        if the process is killed, not at all.
+      overwrite: whether an earlier selection there may be replaced.
+      reading: chunks, memory and devices.
+      **choices: utility, coupling, scaling, ridge, step_scale and seed of `select`.
+
+    Returns:
+      The directory.
+
+    Raises:
+      ValueError: for whatever does not fit, before the first pass where that can be known.
+    """
+    began = time.perf_counter()
+    given = {"features": features, "anchors": anchors, "domains": domains, "output": output}
+    for name, path in given.items():
+        if path is not None and (not path or "://" in path):
+            raise ValueError(f"{name}: expected a path on this machine, got {path!r}.")
+    folder = Path(output) if output else Path(features).with_suffix(".selection")
+    _check_output(folder, overwrite=overwrite)
+    matrix = MappedMatrix("features", features)
+    anchor_rows = None if anchors is None else MappedMatrix("anchors", anchors)
+    domain_N = None if domains is None else load("domains", domains)
+    selector.check_matrix("features", matrix)
+    counts_P = np.bincount(selector.check_domains(domain_N, matrix.shape[0]))
+    selection = selector.select(
+        matrix,
+        anchor_rows,
+        domain_N,
+        size=size,
+        budgets=parse_budgets(budgets, len(counts_P)),
+        reading=reading,
+        **choices,
+    )
+    devices = (reading and reading.devices) or tuple(jax.devices())
+    summary = {
+        "features": os.fspath(Path(features).absolute()),
+        "anchors": None if anchors is None else os.fspath(Path(anchors).absolute()),
+        "domains": None if domains is None else os.fspath(Path(domains).absolute()),
+        "rows": matrix.shape[0],
+        "dimension": matrix.shape[1],
+        "rows_per_domain": counts_P.tolist(),
+        "dropped": selection.dropped,
+        "anchor_rows": 0 if anchor_rows is None else anchor_rows.shape[0],
+        "dropped_anchors": selection.dropped_anchors,
+        "size": size,
+        "picked": len(selection.indices),
+        "budget_scheme": budgets,
+        "budgets": selection.budgets.tolist(),
+        "picks_per_domain": selection.picks_per_domain.tolist(),
+        "choices": choices,
+        "utility_reached": selection.utility if math.isfinite(selection.utility) else None,
+        "picks_with_weight": int(np.sum(selection.weights > 0.0)),
+        "passes": selection.passes,
+        "seconds": round(time.perf_counter() - began, 3),
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+        "versions": {"partitionsel_jax": __version__}
+        | {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy")},
+    }
+    write(folder, selection.indices, selection.weights, summary)
+    _LOG.info(
+        "%d of %d rows picked in %d passes, %.1f s: %s",
+        len(selection.indices),
+        matrix.shape[0],
+        selection.passes,
+        summary["seconds"],
+        folder,
+    )
+    return folder
+
+
+def parse_budgets(text: str, domain_count: int) -> "selector.Budgets | np.ndarray":
+    """Budgets as they are typed.
+
+    Args:
+      text: `proportional`, `uniform`, `temperature:0.5`, `fixed:0.7,0.3` (a share per domain) or
+        `counts:10,6` (so many picks per domain exactly).
+      domain_count: P.
+
+    Returns:
+      What `select` takes.
+
+    Raises:
+      ValueError: another word, no numbers where there should be, or not one per domain.
+    """
+    scheme, _, values = text.partition(":")
+    kind = int if scheme == "counts" else float
+    try:
+        numbers = [kind(value) for value in values.split(",")] if values else []
+    except ValueError:
+        numbers = [math.nan]
+    if not all(abs(number) <= _LARGEST for number in numbers):
+        raise ValueError(
+            f"budgets: {scheme} must be followed by {'integers' if kind is int else 'numbers'} "
+            f"with commas between, of at most {_LARGEST:.0e}, got {text!r:.80}."
+        )
+    if scheme in ("proportional", "uniform") and not values:
+        return {"proportional": schemes.proportional, "uniform": schemes.uniform}[scheme]
+    if scheme == "temperature" and len(numbers) == 1:
+        return functools.partial(schemes.temperature, tau=numbers[0])
+    if scheme in ("fixed", "counts") and numbers:
+        if len(numbers) != domain_count:
+            raise ValueError(
+                f"budgets: {scheme} must give one number for each of the {domain_count} domains, "
+                f"got {len(numbers)} in {text!r:.80}."
+            )
+        if scheme == "counts":
+            return np.array(numbers, np.int64)
+        return functools.partial(schemes.fixed, shares=jnp.array(numbers, jnp.float32))
+    raise ValueError(
+        "budgets must be proportional, uniform, temperature:TAU, fixed:SHARE,SHARE,... or "
+        f"counts:PICKS,PICKS,..., got {text!r:.80}."
+    )
+
+
+def write(folder: Path, indices: np.ndarray, weights: np.ndarray, summary: dict[str, Any]) -> None:
+    """Writes a selection's directory beside its place, and moves it there in one step."""
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # In the same directory, so that moving it is one step; named by process, so that two that run
+    # at a time do not write to the same.
+    new = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        new.mkdir()
+        np.save(new / "indices.npy", indices.astype(np.int64))
+        np.save(new / "weights.npy", weights.astype(np.float32))
+        text = json.dumps(summary, indent=2, allow_nan=False)
+        (new / "summary.json").write_text(text + "\n")
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_output(folder: Path, *, overwrite: bool) -> None:
+    """Makes sure that nothing of the user's is in the way; touches nothing."""
+    if folder.is_dir():
+        strangers = sorted(entry.name for entry in folder.iterdir() if entry.name not in OUTPUTS)
+        if strangers:
+            raise ValueError(
+                f"output: {folder} holds other files ({strangers[0]}); choose another directory."
+            )
+        if any(folder.iterdir()) and not overwrite:
+            raise ValueError(
+                f"output: {folder} holds a selection; choose another directory, or pass "
+                "--overwrite to replace it."
+            )
+    elif folder.exists():
+        raise ValueError(f"output: {folder} is not a directory; choose another.")
+    parent = folder.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise ValueError(f"output: {parent} cannot be written to; choose another directory.")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

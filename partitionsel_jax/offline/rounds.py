@@ -1,0 +1,319 @@
+"""Exact greedy rounds over rows that do not fit in memory: draft, then check in one pass.
+
+A round needs the feasible row of largest <f_i, d>, and d depends on all the picks so far. So a
+draft plays the next rounds on a shortlist of rows in memory, and one pass over all the rows finds
+the best rows for every direction of the draft at once. The draft's picks stand up to the first that
+the pass betters; there the better row is picked, and what follows is drafted anew. Every pass thus
+settles at least one pick, and no pick rests on anything but a comparison with all the rows.
+
+(To bound the rows outside the shortlist by Cauchy-Schwarz instead, and pass again when the bound
+fails, comes to one pass per pick: a pick turns d so far that the bound excludes nothing.)
+"""
+
+import dataclasses
+import heapq
+import logging
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from partitionsel_jax.offline import drafts, passes
+from partitionsel_jax.offline.drafts import Forced, Shortlist, State, Task
+from partitionsel_jax.offline.passes import Answers, Queries, Source
+
+# Rounds drafted before a pass: more when drafts hold, fewer when they fail.
+LOOKAHEADS = (16, 64, 256)
+# Rows that a pass brings back at most, over all its queries.
+NAMED_ROWS = 8192
+# Of a shortlist's capacity, the first pass fills one part in so many.
+SEEDED = 2
+# Slots for picks with weights at first; twice as many whenever they run out.
+FIRST_SLOTS = 128
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Table:
+    """What the host knows of every row.
+
+    Attributes:
+      source: where the rows come from.
+      scale: f32[N]; see `passes.scales`.
+      domains: i32[N] in [0, P).
+      scores: f32[N]; inner products with the anchor direction; -inf for rows left out.
+      pass_count: passes so far.
+    """
+
+    source: Source
+    scale: np.ndarray
+    domains: np.ndarray
+    scores: np.ndarray
+    pass_count: int
+
+
+@dataclasses.dataclass
+class Pursuit:
+    """One greedy selection: over the whole pool, or over one domain if they are independent.
+
+    Attributes:
+      state: after all settled picks, on the device.
+      left: i64[P]; picks that each domain may still take.
+      ids: row of every settled pick.
+      gains: its score when it was picked.
+      direction: f32[M] once no row is worth a weight: the rest is a ranking by it.
+      over: whether nothing is left to pick.
+    """
+
+    state: State
+    left: np.ndarray
+    ids: list[int] = dataclasses.field(default_factory=list)
+    gains: list[float] = dataclasses.field(default_factory=list)
+    direction: np.ndarray | None = None
+    over: bool = False
+
+    @property
+    def running(self) -> bool:
+        """Whether rounds remain to be played."""
+        return not self.over and self.direction is None
+
+    def weights(self) -> np.ndarray:
+        """f32[len(ids)]; 1 for utilities without weights, 0 for picks of the final ranking."""
+        if self.state.support is None:
+            return np.ones(len(self.ids), np.float32)
+        weights = np.zeros(len(self.ids), np.float32)
+        settled = int(self.state.count)
+        weights[:settled] = np.asarray(self.state.support.weights)[:settled]
+        return weights
+
+    def settle(self, row_id: int, domain: int, gain: float) -> None:
+        """Adds a pick to the books."""
+        self.ids.append(row_id)
+        self.gains.append(gain)
+        self.left[domain] -= 1
+        self.over = not self.left.any()
+
+
+class _Plan(NamedTuple):
+    """A draft on the host: picks i64[T] as rows (-1 for none), directions f32[T, M], open."""
+
+    picks: np.ndarray
+    directions: np.ndarray
+    open: np.ndarray
+
+
+def play(table: Table, task: Task, budgets: list[np.ndarray], shortlist_rows: int) -> list[Pursuit]:
+    """Plays every pursuit to its end.
+
+    Args:
+      table: all the rows; `pass_count` goes up.
+      task: what is maximised.
+      budgets: i64[P] for every pursuit; no domain has a budget in two of them.
+      shortlist_rows: C >= 1, rows kept in memory for drafts.
+
+    Returns:
+      The pursuits, in order.
+    """
+    dim = table.source.features.shape[1]
+    slots = min(FIRST_SLOTS, max(int(left.sum()) for left in budgets))
+    pursuits = [
+        Pursuit(drafts.start(left, dim, slots, weighted=task.weighted), left, over=not left.any())
+        for left in (left.astype(np.int64) for left in budgets)
+    ]
+    shortlist = Shortlist(shortlist_rows, dim)
+    picked_N = np.zeros(len(table.domains), bool)
+    level = 0
+    while active := [pursuit for pursuit in pursuits if pursuit.running]:
+        began = time.perf_counter()
+        # At least one round each; constant, so that nothing is compiled again.
+        lookahead = max(LOOKAHEADS[level], len(pursuits))
+        steps = lookahead // len(active)
+        settled = _one_pass(table, task, active, shortlist, picked_N, steps, lookahead)
+        if settled == steps * len(active):
+            level = min(level + 1, len(LOOKAHEADS) - 1)
+        elif 4 * settled < lookahead:
+            level = max(level - 1, 0)
+        _log_pass(table, pursuits, began)
+    _rank_the_rest(table, pursuits, picked_N)
+    return pursuits
+
+
+def merge(pursuits: list[Pursuit]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows i64[K'] and weights f32[K'] in the order that one greedy selection takes them in."""
+    weights = [pursuit.weights() for pursuit in pursuits]
+    heads = [(-p.gains[0], p.ids[0], which, 0) for which, p in enumerate(pursuits) if p.ids]
+    heapq.heapify(heads)
+    ids_K, weights_K = [], []
+    while heads:
+        _, row_id, which, position = heapq.heappop(heads)
+        ids_K.append(row_id)
+        weights_K.append(weights[which][position])
+        position += 1
+        if position < len(pursuits[which].ids):
+            gain, row_id = pursuits[which].gains[position], pursuits[which].ids[position]
+            heapq.heappush(heads, (-gain, row_id, which, position))
+    return np.array(ids_K, np.int64), np.array(weights_K, np.float32)
+
+
+def rank(scores_N: np.ndarray, domain_N: np.ndarray, left_P: np.ndarray) -> np.ndarray:
+    """The best `left_P` rows of every domain, best first over all: i64[K'].
+
+    Rows with a score of -inf are left out; ties go to the lowest index.
+    """
+    ids = np.flatnonzero((scores_N > -np.inf) & (left_P[domain_N] > 0))
+    ids = ids[np.lexsort((ids, -scores_N[ids], domain_N[ids]))]
+    domains = domain_N[ids]
+    place = np.arange(len(ids)) - np.searchsorted(domains, domains)
+    ids = ids[place < left_P[domains]]
+    return ids[np.lexsort((ids, -scores_N[ids]))]
+
+
+def _one_pass(
+    table: Table,
+    task: Task,
+    active: list[Pursuit],
+    shortlist: Shortlist,
+    picked_N: np.ndarray,
+    steps: int,
+    lookahead: int,
+) -> int:
+    """Drafts, checks, settles, and renews the shortlist; answers the number of picks settled."""
+    features, domains = shortlist.on_device(table.domains)
+    order_N = np.where(picked_N, np.int32(-1), passes.UNDRAFTED)
+    plans = []
+    for pursuit in active:
+        most = min(steps, int(pursuit.left.sum()))
+        pursuit.state = _with_room(pursuit.state, most)
+        none = _forced([], table.domains, lookahead, features.shape[1])
+        draft = drafts.play(pursuit.state, task, features, domains, none, np.int32(most))
+        plan = _on_host(draft, shortlist.ids)
+        drafted = np.flatnonzero(plan.picks >= 0)
+        order_N[plan.picks[drafted]] = drafted
+        plans.append(plan)
+    count = max(1, min(NAMED_ROWS, shortlist.capacity) // lookahead)
+    answers = passes.best(
+        table.source,
+        table.scale,
+        table.domains,
+        order_N,
+        _queries(plans, lookahead),
+        count,
+        _seeds(table, active, shortlist),
+    )
+    table.pass_count += 1
+    first, settled = 0, 0
+    for pursuit, plan in zip(active, plans, strict=True):
+        new = _settle(pursuit, plan, answers, first, table.domains, float(task.floor))
+        forced = _forced(new, table.domains, lookahead, features.shape[1])
+        pursuit.state = drafts.play(
+            pursuit.state, task, features, domains, forced, forced.total
+        ).state
+        picked_N[[row_id for row_id, _ in new]] = True
+        first, settled = first + len(plan.picks), settled + len(new)
+    shortlist.renew(answers.row_ids, answers.rows, picked_N)
+    return settled
+
+
+def _settle(
+    pursuit: Pursuit, plan: _Plan, answers: Answers, first: int, domain_N: np.ndarray, floor: float
+) -> list[tuple[int, np.ndarray]]:
+    """Books the picks that the pass confirms, and the row that betters the next: (row, features).
+
+    Queries from `first` on are the plan's. Scores are compared in float64, row by row: equal rows
+    tie, and picks depend neither on the chunks nor on the devices.
+    """
+    new: list[tuple[int, np.ndarray]] = []
+    for step, direction in enumerate(plan.directions):
+        ids, rows = answers.rows_of(first + step)
+        if not len(ids):
+            pursuit.over = True
+            break
+        scores = np.sum(rows.astype(np.float64) * direction, axis=1)
+        gain = scores.max()
+        if gain <= floor:
+            pursuit.direction = direction
+            break
+        row_id = int(ids[scores == gain].min())
+        pursuit.settle(row_id, domain_N[row_id], float(gain))
+        new.append((row_id, rows[np.flatnonzero(ids == row_id)[0]]))
+        if row_id != plan.picks[step]:
+            break
+    return new
+
+
+def _rank_the_rest(table: Table, pursuits: list[Pursuit], picked_N: np.ndarray) -> None:
+    """Fills what budgets are left by the last directions, along which no row has any gain."""
+    began = time.perf_counter()
+    waiting = [pursuit for pursuit in pursuits if pursuit.direction is not None]
+    if not waiting:
+        return
+    group_P = np.zeros(len(waiting[0].left), np.int32)
+    for group, pursuit in enumerate(waiting):
+        group_P[pursuit.left > 0] = group
+    directions = np.stack([p.direction for p in waiting if p.direction is not None])
+    scores_N = passes.scores(table.source, table.scale, directions, group_P[table.domains])
+    scores_N[picked_N] = -np.inf
+    table.pass_count += 1
+    for pursuit in waiting:
+        for row_id in rank(scores_N, table.domains, pursuit.left):
+            pursuit.settle(int(row_id), table.domains[row_id], float(scores_N[row_id]))
+    _log_pass(table, pursuits, began)
+
+
+def _seeds(table: Table, active: list[Pursuit], shortlist: Shortlist) -> np.ndarray:
+    """Rows to begin a shortlist with, i64[W]: the best of every domain by the anchor direction."""
+    if len(shortlist.ids):
+        return np.zeros(0, np.int64)
+    open_P = sum(pursuit.left for pursuit in active) > 0
+    share = shortlist.capacity // (SEEDED * np.sum(open_P))
+    return np.sort(rank(table.scores, table.domains, np.where(open_P, share, 0)))
+
+
+def _queries(plans: list[_Plan], count: int) -> Queries:
+    """All the plans' rounds as queries, and closed ones up to `count`."""
+    missing = count - sum(len(plan.picks) for plan in plans)
+    directions = np.concatenate([plan.directions for plan in plans])
+    open_QxP = np.concatenate([plan.open for plan in plans])
+    steps = np.concatenate([np.arange(len(plan.picks), dtype=np.int32) for plan in plans])
+    return Queries(
+        np.pad(directions, ((0, missing), (0, 0))),
+        np.pad(open_QxP, ((0, missing), (0, 0))),
+        np.pad(steps, (0, missing)),
+    )
+
+
+def _on_host(draft: drafts.Draft, ids: np.ndarray) -> _Plan:
+    count = int(draft.played)
+    picks = np.asarray(draft.picks)[:count]
+    rows = np.full(count, -1, np.int64)
+    rows[picks >= 0] = ids[picks[picks >= 0]]
+    return _Plan(rows, np.asarray(draft.directions)[:count], np.asarray(draft.open)[:count])
+
+
+def _forced(
+    new: list[tuple[int, np.ndarray]], domain_N: np.ndarray, limit: int, dim: int
+) -> Forced:
+    """Settled picks, padded to a constant length."""
+    rows = np.zeros((limit, dim), np.float32)
+    domains = np.zeros(limit, np.int32)
+    for slot, (row_id, row) in enumerate(new):
+        rows[slot], domains[slot] = row, domain_N[row_id]
+    return Forced(rows, domains, np.int32(len(new)))
+
+
+def _with_room(state: State, more: int) -> State:
+    """The state with slots for `more` picks, doubled as often as it takes."""
+    if state.traces is None:
+        return state
+    slots = state.traces.shape[0]
+    while slots < int(state.count) + more:
+        slots *= 2
+    return drafts.with_slots(state, slots)
+
+
+def _log_pass(table: Table, pursuits: list[Pursuit], began: float) -> None:
+    picked = sum(len(pursuit.ids) for pursuit in pursuits)
+    wanted = picked + sum(int(pursuit.left.sum()) for pursuit in pursuits)
+    seconds = time.perf_counter() - began
+    _LOG.info("pass %d: %d of %d picked, %.1f s", table.pass_count, picked, wanted, seconds)

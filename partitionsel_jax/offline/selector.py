@@ -1,0 +1,400 @@
+"""`select`: a selection from features that were computed elsewhere, however many there are."""
+
+import dataclasses
+import logging
+import operator
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from partitionsel_jax.offline import drafts, passes, rounds
+from partitionsel_jax.offline.passes import Rows, Source
+from partitionsel_jax.offline.rounds import Pursuit, Table
+from partitionsel_jax.selection import budgets as schemes
+from partitionsel_jax.selection import refit
+from partitionsel_jax.selection.couplings import COUPLINGS
+from partitionsel_jax.selection.problem import check_size
+
+# What can be had from features alone; all with the greedy rule.
+UTILITIES = ("gradient_matching", "taylor", "alignment", "grad_norm", "random")
+# Those that look at the anchors.
+ANCHORED = ("gradient_matching", "taylor", "alignment")
+SCALINGS = ("unit", "none")
+# Bytes of float32 rows that drafts may pick from.
+SHORTLIST_BYTES = 32 * 2**20
+
+Budgets = Callable[[jax.Array, int], jax.Array]
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How to go over the features. It changes the time and the memory, not the picks.
+
+    Attributes:
+      chunk_rows: rows read at a time; None: 16 MiB of them.
+      shortlist_rows: rows kept in memory for drafts; None: 32 MiB of them. More means fewer
+        passes, and more work between them.
+      devices: what shares the rows of a chunk; None: `jax.devices()`.
+    """
+
+    chunk_rows: int | None = None
+    shortlist_rows: int | None = None
+    devices: tuple[jax.Device, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class OfflineSelection:
+    """What was picked.
+
+    Attributes:
+      indices: i64[K'], K' <= K; distinct rows, in the order picked. Fewer than K only where a
+        domain has fewer finite rows than its budget.
+      weights: f32[K'], >= 0; 1 for utilities without weights.
+      utility: the objective reached; nan for `random`.
+      budgets: i64[P]; most picks per domain, or [K] if domains were ignored.
+      picks_per_domain: i64[P].
+      dropped: rows with entries that are not finite.
+      dropped_anchors: anchors with entries that are not finite.
+      passes: over the features.
+    """
+
+    indices: np.ndarray
+    weights: np.ndarray
+    utility: float
+    budgets: np.ndarray
+    picks_per_domain: np.ndarray
+    dropped: int
+    dropped_anchors: int
+    passes: int
+
+
+def select(
+    features: Rows,
+    anchors: Rows | None = None,
+    domains: np.ndarray | None = None,
+    *,
+    size: int,
+    budgets: Budgets | np.ndarray = schemes.proportional,
+    utility: str = "gradient_matching",
+    coupling: str = "joint",
+    scaling: str = "unit",
+    ridge: float = 0.0,
+    step_scale: float = 1.0,
+    seed: int = 0,
+    reading: Reading | None = None,
+) -> OfflineSelection:
+    """Selects `size` rows of features that may be far larger than memory.
+
+    The picks are those of `selection.select` with the greedy rule on the same features: every one
+    is the best of *all* feasible rows, ties to the lowest index, up to rounding in float32. Up
+    to that, they depend on neither the chunks nor the shortlist nor the number of devices.
+
+    Once no row can raise the utility any more, `gradient_matching` fills the budgets by the
+    gradient that is left, with weight 0. With more picks than feature dimensions that is usual.
+
+    Args:
+      features: float[N, M]; anything with shape, dtype and slices of rows: an array, a memory map,
+        an HDF5 data set. Read in chunks, several times over, and converted to float32. Rows with
+        entries that are not finite are never picked.
+      anchors: float[A, M]; their mean is the direction to match. `grad_norm` and `random` need
+        none. Anchors with entries that are not finite are left out.
+      domains: integers [N], >= 0; P is the largest and one. None: a single domain.
+      size: K, 1 <= K <= N.
+      budgets: most picks per domain: i32[P] that sum to K, or a function of `selection.budgets`
+        (through `functools.partial` where it takes more) of the finite rows per domain and K.
+      utility: one of `UTILITIES`.
+      coupling: `joint`, `independent` or `agnostic`, as in `selection.select`.
+      scaling: "unit" to scale features and anchors to unit norm, as in training, or "none".
+        `grad_norm` ranks by the norms before scaling.
+      ridge: >= 0; added to the Gram matrix's diagonal by `gradient_matching`.
+      step_scale: > 0; eta of `taylor`.
+      seed: of `random`, 0 .. 2^32 - 1.
+      reading: chunks, memory and devices.
+
+    Returns:
+      An `OfflineSelection`.
+
+    Raises:
+      ValueError: before anything is read, for a shape, dtype, name or number that does not fit;
+        after the anchors, if none is finite; after the first pass, if fewer than K rows are.
+
+    Example:
+      >>> import numpy as np
+      >>> features = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]], np.float32)
+      >>> anchors = np.array([[1.0, 0.5]], np.float32)
+      >>> select(features, anchors, np.array([0, 0, 1]), size=2).indices.tolist()
+      [1, 2]
+    """
+    reading = reading or Reading()
+    domain_N = check(
+        features,
+        anchors,
+        domains,
+        size=size,
+        budgets=budgets,
+        utility=utility,
+        coupling=coupling,
+        scaling=scaling,
+        ridge=ridge,
+        step_scale=step_scale,
+        seed=seed,
+        reading=reading,
+    )
+    size = operator.index(size)
+    source = Source.create(
+        features, unit=scaling == "unit", chunk_rows=reading.chunk_rows, devices=reading.devices
+    )
+    anchor_M, dropped_anchors = np.zeros(features.shape[1], np.float32), 0
+    if utility in ANCHORED and anchors is not None:
+        anchor_M, dropped_anchors = anchor_direction(anchors, unit=source.unit)
+
+    began = time.perf_counter()
+    survey = passes.survey(source, anchor_M)
+    sound_N = ~np.isnan(survey.norms)
+    _LOG.info(
+        "pass 1: %d of %d rows are finite, %.1f s",
+        np.sum(sound_N),
+        len(sound_N),
+        time.perf_counter() - began,
+    )
+    domain_count = int(domain_N.max()) + 1
+    limits_P = _budgets(budgets, domain_N[sound_N], domain_count, size, coupling)
+    feasible_N = np.zeros_like(domain_N) if coupling == "agnostic" else domain_N
+    table = Table(source, passes.scales(source, survey.norms), feasible_N, survey.scores, 1)
+    if utility in ("gradient_matching", "taylor"):
+        pursuits = _pursue(
+            table, anchor_M, limits_P, utility, coupling, ridge, step_scale, reading.shortlist_rows
+        )
+        indices, weights = rounds.merge(pursuits)
+        reached = sum(_utility(pursuit) for pursuit in pursuits)
+    else:
+        scores_N = _scores(survey, sound_N, utility, seed)
+        indices = rounds.rank(scores_N, feasible_N, limits_P)
+        weights = np.ones(len(indices), np.float32)
+        reached = float("nan") if utility == "random" else float(np.sum(scores_N[indices]))
+    if len(indices) < size:
+        _LOG.info("%d of %d slots are empty: domains ran out of rows", size - len(indices), size)
+    return OfflineSelection(
+        indices=indices,
+        weights=weights,
+        utility=reached,
+        budgets=limits_P,
+        picks_per_domain=np.bincount(domain_N[indices], minlength=domain_count),
+        dropped=int(np.sum(~sound_N)),
+        dropped_anchors=dropped_anchors,
+        passes=table.pass_count,
+    )
+
+
+def anchor_direction(anchors: Rows, *, unit: bool, block_rows: int = 4096) -> tuple:
+    """Mean of the finite anchors' features, f32[M], and the number of those left out.
+
+    Args:
+      anchors: float[A, M].
+      unit: whether every anchor is scaled to unit norm first.
+      block_rows: anchors read at a time.
+
+    Raises:
+      ValueError: no anchor is finite.
+    """
+    total_M, count = np.zeros(anchors.shape[1], np.float64), 0
+    for start in range(0, anchors.shape[0], block_rows):
+        block = passes.read(anchors, slice(start, min(start + block_rows, anchors.shape[0])))
+        block = block[np.all(np.isfinite(block), axis=1)]
+        total_M += np.sum(passes.scaled(block, unit=unit), axis=0, dtype=np.float64)
+        count += len(block)
+    if not count:
+        raise ValueError(
+            f"anchors must have a row with finite entries, got none among {anchors.shape[0]}; "
+            "compute them anew."
+        )
+    return (total_M / count).astype(np.float32), anchors.shape[0] - count
+
+
+def check(
+    features: Rows,
+    anchors: Rows | None,
+    domains: np.ndarray | None,
+    *,
+    size: int,
+    budgets: Budgets | np.ndarray,
+    utility: str,
+    coupling: str,
+    scaling: str,
+    ridge: float,
+    step_scale: float,
+    seed: int,
+    reading: Reading,
+) -> np.ndarray:
+    """Checks everything that is known before features are read; answers the domains, i32[N].
+
+    Raises:
+      ValueError: naming the argument, what was expected, what came, and what to do.
+    """
+    for argument, name, known in (
+        ("utility", utility, UTILITIES),
+        ("coupling", coupling, tuple(COUPLINGS)),
+        ("scaling", scaling, SCALINGS),
+    ):
+        if name not in known:
+            hint = "; others need more than features" if argument == "utility" else ""
+            raise ValueError(f"{argument} must be one of {list(known)}, got {name!r}{hint}.")
+    check_matrix("features", features)
+    if anchors is None and utility in ANCHORED:
+        raise ValueError(
+            f"anchors must be given for utility={utility!r}, got None; pass their features "
+            "float[A, M], or choose grad_norm or random."
+        )
+    if anchors is not None:
+        check_matrix("anchors", anchors)
+        if anchors.shape[1] != features.shape[1]:
+            raise ValueError(
+                f"anchors must have the dimension of features, {features.shape[1]}, got "
+                f"{anchors.shape[1]}; sketch both with the same seed and dimension."
+            )
+    check_size(size)
+    rows = features.shape[0]
+    if size > rows:
+        raise ValueError(f"size must be at most the {rows} rows of features, got {size}.")
+    for argument, number, low in (("ridge", ridge, "0 <="), ("step_scale", step_scale, "0 <")):
+        finite = 0.0 <= number <= float(np.finfo(np.float32).max)
+        if not finite or (low == "0 <" and number == 0.0):
+            raise ValueError(f"{argument} must be finite and {low} {argument}, got {number}.")
+    if not 0 <= seed < 2**32:  # larger ones would be cut to their last 32 bits
+        raise ValueError(f"seed must lie in 0 .. 2^32 - 1, got {seed}.")
+    for argument in ("chunk_rows", "shortlist_rows"):
+        number = getattr(reading, argument)
+        if number is not None and number < 1:
+            raise ValueError(f"{argument} must be at least 1, got {number}; None sets it.")
+    domain_N = check_domains(domains, rows)
+    counts_P = np.bincount(domain_N)
+    if coupling != "agnostic" and callable(budgets):
+        # As a trial: the real counts are known after the first pass only.
+        budgets(jnp.asarray(counts_P, jnp.int32), size)
+    elif coupling != "agnostic":
+        _check_budgets(np.asarray(budgets), counts_P, size)
+    return domain_N
+
+
+def check_matrix(name: str, matrix: Rows) -> None:
+    """Checks that features or anchors are a matrix of floats; ValueError if not."""
+    shape = getattr(matrix, "shape", None)
+    if shape is None or len(shape) != 2 or 0 in shape:
+        came = f"shape {shape}" if shape is not None else type(matrix).__name__
+        raise ValueError(
+            f"{name} must be a matrix of shape [rows, dimension], neither of them 0, got {came}."
+        )
+    if not jnp.issubdtype(matrix.dtype, jnp.floating):
+        raise ValueError(
+            f"{name} must be float16, float32 or float64, got {matrix.dtype}; "
+            "convert it with astype."
+        )
+
+
+def check_domains(domains: np.ndarray | None, rows: int) -> np.ndarray:
+    """Checks domains; answers them as i32[N], all 0 for None.
+
+    Raises:
+      ValueError: not one integer per row, or not in 0 .. N - 1.
+    """
+    if domains is None:
+        return np.zeros(rows, np.int32)
+    domains = np.asarray(domains)
+    if domains.shape != (rows,) or not np.issubdtype(domains.dtype, np.integer):
+        raise ValueError(
+            f"domains must be integers of shape ({rows},), one for every row of features, got "
+            f"{domains.dtype}{list(domains.shape)}."
+        )
+    if domains.min() < 0 or domains.max() >= rows:
+        raise ValueError(
+            f"domains must lie in 0 .. {rows - 1}, got values from {domains.min()} to "
+            f"{domains.max()}; number the domains from 0."
+        )
+    return np.asarray(domains, np.int32)
+
+
+def _check_budgets(budgets_P: np.ndarray, counts_P: np.ndarray, size: int) -> None:
+    if budgets_P.shape != counts_P.shape or not np.issubdtype(budgets_P.dtype, np.integer):
+        raise ValueError(
+            f"budgets must be {len(counts_P)} integers, one per domain, got "
+            f"{budgets_P.dtype}{list(budgets_P.shape)}; domains are numbered from 0."
+        )
+    if budgets_P.min() < 0 or budgets_P.sum() != size:
+        raise ValueError(
+            f"budgets must be >= 0 and sum to size={size}, got {budgets_P.tolist()} with sum "
+            f"{budgets_P.sum()}; change either."
+        )
+    if np.any(budgets_P > counts_P):
+        domain = int(np.argmax(budgets_P > counts_P))
+        raise ValueError(
+            f"budgets must not exceed the rows of a domain, got {budgets_P[domain]} for domain "
+            f"{domain} of {counts_P[domain]} rows; give the rest to other domains."
+        )
+
+
+def _budgets(
+    budgets: Budgets | np.ndarray, sound: np.ndarray, domain_count: int, size: int, coupling: str
+) -> np.ndarray:
+    """Most picks per domain, i64[P], given the domains of the finite rows."""
+    if len(sound) < size:
+        raise ValueError(
+            f"features must have at least size={size} rows with finite entries, got {len(sound)}; "
+            "select fewer, or compute them anew."
+        )
+    if coupling == "agnostic":
+        return np.array([size])
+    if not callable(budgets):
+        return np.asarray(budgets, np.int64)
+    counts = np.bincount(sound, minlength=domain_count).astype(np.int32)
+    return np.asarray(budgets(jnp.asarray(counts), size), np.int64)
+
+
+def _pursue(
+    table: Table,
+    anchor_M: np.ndarray,
+    limits_P: np.ndarray,
+    utility: str,
+    coupling: str,
+    ridge: float,
+    step_scale: float,
+    shortlist_rows: int | None,
+) -> list[Pursuit]:
+    """The rounds of gradient matching or of the Taylor model."""
+    rows, dim = table.source.features.shape
+    finite = table.scores[table.scores > -np.inf]
+    scale = np.max(np.abs(finite), initial=0.0)
+    weighted = utility == "gradient_matching"
+    task = drafts.Task(
+        anchor=jnp.asarray(anchor_M),
+        ridge=jnp.float32(ridge),
+        step_scale=jnp.float32(step_scale),
+        scale=jnp.float32(scale),
+        floor=jnp.float32(refit.TOLERANCE * scale if weighted else -np.inf),
+        weighted=weighted,
+    )
+    split = [limits_P]
+    if coupling == "independent":
+        split = [np.where(np.arange(len(limits_P)) == p, limits_P, 0) for p in range(len(limits_P))]
+    most = shortlist_rows or max(1, SHORTLIST_BYTES // (4 * dim))
+    return rounds.play(table, task, split, min(most, rows))
+
+
+def _utility(pursuit: Pursuit) -> float:
+    if pursuit.state.support is None:
+        return float(sum(pursuit.gains))
+    return float(refit.utility(pursuit.state.support))
+
+
+def _scores(survey: passes.Survey, sound_N: np.ndarray, utility: str, seed: int) -> np.ndarray:
+    """What the other utilities rank by, f32[N]; -inf for rows left out."""
+    if utility == "alignment":
+        return survey.scores
+    if utility == "grad_norm":
+        return np.where(sound_N, survey.norms, -np.inf)
+    drawn_N = jax.random.uniform(jax.random.key(seed), (len(sound_N),), jnp.float32)
+    return np.where(sound_N, np.asarray(drawn_N), np.float32(-np.inf))

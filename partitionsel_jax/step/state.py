@@ -1,0 +1,62 @@
+"""What changes from update to update, and a fingerprint of it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from partitionsel_jax.selection.budgets import CurriculumState
+from partitionsel_jax.step.features import FeatureCache
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The whole state of a run; everything else is a function of (state, step, seed).
+
+    Attributes:
+      step: i32[], updates done.
+      parameters: the trained parameters (all of them, or the adapters), a nested dict.
+      optimizer: optax state.
+      curriculum: what curriculum budgets remember of the anchors' losses; None for other budgets.
+      kept: what steps share of their pools and anchors; None where every step has its own.
+    """
+
+    step: jax.Array
+    parameters: Any
+    optimizer: Any
+    curriculum: CurriculumState | None = None
+    kept: FeatureCache | None = None
+
+    @classmethod
+    def create(
+        cls,
+        parameters: Any,
+        optimizer: optax.GradientTransformation,
+        curriculum: CurriculumState | None = None,
+        kept: FeatureCache | None = None,
+    ) -> "TrainState":
+        start = jnp.zeros((), jnp.int32)
+        return cls(start, parameters, optimizer.init(parameters), curriculum, kept)
+
+
+@jax.jit
+def fingerprint(tree: Any) -> jax.Array:
+    """A u32[] checksum of every bit of a tree of numeric arrays.
+
+    Integer arithmetic throughout, hence equal whatever the device count or the order of the sums.
+    Any single changed value changes it.
+    """
+    total = jnp.uint32(0)
+    for number, leaf in enumerate(jax.tree.leaves(tree)):
+        leaf = jnp.asarray(leaf).reshape(-1)
+        if leaf.dtype == jnp.bool_:
+            leaf = leaf.astype(jnp.uint8)
+        width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}[leaf.dtype.itemsize]
+        words = jax.lax.bitcast_convert_type(leaf, width).astype(jnp.uint32)
+        # Odd multipliers are invertible modulo 2**32: no change of one word can cancel itself.
+        place = 2 * jnp.arange(words.size, dtype=jnp.uint32) + 1
+        total = total * jnp.uint32(31) + jnp.sum(words * place, dtype=jnp.uint32) + number
+    return total

@@ -1,0 +1,79 @@
+"""Choosing values by validation loss, the same way for every point of an ablation."""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from partitionsel_jax.distributed import processes
+from partitionsel_jax.training import records
+from partitionsel_jax.training.plan import TUNING, PlannedRun, Point
+
+_LOG = logging.getLogger(__name__)
+
+CHOSEN = "chosen.json"
+
+
+def trials(point: Point, seeds: Sequence[int]) -> list[PlannedRun]:
+    """The runs that choose a point's values: every combination of its grid with every seed."""
+    if not point.grid:
+        return []
+    return [point.trial(seed, tried) for tried in point.grid.combinations() for seed in seeds]
+
+
+def choose(
+    point: Point, runs: Sequence[PlannedRun], losses: Sequence[float], root: epath.Path
+) -> dict[str, Any]:
+    """The values of the lowest mean validation loss; of equal ones, the first.
+
+    What was tried, and what came of it, is written to `tuning/POINT/chosen.json`. A value at the
+    end of its list is chosen with a warning: a better one may lie beyond.
+
+    Args:
+      point: what is tuned.
+      runs: from `trials`.
+      losses: the final validation loss of each; infinite where it diverged.
+      root: the workdir.
+
+    Returns:
+      Dotted field -> value.
+    """
+    tried = list(point.grid.combinations())
+    each = [
+        [loss for run, loss in zip(runs, losses, strict=True) if run.tuned == values]
+        for values in tried
+    ]
+    means = [float(np.mean(of_seeds)) for of_seeds in each]
+    best = tried[int(np.argmin(means))]
+    _LOG.info(
+        "%s  tuned: %s, mean validation loss %.4f", point.name, point.grid.text(best), min(means)
+    )
+    for field, value in best.items():
+        listed = sorted(point.grid.values[field]) if _ordered(point.grid.values[field]) else []
+        if len(listed) > 1 and value in (listed[0], listed[-1]):
+            _LOG.warning(
+                "%s  %s=%r is at the end of what was tried, %s: a better one may lie beyond",
+                *(point.name, field, value, listed),
+            )
+    if processes.is_first():
+        folder = root / TUNING / point.name
+        folder.mkdir(parents=True, exist_ok=True)
+        records.write_json(
+            folder / CHOSEN,
+            {
+                "chosen": best,
+                "seeds": sorted({run.seed for run in runs}),
+                "trials": [
+                    {"values": values, "validation_loss": mean, "per_seed": list(of_seeds)}
+                    for values, mean, of_seeds in zip(tried, means, each, strict=True)
+                ],
+            },
+        )
+    return best
+
+
+def _ordered(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
