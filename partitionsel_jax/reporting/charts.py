@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -81,16 +82,14 @@ class Mix:
     """Domains of one label's candidates and picks.
 
     Attributes:
-      steps: i64[S].
-      shares: f64[S, P] of each domain among the picks, smoothed.
-      pool: f64[P] among all candidates of all pools.
-      domains: their P names.
+      shares: smoothed share of each domain (column) among the picks of each update (index).
+      pool: share of each domain among all candidates of all pools.
+      colours: the colour of each domain.
     """
 
-    steps: np.ndarray
-    shares: np.ndarray
-    pool: np.ndarray
-    domains: Sequence[str]
+    shares: pd.DataFrame
+    pool: pd.Series
+    colours: Mapping[str, str]
 
 
 def of_curves(groups: Groups, rows: Sequence[Row] = ()) -> list[Chart]:
@@ -180,23 +179,23 @@ def of_curves(groups: Groups, rows: Sequence[Row] = ()) -> list[Chart]:
 
 def mixes(groups: Groups) -> dict[str, Mix]:
     """The domain mix of every label that logged its picks."""
+    names = list(dict.fromkeys(name for runs in groups.values() for name in runs[0].domains))
+    colours = {name: theme.fill(place, len(names)) for place, name in enumerate(names)}
     found = {}
     for label, runs in groups.items():
+        domains = list(runs[0].domains)
         counts = curves.over_seeds(runs, _column("selected"))
-        pool = np.asarray(sum(run.series("pool")[1].sum(0) for run in runs))
-        if len(counts.x) > 1 and pool.sum():
+        pool = sum(run.series("pool")[1].sum(0) for run in runs)
+        if len(counts.x) > 1 and np.sum(pool):
             # Seeds have equal numbers of picks: shares of the mean are shares of all picks.
-            sums = curves.moving_sum(counts.mean)
-            shares = sums / np.maximum(sums.sum(1, keepdims=True), 1e-9)
-            at = curves.drawn_steps(counts.x)
-            found[label] = Mix(counts.x[at], shares[at], pool / pool.sum(), runs[0].domains)
+            picks = pd.DataFrame(curves.moving_sum(counts.mean), counts.x, domains)
+            shares = picks.div(picks.sum(axis=1).clip(lower=1e-9), axis=0)
+            found[label] = Mix(
+                shares[curves.drawn_steps(counts.x)],
+                pd.Series(pool / np.sum(pool), domains),
+                {name: colours[name] for name in domains},
+            )
     return found
-
-
-def fills(found: Mapping[str, Mix]) -> dict[str, str]:
-    """A colour for every domain."""
-    names = list(dict.fromkeys(name for mix in found.values() for name in mix.domains))
-    return {name: theme.fill(place, len(names)) for place, name in enumerate(names)}
 
 
 def images(
@@ -216,7 +215,8 @@ def images(
     for chart in charts:
         yield chart.name, _curves(chart, Heading(chart.title, facts, own))
     if found := mixes(groups):
-        strokes = {name: Stroke(colour, (0, ())) for name, colour in fills(found).items()}
+        colours = {name: c for mix in found.values() for name, c in mix.colours.items()}
+        strokes = {name: Stroke(colour, (0, ())) for name, colour in colours.items()}
         yield "domain_mix", _mixes(found, Heading("Domain mix of the picks", facts, strokes))
     if len(tables.accuracies(rows)):
         heading = Heading("Test accuracy per domain", facts, own)
@@ -257,6 +257,8 @@ def _curves(chart: Chart, heading: Heading) -> Figure:
         if chart.percent:
             axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             axis.set_ylim(0, max(axis.get_ylim()[1], 1.25 * max(levels, default=0.0)))
+        if chart.by_cost:  # the same quantity in every panel, so the same heights
+            axis.set_ylim(axes[0].get_ylim())
         title = COST_AXES[name].title if chart.by_cost else panel.title
         axis.set_title(canvas.fitted(title, canvas.WIDTH / columns - 1), loc="left")
         axis.set_xlabel(f"{COST_AXES[name].axis} ({unit})" if unit else COST_AXES[name].axis)
@@ -268,11 +270,10 @@ def _mixes(found: Mapping[str, Mix], heading: Heading) -> Figure:
     """Domain shares of the picks over time, one panel a label, with the pool's as a bar beside."""
     figure, axes = canvas.panels(len(found), heading, columns=2, height=2.3)
     for axis, (label, mix) in zip(axes, found.items(), strict=True):
-        colours = [heading.strokes[name].colour for name in mix.domains]
-        start, end = float(mix.steps[0]), float(mix.steps[-1])
-        axis.stackplot(mix.steps, mix.shares.T, colors=colours, lw=0.4, ec="white")
-        bottom = np.cumsum(mix.pool) - mix.pool
-        axis.bar(1.065 * end, mix.pool, 0.07 * end, bottom, color=colours)
+        start, end = float(mix.shares.index[0]), float(mix.shares.index[-1])
+        colours = list(mix.colours.values())
+        axis.stackplot(mix.shares.index, mix.shares.to_numpy().T, colors=colours, lw=0)
+        axis.bar(1.065 * end, mix.pool, 0.07 * end, mix.pool.cumsum() - mix.pool, color=colours)
         axis.text(1.065 * end, 1.015, "pool", ha="center", va="bottom")
         axis.set(xlim=(start, 1.1 * end), ylim=(0, 1), xlabel="model updates")
         axis.set_title(canvas.fitted(label, canvas.WIDTH / 2 - 1.2), loc="left")

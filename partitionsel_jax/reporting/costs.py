@@ -1,4 +1,4 @@
-"""What a run spends: the axes that curves are drawn against and that targets are costed in."""
+"""The costs of a run: the axes that curves are drawn against and that targets are costed in."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -88,6 +88,8 @@ def last_x(drawn: Collection[Curve]) -> float:
 def limits(drawn: Collection[Curve], also: Sequence[float] = ()) -> tuple[float, float] | None:
     """Ends of a y axis, without the steep first twentieth where that flattens the rest.
 
+    Bands of few seeds may be far wider than their curves: they are cut off at the frame.
+
     Args:
       drawn: the curves of one panel.
       also: heights that have to lie inside.
@@ -95,25 +97,15 @@ def limits(drawn: Collection[Curve], also: Sequence[float] = ()) -> tuple[float,
     Returns:
       (low, high), or None when there is nothing finite to draw.
     """
-    lines = [(x, y) for curve in drawn for x, y, _ in curve.seeds if len(x)]
-    if not lines:
-        return None
-    x, y = (np.concatenate(values) for values in zip(*lines, strict=True))
+    x, y = (np.concatenate([np.empty(0), *(s[i] for c in drawn for s in c.seeds)]) for i in (0, 1))
     finite = np.isfinite(x) & np.isfinite(y)
     if not finite.any():
         return None
-    x, y, end = x[finite], y[finite], last_x(drawn)
-    low, top = float(y.min()), float(y.max())
-    # Bands of few seeds may be far wider than their curves: they are cut off half a range away.
-    room = 0.5 * (top - low)
-    bands = [(curve.x, bound) for curve in drawn for bound in (curve.low, curve.high)]
-    x = np.concatenate([x, *(places for places, _ in bands)])
-    y = np.concatenate([y, *(np.clip(bound, low - room, top + room) for _, bound in bands)])
-    later = y[(x >= 0.05 * end) & np.isfinite(y)]
-    low = min(low, np.min(later, initial=low))
-    highest = np.max(later, initial=low)
-    top = highest if highest - low < 0.6 * (top - low) else max(top, highest)
-    low, top = min(low, *also, np.inf), max(top, *also, -np.inf)
+    later = y[finite & (x >= 0.05 * last_x(drawn))]
+    low, top = float(y[finite].min()), float(y[finite].max())
+    highest = float(np.max(later, initial=low))
+    top = highest if highest - low < 0.6 * (top - low) else top
+    low, top = min(low, *also, top), max(top, *also, low)
     margin = 0.06 * (top - low) or 0.05 * abs(top) or 1.0
     return low - margin, top + margin
 

@@ -12,7 +12,7 @@ import plotly.offline
 from plotly import graph_objects
 from plotly.subplots import make_subplots
 
-from partitionsel_jax.reporting import canvas, charts, curves, labels, tables, theme, wording
+from partitionsel_jax.reporting import canvas, charts, curves, tables, theme, wording
 from partitionsel_jax.reporting.charts import Chart, Mix, Panel
 from partitionsel_jax.reporting.comparison import Row
 from partitionsel_jax.reporting.costs import COST_AXES
@@ -101,13 +101,13 @@ def page(
         for chart in drawn[number]:
             figure = _curves(chart, strokes)
             parts.append(_figure(chart.title, chart.caption, figure, f"{chart.name}-{number}"))
-        for place, (label, mix) in enumerate((found := charts.mixes(groups)).items()):
+        for place, (label, mix) in enumerate(charts.mixes(groups).items()):
             parts.append(
                 _figure(
                     f"Domain mix of the picks of {label}",
-                    "Mean over seeds, averaged over a window of a twentieth of the run. The legend "
-                    "has the shares among all candidates of the pools.",
-                    _mix(mix, charts.fills(found)),
+                    "Against updates: mean over seeds, averaged over a window of a twentieth of "
+                    "the run. The legend has the shares among all candidates of the pools.",
+                    _mix(mix),
                     f"domain_mix-{number}-{place}",
                 )
             )
@@ -188,7 +188,7 @@ def _figure(title: str, caption: str, figure: graph_objects.Figure, name: str) -
         # A finger that scrolls the page must not zoom; the tool above the chart turns it on.
         dragmode=False,
         modebar={"bgcolor": _CLEAR, "color": _GREY, "activecolor": theme.PALETTE["blue"][0]},
-        margin={"l": 10, "r": 10, "t": 60},
+        margin={"l": 10, "r": 10, "t": 96},
     )
     figure.update_xaxes(gridcolor=_GRID, zeroline=False, automargin=True, exponentformat="SI")
     figure.update_yaxes(gridcolor=_GRID, zeroline=False, automargin=True)
@@ -227,7 +227,7 @@ def _curves(chart: Chart, strokes: Mapping[str, Stroke]) -> graph_objects.Figure
     if chart.percent:
         figure.update_yaxes(tickformat=".0%", rangemode="tozero", autorange=True, minallowed=0)
     axes = [name for name in COST_AXES if any(panel.curves[name] for panel in chart.panels)]
-    every = [figure.layout[axis].plotly_name for axis in figure.layout if axis.startswith("xaxis")]
+    every = [name for name in figure.layout if name.startswith("xaxis")]
     buttons = [
         {
             "label": COST_AXES[name].noun,
@@ -241,9 +241,9 @@ def _curves(chart: Chart, strokes: Mapping[str, Stroke]) -> graph_objects.Figure
         for name in axes
     ]
     menu = {"type": "buttons", "direction": "right", "buttons": buttons, "showactive": True}
-    place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 18}}
+    place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 26}}
     figure.update_layout(
-        height=height * count + 120,
+        height=height * count + 160,
         updatemenus=[{**menu, **place, "font": {"color": theme.PALETTE["ink"][0]}}],
         legend={"orientation": "h", "y": -60 / (height * count), "yanchor": "top"},
     )
@@ -256,9 +256,15 @@ def _traces(
     panel: Panel, label: str, stroke: Stroke, percent: bool
 ) -> Iterator[tuple[dict[str, list], dict[str, Any]]]:
     """Band, seeds and mean of one label: x by cost axis, and the rest of plotly's trace."""
-    by_axis = {axis: found[label] for axis, found in panel.curves.items() if label in found}
-    curve, among = by_axis["updates"], len(panel.curves["updates"])
+    curve, among = panel.curves["updates"][label], len(panel.curves["updates"])
     several, half = len(curve.seeds) > 1, curve.high - curve.mean
+    sizes = [len(x) for x, _, _ in curve.seeds]
+    by_axis = {
+        axis: found[label]
+        for axis, found in panel.curves.items()
+        # Only x changes with the axis: the mean has to be that of the same runs.
+        if label in found and [len(x) for x, _, _ in found[label].seeds] == sizes
+    }
     shared = {"legendgroup": escape(label), "mode": "lines"}
     if several and len(curve.x) > 1:
         yield (
@@ -282,9 +288,11 @@ def _traces(
                 },
             )
     digits = ".1%" if percent else ".4~g"
-    mean = {
+    mean: dict[str, Any] = {
         **shared,
-        **{"name": escape(label), "y": _short(curve.mean), "customdata": _short(half)},
+        "name": escape(label),
+        "y": _short(curve.mean),
+        "customdata": _short(half) if several else None,
         "hovertemplate": f"%{{y:{digits}}}" + f" ± %{{customdata:{digits}}}" * several,
         "line": {"color": stroke.colour, "dash": "dash" if stroke.dash[1] else "solid"},
     }
@@ -293,50 +301,31 @@ def _traces(
     yield {axis: _short(c.x, 7) for axis, c in by_axis.items()}, mean
 
 
-def _mix(mix: Mix, colours: Mapping[str, str]) -> graph_objects.Figure:
+def _mix(mix: Mix) -> graph_objects.Figure:
     figure = graph_objects.Figure()
-    for place, (name, pool) in enumerate(zip(mix.domains, mix.pool.tolist(), strict=True)):
+    for name, colour in mix.colours.items():
         figure.add_scatter(
-            x=mix.steps.tolist(),
-            y=_short(mix.shares[:, place], 3),
-            name=f"{escape(name)} (pool {tables.percent(pool)})",
+            x=mix.shares.index.tolist(),
+            y=_short(mix.shares[name].to_numpy(), 3),
+            name=f"{escape(name)} (pool {tables.percent(mix.pool[name])})",
             stackgroup="one",
-            fillcolor=colours[name],
-            line={"width": 0, "color": colours[name]},
+            fillcolor=colour,
+            line={"width": 0, "color": colour},
             hovertemplate="%{y:.1%}",
         )
     figure.update_yaxes(range=[0, 1], tickformat=".0%")
-    figure.update_xaxes(title_text=COST_AXES["updates"].axis)
-    figure.update_layout(height=420, legend={"orientation": "h", "y": -0.2, "yanchor": "top"})
+    figure.update_layout(height=440, legend={"orientation": "h", "y": -0.12, "yanchor": "top"})
     return figure
 
 
 def _run(number: int, run: Run) -> str:
-    """What is known of one run, and its config, folded up."""
-    seconds = run.summary.get("seconds") or {}
-    versions = run.facts.get("versions") or {}
-    losses = run.evaluations()[1]
+    """The records of one run, folded up."""
+    records = {"config.json": run.facts, "summary.json": run.summary}
+    text = json.dumps(records, indent=2, ensure_ascii=False)
     state = "finished" if run.finished else f"unfinished, at update {run.last_step}"
-    facts = {
-        **{"label": run.label, "seed": run.seed, "config hash": run.facts["config_hash"]},
-        "state": state + (f", {run.damaged} damaged" if run.damaged else ""),
-        "final validation loss": f"{losses[-1]:.4f}" if len(losses) else tables.NOTHING,
-        "test accuracy": tables.percent(run.tested().get("accuracy")),
-        "seconds": ", ".join(
-            f"{name} {seconds[name]:.3g}"
-            for name in ("train", "evaluation", "compile")
-            if isinstance(seconds.get(name), int | float)
-        ),
-        "share of the step": ", ".join(f"{k} {tables.percent(v)}" for k, v in run.shares.items()),
-        **{"device": run.facts.get("device"), "commit": run.facts.get("commit")},
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-    }
-    frame = pd.DataFrame([(name, str(value)) for name, value in facts.items() if value])
-    config = [f"{field} = {json.dumps(v)}" for field, v in labels.flatten(run.config)]
     return (
-        f'<details id="run-{number}"><summary>{escape(run.name)}</summary>'
-        f"{table(frame.set_axis(['', ' '], axis=1), 'wraps')}"
-        f"<pre>{escape(chr(10).join(config))}</pre></details>"
+        f'<details id="run-{number}"><summary>{escape(run.name)} ({state})</summary>'
+        f"<pre>{escape(text)}</pre></details>"
     )
 
 

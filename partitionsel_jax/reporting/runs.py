@@ -172,7 +172,7 @@ class Run:
         return np.array(list(known), np.int64), np.array(list(known.values()), np.float64)
 
     def tested(self, when: str = "test") -> Mapping[str, Any]:
-        """What the summary says of the test questions; empty without an accuracy to trust.
+        """The summary's account of the test questions; empty without an accuracy to trust.
 
         Runs that do not record their number of questions were scored by reasoning-gym's own
         scorers, some of which give full marks to wrong answers.

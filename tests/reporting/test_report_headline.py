@@ -239,8 +239,8 @@ def test_runs_validated_on_different_rows_are_kept_apart(tmp_path, write_run):
     write_run(tmp_path / "corrupted", config=config, config_hash="corrupted")
     found = labels.evaluation_sets(reporting.read_runs(tmp_path))
     assert [sorted(run.name for run in runs) for runs in found] == [
+        ["corrupted", "partitionsel8", "random8"],
         ["partitionsel16", "random16"],
-        ["partitionsel8", "random8", "corrupted"],
     ]
 
 
