@@ -23,6 +23,14 @@ from partitionsel_jax.reporting.theme import Stroke
 # Beyond so many, findings are left to the tables and overlaps to overlap.csv.
 _MOST_FINDINGS, _MOST_LABELS = 5, 24
 _STYLE = (pathlib.Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+# Plotly's own default has a button that uploads a chart.
+_CONFIG = {
+    **{"displaylogo": False, "displayModeBar": True, "responsive": True},
+    **{"showSendToCloud": False, "plotlyServerURL": ""},
+}
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+)
 _GREY, _GRID, _CLEAR = theme.PALETTE["baseline"][0], "rgba(127,127,127,0.22)", "rgba(0,0,0,0)"
 _DEFINITIONS = {
     "Pool, picks": "Every update sees a pool of candidate examples; the method picks some of them, "
@@ -128,6 +136,7 @@ def document(title: str, body: str) -> str:
     )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)}</title>\n<style>:root{{{light}}}"
@@ -192,8 +201,7 @@ def _figure(title: str, caption: str, figure: graph_objects.Figure, name: str) -
     )
     figure.update_xaxes(gridcolor=_GRID, zeroline=False, automargin=True, exponentformat="SI")
     figure.update_yaxes(gridcolor=_GRID, zeroline=False, automargin=True)
-    config = {"displaylogo": False, "responsive": True, "displayModeBar": True}
-    chart = figure.to_html(config, include_plotlyjs=False, full_html=False, div_id=name)
+    chart = figure.to_html(_CONFIG, include_plotlyjs=False, full_html=False, div_id=name)
     return (
         f'<figure data-chart="{name}"><h2>{escape(title)}</h2>{chart}'
         f"<figcaption>{escape(caption)}</figcaption></figure>"

@@ -72,7 +72,8 @@ class Run:
       directory: its folder.
       label: its name in charts and tables; runs that share a label differ in their seed only.
       facts: config.json as written (config, config_hash, method, seed, domains, versions, ...).
-      rows: the readable rows of metrics.jsonl, ordered by step, one per step.
+      rows: the readable rows of metrics.jsonl, ordered by step, one per step; `seconds` are those
+        of the step alone.
       damaged: lines of metrics.jsonl that were skipped.
       summary: summary.json; empty as long as the run is unfinished.
     """
@@ -141,12 +142,7 @@ class Run:
           Steps i64[S] and values f64[S], or f64[S, P] for a column of PER_DOMAIN.
         """
         if column not in self._columns:
-            read = (
-                (lambda row: (row.get(column) or {}).get("step"))
-                if column == "seconds"
-                else (lambda row: row.get(column))
-            )
-            logged = [(row["step"], v) for row in self.rows if (v := read(row)) is not None]
+            logged = [(row["step"], v) for row in self.rows if (v := row.get(column)) is not None]
             values = np.array([value for _, value in logged], np.float64)
             if column in PER_DOMAIN:
                 values = values.reshape(len(logged), len(self.domains))
@@ -202,9 +198,8 @@ class Run:
         logged, spent = self.spent(cost_axis)
         if not len(logged):
             return np.full(len(steps), np.nan)
-        per_step = np.full(
-            1 + max(int(logged[-1]), int(np.max(steps, initial=0))), np.median(spent)
-        )
+        last = max(int(logged[-1]), int(np.max(steps, initial=0)))
+        per_step = np.full(1 + last, np.median(spent))
         per_step[0] = 0.0
         per_step[logged] = spent
         return np.cumsum(per_step)[steps]
@@ -336,7 +331,7 @@ def _read_rows(path: epath.Path, num_domains: int) -> tuple[list[dict[str, Any]]
             continue
         row = _parsed(line)
         if _is_row(row, num_domains):
-            by_step[row["step"]] = row
+            by_step[row["step"]] = row | {"seconds": (row.get("seconds") or {}).get("step")}
         else:
             damaged += 1
     return [by_step[step] for step in sorted(by_step)], damaged

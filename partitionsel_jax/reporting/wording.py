@@ -17,7 +17,7 @@ def title(rows: Sequence[Row]) -> str:
     others = [row.label for row in rows if not row.is_baseline]
     baselines = [row.label for row in rows if row.is_baseline]
     return " against ".join(
-        joined if len(joined := ", ".join(side)) <= _LONGEST_TITLE else f"{len(side)} variants"
+        joined if len(joined := ", ".join(side)) <= _LONGEST_TITLE else _count(len(side), "variant")
         for side in (others, baselines)
         if side
     )

@@ -92,6 +92,9 @@ def test_the_page_parses_and_needs_nothing_else(built):
     assert not {"src", "href", "xlink:href"} & {name for name, _ in outline.attributes}
     assert not re.search(r"https?:|url\(|@import|@font-face|fetch\(|XMLHttp", text)
     assert len(text) < 1e6 < len(built.page.read_text()) < 6e6
+    # Nothing may be fetched, and no chart has a button that sends it somewhere.
+    assert any(v.startswith("default-src 'none'") for n, v in outline.attributes if n == "content")
+    assert text.count('"showSendToCloud": false') == len(_figures(built))
     assert ("name", "viewport") in outline.attributes
     assert "prefers-color-scheme:dark" in text
     assert "overflow-x:auto" in text
