@@ -33,12 +33,7 @@ class Heading:
 
 
 def panels(
-    count: int,
-    heading: Heading,
-    columns: int,
-    height: float = 2.0,
-    right: float = 0.15,
-    left: float = 0.7,
+    count: int, heading: Heading, columns: int, height: float = 2.0, left: float = 0.7
 ) -> tuple[Figure, list[Axes]]:
     """A figure with a heading and a grid of equally large axes; call it under theme.RC.
 
@@ -47,11 +42,11 @@ def panels(
       heading: title, subtitle and legend above them.
       columns: axes in a row.
       height: of one axes, inches.
-      right, left: space beside each axes for labels, inches.
+      left: space for labels beside each axes, inches.
     """
     columns = max(1, min(columns, count))
     rows = -(-count // columns)
-    below, gap = 0.5, 0.3
+    below, gap, right = 0.5, 0.3, 0.15
     names = [fitted(label, WIDTH - 1) for label in heading.strokes]
     in_line = max(1, int(WIDTH / (0.7 + max(map(text_width, names), default=0.0))))
     header = 1.04 + 0.24 * -(-len(names) // in_line)

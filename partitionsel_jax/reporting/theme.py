@@ -75,7 +75,7 @@ class Stroke:
 
 
 def strokes(baselines: Mapping[str, bool]) -> dict[str, Stroke]:
-    """One stroke a label: grey for baselines, a colour for others; dashes tell repeats apart."""
+    """One stroke a label: grey for baselines, a colour for others; dashes distinguish repeats."""
     given, rank = {}, {True: 0, False: 0}
     for label, is_baseline in baselines.items():
         names = ("baseline",) if is_baseline else _SERIES

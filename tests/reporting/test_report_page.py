@@ -356,7 +356,7 @@ def test_names_are_escaped(tmp_path, write_run):
 
 
 def test_a_report_is_not_taken_for_a_run_when_built_again(tmp_path, write_run):
-    write_run(tmp_path / "run", domains=["a"], corrupted_share=None)
+    write_run(tmp_path / "run", domains=[" "], corrupted_share=None)
     first = reporting.build(tmp_path)
     texts = {path.name: path.read_bytes() for path in first.directory.iterdir()}
     second = reporting.build(tmp_path)
