@@ -117,8 +117,8 @@ class Card:
       left_out: split -> rows that do not fit `length`.
       cut: split -> rows with a prompt that was cut.
       read: split -> number of rows, all or a random part, that the following was read from.
-      histogram: of the tokens of the training rows.
-      lengths: of the training rows of each domain, in order.
+      histogram: the number of tokens of the training rows.
+      lengths: the lengths of the training rows of each domain, in order.
       repeats: within train, and between any two splits.
       shown: some training rows of each domain.
       report: the counts that were made when the corpus was prepared from files.
@@ -208,9 +208,9 @@ def pieces(tokens: Sequence[int], is_learnt: Sequence[bool], tokenizer: Tokenize
     """A row cut wherever its loss mask changes, and around tokens that decode to no text.
 
     Args:
-      tokens: the ids of one row; what follows the last learnt token is padding, and left out.
+      tokens: the ids of one row; padding behind the last learnt token is left out.
       is_learnt: where there is a loss.
-      tokenizer: what the ids are of.
+      tokenizer: the tokenizer of the ids.
     """
     size = int(np.flatnonzero(is_learnt)[-1]) + 1
     names = {

@@ -41,7 +41,7 @@ def panels(
       count: number of axes, at least 1.
       heading: title, subtitle and legend above them.
       columns: axes in a row.
-      height: of one axes, inches.
+      height: the height of one axes, inches.
       left: space for labels beside each axes, inches.
     """
     columns = max(1, min(columns, count))
@@ -101,7 +101,7 @@ def draw_curve(
 
     Args:
       panel: where to draw.
-      curve: what to draw.
+      curve: the curve to draw.
       stroke: colour and dash pattern of the mean.
       divisor: units of x per unit of the axis.
       neighbours: other labels in the panel; where they are many, bands are paler and the seeds'

@@ -60,10 +60,10 @@ class Chart:
     """Curves over a run.
 
     Attributes:
-      name: of its image files.
+      name: the name of its image files.
       title, caption: above and below it.
       panels: the panels that some run has values for.
-      levels: heights of dashed lines, and what they are.
+      levels: heights of dashed lines, and the legend's text for them.
       percent: True for shares, whose axis begins at 0 and reads in percent.
       by_cost: True if the image draws the first panel against every cost axis.
     """

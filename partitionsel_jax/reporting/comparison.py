@@ -51,8 +51,8 @@ class Pair:
 
     Attributes:
       seed: the seed of both.
-      cost: of the method; all that it spent if it never reached that loss.
-      baseline: of the baseline.
+      cost: the method's cost; all that it spent if it never reached that loss.
+      baseline: the baseline's cost.
       reached: True if the method reached that loss.
     """
 
@@ -150,7 +150,7 @@ class Row:
       accuracy: share of test answers that are right, with its interval.
       domain_accuracies: the same by domain; empty where no run knows it.
       seconds_per_update: mean training seconds an update takes.
-      shares: of features, selection and update in a step's time, mean over the seeds whose step
+      shares: shares of features, selection and update in a step's time, mean over the seeds whose step
         was measured; empty if none was.
     """
 
@@ -191,7 +191,7 @@ def headline(runs: Sequence[Run]) -> tuple[Row, ...]:
     unless it has been there before. Ratios are taken seed by seed, then averaged.
 
     Args:
-      runs: what `read_runs` returned.
+      runs: as `read_runs` returns them.
 
     Returns:
       One row a label, the baseline's last; runs that are validated on the same rows together.

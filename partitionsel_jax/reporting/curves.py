@@ -206,7 +206,7 @@ def overlap_matrix(groups: Groups) -> pd.DataFrame:
 
 
 def overlap_by_chance(runs: Sequence[Run]) -> float | None:
-    """About what two independent picks of k from N give, k / (2N - k), if k and N never differ."""
+    """About the overlap of independent picks of k from N, k / (2N - k); None if k or N varies."""
     sizes = {
         (int(pool), int(picks))
         for run in runs
