@@ -150,8 +150,8 @@ class Row:
       accuracy: share of test answers that are right, with its interval.
       domain_accuracies: the same by domain; empty where no run knows it.
       seconds_per_update: mean training seconds an update takes.
-      shares: shares of features, selection and update in a step's time, mean over the seeds whose step
-        was measured; empty if none was.
+      shares: shares of features, selection and update in a step's time, mean over the seeds whose
+        step was measured; empty if none was.
     """
 
     label: str
