@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from partitionsel_jax.reporting import canvas, curves, tables, theme, wording
 from partitionsel_jax.reporting.canvas import Heading
@@ -248,15 +249,24 @@ def _curves(chart: Chart, heading: Heading) -> Figure:
         drawn = panel.curves[name]
         divisor, unit = COST_AXES[name].unit(curves.last_x(drawn.values()))
         canvas.draw_curves(axis, drawn, heading.strokes, divisor)
-        for label, curve in drawn.items():
+        for place, (label, curve) in enumerate(drawn.items()):
             if len(curve.x) == 1:
                 colour, half = heading.strokes[label].colour, curve.high - curve.mean
-                axis.errorbar(curve.x / divisor, curve.mean, half, fmt="o", color=colour, ms=5)
-        for place in levels:
-            axis.axhline(place, color=_DASHED.colour, lw=1.1, ls=_DASHED.dash)
+                # Points that would lie on each other stand side by side, so many inches apart.
+                aside = axis.transData + ScaledTranslation(-0.09 * place, 0, figure.dpi_scale_trans)
+                axis.errorbar(
+                    *(curve.x / divisor, curve.mean, half),
+                    fmt="o",
+                    ms=5,
+                    color=colour,
+                    transform=aside,
+                )
+        for at in levels:
+            axis.axhline(at, color=_DASHED.colour, lw=1.1, ls=_DASHED.dash)
         if chart.percent:
             axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-            axis.set_ylim(0, max(axis.get_ylim()[1], 1.25 * max(levels, default=0.0)))
+            ends = [1.05 * float(curve.high[0]) for curve in drawn.values() if len(curve.x) == 1]
+            axis.set_ylim(0, max(axis.get_ylim()[1], *ends, *(1.25 * at for at in levels)))
         if chart.by_cost:  # the same quantity in every panel, so the same heights
             axis.set_ylim(axes[0].get_ylim())
         title = COST_AXES[name].title if chart.by_cost else panel.title
