@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from partitionsel_jax.data.generation import Task, canonical_tasks, distinct_entries, worked_steps
-from partitionsel_jax.data.sources.preparing import prepared
 from partitionsel_jax.data.sources.splitting import SPLITS
+from partitionsel_jax.data.sources.writing import prepared
 from partitionsel_jax.data.templates import response_text
 
 

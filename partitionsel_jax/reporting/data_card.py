@@ -9,7 +9,7 @@ from html import escape
 from typing import TextIO
 
 from partitionsel_jax.data.card import SPLITS, Card, Lengths, Piece, ShownRow
-from partitionsel_jax.data.sources.survey import Survey
+from partitionsel_jax.data.sources.scanning import Survey
 from partitionsel_jax.reporting import labels
 from partitionsel_jax.reporting.html import table
 from partitionsel_jax.reporting.page import document

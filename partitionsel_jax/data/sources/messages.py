@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from partitionsel_jax.data.sources.cells import (
+from partitionsel_jax.data.sources.rows import (
+    TOO_DEEP,
     BadRow,
     SkippedRow,
     filled,
@@ -17,7 +18,6 @@ from partitionsel_jax.data.sources.cells import (
     is_visible,
     text,
 )
-from partitionsel_jax.data.sources.raw_rows import TOO_DEEP
 from partitionsel_jax.data.templates import turn_text
 from partitionsel_jax.data.tokenizers.chat import TOOLS
 

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from partitionsel_jax.data.sources import messages
-from partitionsel_jax.data.sources.cells import BadRow, SkippedRow, filled, is_null, text
 from partitionsel_jax.data.sources.duplicates import Prompt
-from partitionsel_jax.data.sources.files import FORMATS
+from partitionsel_jax.data.sources.files import PATTERNS
 from partitionsel_jax.data.sources.published import SPLIT_NAMES, TEST, VALIDATION, splits_said
-from partitionsel_jax.data.sources.raw_rows import TOO_DEEP
+from partitionsel_jax.data.sources.rows import TOO_DEEP, BadRow, SkippedRow, filled, is_null, text
 from partitionsel_jax.data.templates import final_answer
 
 METAMATHQA_DOMAINS = tuple(
@@ -38,9 +37,6 @@ _LISTED = 10
 _SELFIES = re.compile(r"(?:\[[!-Z\\^-~]+\])+(?:\.(?:\[[!-Z\\^-~]+\])+)*")
 # `json.dumps` would make an encoder for every row.
 _entry_text = json.JSONEncoder(ensure_ascii=False).encode
-
-
-PATTERNS = (*(f"*{suffix}" for suffix in (*FORMATS, ".gz", ".zip")), "README.md")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,10 +132,7 @@ class Schema:
     remedy: str = "name the columns that are there (data.columns; '' for none)"
     domains: tuple[str, ...] = ()
     repository: str = ""
-    patterns: tuple[str, ...] = (
-        *(f"*{suffix}" for suffix in (*FORMATS, ".gz", ".zip")),
-        "README.md",
-    )
+    patterns: tuple[str, ...] = PATTERNS
     leave_out: tuple[str, ...] = ()
 
     @property
