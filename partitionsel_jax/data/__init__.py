@@ -16,11 +16,8 @@ from partitionsel_jax.data.own_anchors import OwnAnchors, read_anchors
 from partitionsel_jax.data.pools import Pools
 from partitionsel_jax.data.prefetching import ByStep, prefetch
 from partitionsel_jax.data.rows import (
-    Encoded,
-    EncodedExample,
     Rows,
     encode_batch,
-    encode_example,
     encode_prompt,
 )
 from partitionsel_jax.data.scoring import score, takes_reference_only
@@ -57,8 +54,6 @@ __all__ = [
     "ByteTokenizer",
     "Columns",
     "Corpus",
-    "Encoded",
-    "EncodedExample",
     "Example",
     "OwnAnchors",
     "Pools",
@@ -73,7 +68,6 @@ __all__ = [
     "corrupt",
     "domain_shares",
     "encode_batch",
-    "encode_example",
     "encode_prompt",
     "final_answer",
     "load",

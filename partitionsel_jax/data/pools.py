@@ -65,33 +65,6 @@ class Pools:
                 raise ValueError(f"expected {name} >= 1 steps, got {getattr(self, name)}")
         _check_size("pool", self.pool_size, len(self.corpus.train), "training rows")
         _check_size("anchor", self.anchor_size, len(self.corpus.anchors), "anchor rows")
-        self._check_processes()
-        if self._shares is not None:
-            most = most_rows(self._shares, self.pool_size)
-            for name, wanted, rows in zip(
-                self.corpus.domains, most, self._train_groups, strict=True
-            ):
-                if wanted > len(rows):
-                    raise ValueError(
-                        f"domain {name} has {len(rows)} training rows, and its share of a pool of "
-                        f"{self.pool_size} is {wanted}: lower its weight, or shrink the pool"
-                    )
-        if not self.anchor_balance:
-            return
-        domains = len(self.corpus.domains)
-        each, rest = divmod(self.anchor_size, domains)
-        if rest:
-            nearest = [n for n in (each * domains, (each + 1) * domains) if n]
-            raise ValueError(
-                f"expected an anchor size that is a multiple of the {domains} domains, got "
-                f"{self.anchor_size}; use {' or '.join(map(str, nearest))}, or "
-                "anchor_balance=False"
-            )
-        for name, rows in zip(self.corpus.domains, self._anchor_groups, strict=True):
-            _check_size("balanced anchor", each, len(rows), f"anchors of domain {name}")
-
-    def _check_processes(self) -> None:
-        """Raises ValueError unless the processes divide the rows."""
         if not 0 <= self.process < self.processes:
             raise ValueError(
                 f"expected a process in 0 .. {self.processes - 1}, got {self.process}; processes "
@@ -103,20 +76,27 @@ class Pools:
                     f"expected a {name} size that {self.processes} processes divide, got {size}; "
                     f"use {size + -size % self.processes}"
                 )
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps after which every training row, but for dropped tails, was in a pool once.
-
-        Where the domains have epochs of their own, the longest of them.
-        """
-        if self._shares is None:
-            return len(self.corpus.train) // self.pool_size * self.pool_every
-        most = most_rows(self._shares, self.pool_size)
-        epochs = [
-            len(rows) // size for size, rows in zip(most, self._train_groups, strict=True) if size
-        ]
-        return max(epochs) * self.pool_every
+        domains = self.corpus.domains
+        if self._shares is not None:
+            most = most_rows(self._shares, self.pool_size)
+            for name, wanted, rows in zip(domains, most, self._train_groups, strict=True):
+                if wanted > len(rows):
+                    raise ValueError(
+                        f"domain {name} has {len(rows)} training rows, and its share of a pool of "
+                        f"{self.pool_size} is {wanted}: lower its weight, or shrink the pool"
+                    )
+        if not self.anchor_balance:
+            return
+        each, rest = divmod(self.anchor_size, len(domains))
+        if rest:
+            nearest = [n for n in (each * len(domains), (each + 1) * len(domains)) if n]
+            raise ValueError(
+                f"expected an anchor size that is a multiple of the {len(domains)} domains, got "
+                f"{self.anchor_size}; use {' or '.join(map(str, nearest))}, or "
+                "anchor_balance=False"
+            )
+        for name, rows in zip(domains, self._anchor_groups, strict=True):
+            _check_size("balanced anchor", each, len(rows), f"anchors of domain {name}")
 
     def __getitem__(self, step: int) -> tuple[Rows, Rows]:
         """This process's part of the pool (N rows) and of the anchors (A rows) of a step.
@@ -173,16 +153,19 @@ class Pools:
     @functools.cached_property
     def _train_groups(self) -> list[np.ndarray]:
         """The training rows of each domain."""
-        domains = self.corpus.train.domains
-        return [np.flatnonzero(domains == i) for i in range(len(self.corpus.domains))]
+        return _groups(self.corpus.train.domains, len(self.corpus.domains))
 
     @functools.cached_property
     def _anchor_groups(self) -> list[np.ndarray]:
         """The anchors that are shuffled together: each domain's, or all of them."""
-        domains = self.corpus.anchors.domains
+        anchors = self.corpus.anchors
         if not self.anchor_balance:
-            return [np.arange(len(domains))]
-        return [np.flatnonzero(domains == i) for i in range(len(self.corpus.domains))]
+            return [np.arange(len(anchors))]
+        return _groups(anchors.domains, len(self.corpus.domains))
+
+
+def _groups(domain: np.ndarray, domains: int) -> list[np.ndarray]:
+    return [np.flatnonzero(domain == i) for i in range(domains)]
 
 
 def _batch(

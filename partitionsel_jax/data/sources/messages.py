@@ -1,7 +1,7 @@
 """Conversations: every common way of writing one becomes turns, of which one is learnt.
 
-What a turn says is honoured, or the row is refused by the name of what it says, or it is ignored
-and reported: see the tables below.
+Everything a turn says is honoured, or the row is refused by its name, or it is ignored and
+reported: see the tables below.
 """
 
 import json
@@ -21,7 +21,7 @@ from partitionsel_jax.data.sources.rows import (
 from partitionsel_jax.data.templates import turn_text
 from partitionsel_jax.data.tokenizers.chat import TOOLS
 
-# What a role is called, in any case -> what chat templates call it.
+# The name of a role, in any case -> its name in chat templates.
 _CALLS = "a call of a tool"
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
@@ -44,7 +44,7 @@ CONTEXT_KEYS = ("masked", "is_masked", "ignore", "ignore_loss")
 _SAYING = frozenset((*LEARNT_KEYS, *CONTEXT_KEYS))
 # Keys that would decide what is learnt in ways that are not known here.
 _REFUSED_KEYS = ("mask", "train_detail")
-# What chat templates are given as it is; all other keys are ignored and reported.
+# Keys that chat templates are given as they are; all others are ignored and reported.
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 _TEMPLATE_KEYS = ("name", "tool_call_id", *_REASONING_KEYS)
 _KNOWN_KEYS = {
@@ -77,16 +77,6 @@ class Conversation(NamedTuple):
     ignored: tuple[str, ...] = ()
 
     @property
-    def question(self) -> str:
-        """All that comes before the response, as one text."""
-        return "\n".join(map(turn_text, self.before))
-
-    @property
-    def asked(self) -> str:
-        """The same without what frames it: the system's turn, and tools."""
-        return asked(self.before)
-
-    @property
     def as_json(self) -> str:
         """The turns as JSON; empty where the question is all there is."""
         (first, *others) = self.before
@@ -96,7 +86,7 @@ class Conversation(NamedTuple):
 
 
 def asked(turns: Sequence[Mapping[str, Any]]) -> str:
-    """What turns ask, without what frames it: the system's turn, and the description of tools."""
+    """The text of turns without what frames it: the system's turn, and a description of tools."""
     framing = ("system", "developer", TOOLS)
     return "\n".join(turn_text(turn) for turn in turns if turn["role"] not in framing)
 
@@ -226,7 +216,7 @@ def beside(fields: Mapping[str, Any], own: Sequence[str], turns: list[Turn]) -> 
 
 
 def _framing(fields: Mapping[str, Any], name: str) -> str:
-    """What a column of the system's says, as text, as parts, or as a message."""
+    """The text of a column of the system's, which may be text, parts, or a message."""
     value = fields.get(name)
     if isinstance(value, Mapping):
         return _content(value, {k: v for k, v in value.items() if not is_null(v)}, False) or ""
@@ -254,7 +244,7 @@ def history(fields: Mapping[str, Any], own: Sequence[str]) -> list[Mapping[str, 
 
 
 def row_says(fields: Mapping[str, Any], own: Sequence[str]) -> list[str]:
-    """What a row says of itself beside its texts and nobody reads.
+    """Notes on what a row says of itself beside its texts and nobody reads.
 
     Raises:
       SkippedRow: it says that it is not learnt.
@@ -305,7 +295,7 @@ def _turn(item: Mapping[str, Any]) -> tuple[Turn, bool | None, list[str]]:
 
 
 def _role(item: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Whose turn it is."""
+    """The role of whoever says a turn."""
     keys = [key for key in _ROLE_KEYS if key in given] or [
         "from" if "from" in item and "role" not in item else "role"
     ]
@@ -321,7 +311,7 @@ def _role(item: Mapping[str, Any], given: Mapping[str, Any]) -> str:
 
 
 def _content(item: Mapping[str, Any], given: Mapping[str, Any], optional: bool) -> str | None:
-    """What a turn says; None where that is optional and it says nothing."""
+    """The text of a turn; None where that is optional and it has none."""
     keys = [key for key in _CONTENT_KEYS if key in given]
     if not keys:
         if optional:
@@ -359,12 +349,10 @@ def _calls(given: Mapping[str, Any]) -> list[Any]:
     if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
         raise BadRow("'tool_calls' is not a list of objects")
     if legacy := given.get("function_call"):
-        calls = [*calls, *(_calls_in(legacy) or _not_a_call())]
+        if not (more := _calls_in(legacy)):
+            raise BadRow("'function_call' is not an object with a name")
+        calls = [*calls, *more]
     return calls
-
-
-def _not_a_call() -> list[Any]:
-    raise BadRow("'function_call' is not an object with a name")
 
 
 def _calls_in(value: Any) -> list[Any]:
@@ -381,7 +369,7 @@ def _calls_in(value: Any) -> list[Any]:
 
 
 def _learnt(given: Mapping[str, Any]) -> bool | None:
-    """Whether a turn says that it is learnt; None where it does not say."""
+    """True if a turn says that it is learnt; None where it does not say."""
     said = {_truth(key, given[key]) for key in LEARNT_KEYS if key in given}
     said |= {not _truth(key, given[key]) for key in CONTEXT_KEYS if key in given}
     if len(said) > 1:

@@ -1,4 +1,4 @@
-"""How a row of each published format becomes a row of ours."""
+"""The published formats, and how a row of each becomes a row of ours."""
 
 import collections
 import dataclasses
@@ -12,7 +12,7 @@ from partitionsel_jax.data.sources.duplicates import Prompt
 from partitionsel_jax.data.sources.files import PATTERNS
 from partitionsel_jax.data.sources.published import SPLIT_NAMES, TEST, VALIDATION, splits_said
 from partitionsel_jax.data.sources.rows import TOO_DEEP, BadRow, SkippedRow, filled, is_null, text
-from partitionsel_jax.data.templates import final_answer
+from partitionsel_jax.data.templates import final_answer, turn_text
 
 METAMATHQA_DOMAINS = tuple(
     f"{problems}_{augmentation}"
@@ -64,6 +64,21 @@ class Columns:
     domain: str = "domain"
     messages: str = ""
 
+    def check(self) -> None:
+        """Raises ValueError unless they name prompt and response, apart, or messages."""
+        if self.messages:
+            return
+        if not (self.prompt and self.response):
+            raise ValueError(
+                f"expected the columns of prompt and response, or of messages, got {self}; name "
+                "them"
+            )
+        if self.response in (self.prompt, self.input):
+            raise ValueError(
+                f"expected the response in a column of its own, got {self.response!r} for it and "
+                "for the prompt or input; name another one (data.columns.response)"
+            )
+
 
 class Row(NamedTuple):
     """A row of any source.
@@ -111,7 +126,7 @@ class Row(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """What is known of a kind of source.
+    """A kind of source.
 
     Attributes:
       parse: (fields, stem of the file) -> row; raises `BadRow` and `SkippedRow`.
@@ -158,15 +173,7 @@ def schema_of(kind: str, columns: Columns) -> Schema:
                 "instructions for files of your own"
             )
         return _PUBLISHED[kind]
-    if not columns.messages and not (columns.prompt and columns.response):
-        raise ValueError(
-            f"expected the columns of prompt and response, or of messages, got {columns}; name them"
-        )
-    if not columns.messages and columns.response in (columns.prompt, columns.input):
-        raise ValueError(
-            f"expected the response in a column of its own, got {columns.response!r} for it and "
-            "for the prompt or input; name another one (data.columns.response)"
-        )
+    columns.check()
     needed, optional = [columns.prompt, columns.response, columns.domain], [columns.input]
     if columns.messages:
         needed, optional = [columns.messages, columns.domain], []
@@ -178,7 +185,7 @@ def schema_of(kind: str, columns: Columns) -> Schema:
 
 
 def listed(names: Iterable[str], separator: str = ", ") -> str:
-    """Names for an error: the first ten, and how many there are more."""
+    """Names for an error: the first ten, and the number of the others."""
     names = list(names)
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return separator.join(names[:_LISTED]) + more
@@ -275,10 +282,10 @@ def molecule_metadata(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _product(domain: str, given: str, output: str) -> str:
-    """What tells questions apart: of a reaction its product, whichever way it is told.
+    """The name of a question: of a reaction its product, whichever way it is told.
 
     A reaction is a row of several tasks, which name more or fewer of its reagents; its product they
-    all name. Of what is no reaction it is the input. Molecules in another spelling are others.
+    all name. Of anything else it is the input. Molecules in another spelling are others.
     """
     if domain == "forward_reaction_prediction":
         product = output
@@ -293,25 +300,32 @@ def _product(domain: str, given: str, output: str) -> str:
 
 def _instruction(fields: Mapping[str, Any], columns: Columns) -> Row:
     """A row of a user's own columns."""
-    domain = _domain(fields, columns.domain) if columns.domain else "all"
+    domain = "all"
+    if columns.domain:  # numbers are names, too
+        named = fields.get(columns.domain)
+        domain = str(named) if type(named) is int else filled(fields, columns.domain)
     own = (columns.prompt, columns.input, columns.response, columns.domain, columns.messages)
     notes = messages.row_says(fields, own)
-    test, validation = _published_for(fields, own, notes)
+    split = None if SPLIT in own else fields.get(SPLIT)
+    said = splits_said(split) if isinstance(split, str) else set()
+    if len(said) != 1 and not is_null(split) and split != "":
+        notes.append(f"the column {SPLIT!r}, which names no split")
     if columns.messages:
         talk = messages.conversation(messages.turns_of(fields, columns.messages), fields, own)
     else:
         talk = _pair(fields, columns, own)
+    question = "\n".join(map(turn_text, talk.before))
     return Row(
         domain=domain,
-        question=talk.question,
+        question=question,
         response=talk.response,
         answer=final_answer(talk.response),
         messages=talk.as_json,
         entry={},
-        group=talk.question,
-        compared=talk.asked,
-        test=test,
-        validation=validation,
+        group=question,
+        compared=messages.asked(talk.before),
+        test=TEST in said if len(said) == 1 else None,
+        validation=said == {VALIDATION},
         ignored=(*talk.ignored, *notes),
     )
 
@@ -326,28 +340,14 @@ def _pair(fields: Mapping[str, Any], columns: Columns, own: Sequence[str]) -> me
     earlier = messages.history(fields, own)
     if not asked:
         turn = {"role": "user", "content": joined(filled(fields, columns.prompt), given)}
+        asked = [turn]
         if not answer and not earlier:
             before = messages.beside(fields, own, [turn])
             return messages.Conversation(before, filled(fields, columns.response))
-        asked = [turn]
     if not answer:
         answer = [{"role": "assistant", "content": filled(fields, columns.response)}]
     turns = [*earlier, *asked]
     return messages.conversation([*turns, *answer], fields, own, len(turns), columns.response)
-
-
-def _published_for(
-    fields: Mapping[str, Any], own: Sequence[str], notes: list[str]
-) -> tuple[bool | None, bool]:
-    """Whether a row says that it is for testing, None where it says nothing; and for validation."""
-    value = fields.get(SPLIT)
-    if SPLIT in own or is_null(value) or value == "":
-        return None, False
-    said = splits_said(value) if isinstance(value, str) else set()
-    if len(said) != 1:
-        notes.append(f"the column {SPLIT!r}, which names no split")
-        return None, False
-    return TEST in said, VALIDATION in said
 
 
 def joined(instruction: str, given: str) -> str:
@@ -355,17 +355,12 @@ def joined(instruction: str, given: str) -> str:
     return f"{instruction}\n{given}" if given.strip() else instruction
 
 
-def _domain(fields: Mapping[str, Any], name: str) -> str:
-    """The row's domain; numbers are names, too."""
-    value = fields.get(name)
-    return str(value) if type(value) is int else filled(fields, name)
-
-
+_PUBLISHED_ONLY = "give the published files, or files of your own as instructions"
 _PUBLISHED: Mapping[str, Schema] = {
     "metamathqa": Schema(
         _metamathqa,
         ("query", "response", "type", "original_question"),
-        remedy="give the published files, or files of your own as instructions",
+        remedy=_PUBLISHED_ONLY,
         domains=METAMATHQA_DOMAINS,
         repository="meta-math/MetaMathQA",
     ),
@@ -373,7 +368,7 @@ _PUBLISHED: Mapping[str, Schema] = {
         _mol_instructions,
         ("instruction", "output"),
         further=("input", "metadata"),
-        remedy="give the published files, or files of your own as instructions",
+        remedy=_PUBLISHED_ONLY,
         domains=MOLECULE_DOMAINS,
         repository="zjunlp/Mol-Instructions",
         patterns=("data/Molecule-oriented_Instructions.zip",),
