@@ -35,7 +35,7 @@ Check = Callable[[str, str, Mapping[str, Any]], bool]
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What makes an answer right that is not the reference letter by letter.
+    """A rule that makes an answer right which is not the reference letter by letter.
 
     Attributes:
       meaning: the rule in words, for users.
@@ -255,7 +255,7 @@ def _grid(text: str, cell: str) -> list[list[int]]:
 
 
 def _is_kakurasu(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
-    """Whether the weighted sums of rows and columns are those that the puzzle states."""
+    """Returns whether the weighted sums of rows and columns are those that the puzzle states."""
     rows = _grid(answer, "[01]")
     if len(rows) != metadata["n_rows"] or {len(row) for row in rows} != {metadata["n_cols"]}:
         return False
@@ -267,7 +267,7 @@ def _is_kakurasu(answer: str, reference: str, metadata: Mapping[str, Any]) -> bo
 
 
 def _is_survo(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
-    """Whether the numbers given fill the empty cells, and every line ends with its sum."""
+    """Returns whether the numbers given fill the empty cells, and lines end with their sums."""
     rows = _grid(answer, "[0-9]{1,9}")
     puzzle = metadata["puzzle"]
     if [len(row) for row in rows] != [len(row) for row in puzzle]:

@@ -109,12 +109,12 @@ class Row(NamedTuple):
 
     @property
     def prompt(self) -> Prompt:
-        """What duplicates of it are looked for in."""
+        """The prompt, as duplicates of it are looked for."""
         return Prompt(self.question, self.compared)
 
     @property
     def texts(self) -> dict[str, str]:
-        """What a record holds of it, beside its numbers."""
+        """The texts of its record."""
         return {
             "question": self.question,
             "response": self.response,
