@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from partitionsel_jax.data.corpus import Corpus, Example, Source, load
 from partitionsel_jax.data.label_noise import KINDS, corrupt
 from partitionsel_jax.data.own_anchors import OwnAnchors, read_anchors
-from partitionsel_jax.data.pools import Pools
+from partitionsel_jax.data.pools import MIXES, Pools, domain_shares
 from partitionsel_jax.data.prefetching import ByStep, prefetch
 from partitionsel_jax.data.rows import (
     Rows,
@@ -21,7 +21,6 @@ from partitionsel_jax.data.rows import (
     encode_prompt,
 )
 from partitionsel_jax.data.scoring import score, takes_reference_only
-from partitionsel_jax.data.shares import MIXES, domain_shares
 from partitionsel_jax.data.sources import KINDS as FILE_KINDS
 from partitionsel_jax.data.sources import Columns
 from partitionsel_jax.data.sources.splitting import SPLITS

@@ -322,20 +322,15 @@ def _check_refused(records: Mapping[str, Any], scans: Mapping[str, Scan], *split
     """
     counted = splits or tuple(scans)
     total = sum(len(records[split]) for split in counted)
-    refused = sum(len(scans[split].refused) for split in counted)
-    if refused <= BAD_SHARE * total:
-        return
-    found = [scans[split] for split in counted if len(scans[split].refused)]
-    told = [
-        named(records[split], scans[split].refused, scans[split].reasons)
-        for split in counted
-        if len(scans[split].refused)
-    ]
-    raise ValueError(
-        f"expected a template that refuses at most {BAD_SHARE:.0%} of the rows, got "
-        f"{refused} of {total} refused: {'; '.join(map(str, told))}. Of the first of them it says: "
-        f"{found[0].reasons[0]}"
-    )
+    found = [named(records[s], scans[s].refused, scans[s].reasons) for s in counted]
+    found = [rows for rows in found if rows.rows]
+    refused = sum(rows.rows for rows in found)
+    if refused > BAD_SHARE * total:
+        raise ValueError(
+            f"expected a template that refuses at most {BAD_SHARE:.0%} of the rows, got "
+            f"{refused} of {total} refused: {'; '.join(map(str, found))}. Of the first of them it "
+            f"says: {found[0].reason}"
+        )
 
 
 def _check_range(scanned: Scan, split: str, domains: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partitionsel_jax import data
-from partitionsel_jax.data.shares import domain_counts, domain_shares, most_rows
+from partitionsel_jax.data.pools import domain_counts, domain_shares, most_rows
 
 
 @pytest.fixture
