@@ -56,6 +56,8 @@ _TEXT_PARTS = ("text", "input_text", "output_text", None)
 SYSTEM_COLUMNS = ("system", "system_prompt", "systemInstruction", "system_instruction")
 TOOLS_COLUMNS, HISTORY = ("tools", "functions"), "history"
 _BESIDE = frozenset((*SYSTEM_COLUMNS, *TOOLS_COLUMNS))
+# All columns that are read beside those that a user names.
+COLUMNS = (*SYSTEM_COLUMNS, *TOOLS_COLUMNS, HISTORY, *LEARNT_KEYS, *CONTEXT_KEYS)
 _DEEPEST = 100
 # How JSON of turns begins.
 _TURNS = re.compile(r'\s*\[\s*\{\s*"(?:role|from|content|value)"\s*:')
@@ -131,8 +133,7 @@ def turns_of(fields: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 def conversation(
     turns: Sequence[Mapping[str, Any]],
-    fields: Mapping[str, Any],
-    own: Sequence[str],
+    others: Mapping[str, Any],
     asked: int = 0,
     column: str = "",
 ) -> Conversation:
@@ -140,10 +141,9 @@ def conversation(
 
     Args:
       turns: as a file has them.
+      others: the other columns of the row, which may have a system's turn and tools.
       asked: of so many first ones none is the response.
       column: where the others are, for errors.
-      fields: the row, which may have a system's turn and tools in columns beside them.
-      own: the columns that mean something else.
 
     Raises:
       BadRow: it cannot be used.
@@ -159,7 +159,7 @@ def conversation(
     if not learnt:
         raise SkippedRow("conversations of which nothing is to be learnt")
     end = learnt[-1]
-    before = beside(fields, own, messages[:end])
+    before = beside(others, messages[:end])
     for i, (turn, learn, _) in enumerate(read):
         if learn and turn["role"] != "assistant":
             ignored.append(f"a turn of role {turn['role']} that says it is learnt")
@@ -179,19 +179,12 @@ def conversation(
     return Conversation(before, response, tuple(dict.fromkeys(ignored)))
 
 
-def beside(fields: Mapping[str, Any], own: Sequence[str], turns: list[Turn]) -> list[Turn]:
-    """The turns with what columns beside them say: a system's turn, and tools.
-
-    Args:
-      fields: the row.
-      own: the columns that mean something else.
-      turns: those of the conversation.
-    """
-    if _BESIDE.isdisjoint(fields):
+def beside(others: Mapping[str, Any], turns: list[Turn]) -> list[Turn]:
+    """The turns with what columns beside them say: a system's turn, and tools."""
+    if _BESIDE.isdisjoint(others):
         return turns
     for name in SYSTEM_COLUMNS:
-        said = "" if name in own else _framing(fields, name)
-        if not is_visible(said):
+        if not is_visible(said := _framing(others, name)):
             continue
         if any(turn["role"] == "system" for turn in turns):
             if said not in [turn["content"] for turn in turns]:
@@ -201,8 +194,8 @@ def beside(fields: Mapping[str, Any], own: Sequence[str], turns: list[Turn]) -> 
             continue
         turns = [{"role": "system", "content": said}, *turns]
     for name in TOOLS_COLUMNS:
-        tools = fields.get(name)
-        if name in own or is_null(tools) or not tools:
+        tools = others.get(name)
+        if is_null(tools) or not tools:
             continue
         tools = _parsed(tools, name) if isinstance(tools, str) and tools.strip() else tools
         tools = [tools] if isinstance(tools, Mapping) and tools else tools or []
@@ -223,9 +216,9 @@ def _framing(fields: Mapping[str, Any], name: str) -> str:
     return _joined(fields, name) if isinstance(value, list) else text(fields, name, optional=True)
 
 
-def history(fields: Mapping[str, Any], own: Sequence[str]) -> list[Mapping[str, Any]]:
+def history(others: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The turns before the prompt, where a column holds them: pairs of texts, or messages."""
-    value = None if HISTORY in own else fields.get(HISTORY)
+    value = others.get(HISTORY)
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _parsed(value, HISTORY)
     # A text of that name is any column.
@@ -243,18 +236,18 @@ def history(fields: Mapping[str, Any], own: Sequence[str]) -> list[Mapping[str, 
     ]
 
 
-def row_says(fields: Mapping[str, Any], own: Sequence[str]) -> list[str]:
+def row_says(others: Mapping[str, Any]) -> list[str]:
     """Notes on what a row says of itself beside its texts and nobody reads.
 
     Raises:
       SkippedRow: it says that it is not learnt.
     """
     notes: list[str] = []
-    if _SAYING.isdisjoint(fields):
+    if _SAYING.isdisjoint(others):
         return notes
     for name in (*LEARNT_KEYS, *CONTEXT_KEYS):
-        value = fields.get(name)
-        if name in own or is_null(value) or value == "":
+        value = others.get(name)
+        if is_null(value) or value == "":
             continue
         try:
             learnt = _truth(name, value) == (name in LEARNT_KEYS)

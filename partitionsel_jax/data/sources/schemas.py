@@ -153,9 +153,7 @@ class Schema:
     @property
     def read(self) -> tuple[str, ...]:
         """All columns that are looked at."""
-        beside = (*messages.SYSTEM_COLUMNS, *messages.TOOLS_COLUMNS, messages.HISTORY, SPLIT)
-        saying = (*messages.LEARNT_KEYS, *messages.CONTEXT_KEYS)
-        return (*self.columns, *self.optional, *self.further, *beside, *saying)
+        return (*self.columns, *self.optional, *self.further, *messages.COLUMNS, SPLIT)
 
 
 def schema_of(kind: str, columns: Columns) -> Schema:
@@ -178,8 +176,14 @@ def schema_of(kind: str, columns: Columns) -> Schema:
     if columns.messages:
         needed, optional = [columns.messages, columns.domain], []
 
+    own = set(dataclasses.astuple(columns))
+
     def parse(fields: Mapping[str, Any], stem: str) -> Row:
-        return _instruction(fields, columns)
+        others = fields
+        # A column that the user names is what the user says, and nothing else.
+        if not own.isdisjoint((*messages.COLUMNS, SPLIT)):
+            others = {name: value for name, value in fields.items() if name not in own}
+        return _instruction(fields, others, columns)
 
     return Schema(parse, tuple(filter(None, needed)), tuple(filter(None, optional)))
 
@@ -298,22 +302,21 @@ def _product(domain: str, given: str, output: str) -> str:
     return ".".join(sorted(molecule.strip() for molecule in product.split(".")))
 
 
-def _instruction(fields: Mapping[str, Any], columns: Columns) -> Row:
-    """A row of a user's own columns."""
+def _instruction(fields: Mapping[str, Any], others: Mapping[str, Any], columns: Columns) -> Row:
+    """A row of a user's own columns, and of others that belong to it."""
     domain = "all"
     if columns.domain:  # numbers are names, too
         named = fields.get(columns.domain)
         domain = str(named) if type(named) is int else filled(fields, columns.domain)
-    own = (columns.prompt, columns.input, columns.response, columns.domain, columns.messages)
-    notes = messages.row_says(fields, own)
-    split = None if SPLIT in own else fields.get(SPLIT)
+    notes = messages.row_says(others)
+    split = others.get(SPLIT)
     said = splits_said(split) if isinstance(split, str) else set()
     if len(said) != 1 and not is_null(split) and split != "":
         notes.append(f"the column {SPLIT!r}, which names no split")
     if columns.messages:
-        talk = messages.conversation(messages.turns_of(fields, columns.messages), fields, own)
+        talk = messages.conversation(messages.turns_of(fields, columns.messages), others)
     else:
-        talk = _pair(fields, columns, own)
+        talk = _pair(fields, others, columns)
     question = "\n".join(map(turn_text, talk.before))
     return Row(
         domain=domain,
@@ -330,24 +333,26 @@ def _instruction(fields: Mapping[str, Any], columns: Columns) -> Row:
     )
 
 
-def _pair(fields: Mapping[str, Any], columns: Columns, own: Sequence[str]) -> messages.Conversation:
+def _pair(
+    fields: Mapping[str, Any], others: Mapping[str, Any], columns: Columns
+) -> messages.Conversation:
     """Prompt and response, either of which may be a list of messages."""
     given = text(fields, columns.input, optional=True) if columns.input else ""
     values = fields.get(columns.prompt), fields.get(columns.response)
     asked, answer = map(messages.turns_or_text, values)
     if asked and given.strip():
         raise BadRow(f"{columns.input!r} beside messages in {columns.prompt!r}")
-    earlier = messages.history(fields, own)
+    earlier = messages.history(others)
     if not asked:
         turn = {"role": "user", "content": joined(filled(fields, columns.prompt), given)}
         asked = [turn]
         if not answer and not earlier:
-            before = messages.beside(fields, own, [turn])
+            before = messages.beside(others, [turn])
             return messages.Conversation(before, filled(fields, columns.response))
     if not answer:
         answer = [{"role": "assistant", "content": filled(fields, columns.response)}]
     turns = [*earlier, *asked]
-    return messages.conversation([*turns, *answer], fields, own, len(turns), columns.response)
+    return messages.conversation([*turns, *answer], others, len(turns), columns.response)
 
 
 def joined(instruction: str, given: str) -> str:
