@@ -26,7 +26,6 @@ from partitionsel_jax.data.sources import Columns
 from partitionsel_jax.data.sources.splitting import SPLITS
 from partitionsel_jax.data.templates import (
     TEMPLATES,
-    Prompt,
     Template,
     check_template,
     final_answer,
@@ -40,7 +39,7 @@ from partitionsel_jax.data.tokenizers import (
 )
 
 if TYPE_CHECKING:
-    from partitionsel_jax.data.reasoning import ReasoningGym, prepare
+    from partitionsel_jax.data.reasoning import prepare
     from partitionsel_jax.data.sources import prepare_files
 
 __all__ = [
@@ -56,8 +55,6 @@ __all__ = [
     "Example",
     "OwnAnchors",
     "Pools",
-    "Prompt",
-    "ReasoningGym",
     "Rows",
     "Source",
     "SubwordTokenizer",
@@ -80,7 +77,7 @@ __all__ = [
     "takes_reference_only",
 ]
 
-_LAZY = {"ReasoningGym": "reasoning", "prepare": "reasoning", "prepare_files": "sources"}
+_LAZY = {"prepare": "reasoning", "prepare_files": "sources"}
 
 
 def __getattr__(name: str) -> Any:

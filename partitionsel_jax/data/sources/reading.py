@@ -112,7 +112,7 @@ def _form(start: str, whole: bool, is_document: bool) -> str:
     """
     value: Any = None
     fault: Exception | None = None
-    rest = ""
+    rest, end = "", len(start)
     try:
         value, end = _decode(start)
         rest = start[end:].lstrip(_WHITE)
@@ -122,7 +122,7 @@ def _form(start: str, whole: bool, is_document: bool) -> str:
         # One array of all rows, or many of a row's messages.
         return "values" if rest.startswith(("[", ",")) and _is_conversation(value) else "array"
     line = start.partition("\n")[0]
-    if not start.startswith("{") or line == start or _starts_with_value(line):
+    if not start.startswith("{") or line == start or (fault is None and end <= len(line)):
         return "lines"
     if fault is not None:
         # Either the object is longer than what was looked at, or there is a fault in it.
@@ -135,14 +135,6 @@ def _form(start: str, whole: bool, is_document: bool) -> str:
     # Objects one after the other; but a list of objects and nothing else is no row.
     is_row = _only_list(value) is None or len(value) > 1
     return "values" if rest[0] in "{," and is_row else "document"
-
-
-def _starts_with_value(line: str) -> bool:
-    try:
-        _decode(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _is_conversation(value: Any) -> bool:
