@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import pandas as pd
 
 from partitionsel_jax.data.card import SPLITS, Card, Lengths, Piece, ShownRow
-from partitionsel_jax.data.sources.survey import Survey
+from partitionsel_jax.data.sources.scanning import Survey
 from partitionsel_jax.reporting import labels, page, tables
 
 _BAR, _COLUMNS = 40, 100
