@@ -286,8 +286,8 @@ def _layers(study: Study) -> Iterator[Verdict | tuple[str, str]]:
     "weights",
     "(h) Weights in the update",
     "The weights that the selection finds, scaled to mean 1, against equal ones. Clipped ones are "
-    "not compared: with 8 picks hardly any weight exceeds 3, the default cap, and in a pilot 4 of 5 "
-    "seeds trained as with learned ones.",
+    "not compared: with 8 picks hardly any weight exceeds 3, the default cap, and in a pilot 4 of "
+    "5 seeds trained as with learned ones.",
 )
 def _weights(study: Study) -> Iterator[Verdict | tuple[str, str]]:
     groups = {kind: select(study.results, weights=kind) for kind in ("uniform", "learned")}
