@@ -335,7 +335,7 @@ def _rules(study: Study) -> Iterator[Verdict | tuple[str, str]]:
 def _cost(study: Study) -> Iterator[Verdict | tuple[str, str]]:
     groups = by_method(study.results)
     groups = {name: groups[name] for name in (PRESET, HOUSE) if name in groups} | groups
-    yield "", tables.whole_runs(groups, RANDOM)
+    yield "", tables.against(groups, RANDOM, corrupted=True, whole=True)
     if PRESET not in groups:
         return
     preset, random = groups[PRESET], groups[RANDOM]

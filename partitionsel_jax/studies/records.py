@@ -133,12 +133,9 @@ def collect(workdir: epath.PathLike, claim: str) -> Study:
         for tried in content["trials"]:
             check_fields(tried, _TRIAL, f"{path}, a trial")
             if (rate := tried["values"].get("optimizer.learning_rate")) is not None:
+                loss, chosen = tried["validation_loss"], tried["values"] == content["chosen"]
                 # JSON has no infinity.
-                loss = tried["validation_loss"]
-                loss, chosen = (
-                    np.inf if loss is None else loss,
-                    tried["values"] == content["chosen"],
-                )
+                loss = np.inf if loss is None else loss
                 trials.append((path.parent.name, rate, loss, int(chosen)))
     rows, curves, answers = [], [], []
     axes = list(dict.fromkeys(axis for run in runs for axis in run.axes))
@@ -146,20 +143,19 @@ def collect(workdir: epath.PathLike, claim: str) -> Study:
         check_fields(run.facts, _READ, f"{run.name}/config.json")
         check_fields(run.summary, {"validation_loss": NUMBER}, f"{run.name}/summary.json")
         means = {name: run.series(name)[1] for name in _MEANS}
-        rows.append(
-            {
-                **{"run": number, "method": run.method},
-                **{axis: _frozen(run.axes.get(axis)) for axis in axes},
-                **{"seed": run.seed, "learning_rate": run.config["optimizer"]["learning_rate"]},
-                **{"updates": run.facts["updates"]},
-                **{"validation_loss": run.summary["validation_loss"]},
-                **{"test_loss": (run.summary.get("test") or {}).get("loss")},
-                **{"corrupted_selected": corrupted_share([run])},
-                **{name: np.mean(found) if len(found) else None for name, found in means.items()},
-                **{name: str(run.facts.get(name)) for name in FACTS[:-1]},
-                **{"jax": str((run.facts.get("versions") or {}).get("jax"))},
-            }
-        )
+        numbers = {
+            "learning_rate": run.config["optimizer"]["learning_rate"],
+            "updates": run.facts["updates"],
+            "validation_loss": run.summary["validation_loss"],
+            "test_loss": (run.summary.get("test") or {}).get("loss"),
+            "corrupted_selected": corrupted_share([run]),
+            **{name: np.mean(found) if len(found) else None for name, found in means.items()},
+        }
+        facts = {**run.facts, "jax": (run.facts.get("versions") or {}).get("jax")}
+        point = {axis: _frozen(run.axes.get(axis)) for axis in axes}
+        texts = {name: str(facts.get(name)) for name in FACTS}
+        row = {"run": number, "method": run.method, **point, "seed": run.seed, **numbers, **texts}
+        rows.append(row)
         steps, losses = run.evaluations()
         spent = {name: run.spent_at(steps, name) for name in CURRENCIES if name != "updates"}
         points = {"run": number, "updates": steps, "validation_loss": losses, **spent}

@@ -63,54 +63,42 @@ def _start(name: str, group: Group) -> dict[str, str]:
     return {"": name, "learning rate": rates}
 
 
-def _losses(group: Group, baseline: str, reference: Group) -> dict[str, str]:
-    loss = spread(measures.mean(group["validation_loss"]), of=len(group))
-    own = group is reference
-    apart = NOTHING if own else difference(measures.final(group, reference))
-    return {"validation loss": loss, f"less {baseline}'s": apart}
-
-
-def _accuracy(group: Group, groups: Mapping[str, Group]) -> dict[str, str]:
-    """A cell in studies that asked questions that count."""
-    asked = any(one["accuracy"].notna().any() for one in groups.values())
-    return {"test accuracy": percent(group["accuracy"])} if asked else {}
-
-
-def against(groups: Mapping[str, Group], baseline: str, *, corrupted: bool = False) -> str:
+def against(
+    groups: Mapping[str, Group], baseline: str, *, corrupted: bool = False, whole: bool = False
+) -> str:
     """Groups of runs beside a baseline: losses, differences, and what the baseline's loss costs.
 
     Args:
       groups: name -> runs; in the table's order.
       baseline: the name of one of them.
       corrupted: whether to say how many of the picks were corrupted.
+      whole: whether runs differ in length, so that the costs to compare are those of whole runs.
     """
-    reference = groups[baseline]
+    reference, rows = groups[baseline], []
+    asked = any(group["accuracy"].notna().any() for group in groups.values())
     at_cost = measures.loss_at_cost(reference, reference, "flops")
-    rows = []
     for name, group in groups.items():
         own = name == baseline
-        row = _start(name, group) | _losses(group, baseline, reference) | _accuracy(group, groups)
+        row = _start(name, group)
+        if whole:
+            row["updates"] = f"{group['updates'].iloc[0]:g}"
+        row["validation loss"] = spread(measures.mean(group["validation_loss"]), of=len(group))
+        apart = measures.final(group, reference)
+        row[f"less {baseline}'s"] = NOTHING if own else difference(apart)
+        if asked:
+            row["test accuracy"] = percent(group["accuracy"])
         if corrupted:
             row["corrupted picks"] = percent(group["corrupted_selected"])
-        row["FLOPs / update"] = times(measures.relative_cost(group, reference, "flops"))
-        for cost_axis, noun in (("updates", "updates"), ("flops", "FLOPs")):
-            cost = measures.to_target(group, reference, cost_axis)
-            row[f"{noun} to target"] = "1" if own else ratio(cost)
-        apart = measures.difference(measures.loss_at_cost(group, reference, "flops"), at_cost)
-        rows.append({**row, "at equal FLOPs": NOTHING if own else difference(apart)})
-    return of_records(rows)
-
-
-def whole_runs(groups: Mapping[str, Group], baseline: str) -> str:
-    """Groups whose runs differ in length: losses, and what whole runs cost."""
-    reference, rows = groups[baseline], []
-    for name, group in groups.items():
-        start = {"": name, "updates": f"{group['updates'].iloc[0]:g}"} | _start(name, group)
-        row = start | _losses(group, baseline, reference)
-        row["corrupted picks"] = percent(group["corrupted_selected"])
-        row |= _accuracy(group, groups)
-        row["FLOPs"] = times(measures.whole_cost(group, reference, "flops"))
-        row["seconds"] = times(measures.whole_cost(group, reference, "seconds"))
+        if whole:
+            for cost_axis, noun in (("flops", "FLOPs"), ("seconds", "seconds")):
+                row[noun] = times(measures.whole_cost(group, reference, cost_axis))
+        else:
+            row["FLOPs / update"] = times(measures.relative_cost(group, reference, "flops"))
+            for cost_axis, noun in (("updates", "updates"), ("flops", "FLOPs")):
+                cost = measures.to_target(group, reference, cost_axis)
+                row[f"{noun} to target"] = "1" if own else ratio(cost)
+            apart = measures.difference(measures.loss_at_cost(group, reference, "flops"), at_cost)
+            row["at equal FLOPs"] = NOTHING if own else difference(apart)
         rows.append(row)
     return of_records(rows)
 
