@@ -13,7 +13,7 @@ from etils import epath
 from partitionsel_jax.planning.checks import calibrate, compile_step
 from partitionsel_jax.planning.hardware import CHIPS, Slice, find
 from partitionsel_jax.planning.predictions import CERTIFICATE, Assumptions, Record, predict
-from partitionsel_jax.text_table import markdown
+from partitionsel_jax.text_table import of_records
 
 _LOG = logging.getLogger(__name__)
 _CALIBRATED = """\
@@ -135,7 +135,7 @@ def notes(slices: Sequence[Slice], assumed: Assumptions) -> str:
 
 
 def _table(records: Sequence[Record]) -> str:
-    return markdown(list(records[0]), [list(map(_cell, record.values())) for record in records])
+    return of_records([{name: _cell(one[name]) for name in one} for one in records])
 
 
 def _cell(value: Any) -> str:
