@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
         devices=_DEVICES.value,
         pools=pools,
         models=_MODELS.value,
-        calibrate=_CALIBRATE.value,
+        calibrated=_CALIBRATE.value,
         assumed=planning.Assumptions(utilisation=_UTILISATION.value, response=_RESPONSE.value),
         output=_OUTPUT.value,
     )

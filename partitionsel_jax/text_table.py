@@ -1,6 +1,6 @@
 """Tables for a terminal, and in Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
@@ -17,3 +17,8 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     lines = [headings, ["-" * width for width in widths], *rows]
     return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines)
+
+
+def of_records(records: Sequence[Mapping[str, str]]) -> str:
+    """A Markdown table of records that all have the same headings; empty for none."""
+    return markdown(list(records[0]), [list(one.values()) for one in records]) if records else ""

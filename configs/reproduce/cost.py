@@ -18,10 +18,7 @@ from configs.reproduce import published, scales
 
 
 def get_config(text=None):
-    """--config=configs/reproduce/cost.py[:smoke,scale=smollm2,seeds=3,tune=False,path=,model=].
-
-    See `scales.start` for the arguments.
-    """
+    """The ablation; its arguments are those of `scales.start`."""
     config, arguments = scales.start(text, whole=True)
     config.data.noise.update({"kind": "garbled", "share": 0.3})
     shared = frugal.selection(config, more_anchors=False)

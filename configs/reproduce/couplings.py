@@ -13,10 +13,7 @@ from configs.reproduce import scales
 
 
 def get_config(text=None):
-    """--config=configs/reproduce/couplings.py[:smoke,scale=smollm2,seeds=3,tune=False,path=,model=].
-
-    See `scales.start` for the arguments.
-    """
+    """The ablation; its arguments are those of `scales.start`."""
     config, arguments = scales.start(text)
     (config.selection.size,) = scales.sizes(config, 0.25)
     config.axes.selection = {

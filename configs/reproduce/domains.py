@@ -17,10 +17,7 @@ _DOMAINS = {"bytes": 8, "smollm2": 8, "metamath": 8, "molecules": 4}
 
 
 def get_config(text=None):
-    """--config=configs/reproduce/domains.py[:smoke,scale=smollm2,seeds=3,tune=False,path=,model=].
-
-    See `scales.start` for the arguments.
-    """
+    """The ablation; its arguments are those of `scales.start`."""
     config, arguments = scales.start(text)
     config.methods = {
         "partitionsel": {},

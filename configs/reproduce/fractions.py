@@ -10,10 +10,7 @@ from configs.reproduce import published, scales
 
 
 def get_config(text=None):
-    """--config=configs/reproduce/fractions.py[:smoke,scale=smollm2,seeds=3,tune=False,path=,model=].
-
-    See `scales.start` for the arguments.
-    """
+    """The ablation; its arguments are those of `scales.start`."""
     config, arguments = scales.start(text)
     config.methods = {"partitionsel": {}, "random": published.RANDOM}
     fractions = (0.25, 0.5) if arguments.smoke else (0.0625, 0.125, 0.25, 0.5, 0.75)

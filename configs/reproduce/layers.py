@@ -16,10 +16,7 @@ _LAYERS = {
 
 
 def get_config(text=None):
-    """--config=configs/reproduce/layers.py[:smoke,scale=smollm2,seeds=3,tune=False,path=,model=].
-
-    See `scales.start` for the arguments.
-    """
+    """The ablation; its arguments are those of `scales.start`."""
     config, arguments = scales.start(text)
     config.methods = {"partitionsel": {}, "random": published.RANDOM}
     config.axes.features = {"last_layers": (1, 2) if arguments.smoke else _LAYERS[arguments.scale]}

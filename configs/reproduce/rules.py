@@ -11,10 +11,7 @@ from configs.reproduce import published, scales
 
 
 def get_config(text=None):
-    """--config=configs/reproduce/rules.py[:smoke,scale=smollm2,seeds=3,tune=False,path=,model=].
-
-    See `scales.start` for the arguments.
-    """
+    """The ablation; its arguments are those of `scales.start`."""
     config, arguments = scales.start(text)
     config.methods = {
         "greedy": {},

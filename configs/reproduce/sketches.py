@@ -12,10 +12,7 @@ _WHOLE = ("gaussian", "rademacher", "sparse", "srht", "fft")
 
 
 def get_config(text=None):
-    """--config=configs/reproduce/sketches.py[:smoke,scale=smollm2,seeds=3,tune=False,path=,model=].
-
-    See `scales.start` for the arguments.
-    """
+    """The ablation; its arguments are those of `scales.start`."""
     config, arguments = scales.start(text)
     config.methods = {"two_sided": {"features": {"path": "factored", "family": "two_sided"}}}
     for family in _WHOLE[:1] if arguments.smoke else _WHOLE:

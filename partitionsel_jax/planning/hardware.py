@@ -1,8 +1,8 @@
-"""What accelerators can do, as their makers publish it.
+"""Accelerators: peaks, bandwidths and memory as their makers publish them.
 
-The figures were entered by hand from the makers' pages that are named with them. Conventions: peaks
-are of dense products; GB are 1e9 bytes; a network's figure is what comes in, one way, to a device
-from all others together, while makers mostly publish the sum of both ways or of all links.
+Entered by hand from the pages that are named. Peaks are of dense products; a network's figure is
+what comes in, one way, to a device from all others together, while makers mostly publish the sum of
+both ways or of all links.
 """
 
 import dataclasses
@@ -16,16 +16,15 @@ class Chip:
     """One device.
 
     Attributes:
-      kind: what a published table calls it.
-      peak: bfloat16 operations a second, of dense products; a multiplication and an addition are
-        two.
+      kind: its name in published tables.
+      peak: bfloat16 operations a second; a multiplication and an addition are two.
       exact: how many times as long a float32 product of full precision takes.
       memory: bytes.
       bandwidth: bytes a second from its own memory.
-      network: bytes a second, one way, that it receives from the others of one slice or host.
-      farther: the same between hosts, where that is another network; None for no such limit.
-      together: devices that `network` connects.
+      network: bytes a second that it receives from the others of one slice or host.
       source: where these numbers are published, and how `network` follows from them.
+      farther: as `network`, between hosts where that is another network.
+      together: devices that `network` connects.
     """
 
     kind: str
@@ -76,8 +75,6 @@ CHIPS = {
         "between hosts one 400 Gbit/s adapter a GPU, 50 GB/s each way",
     ),
 }
-# What a slice's name counts for each of its devices: v5p-64 has 64 cores on 32 chips.
-_CORES = {"v5p": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,18 +94,18 @@ class Slice:
 
 
 def find(name: str) -> Slice:
-    """A slice by its name, KIND-COUNT as in v5e-16, v5p-64 (32 chips) or h100-8.
+    """A slice by its name, KIND-COUNT as in v5e-16, v5p-64 (cores, on 32 chips) or h100-8.
 
     Raises:
       ValueError: another name.
     """
-    kind, dash, count = name.partition("-")
-    if kind not in CHIPS or not dash or not re.fullmatch("[1-9][0-9]{0,5}", count):
+    kind, _, count = name.partition("-")
+    if kind not in CHIPS or not re.fullmatch("[1-9][0-9]{0,5}", count):
         raise ValueError(
             f"devices must be {', '.join(f'{kind}-COUNT' for kind in CHIPS)}, as in v5e-16; "
             f"got {name!r}"
         )
-    devices, rest = divmod(int(count), _CORES.get(kind, 1))
+    devices, rest = divmod(int(count), 2 if kind == "v5p" else 1)
     if rest:
-        raise ValueError(f"{name!r}: {kind} slices count {_CORES[kind]} cores for every chip")
+        raise ValueError(f"{name!r}: {kind} slices count 2 cores for every chip")
     return Slice(name, CHIPS[kind], devices)

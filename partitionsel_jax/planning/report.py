@@ -1,34 +1,25 @@
-"""A plan as text: what steps would take, what they would hold, and by which assumptions."""
+"""Plans as text: how long steps would take, what they would hold, and by which assumptions."""
 
 import dataclasses
+import itertools
+import json
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from partitionsel_jax.planning.calibration import Calibration
-from partitionsel_jax.planning.compiling import Compiled
-from partitionsel_jax.planning.hardware import CHIPS, GIGA, Slice
-from partitionsel_jax.planning.memory import Memory
-from partitionsel_jax.planning.predicting import Assumptions, Prediction
-from partitionsel_jax.step.operations import CERTIFICATE
-from partitionsel_jax.text_table import markdown
+from etils import epath
 
-_TIME = (
-    *("devices", "pool", "picks", "rows a device", "weights", "step, s", "features", "selection"),
-    *("update", "network", "candidates/s", "received, GB", "memory, GB", "fits"),
-)
-_MEMORY = (
-    *("devices", "pool", "base whole", "base split", "trained", "optimizer", "features"),
-    *("selection", "rows", "activations", "gathered", "all, whole", "all, split"),
-)
-_COMPILED = (
-    *("compiled for", "devices", "pool", "weights", "layers", "dtype", "arguments, GB"),
-    *("temporary, GB", "together, GB", "by arithmetic, GB", "compiling, s"),
-)
+from partitionsel_jax.planning.checks import calibrate, compile_step
+from partitionsel_jax.planning.hardware import CHIPS, Slice, find
+from partitionsel_jax.planning.predictions import CERTIFICATE, Assumptions, Record, predict
+from partitionsel_jax.text_table import of_records
 
+_LOG = logging.getLogger(__name__)
 _CALIBRATED = """\
 A small model on one device of this machine; its peak is that of large square products, timed by
 turns with the step."""
-COMPILED_NOTES = """\
+_COMPILED = """\
 * Shapes alone: no weights, no devices. Arguments are weights, state and rows; temporary is all
   else, of which a compiler may reuse parts.
 * TPU figures are those of the TPU's compiler (package libtpu). CPU figures are in float32
@@ -37,102 +28,88 @@ COMPILED_NOTES = """\
 * `by arithmetic` is the estimate of pods.md, for the same dtype. GB are 1e9 bytes."""
 
 
-def times(predictions: Sequence[Prediction]) -> str:
-    """Seconds of a step and what they go into."""
-    return markdown(
-        _TIME,
-        [
-            (
-                _name(p),
-                f"{p.pool:,}",
-                f"{p.picks:,}",
-                str(p.rows) if p.rows == p.computed else f"{p.rows:,}, computed as {p.computed:,}",
-                "split" if p.split else "whole",
-                _number(p.seconds),
-                *map(_number, (p.features, p.selection, p.update, p.network)),
-                f"{p.pool / p.seconds:,.0f}",
-                _number(p.received / GIGA),
-                f"{p.memory.total / GIGA:.1f}",
-                "yes" if p.fits else "no",
-            )
-            for p in predictions
-        ],
-    )
+def write_plan(
+    config: Mapping[str, Any],
+    *,
+    devices: Sequence[str],
+    pools: Sequence[int],
+    models: Sequence[str] = (),
+    calibrated: bool = False,
+    assumed: Assumptions | None = None,
+    output: str | None = None,
+) -> None:
+    """Logs what steps would take, and writes pods.md and pods.json if asked to.
+
+    Args:
+      config: as `ConfigDict.to_dict()` gives it.
+      devices: slices, see `hardware.find`.
+      pools: numbers of candidates.
+      models: checkpoints instead of the config's.
+      calibrated: whether small steps are measured here, too.
+      assumed: what the predictions assume.
+      output: a folder, or None.
+
+    Raises:
+      ValueError: devices, pools or models that make no sense together.
+      OSError: a folder that cannot be written.
+    """
+    assumed, slices, folder = assumed or Assumptions(), list(map(find, devices)), _folder(output)
+    rank, length = config["lora"]["rank"], config["data"]["length"]
+    trained = f"LoRA of rank {rank}" if rank else "all weights"
+    parts = ["# Steps on devices that are not here, by arithmetic"]
+    numbers: dict[str, Any] = {"assumed": dataclasses.asdict(assumed), "predictions": {}}
+    for name in models or [config.get("checkpoint") or "random weights"]:
+        chosen = {**config, "checkpoint": name} if models else config
+        steps: list[Record] = []
+        held: list[Record] = []
+        for slice_ in slices:
+            _LOG.info("%s on %s: counting", name, slice_.name)
+            for pool in pools:
+                step, needs = predict(chosen, slice_, pool, assumed)
+                steps, held = [*steps, step], [*held, *needs]
+        parts.append(f"## {name}, {trained}, rows of {length} tokens")
+        parts += [_table(steps), "Memory of a device in GB:", _table(held)]
+        numbers["predictions"][name] = {"steps": steps, "memory": held}
+    if calibrated:
+        _LOG.info("measuring small steps here")
+        numbers["calibration"] = measured = calibrate(config, assumed)
+        parts += ["## Predicted and measured here", _CALIBRATED, _table(measured)]
+    _finish(folder, "pods", [*parts, notes(slices, assumed)], numbers)
 
 
-def memories(predictions: Sequence[Prediction]) -> str:
-    """GB on a device, with whole weights and with split ones."""
-    lines = []
-    for p in predictions:
-        held = p.whole, p.parts
-        fields = (dataclasses.asdict(memory) for memory in held)
-        whole, split = ({name: value / GIGA for name, value in each.items()} for each in fields)
-        same = ("trained", "optimizer", "features", "selection", "rows", "activations")
-        lines.append(
-            (
-                _name(p),
-                f"{p.pool:,}",
-                _number(whole["base"]),
-                _number(split["base"]),
-                *(_number(split[name]) for name in same),
-                _number(split["gathered"]),
-                *(f"{memory.total / GIGA:.1f}" for memory in held),
-            )
-        )
-    return markdown(_MEMORY, lines)
+def write_compiled(
+    config: Mapping[str, Any],
+    *,
+    targets: Sequence[str],
+    pools: Sequence[int],
+    output: str | None = None,
+) -> None:
+    """Logs what compilers say of the memory of a step with split weights.
 
+    Args:
+      config: as `ConfigDict.to_dict()` gives it.
+      targets: see `compile_step`.
+      pools: numbers of candidates.
+      output: a folder for pods_compiled.md and pods_compiled.json, or None.
 
-def compiled(found: Sequence[Compiled]) -> str:
-    """GB on a device, as a compiler lays them out."""
-    return markdown(
-        _COMPILED,
-        [
-            (
-                c.target,
-                str(c.devices),
-                f"{c.pool:,}",
-                "split" if c.split else "whole",
-                str(c.layers),
-                c.dtype,
-                *(f"{size / GIGA:.2f}" for size in (c.arguments, c.temporary)),
-                *(f"{size / GIGA:.2f}" for size in (c.total, c.arithmetic.total)),
-                f"{c.seconds:.0f}",
-            )
-            for c in found
-        ],
-    )
-
-
-def arithmetic(found: Sequence[Compiled]) -> str:
-    """GB on a device, by what holds them."""
-    fields = [field.name for field in dataclasses.fields(Memory)]
-    lines = []
-    for c in found:
-        sizes = [getattr(c.arithmetic, name) / GIGA for name in fields]
-        total = f"{c.arithmetic.total / GIGA:.2f}"
-        lines.append((c.target, f"{c.pool:,}", *map(_number, sizes), total))
-    return markdown(("compiled for", "pool", *fields, "together"), lines)
-
-
-def calibrations(found: Sequence[Calibration], assumed: Assumptions) -> str:
-    """Measured steps beside predicted ones."""
-    headings = (
-        *("pool", "operations, 1e9", "peak, 1e9 / s", "measured, s", "utilisation"),
-        *(f"predicted at {assumed.utilisation:g}, s", "predicted / measured"),
-    )
-    lines = []
-    for c in found:
-        predicted = c.products / (c.peak * assumed.utilisation)
-        measured = (c.products / GIGA, c.peak / GIGA, c.seconds, c.utilisation)
-        cells = (*measured, predicted, predicted / c.seconds)
-        lines.append((str(c.pool), *map(_number, cells)))
-    return f"{_CALIBRATED}\n\n{markdown(headings, lines)}"
+    Raises:
+      ValueError: targets or pools that make no sense.
+      OSError: a folder that cannot be written.
+    """
+    folder, found = _folder(output), []
+    for target, pool in itertools.product(targets, pools):
+        _LOG.info("%s, a pool of %d: compiling, which takes minutes", target, pool)
+        found.append(compile_step(config, target, pool))
+    compiled, arithmetic = map(list, zip(*found, strict=True))
+    parts = [f"# Memory of a device as compilers lay it out: {config.get('checkpoint')}"]
+    parts += [_table(compiled), "By arithmetic, in GB:", _table(arithmetic), _COMPILED]
+    _finish(folder, "pods_compiled", parts, {"compiled": compiled, "arithmetic": arithmetic})
 
 
 def notes(slices: Sequence[Slice], assumed: Assumptions) -> str:
-    """What the tables rest on."""
-    kinds = [kind for kind, chip in CHIPS.items() if any(s.chip == chip for s in slices)]
-    sources = "\n".join(f"* {CHIPS[kind].kind}: {CHIPS[kind].source}." for kind in kinds)
+    """The assumptions and sources that the tables rest on."""
+    chips = [chip for chip in CHIPS.values() if any(s.chip == chip for s in slices)]
+    sources = "\n".join(f"* {chip.kind}: {chip.source}." for chip in chips)
     return f"""\
 * Nothing here was measured on such devices. Operations and bytes are counted in the traced program
   (matrix products; a loop as often as it runs; collectives by what a device receives).
@@ -146,8 +123,9 @@ def notes(slices: Sequence[Slice], assumed: Assumptions) -> str:
 * Selection, the same on every device, reads the picks' rows of the Gram matrix once for each pick
   (4 N K^2 bytes) and all of it {CERTIFICATE} times for the certificate; beside that it takes
   {assumed.pick_seconds * 1e6:.0f} microseconds a pick.
-* `rows a device`: candidates and anchors, filled up to whole microbatches: where 17 are computed as
-  32, features.microbatch=17 takes half as long.
+* `rows a device` are candidates and anchors, filled up to whole microbatches: where 17 are computed
+  as 32, features.microbatch=17 takes half as long. v5p slices are named by their cores.
+* `features`, `selection`, `update` and `network` are the seconds that the step consists of.
 * Weights are split where whole ones do not fit. Every microbatch then gathers them again, forward
   and in the backward pass: larger `features.microbatch` and `training.microbatch` mean less of it.
 * `trained` holds the gradient too; `selection` is the Gram matrix and the picks' rows of it;
@@ -156,25 +134,29 @@ def notes(slices: Sequence[Slice], assumed: Assumptions) -> str:
 {sources}"""
 
 
-def facts(predictions: Mapping[str, Sequence[Prediction]]) -> dict[str, Any]:
-    """The numbers for JSON."""
-    return {
-        model: [
-            dataclasses.asdict(p)
-            | {"seconds": p.seconds}
-            | {f"{form}_bytes": getattr(p, form).total for form in ("memory", "whole", "parts")}
-            for p in found
-        ]
-        for model, found in predictions.items()
-    }
+def _table(records: Sequence[Record]) -> str:
+    return of_records([{name: _cell(one[name]) for name in one} for one in records])
 
 
-def _name(prediction: Prediction) -> str:
-    devices, chips = prediction.devices, prediction.chips
-    return devices if devices.endswith(f"-{chips}") else f"{devices} ({chips} chips)"
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return value if isinstance(value, str) else f"{value:,}"
 
 
-def _number(value: float) -> str:
-    if value == 0:
-        return "0"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def _folder(output: str | None) -> epath.Path | None:
+    """The folder, made before what takes minutes."""
+    if output is None:
+        return None
+    folder = epath.Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _finish(folder: epath.Path | None, name: str, parts: Sequence[str], numbers: Any) -> None:
+    text = "\n\n".join(parts)
+    _LOG.info("\n%s", text)
+    if folder is not None:
+        (folder / f"{name}.md").write_text(text + "\n")
+        (folder / f"{name}.json").write_text(json.dumps(numbers, indent=1) + "\n")
+        _LOG.info("written: %s", os.fspath(folder / f"{name}.md"))

@@ -1,117 +1,150 @@
 """The charts of RESULTS.md and of the README."""
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from partitionsel_jax.reporting import canvas, curves, theme
-from partitionsel_jax.reporting.canvas import Heading
+from partitionsel_jax.reporting import curves
 from partitionsel_jax.reporting.costs import COST_AXES
-from partitionsel_jax.studies import claims, measures
-from partitionsel_jax.studies.claims import HOUSE, RANDOM
-from partitionsel_jax.studies.measures import Group
+from partitionsel_jax.studies import measures, tables
+from partitionsel_jax.studies.claims import HOUSE, NOISE_NAMES, PRESET, RANDOM, by_method
+from partitionsel_jax.studies.measures import Group, select
 from partitionsel_jax.studies.records import Study
 
-_LOSS = measures.number("validation_loss")
+_STYLE: Any = {
+    **{"font.size": 9, "axes.grid": True, "grid.color": "#e4e7eb", "axes.titlesize": 9},
+    **{"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False},
+}
+# Okabe and Ito, "Color Universal Design" (2008); grey is random's.
+_GREY, _COLOURS = "#737b84", ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 _AXIS = "validation loss (nats per token)"
 
 
-def curve(group: Group, cost_axis: str) -> curves.Curve:
-    """Validation loss of some runs, against what they spent."""
-    x = np.stack([run.curve[cost_axis] for run in group])
-    y = np.stack([run.curve["validation_loss"] for run in group])
-    mean, half = y.mean(0), curves.half_width(y)
-    seeds = tuple((a, b, True) for a, b in zip(x, y, strict=True))
-    return curves.Curve(x.mean(0), mean, mean - half, mean + half, seeds)
+def of_study(study: Study) -> Iterator[tuple[str, str, bytes]]:
+    """The charts of a study: name of the file, title, PNG."""
+    facts = f"mean over seeds {tables.seeds(study.runs)}, 95 % intervals"
+    runs = study.results
+    with matplotlib.rc_context(_STYLE):
+        if study.claim == "noise":
+            facts = f"{study.about['size']} of {study.about['pool']} candidates; {facts}"
+            problems: Any = {
+                "Clean": {"kind": "none"},
+                "30 % garbled": {"kind": "garbled", "share": 0.3},
+            }
+            rows = {
+                name: {method: select(runs, method, **axes) for method in (HOUSE, RANDOM)}
+                for name, axes in problems.items()
+            }
+            if all(len(group) for groups in rows.values() for group in groups.values()):
+                title = "Validation loss of PartitionSel and of random picks"
+                figure = _learning_curves(rows, ("updates", "flops"))
+                yield "main", title, _png(figure, title, facts)
+            title = "Final validation loss against the share of corrupted answers"
+            yield "noise", title, _png(_against_share(study), title, facts)
+        if study.claim == "methods":
+            title = "Final validation loss, less that of random picks"
+            yield "methods", title, _png(_differences(study), title, f"clean data; {facts}")
+        if study.claim == "cost":
+            rows = {name: select(runs, name) for name in (PRESET, HOUSE, "random-short", RANDOM)}
+            if all(map(len, rows.values())):
+                title = "Validation loss, and what it cost"
+                figure = _learning_curves({"30 % garbled": rows}, ("updates", "flops", "seconds"))
+                yield "cost", title, _png(figure, title, facts)
 
 
-def learning_curves(
-    rows: Mapping[str, Mapping[str, Group]], title: str, subtitle: str, cost_axes: Sequence[str]
-) -> Figure:
-    """A row of panels for every problem: validation loss against each cost_axis.
+def _sheet(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(9.6, 0.9 + rows * height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
-    Args:
-      rows: problem -> name -> runs; the same names everywhere, random picks last.
-      title, subtitle: of the sheet.
-      cost_axes: see `reporting.costs`.
-    """
-    names = next(iter(rows.values()))
-    strokes = theme.strokes({name: name == RANDOM for name in names})
-    heading = Heading(title, subtitle, strokes)
-    figure, axes = canvas.panels(len(rows) * len(cost_axes), heading, len(cost_axes), height=2.0)
-    panels = iter(axes)
-    for problem, groups in rows.items():
-        heights = None
-        for cost_axis in (COST_AXES[name] for name in cost_axes):
-            panel = next(panels)
-            drawn = {name: curve(group, cost_axis.name) for name, group in groups.items()}
-            divisor, unit = cost_axis.unit(curves.last_x(drawn.values()))
-            canvas.draw_curves(panel, drawn, strokes, divisor)
-            # The same losses in every panel of a row, so the same heights.
-            heights = heights or panel.get_ylim()
-            panel.set_ylim(heights)
-            panel.set_title(f"{problem}, {cost_axis.title}")
-            panel.set_xlabel(f"{cost_axis.axis} ({unit})" if unit else cost_axis.axis)
-            panel.set_ylabel(_AXIS)
-            target = measures.mean(groups[RANDOM], _LOSS)
-            if target is not None:
-                panel.axhline(
-                    target.mean, color=strokes[RANDOM].colour, lw=1.0, ls=theme.TARGET_DASH
-                )
+
+def _png(figure: Figure, title: str, facts: str) -> bytes:
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    if labels:
+        figure.legend(lines, labels, loc="outside lower center", ncols=len(labels))
+    figure.suptitle(f"{title}\n{facts}", x=0.01, ha="left")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=200)
+    return buffer.getvalue()
+
+
+def _line(panel: Axes, x: np.ndarray, mean: np.ndarray, half: np.ndarray, style: dict) -> None:
+    panel.fill_between(x, mean - half, mean + half, color=style["color"], alpha=0.15, lw=0)
+    panel.plot(x, mean, **style)
+
+
+def _styles(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The look of every name's line."""
+    ours = zip((name for name in names if name != RANDOM), _COLOURS, strict=False)
+    return {RANDOM: {"color": _GREY}} | {name: {"color": colour} for name, colour in ours}
+
+
+def _learning_curves(rows: Mapping[str, Mapping[str, Group]], cost_axes: Sequence[str]) -> Figure:
+    """A row of panels for every problem: validation loss against each cost axis."""
+    figure, panels = _sheet(len(rows), len(cost_axes), 2.3)
+    for (problem, groups), line in zip(rows.items(), panels, strict=True):
+        styles = _styles(list(groups))
+        losses = {name: _stacked(group, "validation_loss") for name, group in groups.items()}
+        bands = {name: (y.mean(0), curves.half_width(y)) for name, y in losses.items()}
+        low = min((mean - half).min() for mean, half in bands.values())
+        # The steep beginning would hide the rest.
+        top = max((mean + half)[2:].max() for mean, half in bands.values())
+        for axis, panel in zip((COST_AXES[name] for name in cost_axes), line, strict=True):
+            spent = {name: _stacked(group, axis.name).mean(0) for name, group in groups.items()}
+            divisor, unit = axis.unit(max(x[-1] for x in spent.values()))
+            for name, x in spent.items():
+                _line(panel, x / divisor, *bands[name], {**styles[name], "label": name})
+            panel.axhline(losses[RANDOM][:, -1].mean(), color=_GREY, lw=1.0, ls="--")
+            panel.set(ylim=(low - 0.05 * (top - low), top + 0.05 * (top - low)), ylabel=_AXIS)
+            panel.set_title(f"{problem}, {axis.title}")
+            panel.set_xlabel(f"{axis.axis} ({unit})" if unit else axis.axis)
     return figure
 
 
-def differences(rows: Mapping[str, Mapping[str, Group]], title: str, subtitle: str) -> Figure:
-    """A panel for every problem: each group's final loss less random's, with its interval."""
-    most = max(map(len, rows.values()))
-    figure, axes = canvas.panels(
-        len(rows), Heading(title, subtitle, {}), len(rows), height=0.24 * most + 0.3, left=1.05
-    )
-    for panel, (problem, groups) in zip(axes, rows.items(), strict=True):
-        found = {
-            name: measures.difference(group, groups[RANDOM], _LOSS)
-            for name, group in groups.items()
-            if name != RANDOM
-        }
-        ordered = sorted(
-            ((name, one) for name, one in found.items() if one), key=lambda pair: -pair[1].mean
-        )
-        panel.axvline(0.0, color=theme.PALETTE["baseline"][0], lw=1.0)
+def _stacked(group: Group, column: str) -> np.ndarray:
+    """f64[seeds, E], a column of the runs' curves."""
+    return np.stack([run.points[column] for run in group["curve"]])
+
+
+def _differences(study: Study) -> Figure:
+    """A panel for every size: each method's final loss less random's, with its interval."""
+    sizes = sorted({size for size in study.results["selection.size"] if size is not None})
+    figure, panels = _sheet(1, len(sizes), 3.2)
+    for size, panel in zip(sizes, panels[0], strict=True):
+        groups = by_method(select(study.results, size=size))
+        random = groups.pop(RANDOM)
+        ends = [(name, measures.final(group, random)) for name, group in groups.items()]
+        ordered = sorted(((name, end) for name, end in ends if end), key=lambda one: -one[1].mean)
+        panel.axvline(0.0, color=_GREY, lw=1.0)
         for place, (name, one) in enumerate(ordered):
-            colour = theme.PALETTE["blue" if name == HOUSE else "ink"][0]
+            colour = _COLOURS[0] if name == HOUSE else "#1f2429"
             panel.plot([one.low, one.high], [place, place], color=colour, lw=1.4)
             panel.plot([one.mean], [place], "o", color=colour, ms=4.5)
         panel.set_yticks(range(len(ordered)), [name for name, _ in ordered])
         panel.grid(axis="y", visible=False)
-        panel.set_title(problem)
+        panel.set_title(f"{size} picks of {study.about['pool']}")
         panel.set_xlabel(f"loss less {RANDOM}'s (left is better)")
-        panel.locator_params(axis="x", nbins=4)
     return figure
 
 
-def against_share(study: Study, title: str, subtitle: str) -> Figure:
+def _against_share(study: Study) -> Figure:
     """Final loss against the share of corrupted answers, a panel for each kind."""
-    names = claims.by_method(study.results)
-    strokes = theme.strokes({name: name == RANDOM for name in names})
-    kinds = ("garbled", "swapped")
-    figure, axes = canvas.panels(len(kinds), Heading(title, subtitle, strokes), 2, height=2.6)
-    shares = sorted({r.axes["data.noise.share"] for r in study.results if len(r.axes) > 1})
-    for panel, kind in zip(axes, kinds, strict=True):
+    figure, panels = _sheet(1, 2, 2.9)
+    runs = study.results
+    names = list(by_method(runs))
+    shares = sorted({share for share in runs["data.noise.share"] if share is not None})
+    for panel, kind in zip(panels[0], ("garbled", "swapped"), strict=True):
         for name in names:
-            groups = [measures.select(study.results, name, kind="none")]
-            groups += [measures.select(study.results, name, kind=kind, share=s) for s in shares]
-            means = [measures.mean(group, _LOSS) for group in groups]
-            if None in means:
-                continue
-            y, half = (
-                np.array(values)
-                for values in zip(*((m.mean, m.half or 0.0) for m in means if m), strict=True)
-            )
-            x = 100 * np.array([0.0, *shares])
-            panel.fill_between(x, y - half, y + half, color=strokes[name].colour, alpha=0.15, lw=0)
-            panel.plot(x, y, "o-", color=strokes[name].colour, ms=3.5)
-        panel.set_title(f"{kind} answers")
-        panel.set_xlabel("corrupted training answers (%)")
-        panel.set_ylabel(_AXIS)
+            groups = [select(runs, name, kind="none")]
+            groups += [select(runs, name, kind=kind, share=share) for share in shares]
+            means = [measures.mean(group["validation_loss"]) for group in groups]
+            if all(means):
+                mean, half = np.array([(m.mean, m.half or 0.0) for m in means if m]).T
+                style = {**_styles(names)[name], "label": name, "marker": "o", "ms": 3.5}
+                _line(panel, 100 * np.array([0.0, *shares]), mean, half, style)
+        panel.set(title=NOISE_NAMES[kind], ylabel=_AXIS, xlabel="corrupted training answers (%)")
     return figure

@@ -1,34 +1,27 @@
-"""What a study says of each claim: its tables, and whether the claim held."""
+"""The claims: for each its tables, and a verdict by 95 % intervals alone."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from partitionsel_jax.reporting.comparison import ToTarget
 from partitionsel_jax.studies import measures, tables
-from partitionsel_jax.studies.measures import Difference
-from partitionsel_jax.studies.records import Result, Study
+from partitionsel_jax.studies.measures import Difference, Group, final, select
+from partitionsel_jax.studies.records import Study
+from partitionsel_jax.text_table import of_records
 
-HOUSE, RANDOM = "partitionsel", "random"
-PRESET = "frugal"
-_LOSS = measures.number("validation_loss")
-_LESS_RANDOM = "final validation loss less random's:"
+HOUSE, RANDOM, PRESET = "partitionsel", "random", "frugal"
+HELD, PARTLY, OPEN, FAILED = "held", "held in part", "inconclusive", "did not hold"
 NOISE_NAMES = {"none": "clean", "garbled": "garbled answers", "swapped": "swapped answers"}
-# Of what random picks pay for their final loss, at most.
+_LESS_RANDOM = "final validation loss less random's:"
+# At most these shares of what random picks pay for their final loss.
 _GOAL = {"updates": 0.4, "flops": 0.8, "seconds": 0.8}
-HELD, PARTLY, OPEN, FAILED = "held", "held in part", "not decided", "did not hold"
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """Whether a claim held.
-
-    Attributes:
-      claim: what was claimed, and by whom.
-      outcome: `HELD`, `PARTLY`, `OPEN` or `FAILED`, by 95 % intervals alone: a bound is met where
-        the whole interval meets it.
-      evidence: the figures that say so.
-    """
+class Verdict(NamedTuple):
+    """A claim and who made it, whether it held, and the figures that say so."""
 
     claim: str
     outcome: str
@@ -37,52 +30,57 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """What RESULTS.md has of a claim.
+    """A claim's part of RESULTS.md.
 
     Attributes:
       title: its heading.
       about: what was compared, a paragraph.
-      verdicts: of the claims that it puts to the test.
-      tables: heading -> table.
+      shows: yields verdicts on the claims that it puts to the test, and tables with their headings.
     """
 
     title: str
     about: str
-    verdicts: tuple[Verdict, ...]
-    tables: Mapping[str, str]
+    shows: Callable[[Study], Iterator[Verdict | tuple[str, str]]]
 
 
-def section(study: Study) -> Section:
-    """A study's section."""
-    return SECTIONS[study.claim](study)
+# By the name of the claim's config, in the order of the page.
+SECTIONS: dict[str, Section] = {}
 
 
-def _at_most(found: tuple[float, float] | None, most: float) -> str:
-    """Whether an interval lies below a bound."""
-    if found is None:
+def _section(claim: str, title: str, about: str) -> Callable[[Callable], Callable]:
+    def add(shows: Callable) -> Callable:
+        SECTIONS[claim] = Section(title, about, shows)
+        return shows
+
+    return add
+
+
+def shown(study: Study) -> tuple[list[Verdict], list[tuple[str, str]]]:
+    """A study's verdicts, and its tables with their headings."""
+    found = list(SECTIONS[study.claim].shows(study))
+    verdicts = [one for one in found if isinstance(one, Verdict)]
+    return verdicts, [one for one in found if not isinstance(one, Verdict)]
+
+
+def _at_most(interval: tuple[float, float] | None, most: float) -> str:
+    """Held where a whole interval lies below a bound."""
+    if interval is None:
         return OPEN
-    low, high = found
+    low, high = interval
     return HELD if high <= most else FAILED if low > most else OPEN
 
 
 def _costed(cost: ToTarget, most: float) -> str:
-    """Whether a target was reached for at most so much of what the baseline paid."""
+    """Held where a target was reached for at most so much of what the baseline paid."""
     if cost.interval is not None:
         return _at_most(cost.interval, most)
     return FAILED if cost.median is None or cost.median > most else OPEN
 
 
-def _together(outcomes: Sequence[str]) -> str:
-    """Of a claim that needs them all."""
-    return FAILED if FAILED in outcomes else OPEN if OPEN in outcomes else HELD
-
-
-def _outcome(signs: Sequence[int], wanted: int) -> str:
-    """From the signs of decided differences: all as wanted, some, none, or the other way."""
-    if not signs:
-        return OPEN
+def outcome(signs: Sequence[int], wanted: int) -> str:
+    """From the signs of significant differences: all as wanted, some, none, or the other way."""
     right, wrong = signs.count(wanted), signs.count(-wanted)
-    if right == len(signs):
+    if signs and right == len(signs):
         return HELD
     if wrong:
         return PARTLY if right > wrong else FAILED
@@ -95,368 +93,318 @@ def _sign(found: Difference | None) -> int:
 
 def _verdict(
     claim: str,
-    what: str,
-    found: Iterable[tuple[str, Difference | None]],
+    number: str,
+    found: Mapping[str, Difference | None] | Iterable[Difference | None],
     wanted: int = -1,
     form: str = "+.3f",
 ) -> Verdict:
-    """A claim that differences have one sign.
-
-    Args:
-      claim: what was claimed.
-      what: of what the differences are, in words.
-      found: what each is called, where it needs a name, and the difference.
-      wanted: the sign.
-      form: of a number in the evidence.
-    """
-    named = list(found)
+    """A claim that differences of a number (in words), which may have names, have one sign."""
+    named = found.items() if isinstance(found, Mapping) else [("", one) for one in found]
     listed = "; ".join(f"{name} {tables.difference(d, form)}".strip() for name, d in named)
-    return Verdict(claim, _outcome([_sign(d) for _, d in named], wanted), f"{what} {listed}")
+    return Verdict(claim, outcome([_sign(d) for _, d in named], wanted), f"{number} {listed}")
 
 
-def by_method(results: Sequence[Result]) -> dict[str, list[Result]]:
+def by_method(runs: pd.DataFrame) -> dict[str, Group]:
     """The methods' runs; random's last, this method's first."""
-    names = dict.fromkeys(result.method for result in results)
-    order = sorted(names, key=lambda name: (name == RANDOM, name != HOUSE, name))
-    return {name: measures.select(results, name) for name in order}
+    order = sorted(set(runs["method"]), key=lambda name: (name == RANDOM, name != HOUSE, name))
+    return {name: select(runs, name) for name in order}
 
 
-def situation(study: Study, example: Result) -> str:
-    """The problem of a point, in words."""
-    axes = {name.rpartition(".")[2]: value for name, value in example.axes.items()}
-    if study.claim == "methods":
-        return f"clean, {_percent_of_pool(study, axes['size'])}"
-    if study.claim == "noise":
-        share = f"{100 * axes['share']:g} % " if "share" in axes else ""
-        return f"{share}{NOISE_NAMES[axes['kind']]}"
-    even = len(set(axes["weights"])) == 1
-    return "domains equally frequent" if even else "imbalanced domains"
+def _at(study: Study, axis: str) -> Iterator[tuple[Any, dict[str, Group]]]:
+    """The values of an axis in order, and each method's runs there."""
+    values = {value for value in study.results[axis] if value is not None}
+    for value in sorted(values):
+        yield value, by_method(select(study.results, **{axis.rpartition(".")[2]: value}))
 
 
-def _percent_of_pool(study: Study, size: int) -> str:
+def _of_pool(study: Study, size: int) -> str:
     return f"{100 * size / int(study.about['pool']):g} % of the pool"
 
 
-def _values(study: Study, axis: str) -> list:
-    return sorted({r.axes[axis] for r in study.results if axis in r.axes})
-
-
-def _methods(study: Study) -> Section:
-    shown: dict[str, str] = {}
-    logged: dict[str, str] = {}
-    against_random: list[Difference | None] = []
-    # Sign of the difference -> what this method was compared with.
+@_section(
+    "methods",
+    "(a) PartitionSel and other ways to choose",
+    "Clean data. `id` is `greats` per domain, `iwd` PartitionSel per domain, `gradmatch` "
+    "PartitionSel without domains; `-rate` has the scale's usual learning rate for its step "
+    "scale, as its authors do, the others 1. `full` trains on every candidate of every pool.",
+)
+def _methods(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+    full = select(study.results, "full")
+    logged, random = [], []
     rivals: dict[int, list[str]] = {-1: [], 0: [], 1: []}
-    full = measures.select(study.results, "full")
-    for size in _values(study, "selection.size"):
-        groups = by_method(measures.select(study.results, size=size))
-        where = f"{size} picks, {_percent_of_pool(study, size)}"
-        columns = {"conflicting pairs": "conflicting_pairs", "redundancy": "redundancy"}
-        picking = {name: group for name, group in groups.items() if name != RANDOM}
-        logged[f"{where}: what is logged"] = tables.diagnostics(picking, columns)
-        for name in (name for name in groups if name != HOUSE):
-            found = measures.difference(groups[HOUSE], groups[name], _LOSS)
-            if name == RANDOM:
-                against_random.append(found)
-            else:
-                rivals[_sign(found)].append(f"{name} at {size}")
-        if full:
-            groups = {**picking, "full": full, RANDOM: groups[RANDOM]}
-        shown[where] = tables.against(groups, RANDOM)
-    evidence = (
-        f"of {sum(map(len, rivals.values()))} comparisons it ended lower in {len(rivals[-1])}, "
-        f"undecided in {len(rivals[0])}, higher in {len(rivals[1])}"
-    )
-    evidence += f" ({tables.joined(rivals[1])})" if rivals[1] else ""
-    by_chance = 0.05 * sum(map(len, rivals.values()))
-    evidence += f"; were all equal, {by_chance:.1f} would be decided by chance"
-    signs = [sign for sign, names in rivals.items() for _ in names]
-    return Section(
-        "(a) PartitionSel and other ways to choose",
-        "Clean data. `id` is `greats` per domain, `iwd` PartitionSel per domain, `gradmatch` "
-        "PartitionSel without domains; `-rate` has the scale's usual learning rate for its step "
-        "scale, as its authors do, the others 1. `full` trains on every candidate of every pool.",
-        (
-            _verdict(
-                "The paper: PartitionSel trains better than random picks",
-                _LESS_RANDOM,
-                (("", found) for found in against_random),
-            ),
-            Verdict(
-                "The paper: PartitionSel trains better than GREATS, ID, IWD, CoLM and others",
-                _outcome(signs, -1),
-                evidence,
-            ),
-        ),
-        {**shown, **logged},
-    )
-
-
-def _couplings(study: Study) -> Section:
-    shown, verdicts = {}, []
-    names = {"gradient_matching": "PartitionSel's utility", "taylor": "GREATS'"}
-    names["facility_location"] = "CoLM's"
-    conflicts = measures.number("conflicting_pairs")
-    for utility, owner in names.items():
-        groups = {
-            coupling: measures.select(study.results, utility=utility, coupling=coupling)
-            for coupling in ("joint", "independent", "agnostic")
-        }
-        groups = {name: group for name, group in groups.items() if group}
-        if "joint" not in groups:
-            continue
-        columns = {"conflicting pairs": "conflicting_pairs", "redundancy": "redundancy"}
-        shown[f"{owner} (`{utility}`)"] = tables.diagnostics(groups, columns)
-        found = {
-            name: measures.difference(groups["joint"], group, conflicts)
-            for name, group in groups.items()
-            if name != "joint"
-        }
-        claim = f"The paper: joint selection picks fewer conflicting pairs ({owner})"
-        if utility != "gradient_matching":
-            claim = f"The same of `{utility}`"
-        verdicts.append(_verdict(claim, "share of conflicting pairs less that of", found.items()))
-    return Section(
-        "(b) Conflicting pairs",
-        "Joint selection, each domain on its own, and domains ignored: how many pairs of picks "
-        "have gradients with a negative product, and how alike picks are (mean cosine), averaged "
-        "over all updates. Every method trains on its own picks.",
-        tuple(verdicts),
-        shown,
-    )
-
-
-def _fractions(study: Study) -> Section:
-    shown, ends = {}, []
-    for size in _values(study, "selection.size"):
-        groups = by_method(measures.select(study.results, size=size))
-        shown[f"{size} picks, {_percent_of_pool(study, size)}"] = tables.against(groups, RANDOM)
-        ends.append(measures.difference(groups[HOUSE], groups[RANDOM], _LOSS))
-    worse = sum(_sign(d) > 0 for d in ends)
-    higher = sum(d is not None and d.mean > 0 for d in ends)
-    return Section(
-        "(c) Fractions of the pool",
-        "Clean data; the learning rate is chosen at every fraction.",
-        (
-            _verdict(
-                "The paper: PartitionSel's advantage over random picks holds at every fraction",
-                _LESS_RANDOM,
-                (("", found) for found in ends),
-            ),
-            Verdict(
-                "Ours: on clean data no worse than random picks at any fraction",
-                FAILED if worse else HELD if all(_sign(d) < 0 for d in ends) else OPEN,
-                f"it is told to be worse at {worse} of {len(ends)} fractions, its mean is higher "
-                f"at {higher}",
-            ),
-        ),
-        shown,
-    )
-
-
-def _noise(study: Study) -> Section:
-    shown: dict[str, str] = {}
-    ends: dict[str, dict[str, Difference | None]] = {"garbled": {}, "swapped": {}}
-    shares: list[float] = _values(study, "data.noise.share")
-    for kind, name in NOISE_NAMES.items():
-        for share in shares if kind != "none" else [0.0]:
-            asked: dict[str, Any] = {"kind": kind} | ({"share": share} if share else {})
-            groups = by_method(measures.select(study.results, **asked))
-            if RANDOM not in groups:
-                continue
-            title = f"{100 * share:g} % {name}" if share else "Clean"
-            shown[title] = tables.against(groups, RANDOM, corrupted=True)
-            if kind in ends:
-                end = measures.difference(groups[HOUSE], groups[RANDOM], _LOSS)
-                ends[kind][f"{100 * share:g} %:"] = end
-    verdicts = [
-        _verdict(
-            f"Ours: with {NOISE_NAMES[kind]} PartitionSel ends lower than random picks",
-            _LESS_RANDOM,
-            found.items(),
-        )
-        for kind, found in ends.items()
-    ]
-    house, random = (
-        measures.select(study.results, name, kind="garbled", share=0.3) for name in (HOUSE, RANDOM)
-    )
-    if house and random:
-        costs = {name: measures.to_target(house, random, name) for name in _GOAL}
-        verdicts.append(
-            Verdict(
-                "Ours, the goal: at 30 % garbled, random's final loss in 0.4 of the updates and "
-                "0.8 of the FLOPs and of the seconds, at the settings that (a) compares",
-                _together([_costed(costs[name], most) for name, most in _GOAL.items()]),
-                ", ".join(f"{name} {tables.ratio(cost)}" for name, cost in costs.items()),
-            )
-        )
-    return Section(
-        "(d) Corrupted answers",
-        "Answers of the training rows are garbled (random characters) or swapped (the answer of "
-        "another question of the domain); validation, anchors and test are clean. `loss` picks "
-        "the highest losses.",
-        tuple(verdicts),
-        shown,
-    )
-
-
-def _domains(study: Study) -> Section:
-    shown, verdicts = {}, []
-    for weights in _values(study, "data.weights"):
-        even = len(set(weights)) == 1
-        groups = by_method([r for r in study.results if r.axes["data.weights"] == weights])
-        title = "Domains equally frequent" if even else "Every domain half as frequent as the last"
-        shown[title] = tables.against(groups, RANDOM)
-        if even:
-            continue
+    for size, groups in _at(study, "selection.size"):
+        where = f"{size} picks, {_of_pool(study, size)}"
         house = groups[HOUSE]
+        random.append(final(house, groups[RANDOM]))
+        picking = {name: group for name, group in groups.items() if name != RANDOM}
+        for name, group in picking.items():
+            if name != HOUSE:
+                rivals[_sign(final(house, group))].append(f"{name} at {size}")
+        beside = picking | ({"full": full} if len(full) else {}) | {RANDOM: groups[RANDOM]}
+        yield where, tables.against(beside, RANDOM)
+        table = tables.logged(picking, "conflicting_pairs", "redundancy")
+        logged.append((f"{where}: what is logged", table))
+    yield from logged
+    claim = "The paper: PartitionSel trains better than"
+    yield _verdict(f"{claim} random picks", _LESS_RANDOM, random)
+    count = sum(map(len, rivals.values()))
+    yield Verdict(
+        f"{claim} GREATS, ID, IWD, CoLM and others",
+        outcome([sign for sign, names in rivals.items() for _ in names], -1),
+        f"of {count} comparisons it ended significantly lower in {len(rivals[-1])}, significantly "
+        f"higher in {len(rivals[1])}{f' ({tables.joined(rivals[1])})' if rivals[1] else ''}, and "
+        f"does not differ significantly in {len(rivals[0])}; were all methods equal, "
+        f"{0.05 * count:.1f} would differ significantly by chance",
+    )
+
+
+@_section(
+    "couplings",
+    "(b) Conflicting pairs",
+    "Joint selection, each domain on its own, and domains ignored: how many pairs of picks have "
+    "gradients with a negative product, and how alike picks are (mean cosine), averaged over all "
+    "updates. Every method trains on its own picks.",
+)
+def _couplings(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+    claim = "The paper: joint selection picks fewer conflicting pairs (PartitionSel's utility)"
+    owners = {"gradient_matching": "PartitionSel's utility", "taylor": "GREATS'"}
+    for utility, owner in (owners | {"facility_location": "CoLM's"}).items():
+        couplings = ("joint", "independent", "agnostic")
+        groups = {name: select(study.results, utility=utility, coupling=name) for name in couplings}
+        groups = {name: group for name, group in groups.items() if len(group)}
+        if "joint" in groups:
+            table = tables.logged(groups, "conflicting_pairs", "redundancy")
+            yield f"{owner} (`{utility}`)", table
+            pairs = {name: group["conflicting_pairs"] for name, group in groups.items()}
+            joint = pairs.pop("joint")
+            found = {name: measures.difference(joint, other) for name, other in pairs.items()}
+            said = claim if utility == "gradient_matching" else f"The same of `{utility}`"
+            yield _verdict(said, "share of conflicting pairs less that of", found)
+
+
+@_section(
+    "fractions",
+    "(c) Fractions of the pool",
+    "Clean data; the learning rate is chosen at every fraction.",
+)
+def _fractions(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+    ends = []
+    for size, groups in _at(study, "selection.size"):
+        yield f"{size} picks, {_of_pool(study, size)}", tables.against(groups, RANDOM)
+        ends.append(final(groups[HOUSE], groups[RANDOM]))
+    claim = "The paper: PartitionSel's advantage over random picks holds at every fraction"
+    yield _verdict(claim, _LESS_RANDOM, ends)
+    worse = sum(_sign(d) > 0 for d in ends)
+    yield Verdict(
+        "Ours: on clean data no worse than random picks at any fraction",
+        FAILED if worse else HELD if all(_sign(d) < 0 for d in ends) else OPEN,
+        f"significantly worse at {worse} of {len(ends)} fractions; its mean is higher at "
+        f"{sum(d is not None and d.mean > 0 for d in ends)}",
+    )
+
+
+@_section(
+    "noise",
+    "(d) Corrupted answers",
+    "Answers of the training rows are garbled (random characters) or swapped (the answer of "
+    "another question of the domain); validation, anchors and test are clean. `loss` picks the "
+    "highest losses.",
+)
+def _noise(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+    clean = by_method(select(study.results, kind="none"))
+    if RANDOM in clean:
+        yield "Clean", tables.against(clean, RANDOM, corrupted=True)
+    for kind in ("garbled", "swapped"):
+        ends = {}
+        for share, _ in _at(study, "data.noise.share"):
+            groups = by_method(select(study.results, kind=kind, share=share))
+            if RANDOM in groups:
+                table = tables.against(groups, RANDOM, corrupted=True)
+                yield f"{100 * share:g} % {NOISE_NAMES[kind]}", table
+                ends[f"{100 * share:g} %:"] = final(groups[HOUSE], groups[RANDOM])
+        claim = f"Ours: with {NOISE_NAMES[kind]} PartitionSel ends lower than random picks"
+        yield _verdict(claim, _LESS_RANDOM, ends)
+    worst = by_method(select(study.results, kind="garbled", share=0.3))
+    if HOUSE in worst and RANDOM in worst:
+        costs = {name: measures.to_target(worst[HOUSE], worst[RANDOM], name) for name in _GOAL}
+        outcomes = [_costed(costs[name], most) for name, most in _GOAL.items()]
+        yield Verdict(
+            "Ours, the goal: at 30 % garbled, random's final loss in 0.4 of the updates and 0.8 of "
+            "the FLOPs and of the seconds, at the settings that (a) compares",
+            next((one for one in (FAILED, OPEN) if one in outcomes), HELD),
+            ", ".join(f"{name} {tables.ratio(cost)}" for name, cost in costs.items()),
+        )
+
+
+@_section(
+    "domains",
+    "(e) Imbalanced and shifted domains",
+    "Validation rows and anchors are equally many of each domain, whatever the pool holds.",
+)
+def _domains(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+    for weights, groups in _at(study, "data.weights"):
+        if len(set(weights)) == 1:
+            yield "Domains equally frequent", tables.against(groups, RANDOM)
+            continue
+        yield "Every domain half as frequent as the last", tables.against(groups, RANDOM)
         for name in ("uniform", "curriculum"):
-            if variant := groups.get(f"{HOUSE}-{name}"):
-                end = measures.difference(variant, house, _LOSS)
+            if f"{HOUSE}-{name}" in groups:
+                end = final(groups[f"{HOUSE}-{name}"], groups[HOUSE])
                 claim = f"Ours: where the pool is imbalanced, {name} budgets end lower than "
                 less = "final validation loss less theirs:"
-                verdicts.append(_verdict(f"{claim}proportional ones", less, [("", end)]))
-        verdicts.append(
-            _verdict(
-                "The paper: budgets per domain help (against GradMatch, which has none)",
-                "final validation loss less GradMatch's:",
-                [("", measures.difference(house, groups["gradmatch"], _LOSS))],
-            )
+                yield _verdict(f"{claim}proportional ones", less, [end])
+        yield _verdict(
+            "The paper: budgets per domain help (against GradMatch, which has none)",
+            "final validation loss less GradMatch's:",
+            [final(groups[HOUSE], groups["gradmatch"])],
         )
-    return Section(
-        "(e) Imbalanced and shifted domains",
-        "Validation rows and anchors are equally many of each domain, whatever the pool holds.",
-        tuple(verdicts),
-        shown,
+
+
+def _every_point(study: Study, baseline: str) -> str:
+    """A table of every point of the ablation beside one of them."""
+    named: dict[str, Group] = {}
+    for method, runs in by_method(study.results).items():
+        axes = [axis for axis in study.axes if runs[axis].notna().any()]
+        for values in sorted(set(runs[axes].itertuples(index=False, name=None))):
+            short = {axis.rpartition(".")[2]: v for axis, v in zip(axes, values, strict=True)}
+            name = ", ".join((method, *(f"{axis} {value}" for axis, value in short.items())))
+            named[name] = select(runs, **short)
+    return tables.against(named, baseline, corrupted=True)
+
+
+@_section("sketches", "(f) Sketches", "Dimension and family of the sketch.")
+def _sketches(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+    yield "", _every_point(study, "two_sided, dim 1024")
+
+
+@_section("layers", "(g) Layers in scope", "Features from the last layers.")
+def _layers(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+    yield "", _every_point(study, RANDOM)
+
+
+@_section(
+    "weights",
+    "(h) Weights in the update",
+    "The weights that the selection finds, scaled to mean 1, against equal ones. Clipped ones are "
+    "not compared: with 8 picks hardly any weight exceeds 3, the default cap, and in a pilot 4 of "
+    "5 seeds trained as with learned ones.",
+)
+def _weights(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+    groups = {kind: select(study.results, weights=kind) for kind in ("uniform", "learned")}
+    yield "", tables.against(groups, "uniform")
+    yield "What is logged", tables.logged(groups, "effective_sample_size")
+    yield _verdict(
+        "Ours: the learned weights are worth using in the update",
+        "final validation loss less that of equal weights:",
+        {"learned": final(groups["learned"], groups["uniform"])},
     )
 
 
-def _weights(study: Study) -> Section:
-    groups = {kind: measures.select(study.results, weights=kind) for kind in ("uniform", "learned")}
-    ends = {"learned": measures.difference(groups["learned"], groups["uniform"], _LOSS)}
-    return Section(
-        "(h) Weights in the update",
-        "The weights that the selection finds, scaled to mean 1, against equal ones.",
-        (
-            _verdict(
-                "Ours: the learned weights are worth using in the update",
-                "final validation loss less that of equal weights:",
-                ends.items(),
-            ),
-        ),
-        {
-            "": tables.against(groups, "uniform"),
-            "What is logged": tables.diagnostics(
-                groups, {"effective sample size": "effective_sample_size"}
-            ),
-        },
-    )
-
-
-def _rules(study: Study) -> Section:
+@_section(
+    "rules",
+    "(i) Solvers",
+    "Greedy picks, the paper's random greedy (Algorithm 2), and greedy picks followed by up to "
+    "three sweeps of swaps. Utility and certificate are means over all updates of runs that each "
+    "train on their own picks, so that they are not of the same problems.",
+)
+def _rules(study: Study) -> Iterator[Verdict | tuple[str, str]]:
     groups = by_method(study.results)
-    utility = measures.number("utility")
     ours = {name: group for name, group in groups.items() if name != RANDOM}
-    pairs = (("greedy", "residual-random"), ("swaps", "greedy"))
+    yield "", tables.against(groups, RANDOM)
+    yield "What is logged", tables.logged(ours, "utility", "certificate")
     reached, ends = (
         {
-            f"{name} less {other}:": measures.difference(groups[name], groups[other], read)
-            for name, other in pairs
+            f"{one} less {other}:": measures.difference(groups[one][number], groups[other][number])
+            for one, other in (("greedy", "residual-random"), ("swaps", "greedy"))
         }
-        for read in (utility, _LOSS)
+        for number in ("utility", "validation_loss")
     )
-    return Section(
-        "(i) Solvers",
-        "Greedy picks, the paper's random greedy (Algorithm 2), and greedy picks followed by up to "
-        "three sweeps of swaps. Utility and certificate are means over all updates of runs that "
-        "each train on their own picks, so that they are not of the same problems.",
-        (
-            _verdict(
-                "Ours: greedy logs a higher mean utility over its run than random greedy, and "
-                "swaps a higher one",
-                "utility,",
-                reached.items(),
-                wanted=1,
-                form="+.4f",
-            ),
-            _verdict(
-                "Ours: what logs the higher utility trains better",
-                "final validation loss,",
-                ends.items(),
-            ),
-        ),
-        {
-            "": tables.against(groups, RANDOM),
-            "What is logged": tables.diagnostics(
-                ours, {"utility": "utility", "certificate": "certificate"}
-            ),
-        },
-    )
+    claim = "Ours: greedy logs a higher mean utility over its run than random greedy, and swaps a "
+    yield _verdict(f"{claim}higher one", "utility,", reached, wanted=1, form="+.4f")
+    claim = "Ours: what logs the higher utility trains better"
+    yield _verdict(claim, "final validation loss,", ends)
 
 
-def _grouped(title: str, about: str, baseline: str) -> Callable[[Study], Section]:
-    """A section that shows every point of the ablation beside one of them, without a verdict."""
-
-    def made(study: Study) -> Section:
-        named: dict[str, list[Result]] = {}
-        for result in sorted(study.results, key=lambda run: (run.method, *run.axes.values())):
-            values = (f"{name.rpartition('.')[2]} {value}" for name, value in result.axes.items())
-            named.setdefault(", ".join((result.method, *values)), []).append(result)
-        return Section(title, about, (), {"": tables.against(named, baseline, corrupted=True)})
-
-    return made
-
-
-def _cost(study: Study) -> Section:
+@_section(
+    "cost",
+    "(j) What selection costs, and how cheap it can be made",
+    "30 % of the answers are garbled. At scale `bytes` the model is the quickstart's, of 0.4M "
+    "parameters, and short rows are computed at fewer tokens whatever the method. FLOPs and "
+    "seconds are those of whole runs, relative to random picks of all updates.",
+)
+def _cost(study: Study) -> Iterator[Verdict | tuple[str, str]]:
     groups = by_method(study.results)
-    order = [name for name in groups if name not in (HOUSE, PRESET, RANDOM)]
-    shown = {name: groups[name] for name in (PRESET, HOUSE, *order, RANDOM) if name in groups}
-    verdicts = []
-    if PRESET in groups:
-        preset, random = groups[PRESET], groups[RANDOM]
-        apart = measures.difference(preset, random, _LOSS)
-        costs = {name: measures.whole_cost(preset, random, name) for name in _GOAL}
-        within = all(costs[name] <= most + 1e-9 for name, most in _GOAL.items())
-        reached = _at_most((apart.low, apart.high) if apart else None, 0.0)
-        lower = measures.difference(preset, groups.get("random-short", []), _LOSS)
-        verdicts = [
-            Verdict(
-                "Ours, the goal: at 30 % garbled, random's final loss in 0.4 of the updates, 0.8 "
-                "of the FLOPs and of the seconds (`configs/frugal.py`, its learning rate chosen "
-                "here)",
-                reached if within else FAILED,
-                f"{_LESS_RANDOM} {tables.difference(apart)}, with "
-                + tables.joined(
-                    [f"{tables.times(cost)} the {name}" for name, cost in costs.items()]
-                ),
-            ),
-            _verdict(
-                "Ours: it ends lower than random picks of as many updates",
-                "final validation loss less theirs:",
-                [("", lower)],
-            ),
-        ]
-    return Section(
-        "(j) What selection costs, and how cheap it can be made",
-        "30 % of the answers are garbled. At scale `bytes` the model is the quickstart's, of 0.4M "
-        "parameters, and short rows are computed at fewer tokens whatever the method. FLOPs and "
-        "seconds are those of whole runs, relative to random picks of all updates.",
-        tuple(verdicts),
-        {"": tables.whole_runs(shown, RANDOM)},
+    groups = {name: groups[name] for name in (PRESET, HOUSE) if name in groups} | groups
+    yield "", tables.against(groups, RANDOM, corrupted=True, whole=True)
+    if PRESET not in groups:
+        return
+    preset, random = groups[PRESET], groups[RANDOM]
+    apart = final(preset, random)
+    costs = {name: measures.whole_cost(preset, random, name) for name in _GOAL}
+    within = all(costs[name] <= most + 1e-9 for name, most in _GOAL.items())
+    reached = _at_most((apart.low, apart.high) if apart else None, 0.0)
+    listed = tables.joined([f"{tables.times(cost)} the {name}" for name, cost in costs.items()])
+    yield Verdict(
+        "Ours, the goal: at 30 % garbled, random's final loss in 0.4 of the updates, 0.8 of the "
+        "FLOPs and of the seconds (`configs/frugal.py`, its learning rate chosen here)",
+        reached if within else FAILED,
+        f"{_LESS_RANDOM} {tables.difference(apart)}, with {listed}",
     )
+    short = final(preset, groups.get("random-short", preset[:0]))
+    claim = "Ours: it ends lower than random picks of as many updates"
+    yield _verdict(claim, "final validation loss less theirs:", [short])
 
 
-SECTIONS: Mapping[str, Callable[[Study], Section]] = {
-    "methods": _methods,
-    "couplings": _couplings,
-    "fractions": _fractions,
-    "noise": _noise,
-    "domains": _domains,
-    "sketches": _grouped(
-        "(f) Sketches", "Dimension and family of the sketch.", "two_sided, dim 1024"
-    ),
-    "layers": _grouped("(g) Layers in scope", "Features from the last layers.", RANDOM),
-    "weights": _weights,
-    "rules": _rules,
-    "cost": _cost,
-}
+def choices(studies: Mapping[str, Study]) -> str:
+    """A table of what to choose in every situation that the studies have seen; empty for none."""
+    rows = []
+    for situation, groups in _situations(studies):
+        losses = {name: group["validation_loss"].mean() for name, group in groups.items()}
+        best, *others = sorted(losses, key=lambda name: (losses[name], name))
+        found = {name: final(groups[best], groups[name]) for name in others}
+        costs = {
+            name: measures.typical(measures.to_target(group, groups[RANDOM], "flops"))
+            for name, group in groups.items()
+        }
+        cheapest, name = min((cost, name) for name, cost in costs.items() if cost is not None)
+        rows.append(
+            {
+                "situation": situation,
+                "lowest loss at equal updates": best,
+                "no significant difference from it": ", ".join(
+                    name for name, one in found.items() if one and not one.sign
+                )
+                or tables.NOTHING,
+                "fewest FLOPs to random's final loss": f"{name} ({cheapest:.2f}×)"
+                if cheapest < 1
+                else RANDOM,
+            }
+        )
+    return of_records(rows)
+
+
+def _situations(studies: Mapping[str, Study]) -> Iterator[tuple[str, dict[str, Group]]]:
+    """The points of the studies at which random picks were tried, and the runs of each method."""
+    for claim in ("methods", "noise", "domains"):
+        if not (study := studies.get(claim)):
+            continue
+        short = [axis.rpartition(".")[2] for axis in study.axes]
+        points = {
+            tuple(value for value in values if value is not None): values
+            for values in study.results[study.axes].itertuples(index=False, name=None)
+        }
+        for _, values in sorted(points.items()):
+            axes = dict(zip(short, values, strict=True))
+            groups = by_method(select(study.results, **axes))
+            if RANDOM in groups:
+                yield _situation(study, axes), groups
+
+
+def _situation(study: Study, axes: Mapping[str, Any]) -> str:
+    if study.claim == "methods":
+        return f"clean, {_of_pool(study, axes['size'])}"
+    if study.claim == "noise":
+        share = "" if axes["share"] is None else f"{100 * axes['share']:g} % "
+        return f"{share}{NOISE_NAMES[axes['kind']]}"
+    even = len(set(axes["weights"])) == 1
+    return "domains equally frequent" if even else "imbalanced domains"

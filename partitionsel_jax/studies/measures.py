@@ -1,16 +1,19 @@
-"""Means over seeds, differences between runs of one seed, and what a target costs."""
+"""Means over seeds, differences between runs of one seed, and what a target costs.
+
+A group is the runs of one point of an ablation: rows of `Study.results` with their seeds as index.
+"""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 
 from partitionsel_jax.reporting import comparison
 from partitionsel_jax.reporting.comparison import Spread, ToTarget
-from partitionsel_jax.studies.records import Result
+from partitionsel_jax.studies.records import Curve
 
-Group = Sequence[Result]
+Group: TypeAlias = pd.DataFrame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,67 +35,60 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """-1 or 1 where the interval leaves 0 out on that side of it, else 0.
+        """-1 or 1 where the difference is significant: the interval leaves out 0, else 0.
 
-        A mean that leaves pairs out decides nothing.
+        A mean that leaves pairs out is never significant.
         """
         if self.count < max(2, self.pairs):
             return 0
         return -1 if self.high < 0 else int(self.low > 0)
 
 
-def select(results: Iterable[Result], method: str = "", **axes: Any) -> list[Result]:
+def select(runs: pd.DataFrame, method: str = "", **axes: Any) -> Group:
     """The runs of a method at some values of the axes, by seed.
 
     Args:
-      results: of a study.
+      runs: of a study.
       method: its label; "" for all.
       **axes: the axis' last name -> its value, e.g. size=8. One that a run lacks excludes it.
     """
-
-    def fits(result: Result) -> bool:
-        short = {name.rpartition(".")[2]: value for name, value in result.axes.items()}
-        found = all(name in short and short[name] == value for name, value in axes.items())
-        return found and method in ("", result.method)
-
-    return sorted((r for r in results if fits(r)), key=lambda result: result.seed)
-
-
-def number(name: str) -> Callable[[Result], float]:
-    """Reads one of a run's numbers."""
-    return lambda result: result.numbers[name]
+    fits = np.full(len(runs), True) if not method else (runs["method"] == method).to_numpy()
+    columns = {name.rpartition(".")[2]: name for name in runs if "." in name}
+    for axis, wanted in axes.items():
+        values = runs[columns[axis]] if axis in columns else [None] * len(runs)
+        fits = fits & np.array([value == wanted for value in values], bool)
+    return runs[fits].set_index("seed", drop=False).sort_index()
 
 
-def accuracy(result: Result) -> float:
-    """Reads a run's share of right answers."""
-    return result.accuracy
+def mean(values: pd.Series) -> Spread | None:
+    """The mean over the seeds that have the number; None where none has."""
+    return comparison.spread(values[np.isfinite(values)].tolist())
 
 
-def mean(group: Group, read: Callable[[Result], float]) -> Spread | None:
-    """Over the seeds that have the number; None where none has."""
-    values = [read(result) for result in group]
-    return comparison.spread([value for value in values if np.isfinite(value)])
-
-
-def pairs(group: Group, baseline: Group) -> list[tuple[Result, Result]]:
-    """The runs of two groups that share a seed."""
-    partners = {result.seed: result for result in baseline}
-    return [(result, partners[result.seed]) for result in group if result.seed in partners]
-
-
-def difference(group: Group, baseline: Group, read: Callable[[Result], float]) -> Difference | None:
-    """Of a number, group less baseline; None without a pair that has it."""
-    each = [read(result) - read(partner) for result, partner in pairs(group, baseline)]
-    found = comparison.spread([value for value in each if np.isfinite(value)])
+def difference(ours: pd.Series, theirs: pd.Series) -> Difference | None:
+    """The difference of a number of two groups; None without a pair that has it."""
+    shared = ours.index.intersection(theirs.index)
+    found = mean(ours[shared] - theirs[shared])
     if found is None:
         return None
     half = found.half or 0.0
-    return Difference(found.mean, found.mean - half, found.mean + half, found.count, len(each))
+    return Difference(found.mean, found.mean - half, found.mean + half, found.count, len(shared))
+
+
+def final(group: Group, baseline: Group) -> Difference | None:
+    """The difference of the final validation losses."""
+    return difference(group["validation_loss"], baseline["validation_loss"])
+
+
+def curves(group: Group, baseline: Group) -> list[tuple[Curve, Curve]]:
+    """The curves of runs that share a seed."""
+    shared = group.index.intersection(baseline.index)
+    return list(zip(group["curve"][shared], baseline["curve"][shared], strict=True))
 
 
 def to_target(group: Group, baseline: Group, cost_axis: str) -> ToTarget:
-    """What the baseline's final loss costs the group, relative to the baseline."""
-    return comparison.to_target(pairs(group, baseline), cost_axis)
+    """The group's cost of the baseline's final loss, relative to the baseline's."""
+    return comparison.to_target(curves(group, baseline), cost_axis)
 
 
 def typical(cost: ToTarget) -> float | None:
@@ -106,37 +102,29 @@ def typical(cost: ToTarget) -> float | None:
 
 
 def whole_cost(group: Group, baseline: Group, cost_axis: str) -> float:
-    """What a run of the group costs, relative to the baseline's; the mean over seeds."""
-    ratios = [run.total(cost_axis) / one.total(cost_axis) for run, one in pairs(group, baseline)]
+    """The cost of a run, relative to the baseline's; the mean over seeds."""
+    pairs = curves(group, baseline)
+    ratios = [run.total(cost_axis) / other.total(cost_axis) for run, other in pairs]
     return float(np.mean(ratios)) if ratios else float("nan")
 
 
 def relative_cost(group: Group, baseline: Group, cost_axis: str) -> float:
-    """What an update of the group costs, relative to the baseline's."""
-    if not (group and baseline):
+    """The cost of an update, relative to the baseline's."""
+    if not (len(group) and len(baseline)):
         return float("nan")
-    longer = group[0].numbers["updates"] / baseline[0].numbers["updates"]
+    longer = group["updates"].iloc[0] / baseline["updates"].iloc[0]
     return whole_cost(group, baseline, cost_axis) / longer
 
 
-def loss_at_cost(partner: Mapping[int, Result], cost_axis: str) -> Callable[[Result], float]:
-    """The validation loss of a run when it had spent what its partner spent altogether.
+def loss_at_cost(group: Group, baseline: Group, cost_axis: str) -> pd.Series:
+    """The validation loss of runs when they had spent what their partner spent altogether.
 
-    Linear between evaluations; nan of a run that ended before.
-
-    Args:
-      partner: seed -> the run that sets the cost.
-      cost_axis: that is compared.
+    Linear between evaluations; nan of a run that ended before, or has no partner.
     """
-
-    def read(result: Result) -> float:
-        if result.seed not in partner:
-            return float("nan")
-        spent, losses = result.curve[cost_axis], result.curve["validation_loss"]
-        cost = partner[result.seed].total(cost_axis)
+    found = pd.Series(np.nan, group.index)
+    for run, other in curves(group, baseline):
+        spent, losses = run.points[cost_axis], run.points["validation_loss"]
         # A baseline ends where it ends, whatever was lost to rounding.
-        if cost > spent[-1] * (1 + 1e-4):
-            return float("nan")
-        return float(np.interp(cost, spent, losses))
-
-    return read
+        if (cost := other.total(cost_axis)) <= spent.iloc[-1] * (1 + 1e-4):
+            found[run.seed] = np.interp(cost, spent, losses)
+    return found

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from partitionsel_jax.reporting.comparison import Spread, ToTarget
 from partitionsel_jax.studies import measures
 from partitionsel_jax.studies.measures import Difference, Group
-from partitionsel_jax.text_table import markdown
+from partitionsel_jax.text_table import of_records
 
 NOTHING = "–"
 
@@ -20,9 +21,10 @@ def spread(value: Spread | None, form: str = ".3f", factor: float = 1.0, of: int
     return f"{format(factor * value.mean, form)}{half}{_part(value.count, of)}"
 
 
-def percent(value: Spread | None) -> str:
-    """As `spread`, of a share."""
-    return NOTHING if value is None else f"{spread(value, '.1f', 100.0)} %"
+def percent(values: pd.Series) -> str:
+    """The mean of a share and half its 95 % interval, in per cent."""
+    found = measures.mean(values)
+    return NOTHING if found is None else f"{spread(found, '.1f', 100.0)} %"
 
 
 def times(value: float | None) -> str:
@@ -34,11 +36,10 @@ def difference(value: Difference | None, form: str = "+.3f") -> str:
     """Mean with its 95 % interval, in bold where that leaves 0 out."""
     if value is None:
         return NOTHING
-    text, low, high = (
-        format(number, form).replace("-", "−") for number in (value.mean, value.low, value.high)
-    )
-    mean = f"**{text}**" if value.sign else text
-    return f"{mean} ({low} to {high}){_part(value.count, value.pairs)}"
+    numbers = (value.mean, value.low, value.high)
+    text, low, high = (format(number, form).replace("-", "−") for number in numbers)
+    text = f"**{text}**" if value.sign else text
+    return f"{text} ({low} to {high}){_part(value.count, value.pairs)}"
 
 
 def ratio(cost: ToTarget) -> str:
@@ -56,94 +57,68 @@ def _part(count: int, of: int) -> str:
     return f" ({count} of {of})" if count < of else ""
 
 
-def rates(group: Group) -> str:
-    """The learning rates of a group: one, as they are chosen together."""
-    return ", ".join(f"{rate:g}" for rate in sorted({r.numbers["learning_rate"] for r in group}))
+def _start(name: str, group: Group) -> dict[str, str]:
+    """The first cells of a line: learning rates are one, as they are chosen together."""
+    rates = ", ".join(f"{rate:g}" for rate in sorted(set(group["learning_rate"])))
+    return {"": name, "learning rate": rates}
 
 
-def _were_asked(groups: Mapping[str, Group]) -> bool:
-    """Whether some run of a study answered questions that count."""
-    return any(result.accuracies for group in groups.values() for result in group)
-
-
-def against(groups: Mapping[str, Group], baseline: str, *, corrupted: bool = False) -> str:
+def against(
+    groups: Mapping[str, Group], baseline: str, *, corrupted: bool = False, whole: bool = False
+) -> str:
     """Groups of runs beside a baseline: losses, differences, and what the baseline's loss costs.
 
     Args:
       groups: name -> runs; in the table's order.
       baseline: the name of one of them.
       corrupted: whether to say how many of the picks were corrupted.
+      whole: whether runs differ in length, so that the costs to compare are those of whole runs.
     """
-    asked = _were_asked(groups)
-    headings = ["", "learning rate", "validation loss", f"less {baseline}'s"]
-    headings += ["test accuracy"] * asked + ["corrupted picks"] * corrupted
-    headings += ["FLOPs / update", "updates to target", "FLOPs to target", "at equal FLOPs"]
-    reference = groups[baseline]
-    at_cost = measures.loss_at_cost({run.seed: run for run in reference}, "flops")
-    final = measures.number("validation_loss")
-    rows = []
+    reference, rows = groups[baseline], []
+    asked = any(group["accuracy"].notna().any() for group in groups.values())
+    at_cost = measures.loss_at_cost(reference, reference, "flops")
     for name, group in groups.items():
         own = name == baseline
-        row = [name, rates(group), spread(measures.mean(group, final), of=len(group))]
-        row.append(NOTHING if own else difference(measures.difference(group, reference, final)))
+        row = _start(name, group)
+        if whole:
+            row["updates"] = f"{group['updates'].iloc[0]:g}"
+        row["validation loss"] = spread(measures.mean(group["validation_loss"]), of=len(group))
+        apart = measures.final(group, reference)
+        row[f"less {baseline}'s"] = NOTHING if own else difference(apart)
         if asked:
-            row.append(percent(measures.mean(group, measures.accuracy)))
+            row["test accuracy"] = percent(group["accuracy"])
         if corrupted:
-            row.append(percent(measures.mean(group, measures.number("corrupted_selected"))))
-        row.append(times(measures.relative_cost(group, reference, "flops")))
-        costed = (measures.to_target(group, reference, name) for name in ("updates", "flops"))
-        row += ["1", "1"] if own else [ratio(cost) for cost in costed]
-        row.append(NOTHING if own else difference(measures.difference(group, reference, at_cost)))
+            row["corrupted picks"] = percent(group["corrupted_selected"])
+        if whole:
+            for cost_axis, noun in (("flops", "FLOPs"), ("seconds", "seconds")):
+                row[noun] = times(measures.whole_cost(group, reference, cost_axis))
+        else:
+            row["FLOPs / update"] = times(measures.relative_cost(group, reference, "flops"))
+            for cost_axis, noun in (("updates", "updates"), ("flops", "FLOPs")):
+                cost = measures.to_target(group, reference, cost_axis)
+                row[f"{noun} to target"] = "1" if own else ratio(cost)
+            apart = measures.difference(measures.loss_at_cost(group, reference, "flops"), at_cost)
+            row["at equal FLOPs"] = NOTHING if own else difference(apart)
         rows.append(row)
-    return markdown(headings, rows)
+    return of_records(rows)
 
 
-def whole_runs(groups: Mapping[str, Group], baseline: str) -> str:
-    """Groups whose runs differ in length: losses, and what whole runs cost."""
-    final, reference = measures.number("validation_loss"), groups[baseline]
-    headings = ["", "updates", "learning rate", "validation loss", f"less {baseline}'s"]
-    asked = _were_asked(groups)
-    headings += ["corrupted picks", *["test accuracy"] * asked, "FLOPs", "seconds"]
-    rows = []
-    for name, group in groups.items():
-        apart = measures.difference(group, reference, final)
-        rows.append(
-            [
-                name,
-                f"{group[0].numbers['updates']:g}",
-                rates(group),
-                spread(measures.mean(group, final), of=len(group)),
-                NOTHING if name == baseline else difference(apart),
-                percent(measures.mean(group, measures.number("corrupted_selected"))),
-                *[percent(measures.mean(group, measures.accuracy))] * asked,
-                *(
-                    times(measures.whole_cost(group, reference, cost_axis))
-                    for cost_axis in ("flops", "seconds")
-                ),
-            ]
-        )
-    return markdown(headings, rows)
-
-
-def diagnostics(groups: Mapping[str, Group], numbers: Mapping[str, str]) -> str:
-    """Numbers that selection logs, a column each: heading -> name."""
-    final = measures.number("validation_loss")
-    rows = [
+def logged(groups: Mapping[str, Group], *names: str) -> str:
+    """Numbers that selection logs, a column each."""
+    names = (*names, "validation_loss")
+    return of_records(
         [
-            name,
-            rates(group),
-            *(spread(measures.mean(group, measures.number(n))) for n in numbers.values()),
-            spread(measures.mean(group, final)),
+            _start(name, group)
+            | {n.replace("_", " "): spread(measures.mean(group[n])) for n in names}
+            for name, group in groups.items()
         ]
-        for name, group in groups.items()
-    ]
-    return markdown(["", "learning rate", *numbers, "validation loss"], rows)
+    )
 
 
-def seeds(group: Group) -> str:
+def seeds(runs: pd.DataFrame) -> str:
     """The seeds of some runs, as text."""
-    found = sorted({run.seed for run in group})
-    if len(found) > 2 and np.array_equal(found, np.arange(found[0], found[-1] + 1)):
+    found = sorted(set(runs["seed"]))
+    if len(found) > 2 and found == list(range(found[0], found[-1] + 1)):
         return f"{found[0]} to {found[-1]}"
     return ", ".join(map(str, found))
 

@@ -14,7 +14,7 @@ from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import processes, stopping
 from partitionsel_jax.evaluation import DomainLosses
 from partitionsel_jax.json_files import NUMBER, check_fields
-from partitionsel_jax.step import fidelity, flops, traffic
+from partitionsel_jax.step import costs, fidelity
 from partitionsel_jax.step.state import TrainState, fingerprint
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import corpora, failures, pretrained, recorded, records, workdir
@@ -227,7 +227,7 @@ def _compile(
     pool, anchors = map(setup.layout.rows, setup.pools[start])
     inputs = (state, frozen, pool, anchors)
     if not setup.settings.selection.recorded:
-        traffic.describe(setup.step, setup.layout, *inputs, setup.seed, setup.reference)
+        costs.log_traffic(setup.step, setup.layout, *inputs, setup.seed, setup.reference)
     spent.compile += setup.training_step.compile(*inputs, setup.seed, setup.reference)
     chosen = setup.settings.selection
     if not (chosen.needs_features or chosen.needs_losses):
@@ -256,7 +256,9 @@ class _Fit:
     def __post_init__(self) -> None:
         """Counts what an update takes, and starts the clocks."""
         setup = self.setup
-        self.flops = flops.count(setup.settings, len(setup.layout.devices), setup.validation_rows)
+        self.flops = costs.count_flops(
+            setup.settings, len(setup.layout.devices), setup.validation_rows
+        )
         self.clock, self.reading = Clock(), Waiting()
 
     def run(self, state: TrainState, stop: stopping.NoStop) -> tuple[TrainState, DomainLosses]:

@@ -5,12 +5,12 @@ from etils import epath
 
 from partitionsel_jax.studies import records
 from tests.commands import run
-from tests.studies.conftest import make_result, make_study
+from tests.studies.conftest import make_run, make_study
 
 
 def test_the_page_is_written_from_the_studies_that_are_kept(tmp_path):
     kept = [
-        make_result("partitionsel", seed, 1.0, axes={"selection.weights": kind})
+        make_run("partitionsel", seed, 1.0, axes={"selection.weights": kind})
         for kind in ("uniform", "learned", "clipped")
         for seed in (10, 11)
     ]

@@ -1,6 +1,7 @@
 """Planning: what is counted is what compilers count, and what is said to be held is held."""
 
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ from jax.sharding import PartitionSpec
 from configs import common
 from partitionsel_jax import planning
 from partitionsel_jax.planning import report
-from partitionsel_jax.planning.compiling import _grid
+from partitionsel_jax.planning.checks import _grid
+from partitionsel_jax.step import costs
 from partitionsel_jax.step.step import Step
 from tests.commands import run
 
@@ -44,7 +46,7 @@ def test_loops_products_and_collectives_are_counted_exactly():
         return jax.lax.psum(jax.grad(loss)(part)[0], "data")
 
     shapes = jax.ShapeDtypeStruct((3, 8), np.float32), jax.ShapeDtypeStruct((6, 2, 8), np.float32)
-    found = planning.trace(function, *shapes, axis="data", devices=4)
+    found = costs.count(function, *shapes, devices=4)
     # Forward, again in the backward pass, and two products of the derivative.
     assert found.products == 6 * 4 * (2 * 3 * 8 * 8)
     gathered, summed = 8 * 8 * 4 * 3 / 4, 2 * (2 * 8 * 4) * 3 / 4
@@ -57,7 +59,7 @@ def test_a_loop_of_unknown_length_counts_as_often_as_it_is_said_to_run():
         return jax.lax.while_loop(lambda x: x.sum() > 0, lambda x: x @ x, x)
 
     x = jax.ShapeDtypeStruct((4, 4), np.float32)
-    once, thrice = (planning.trace(function, x, axis="i", devices=1, rounds=n) for n in (1, 3))
+    once, thrice = (costs.count(function, x, devices=1, rounds=n) for n in (1, 3))
     assert once.products == 128 and thrice.products == 3 * 128
 
 
@@ -69,7 +71,7 @@ def test_counts_agree_with_the_compilers_where_no_loop_repeats():
     step = Step.create(settings)
     state, frozen = jax.eval_shape(step.initial, 0)
     chosen, length = settings.selection, settings.data.length
-    pool, anchors = (planning.rows(n, length) for n in (chosen.pool, chosen.anchors))
+    pool, anchors = (costs.rows(n, length) for n in (chosen.pool, chosen.anchors))
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     whole, rows = PartitionSpec(), PartitionSpec("data")
     mapped = jax.shard_map(
@@ -81,24 +83,23 @@ def test_counts_agree_with_the_compilers_where_no_loop_repeats():
     )
     compiled = jax.jit(mapped).lower(state, frozen, pool, anchors).compile()
     flops = compiled.cost_analysis()["flops"]
-    counted = planning.stages_of(settings, response=1.0).features.products
+    counted = costs.stages(settings, response=1.0)[0].products
     # It counts all else, too (norms, softmax, signs), and leaves out products that nothing reads.
     assert 0.9 * flops < counted < 1.1 * flops
 
 
 def test_work_grows_with_depth_as_every_layer_is_counted():
-    found = [planning.stages_of(settings_of(layers=n), 0.5) for n in (2, 3, 5)]
-    for stage in ("features", "update"):
+    found = [costs.stages(settings_of(layers=n), 0.5) for n in (2, 3, 5)]
+    for stage in (0, 1):
         for field in ("products", "received"):
-            two, three, five = (getattr(getattr(each, stage), field) for each in found)
+            two, three, five = (getattr(each[stage], field) for each in found)
             assert five - three == pytest.approx(2 * (three - two))
-    assert found[1].update.products > found[0].update.products
+    assert found[1][1].products > found[0][1].products
 
 
 def test_split_weights_cost_their_gathering_and_no_operation():
-    whole, split = (planning.stages_of(settings_of(split=s), 0.5) for s in (False, True))
-    assert whole.features.products == split.features.products
-    assert whole.update.products == split.update.products
+    whole, split = (costs.stages(settings_of(split=s), 0.5) for s in (False, True))
+    assert [stage.products for stage in whole] == [stage.products for stage in split]
     settings = settings_of()
     _, frozen = jax.eval_shape(Step.create(settings).initial, 0)
     embedding = frozen.pop("embedding")
@@ -109,7 +110,7 @@ def test_split_weights_cost_their_gathering_and_no_operation():
     )
     # Forward and backward; the embedding for the lookup and as the head.
     gathered = 0.75 * (2 * layers + 2 * 4 * embedding.size)
-    assert split.update.received - whole.update.received == pytest.approx(gathered, rel=1e-4)
+    assert split[1].received - whole[1].received == pytest.approx(gathered, rel=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -122,35 +123,39 @@ def compiled():
 
 
 def test_arguments_by_arithmetic_are_those_of_the_compiled_step(compiled):
-    config, found = compiled[6]
+    config, (found, arithmetic) = compiled[6]
     memory = planning.memory_of(planning.planned(config, devices=4, split_weights=True))
-    expected = memory.base + memory.trained / 2 + memory.optimizer
+    expected = memory["base"] + memory["trained"] / 2 + memory["optimizer"]
     rows = (32 + 4) * (16 * 5 + 9) / 4
-    assert found.arguments == pytest.approx(expected + rows, rel=0.02)
-    assert found.arithmetic == memory
+    assert found["arguments, GB"] == pytest.approx(expected + rows / 1e9, rel=0.02)
+    assert arithmetic == {"compiled for": "cpu-4", "pool": 32, **memory}
+    assert found["by arithmetic, GB"] == memory["together"]
 
 
-def test_what_a_compiler_says_stands_beside_the_arithmetic(compiled):
-    found = [compiled[6][1]]
-    for table in (report.compiled(found), report.arithmetic(found)):
-        assert "cpu-4" in table and f"{found[0].arithmetic.total / 1e9:.2f}" in table
+def test_what_a_compiler_says_stands_beside_the_arithmetic(compiled, tmp_path, monkeypatch):
+    config, found = compiled[6]
+    monkeypatch.setattr(report, "compile_step", lambda *_: found)
+    planning.write_compiled(config, targets=["cpu-4"], pools=[32], output=str(tmp_path))
+    text = (tmp_path / "pods_compiled.md").read_text()
+    assert text.count("| cpu-4 ") == 2 and "float32" in text and "activations" in text
 
 
 def test_gathered_layers_are_freed_after_their_use(compiled):
-    config, deep = compiled[6]
+    config, (deep, _) = compiled[6]
     settings = planning.planned(config, devices=4)
     _, frozen = jax.eval_shape(Step.create(settings).initial, 0)
     one_layer = sum(leaf.size * 4 for leaf in jax.tree.leaves(frozen["layers"])) / 6
-    assert deep.temporary - compiled[2][1].temporary < one_layer
+    shallow, _ = compiled[2][1]
+    assert 1e9 * (deep["temporary, GB"] - shallow["temporary, GB"]) < one_layer
 
 
 def test_memory_of_split_weights_falls_with_the_devices():
-    base = [planning.memory_of(settings_of(devices=n)).base for n in (1, 2, 4)]
+    base = [planning.memory_of(settings_of(devices=n))["base"] for n in (1, 2, 4)]
     norms = base[2] - (base[0] - base[2]) / 3
     assert norms < 0.02 * base[0]
     assert base[1] - norms == pytest.approx((base[0] - norms) / 2)
     whole = planning.memory_of(settings_of(devices=4, split=False))
-    assert whole.base == base[0] and whole.gathered == 0
+    assert whole["base"] == base[0] and whole["gathered"] == 0
 
 
 @pytest.mark.parametrize(
@@ -195,12 +200,13 @@ def test_weights_are_split_only_where_whole_ones_do_not_fit():
         planning.predict(config, slice_, 32, planning.Assumptions())
         for config in (config_of(), config_of(width=16_384, mlp_width=65_536, layers=3))
     )
-    assert not small.split and small.fits and small.memory == small.whole
-    assert large.split and large.memory == large.parts
-    assert large.network > small.network
-    assert large.seconds == math.fsum(
-        (large.features, large.selection, large.update, large.network)
-    )
+    for (step, needs), form, place in ((small, "whole", 0), (large, "split", 1)):
+        assert step["weights"] == needs[place]["weights"] == form
+        assert step["memory, GB"] == needs[place]["together"]
+        parts = ("features", "selection", "update", "network")
+        assert step["step, s"] == pytest.approx(math.fsum(step[part] for part in parts))
+    assert small[0]["fits"] == "yes"
+    assert large[0]["network"] > small[0]["network"]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +232,7 @@ def test_the_command_writes_its_tables(tmp_path):
     result = run("pods", config, "--devices=v5p-8", "--pool=64", f"--output={tmp_path}")
     assert result.returncode == 0, result.stderr
     text = (tmp_path / "pods.md").read_text()
-    assert "v5p-8 (4 chips)" in text and "cloud.google.com/tpu/docs/v5p" in text
+    assert re.search(r"\| v5p-8 +\| 4 ", text) and "cloud.google.com/tpu/docs/v5p" in text
     assert (tmp_path / "pods.json").stat().st_size > 500
     refused = run("pods", config, "--pool=many")
     assert refused.returncode == 1 and "error: --pool takes numbers" in refused.stderr

@@ -5,31 +5,31 @@ import pytest
 from scipy import stats
 
 from partitionsel_jax.studies import measures
-from tests.studies.conftest import make_result
-
-LOSS = measures.number("validation_loss")
+from tests.studies.conftest import groups_of, make_run, make_study
 
 
 def test_runs_are_selected_by_method_and_by_the_last_name_of_an_axis():
-    runs = [
-        make_result("a", seed, 1.0, axes={"selection.size": size})
+    made = [
+        make_run("a", seed, 1.0, axes={"selection.size": size})
         for size in (8, 16)
         for seed in (2, 1)
     ]
-    runs += [make_result("b", 1, 1.0), make_result("a", 3, 1.0)]
-    assert [run.seed for run in measures.select(runs, "a", size=8)] == [1, 2]
-    assert [run.seed for run in measures.select(runs, "a")] == [1, 1, 2, 2, 3]
-    assert measures.select(runs, "b", size=8) == []
+    made += [make_run("b", 1, 1.0), make_run("a", 3, 1.0)]
+    runs = make_study("methods", made).results
+    assert list(measures.select(runs, "a", size=8).index) == [1, 2]
+    assert list(measures.select(runs, "a")["seed"]) == [1, 1, 2, 2, 3]
+    assert len(measures.select(runs, "b", size=8)) == 0
     assert len(measures.select(runs, size=16)) == 2
+    assert len(measures.select(runs, unknown=16)) == 0
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_a_difference_is_that_of_a_paired_t_test(count):
-    rng = np.random.default_rng(count)
-    a, b = rng.normal(size=(2, count))
-    group = [make_result("a", seed, value) for seed, value in enumerate(a)]
-    baseline = [make_result("b", seed, value) for seed, value in enumerate(b)]
-    found = measures.difference(group, list(reversed(baseline)), LOSS)
+    a, b = np.random.default_rng(count).normal(size=(2, count))
+    made = [make_run("a", seed, value) for seed, value in enumerate(a)]
+    made += [make_run("b", seed, value) for seed, value in reversed(list(enumerate(b)))]
+    groups = groups_of(*made)
+    found = measures.final(groups["a"], groups["b"])
     expected = stats.ttest_rel(a, b).confidence_interval()
     np.testing.assert_allclose([found.low, found.high], expected, rtol=1e-9)
     assert found.count == count and found.mean == pytest.approx(np.mean(a - b))
@@ -37,32 +37,34 @@ def test_a_difference_is_that_of_a_paired_t_test(count):
 
 
 def test_seeds_without_a_partner_or_a_number_take_no_part():
-    group = [make_result("a", seed, 1.0) for seed in (1, 2)]
-    group.append(make_result("a", 3, np.nan))
-    baseline = [make_result("b", seed, 2.0) for seed in (2, 3, 4)]
-    found = measures.difference(group, baseline, LOSS)
-    assert (found.mean, found.count, found.sign) == (-1.0, 1, 0)
-    assert measures.difference(group, [], LOSS) is None
-    assert measures.mean(group, LOSS).count == 2
-    assert measures.mean([], LOSS) is None
+    made = [make_run("a", seed, 1.0) for seed in (1, 2)]
+    made.append(make_run("a", 3, np.nan))
+    groups = groups_of(*made, *(make_run("b", seed, 2.0) for seed in (2, 3, 4)))
+    found = measures.final(groups["a"], groups["b"])
+    assert (found.mean, found.count, found.pairs, found.sign) == (-1.0, 1, 2, 0)
+    assert measures.final(groups["a"], groups["b"][:0]) is None
+    assert measures.mean(groups["a"]["validation_loss"]).count == 2
+    assert measures.mean(groups["a"]["validation_loss"][:0]) is None
 
 
 def test_the_target_costs_what_the_straight_lines_say():
-    group = [make_result("a", seed, 0.0, flops=3.0) for seed in (1, 2)]
-    baseline = [make_result("b", seed, 2.0) for seed in (1, 2)]
+    made = [make_run("a", seed, 0.0, flops=3.0) for seed in (1, 2)]
+    groups = groups_of(*made, *(make_run("b", seed, 2.0) for seed in (1, 2)))
+    ours, theirs = groups["a"], groups["b"]
     # From 4 to 2 is half the way to 0: 20 of 40 updates, at three times the price.
     for cost_axis, expected in (("updates", 0.5), ("flops", 1.5), ("seconds", 0.5)):
-        assert measures.to_target(group, baseline, cost_axis).median == pytest.approx(expected)
-    assert measures.to_target(baseline, group, "updates").median is None
-    assert measures.relative_cost(group, baseline, "flops") == pytest.approx(3.0)
-    assert np.isnan(measures.relative_cost(group, [], "flops"))
+        assert measures.to_target(ours, theirs, cost_axis).median == pytest.approx(expected)
+    assert measures.to_target(theirs, ours, "updates").median is None
+    assert measures.relative_cost(ours, theirs, "flops") == pytest.approx(3.0)
+    assert np.isnan(measures.relative_cost(ours, theirs[:0], "flops"))
 
 
 def test_the_loss_at_equal_cost_lies_on_the_curve():
-    expensive, cheap = make_result("a", 1, 0.0, flops=4.0), make_result("b", 1, 2.0)
+    groups = groups_of(make_run("a", 1, 0.0, flops=4.0), make_run("b", 1, 2.0))
+    expensive, cheap = groups["a"], groups["b"]
     # A quarter of the updates: 10 of 40, a quarter of the way from 4 to 0.
-    assert measures.loss_at_cost({1: cheap}, "flops")(expensive) == pytest.approx(3.0)
-    assert measures.loss_at_cost({1: cheap}, "flops")(cheap) == pytest.approx(2.0)
+    assert measures.loss_at_cost(expensive, cheap, "flops")[1] == pytest.approx(3.0)
+    assert measures.loss_at_cost(cheap, cheap, "flops")[1] == pytest.approx(2.0)
     # What it costs to go on with the cheap one is not known.
-    assert np.isnan(measures.loss_at_cost({1: expensive}, "flops")(cheap))
-    assert np.isnan(measures.loss_at_cost({2: cheap}, "flops")(expensive))
+    assert np.isnan(measures.loss_at_cost(cheap, expensive, "flops")[1])
+    assert np.isnan(measures.loss_at_cost(expensive, cheap[:0], "flops")[1])

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from etils import epath
 
@@ -13,27 +14,26 @@ from partitionsel_jax.studies import claims, records
 
 
 def assert_equal(found, expected):
-    assert (found.claim, found.trials, found.about) == (
-        *(expected.claim, expected.trials, expected.about),
-    )
-    for one, other in zip(found.results, expected.results, strict=True):
-        for field in ("method", "axes", "seed", "about"):
-            assert getattr(one, field) == getattr(other, field)
-        assert one.numbers.keys() == other.numbers.keys()
-        for name, value in other.numbers.items():
-            np.testing.assert_allclose(one.numbers[name], value, rtol=1e-5)
-        for name, values in other.curve.items():
-            np.testing.assert_allclose(one.curve[name], values, rtol=1e-5)
+    assert (found.claim, found.about) == (expected.claim, expected.about)
+    for name in ("runs", "curves", "accuracies", "trials"):
+        one, other = getattr(found, name), getattr(expected, name)
+        pd.testing.assert_frame_equal(one, other, check_dtype=False, rtol=1e-5)
 
 
-def test_studies_are_read_back(methods, corrupted, tmp_path):
-    for study in (methods, corrupted):
+def test_studies_are_read_back(methods, noise, tmp_path):
+    for study in (methods, noise):
         folder = epath.Path(tmp_path) / study.claim
         records.write(study, folder)
         assert_equal(records.read(folder), study)
         # Whatever was there before.
-        records.write(dataclasses.replace(study, results=study.results[:2]), folder)
-        assert len(records.read(folder).results) == 2
+        curves = study.curves[study.curves["run"] < 2]
+        records.write(dataclasses.replace(study, runs=study.runs[:2], curves=curves), folder)
+        assert len(records.read(folder).runs) == 2
+
+
+def test_the_accuracy_is_that_of_all_questions(noise):
+    accuracy = noise.results["accuracy"]
+    assert accuracy[0] == pytest.approx((3 * 0.5 + 1) / 4) and accuracy[1:].isna().all()
 
 
 @pytest.mark.parametrize("name", [records.RUNS, records.CURVES, records.TRIALS, records.ABOUT])
@@ -75,7 +75,7 @@ POINT = ("partitionsel", {"selection.weights": "learned"})
 def keep(workdir, folder, scale="bytes", claim="weights", points=(POINT,), **options):
     # The section of this claim compares three kinds of weights.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(claims, "section", lambda study: None)
+        patch.setattr(claims, "shown", lambda study: None)
         return studies.keep(workdir, folder, scale=scale, claim=claim, points=points, **options)
 
 
@@ -101,28 +101,25 @@ def test_runs_are_kept_as_they_were(workdir, tmp_path):
     study = studies.read(folder)
     assert study.about["command"].endswith("--config=configs/reproduce/weights.py:seeds=1")
     assert study.about["hardware"] == "a machine"
-    (run,), (result,) = reporting.read_runs(workdir), study.results
-    assert (result.method, result.axes) == ("partitionsel", {"selection.weights": "learned"})
-    numbers = result.numbers
-    assert numbers["validation_loss"] == pytest.approx(run.summary["validation_loss"], rel=1e-5)
-    test = run.summary["test"]
-    assert result.accuracy == pytest.approx(test["accuracy"], rel=1e-5)
-    assert {name: share for name, (share, _) in result.accuracies.items()} == pytest.approx(
-        test["accuracy_per_domain"], rel=1e-5
-    )
-    assert sum(questions for _, questions in result.accuracies.values()) == sum(
-        test["questions_per_domain"].values()
-    )
+    (run,), (result,) = reporting.read_runs(workdir), study.results.to_dict("records")
+    assert (result["method"], result["selection.weights"]) == ("partitionsel", "learned")
+    assert result["validation_loss"] == pytest.approx(run.summary["validation_loss"], rel=1e-5)
+    test, answers = run.summary["test"], study.accuracies
+    assert result["accuracy"] == pytest.approx(test["accuracy"], rel=1e-5)
+    shares = dict(zip(answers["domain"], answers["accuracy"], strict=True))
+    assert shares == pytest.approx(test["accuracy_per_domain"], rel=1e-5)
+    assert answers["questions"].sum() == sum(test["questions_per_domain"].values())
     mean = np.mean(run.series("conflicting_pairs")[1])
-    assert numbers["conflicting_pairs"] == pytest.approx(mean, rel=1e-5)
-    assert numbers["learning_rate"] == run.config["optimizer"]["learning_rate"]
-    assert result.total("flops") == pytest.approx(run.series("flops")[1].sum(), rel=1e-5)
-    assert result.about["config_hash"] == run.facts["config_hash"]
+    assert result["conflicting_pairs"] == pytest.approx(mean, rel=1e-5)
+    assert result["learning_rate"] == run.config["optimizer"]["learning_rate"]
+    flops = run.series("flops")[1].sum()
+    assert result["curve"].total("flops") == pytest.approx(flops, rel=1e-5)
+    assert result["config_hash"] == run.facts["config_hash"]
     # One value was chosen, the one that the run has.
-    assert {trial.point for trial in study.trials} == {"partitionsel,weights=learned"}
-    (chosen,) = (trial for trial in study.trials if trial.chosen)
-    assert len(study.trials) == 2 and chosen.learning_rate == numbers["learning_rate"]
-    assert chosen.validation_loss == min(trial.validation_loss for trial in study.trials)
+    assert set(study.trials["point"]) == {"partitionsel,weights=learned"}
+    (chosen,) = study.trials[study.trials["chosen"] == 1].to_dict("records")
+    assert len(study.trials) == 2 and chosen["learning_rate"] == result["learning_rate"]
+    assert chosen["validation_loss"] == study.trials["validation_loss"].min()
 
 
 def test_a_study_with_an_open_run_is_refused(workdir, tmp_path):
@@ -151,4 +148,4 @@ def test_a_trial_that_diverged_is_kept_as_infinite(workdir, tmp_path):
     content["trials"][0]["validation_loss"] = None
     chosen.write_text(json.dumps(content))
     study = studies.read(keep(workdir, tmp_path))
-    assert sum(np.isinf(trial.validation_loss) for trial in study.trials) == 1
+    assert np.isinf(study.trials["validation_loss"]).sum() == 1

@@ -7,19 +7,19 @@ import pytest
 from etils import epath
 
 from partitionsel_jax import studies, sweeps
-from partitionsel_jax.studies import choosing, claims, measures, records, tables
-from tests.studies.conftest import make_result, make_study
+from partitionsel_jax.studies import claims, measures, records, tables
+from tests.studies.conftest import groups_of, make_run, make_study
 
 
 @pytest.fixture
-def folder(methods, corrupted, tmp_path):
-    for study in (methods, corrupted):
+def folder(methods, noise, tmp_path):
+    for study in (methods, noise):
         records.write(study, epath.Path(tmp_path) / "study" / "bytes" / study.claim)
     return tmp_path
 
 
 def outcomes(study):
-    return {verdict.claim: verdict.outcome for verdict in claims.section(study).verdicts}
+    return {verdict.claim: verdict.outcome for verdict in claims.shown(study)[0]}
 
 
 def test_the_page_has_every_study_and_says_what_is_owed(folder):
@@ -33,9 +33,7 @@ def test_the_page_has_every_study_and_says_what_is_owed(folder):
     assert "### (a) PartitionSel" in page and "### (d) Corrupted answers" in page
     assert "### (h)" not in page
     owed = page.split("## Not run yet")[1]
-    assert (
-        "* `bytes` (" in owed and "weights" in owed and "corrupted" not in owed.split("smollm2")[0]
-    )
+    assert "* `bytes` (" in owed and "weights" in owed and "noise" not in owed.split("smollm2")[0]
     assert "`smollm2`" in owed
     assert not re.search(r"None\b(?! is)|\bnan\b", page)
     # The same files give the same page.
@@ -61,19 +59,19 @@ def test_what_beats_random_and_loses_to_greats_is_said_so(methods):
     assert found["The paper: PartitionSel trains better than random picks"] == claims.HELD
     greats = "The paper: PartitionSel trains better than GREATS, ID, IWD, CoLM and others"
     assert found[greats] == claims.FAILED
-    (table, *_) = claims.section(methods).tables.values()
+    ((_, table), *_) = claims.shown(methods)[1]
     row = next(line for line in table.splitlines() if line.startswith("| partitionsel"))
     # Of the way from 4 to 1.1, that to 2.1 is 0.655; every update costs four.
     assert "**−1.000** (−1.000 to −1.000)" in row and "4.00×" in row
     assert "0.65× (" in row and "2.62× (" in row
 
 
-def test_clean_data_without_a_difference_decide_nothing(corrupted):
-    found = outcomes(corrupted)
+def test_clean_data_without_a_difference_decide_nothing(noise):
+    found = outcomes(noise)
     goal = next(outcome for claim, outcome in found.items() if "the goal" in claim)
     assert goal == claims.FAILED
     assert found["Ours: with garbled answers PartitionSel ends lower than random picks"] == "held"
-    assert "Clean" in claims.section(corrupted).tables
+    assert "Clean" in dict(claims.shown(noise)[1])
 
 
 @pytest.mark.parametrize(
@@ -89,8 +87,8 @@ def test_clean_data_without_a_difference_decide_nothing(corrupted):
     ],
 )
 def test_outcomes_follow_the_signs(signs, expected):
-    assert claims._outcome(signs, -1) == expected
-    assert claims._outcome([-sign for sign in signs], 1) == expected
+    assert claims.outcome(signs, -1) == expected
+    assert claims.outcome([-sign for sign in signs], 1) == expected
 
 
 @pytest.mark.parametrize("claim", sorted(claims.SECTIONS))
@@ -98,12 +96,12 @@ def test_every_claim_makes_a_section_of_its_own_runs(claim, tmp_path):
     """The methods and axes are those of the claim's own config."""
     config = importlib.import_module(f"configs.reproduce.{claim}").get_config("seeds=2,tune=False")
     runs = sweeps.planned(config.to_dict())
-    made = [make_result(run.method, run.seed, 1.0 + 0.1 * run.seed, axes=run.axes) for run in runs]
+    made = [make_run(run.method, run.seed, 1.0 + 0.1 * run.seed, axes=run.axes) for run in runs]
     # As it comes from disk.
     records.write(make_study(claim, made), epath.Path(tmp_path) / claim)
-    section = claims.section(records.read(epath.Path(tmp_path) / claim))
-    assert section.tables and all(table.count("\n") >= 2 for table in section.tables.values())
-    for verdict in section.verdicts:
+    verdicts, shown = claims.shown(records.read(epath.Path(tmp_path) / claim))
+    assert shown and all(table.count("\n") >= 2 for _, table in shown)
+    for verdict in verdicts:
         # All methods are equal: none may be said to end lower than another.
         assert verdict.evidence and (verdict.outcome != claims.HELD or "no worse" in verdict.claim)
 
@@ -119,17 +117,17 @@ def test_every_claim_makes_a_section_of_its_own_runs(claim, tmp_path):
     ],
 )
 def test_the_goal_of_the_preset_needs_the_whole_interval(finals, flops, expected):
-    runs = [make_result("random", seed, 2.0, updates=100) for seed in range(3)]
+    runs = [make_run("random", seed, 2.0, updates=100) for seed in range(3)]
     runs += [
-        make_result("frugal", seed, final, updates=40, flops=flops)
+        make_run("frugal", seed, final, updates=40, flops=flops)
         for seed, final in enumerate(finals)
     ]
-    goal, _ = claims.section(make_study("cost", runs)).verdicts
+    (goal, _), _ = claims.shown(make_study("cost", runs))
     assert "the goal" in goal.claim and goal.outcome == expected
 
 
 def test_the_best_of_a_situation_and_what_is_as_good(methods):
-    table = choosing.table({"methods": methods})
+    table = claims.choices({"methods": methods})
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     assert [line[0] for line in lines[2:]] == [
         "clean, 12.5 % of the pool",
@@ -137,7 +135,7 @@ def test_the_best_of_a_situation_and_what_is_as_good(methods):
     ]
     # Greats ends lowest by far, but four times the cost per update is never made up for.
     assert lines[2][1:] == ["greats", "–", "random"]
-    assert choosing.table({}) == ""
+    assert claims.choices({}) == ""
 
 
 def test_a_study_without_its_runs_is_no_study_that_was_not_run(folder):
@@ -147,11 +145,12 @@ def test_a_study_without_its_runs_is_no_study_that_was_not_run(folder):
 
 
 def test_cells_say_how_many_reached_the_target():
-    group = [make_result("a", seed, final) for seed, final in ((1, 0.0), (2, 3.0), (3, 0.0))]
-    baseline = [make_result("b", seed, 2.0) for seed in (1, 2, 3)]
+    made = [make_run("a", seed, final) for seed, final in ((1, 0.0), (2, 3.0), (3, 0.0))]
+    groups = groups_of(*made, *(make_run("b", seed, 2.0) for seed in (1, 2, 3)))
+    group, baseline = groups["a"], groups["b"]
     assert tables.ratio(measures.to_target(group, baseline, "updates")) == "0.50× (2 of 3)"
     assert tables.ratio(measures.to_target(group[1:2], baseline, "updates")) == (
         "not reached (0 of 1)"
     )
-    assert tables.ratio(measures.to_target(group, [], "updates")) == tables.NOTHING
+    assert tables.ratio(measures.to_target(group, baseline[:0], "updates")) == tables.NOTHING
     assert tables.seeds(group) == "1 to 3" and tables.seeds(group[::2]) == "1, 3"

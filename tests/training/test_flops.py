@@ -8,7 +8,7 @@ import pytest
 from partitionsel_jax import training
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.data.rows import Rows
-from partitionsel_jax.step import flops
+from partitionsel_jax.step import costs
 from tests.training.conftest import rows as logged
 
 
@@ -28,7 +28,7 @@ def batch():
 
 
 def test_a_whole_update_takes_its_features_and_its_gradient(tiny, batch):
-    found = flops.count(settings_of(tiny), 1, batch)
+    found = costs.count_flops(settings_of(tiny), 1, batch)
     assert (found.feature_tokens, found.update_tokens) == ((16 + 8) * 48, 8 * 48)
     assert found.of(32 * 48) == found.features + found.update
     # A gradient of all parameters multiplies every weight three times: forward, for the input, and
@@ -38,35 +38,35 @@ def test_a_whole_update_takes_its_features_and_its_gradient(tiny, batch):
 
 
 def test_random_picks_take_the_gradient_alone(tiny, batch):
-    random = flops.count(settings_of(tiny, "random"), 1, batch)
-    matched = flops.count(settings_of(tiny), 1, batch)
+    random = costs.count_flops(settings_of(tiny, "random"), 1, batch)
+    matched = costs.count_flops(settings_of(tiny), 1, batch)
     assert (random.features, random.feature_tokens) == (0.0, 0)
     assert random.of(8 * 48) == random.update == matched.update
 
 
 def test_losses_take_the_forward_pass_of_the_pool(tiny, batch):
-    found = flops.count(settings_of(tiny, "loss"), 1, batch)
+    found = costs.count_flops(settings_of(tiny, "loss"), 1, batch)
     assert found.feature_tokens == 16 * 48
     # The pool is twice the picks, and forward alone is a third of forward and backward.
     assert found.features == pytest.approx(2 / 3 * found.update, rel=0.1)
 
 
 def test_shared_features_are_not_taken_again(tiny, batch):
-    whole = flops.count(settings_of(tiny), 1, batch)
-    shared = flops.count(settings_of(tiny, features={"anchors_every": 2}), 1, batch)
+    whole = costs.count_flops(settings_of(tiny), 1, batch)
+    shared = costs.count_flops(settings_of(tiny, features={"anchors_every": 2}), 1, batch)
     assert dataclasses.astuple(shared) == dataclasses.astuple(whole)
     tokens = whole.update_tokens + 16 * 48
     assert shared.of(tokens) == pytest.approx(whole.update + whole.features * 16 / 24)
 
 
 def test_buckets_take_their_share_of_the_tokens(tiny, batch):
-    found = flops.count(settings_of(tiny, data={"buckets": (24,)}), 1, batch)
+    found = costs.count_flops(settings_of(tiny, data={"buckets": (24,)}), 1, batch)
     assert found.bucketed
     assert found.of(16 * 48) == pytest.approx((found.features + found.update) / 2)
 
 
 def test_devices_together_do_the_same_work(tiny, batch):
-    one, two = (flops.count(settings_of(tiny), count, batch) for count in (1, 2))
+    one, two = (costs.count_flops(settings_of(tiny), count, batch) for count in (1, 2))
     assert two.update == one.update and two.update_tokens == one.update_tokens
     # Each has to compare all candidates: products of the gathered features.
     assert one.features <= two.features < 1.05 * one.features
@@ -75,7 +75,9 @@ def test_devices_together_do_the_same_work(tiny, batch):
 def test_a_run_logs_them_with_every_update(finished):
     _, folder, config = finished
     found = [row["flops"] for row in logged(folder, "metrics.jsonl")[1:]]
-    whole = flops.count(settings_of(config.copy_and_resolve_references()), 1, _validation(config))
+    whole = costs.count_flops(
+        settings_of(config.copy_and_resolve_references()), 1, _validation(config)
+    )
     assert len(found) == 8 and set(found) == {whole.features + whole.update}
 
 

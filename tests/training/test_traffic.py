@@ -11,7 +11,7 @@ import pytest
 from partitionsel_jax import planning
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import spmd
-from partitionsel_jax.step import traffic
+from partitionsel_jax.step import costs
 from partitionsel_jax.step.step import Step
 from tests.training.every_config import RUNS
 from tests.training.test_layouts import OPTIONS, settings_of
@@ -32,7 +32,7 @@ def prepared(config, name, form="shard_map", split=False, devices=4):
 
 def counted(step, layout, arguments):
     local = map(layout.on_one_device, step.KINDS, arguments)
-    return traffic.count(step, len(layout.devices), *local)
+    return costs.exchanged(step, len(layout.devices), *local)
 
 
 def compiled_bytes(text, devices):
@@ -51,7 +51,7 @@ def test_the_count_is_the_compiled_program_s(tiny):
     text = program.lower(*arguments).compile().as_text()
     assert "reduce-scatter" in text
     expected = compiled_bytes(text, len(layout.devices))
-    assert counted(step, layout, arguments).total == pytest.approx(expected, rel=1e-3)
+    assert counted(step, layout, arguments).exchanged == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["full", "adapters"])
@@ -94,10 +94,10 @@ def test_every_config_stays_within_the_bound(name, devices, pool):
     step = Step.create(chosen, devices)
     state, frozen = jax.eval_shape(step.initial, 0)
     pool, length = chosen.selection.pool, chosen.data.length
-    rows = (planning.rows(n // devices, length) for n in (pool, chosen.selection.anchors))
-    found = traffic.count(step, devices, state, frozen, *rows, jax.ShapeDtypeStruct((), np.int32))
+    rows = (costs.rows(n // devices, length) for n in (pool, chosen.selection.anchors))
+    found = costs.exchanged(step, devices, state, frozen, *rows, jax.ShapeDtypeStruct((), np.int32))
     gradient = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.parameters))
-    assert gradient < found.total <= pool * (chosen.features.dim + length) * 4 + gradient
+    assert gradient < found.exchanged <= pool * (chosen.features.dim + length) * 4 + gradient
     assert found.weights == 0
 
 
@@ -135,6 +135,6 @@ def test_what_steps_share_counts_as_computed(tiny):
 def test_the_traffic_is_logged_where_there_are_devices(tiny, project_log):
     for devices in (1, 2):
         step, layout, arguments = prepared(tiny, "adapters", devices=devices)
-        traffic.describe(step, layout, *arguments)
+        costs.log_traffic(step, layout, *arguments)
     (line,) = (record.getMessage() for record in project_log.records)
     assert line.startswith("2 devices exchange ") and "features" in line and "picked rows" in line

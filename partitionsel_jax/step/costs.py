@@ -1,0 +1,312 @@
+"""Costs of an update: matrix products and bytes between devices, counted in the traced step.
+
+XLA's own cost analysis counts the body of a loop once, however often it runs, and the decoder is a
+loop over its layers; here a loop counts as often as it runs, where that is known. Norms, softmax
+and the rounds of the selection are left out: for a decoder, a few per cent.
+"""
+
+import collections
+import dataclasses
+import functools
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from partitionsel_jax.config.settings import Settings
+from partitionsel_jax.data.rows import Rows
+from partitionsel_jax.distributed import processes, spmd
+from partitionsel_jax.models.shards import SCOPE
+from partitionsel_jax.selection import Selection
+from partitionsel_jax.step.candidates import RowInfo
+from partitionsel_jax.step.step import Step
+
+_LOG = logging.getLogger(__name__)
+
+_COLLECTIVES = {
+    "all_gather": "gathered",
+    **dict.fromkeys(("reduce_scatter", "psum_scatter"), "dealt"),
+    **dict.fromkeys(("psum", "psum_invariant", "pmax", "pmin"), "summed"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """Amounts that one device computes and exchanges.
+
+    Attributes:
+      products: operations of matrix products, multiplications and additions.
+      exact: those among them that are float32 at the highest precision.
+      received: bytes from other devices in a ring of D: (D - 1) / D of what is gathered or
+        scattered, twice that of what is summed.
+      gathered, dealt, summed: bytes of the whole arrays in gatherings (features of the pool and a
+        few numbers of every row), scatterings (picked rows to the devices that train on them) and
+        sums (the gradient, the mean of the anchors' features and a few numbers).
+      weights: the same of weights that devices split, and of the sums of their gradients.
+    """
+
+    products: float = 0.0
+    exact: float = 0.0
+    received: float = 0.0
+    gathered: float = 0.0
+    dealt: float = 0.0
+    summed: float = 0.0
+    weights: float = 0.0
+
+    @property
+    def exchanged(self) -> float:
+        """Bytes of all arrays that devices exchange."""
+        return self.gathered + self.dealt + self.summed + self.weights
+
+
+def count(function: Callable[..., Any], *shapes: Any, devices: int, rounds: float = 1.0) -> Counts:
+    """Counts a per-device function; of a conditional, its most expensive branch.
+
+    Args:
+      function: of one device's arrays; it names the axis `spmd.AXIS`.
+      shapes: of these arrays.
+      devices: on the axis.
+      rounds: how often a loop runs whose end depends on the data.
+    """
+    program = jax.make_jaxpr(function, axis_env=[(spmd.AXIS, devices)])(*shapes)
+    return Counts(**_add_up(program.jaxpr, devices, rounds))
+
+
+def _add_up(jaxpr: core.Jaxpr, devices: int, rounds: float) -> dict[str, float]:
+    total: dict[str, float] = collections.defaultdict(float)
+    for equation in jaxpr.eqns:
+        name, times = equation.primitive.name, 1.0
+        if name == "dot_general":
+            inner = [_product(equation)]
+        elif name in _COLLECTIVES:
+            inner = [_exchange(equation, devices)]
+        else:
+            bodies = core.jaxprs_in_params(equation.params)
+            inner = [_add_up(body, devices, rounds) for body in bodies]
+            if name == "cond":
+                inner = [max(inner, key=lambda one: (one["products"], one["received"]))]
+            elif name in ("scan", "while"):
+                times = equation.params["length"] if name == "scan" else rounds
+        for each in inner:
+            for field, value in each.items():
+                total[field] += times * value
+    return total
+
+
+def _product(equation: core.JaxprEqn) -> dict[str, float]:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    left: Any = equation.invars[0].aval
+    made: Any = equation.outvars[0].aval
+    products = 2.0 * made.size * math.prod(left.shape[axis] for axis in contracted)
+    precision = equation.params["precision"]
+    highest = isinstance(precision, tuple) and jax.lax.Precision.HIGHEST in precision
+    exact = products if highest and left.dtype == np.float32 else 0.0
+    return {"products": products, "exact": exact}
+
+
+def _exchange(equation: core.JaxprEqn, devices: int) -> dict[str, float]:
+    kind = _COLLECTIVES[equation.primitive.name]
+    whole: Any = equation.outvars if kind == "gathered" else equation.invars
+    size = sum(variable.aval.size * variable.aval.dtype.itemsize for variable in whole)
+    passes = 2 if kind == "summed" else 1
+    # The transpose of a gathering of weights, which sums their gradients, keeps its name.
+    field = "weights" if SCOPE in str(equation.source_info.name_stack) else kind
+    return {field: size, "received": passes * size * (devices - 1) / devices}
+
+
+def stages(settings: Settings, response: float) -> tuple[Counts, Counts]:
+    """Counts features (or losses) of one device's candidates and anchors, and the update.
+
+    Features include the comparison of all candidates: the Gram matrix.
+
+    Args:
+      settings: of a step that shares nothing with others.
+      response: share of a row's tokens that its loss counts.
+    """
+    devices, split = settings.training.devices, settings.training.split_weights
+    step = Step.create(settings, devices)
+    return _counted(step, devices, split, settings.data.length, response)
+
+
+@functools.lru_cache(maxsize=16)
+def _counted(
+    step: Step, devices: int, split: bool, length: int, response: float
+) -> tuple[Counts, Counts]:
+    """Counts a step's stages; runs that differ in their seed alone are traced once."""
+    part = functools.partial(on_one_device, devices=devices, split_weights=split)
+    state, frozen = map(part, jax.eval_shape(step.initial, 0))
+    chosen = step.selection
+    pool, anchors = (rows(n // devices, length) for n in (chosen.pool, chosen.anchors))
+
+    def counted(function: Any, microbatch: int, *shapes: Any) -> Counts:
+        # The one loop whose end depends on the data is over blocks of tokens that count.
+        tokens = microbatch * (length - 1)
+        rounds = math.ceil(response * tokens / step.model.config.chunks.token_block(tokens))
+        return count(function, *shapes, devices=devices, rounds=rounds)
+
+    features = Counts()
+    size = min(step.features.microbatch, (chosen.pool + chosen.anchors) // devices)
+    if chosen.needs_features:
+        features = counted(
+            lambda *inputs: step.featurize(*inputs)[0], size, state, frozen, pool, anchors
+        )
+    elif chosen.needs_losses:
+        reference = part(jax.eval_shape(step.model.init, jax.random.key(0)))
+        features = counted(
+            lambda *inputs: step.forward(*inputs)[0],
+            size,
+            *(state.parameters, frozen, reference, pool, anchors),
+        )
+
+    def update(state: Any, frozen: Any, pool: Any, labels: Any, picks: Any) -> Any:
+        kept = state.curriculum, state.kept
+        return step.update(state, frozen, pool, labels, picks, *kept, key=jax.random.key(0))
+
+    def picks() -> Selection:
+        each, one = jnp.zeros(chosen.size), jnp.zeros(())
+        return Selection(each.astype(jnp.int32), each, one, one, each, one)
+
+    picked = chosen.size // devices
+    inputs = (state, frozen, pool, RowInfo.of(rows(chosen.pool, length)), jax.eval_shape(picks))
+    return features, counted(update, min(step.microbatch or picked, picked), *inputs)
+
+
+def rows(count: int, length: int) -> Rows:
+    """Shapes of so many rows."""
+    number, flag = (jax.ShapeDtypeStruct((count,), dtype) for dtype in (np.int32, bool))
+    tokens, mask = (jax.ShapeDtypeStruct((count, length), dtype) for dtype in (np.int32, bool))
+    return Rows(tokens, mask, number, number, flag)
+
+
+def on_one_device(tree: Any, devices: int, split_weights: bool) -> Any:
+    """Shapes of one device's part of weights or of a state, of devices that need not be here."""
+    stand_ins = (jax.devices()[0],) * devices
+    return spmd.Layout(stand_ins, "shard_map", split_weights).on_one_device("weights", tree)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flops:
+    """Operations of a run's updates on all devices together, from the tokens that they computed.
+
+    Attributes:
+      features: operations of the features (or losses) of all candidates and anchors.
+      update: operations of the weighted gradient step on the picks.
+      feature_tokens, update_tokens: what goes through the model meanwhile, padding included, where
+        rows have their full length and nothing is shared with other updates.
+      bucketed: whether rows may be computed at less than their full length.
+    """
+
+    features: float
+    update: float
+    feature_tokens: int
+    update_tokens: int
+    bucketed: bool
+
+    def of(self, tokens: int) -> float:
+        """Operations of an update that computed so many tokens, padding included.
+
+        Exact where nothing is bucketed: what an update takes from others is in its tokens. With
+        buckets both stages are scaled by the share of the tokens that is left, as if operations
+        were proportional to tokens.
+        """
+        if self.bucketed:
+            share = tokens / (self.feature_tokens + self.update_tokens)
+            return share * (self.features + self.update)
+        if not self.feature_tokens:
+            return self.update
+        return self.update + self.features * (tokens - self.update_tokens) / self.feature_tokens
+
+
+def count_flops(settings: Settings, devices: int, rows: Rows) -> Flops:
+    """Traces the stages of a run's step; compiles nothing.
+
+    Args:
+      settings: of the run.
+      devices: that it runs on.
+      rows: some of its data, whose share of response tokens tells how much of the logits is
+        computed. A run that continues has to give the same.
+    """
+    whole = dataclasses.replace(
+        settings,
+        features=settings.features.unshared,
+        selection=settings.selection.unshared,
+        data=dataclasses.replace(settings.data, buckets=()),
+        training=dataclasses.replace(settings.training, devices=devices),
+    )
+    # The first token is predicted from nothing.
+    features, update = stages(whole, float(np.mean(np.asarray(rows.response)[:, 1:])))
+    picked = _padded(settings.selection.size // devices, settings.training.microbatch)
+    return Flops(
+        features=devices * features.products,
+        update=devices * update.products,
+        feature_tokens=devices * _feature_tokens(settings, devices),
+        update_tokens=devices * settings.data.length * picked,
+        bucketed=bool(settings.data.buckets),
+    )
+
+
+def _feature_tokens(settings: Settings, devices: int) -> int:
+    """Tokens of one device's features, or of the losses that take their place."""
+    chosen, features, length = settings.selection, settings.features, settings.data.length
+    pool, anchors = chosen.pool // devices, chosen.anchors // devices
+    if chosen.needs_features:
+        window = min(features.tokens or length, length)
+        return window * _padded(pool + anchors, features.microbatch)
+    if not chosen.needs_losses:
+        return 0
+    passes = [pool] * (1 + ("reference_losses" in chosen.reads))
+    passes += [anchors] * (chosen.budgets == "curriculum")
+    return length * sum(_padded(count, features.microbatch) for count in passes)
+
+
+def _padded(rows: int, microbatch: int) -> int:
+    """Rows with those that fill up the last microbatch."""
+    size = min(microbatch or rows, rows)
+    return -(-rows // size) * size
+
+
+def exchanged(step: Step, devices: int, *arguments: Any) -> Counts:
+    """Counts an update that computes all features, and shares none with others.
+
+    Args:
+      step: the update.
+      devices: how many there are.
+      arguments: of `Step.__call__`, as one device sees them; arrays or their shapes.
+    """
+    step = dataclasses.replace(
+        step, features=step.features.unshared, selection=step.selection.unshared
+    )
+    state, *rest = arguments
+    state = dataclasses.replace(state, kept=None)
+    return count(step.__call__, state, *rest, devices=devices)
+
+
+def log_traffic(step: Step, layout: spmd.Layout, *arguments: Any) -> None:
+    """Logs the bytes that devices exchange in an update, where there is more than one device.
+
+    Args:
+      step, layout: the update, and where it runs.
+      arguments: as its mapped program takes them.
+    """
+    devices = len(layout.devices)
+    if devices == 1 or not processes.is_first():
+        return
+    kinds = zip(Step.KINDS, arguments, strict=False)
+    found = exchanged(step, devices, *(layout.on_one_device(*each) for each in kinds))
+    parts = {"features": found.gathered, "picked rows": found.dealt, "gradient": found.summed}
+    parts |= {"weights": found.weights} if found.weights else {}
+    listed = ", ".join(f"{name} {_text(size)}" for name, size in parts.items())
+    _LOG.info("%d devices exchange %s in an update: %s", devices, _text(found.exchanged), listed)
+
+
+def _text(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
