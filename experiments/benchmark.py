@@ -37,13 +37,8 @@ def main(argv: list[str]) -> None:
     # Imported late, so that a mistyped flag answers at once.
     from experiments import suites
 
-    suites.run(
-        _SUITE.value,
-        sizes=_SIZES.value,
-        repeats=_REPEATS.value,
-        large=_LARGE.value,
-        output=_OUTPUT.value,
-    )
+    options = suites.Options(_SIZES.value, _REPEATS.value, _LARGE.value)
+    suites.run(_SUITE.value, options, _OUTPUT.value)
 
 
 if __name__ == "__main__":
