@@ -1,4 +1,4 @@
-"""What gradient features cost beside an ordinary pass, and (`fidelity`) how faithful they are.
+"""Cost of gradient features beside an ordinary pass, and (`fidelity`) how faithful they are.
 
 * All passes see the same rows in one microbatch and ran by turns. The reference path over all
   parameters holds a whole gradient per row: one row at a time, and with --large only.

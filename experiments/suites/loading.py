@@ -73,7 +73,7 @@ def write(folder: Path, config: DecoderConfig) -> int:
 def measure(folder: Path, dtype: str) -> dict[str, Any]:
     """Reads the checkpoint once: bytes of its weights, bytes beside them, and seconds."""
     checkpoint, before = Checkpoint.open(folder), memory()
-    with watched() as peak:
+    with sampled() as peak:
         started = time.perf_counter()
         parameters = jax.block_until_ready(checkpoint.parameters(dtype))
         seconds = time.perf_counter() - started
@@ -92,7 +92,7 @@ def memory() -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[dict[str, int]]:
+def sampled() -> Iterator[dict[str, int]]:
     """Samples the memory all the while; gives the most that there was."""
     peak, done = memory(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""What the suites share: compiling, timing by turns, and numbers as tables."""
+"""Tools of all suites: compiling, timing by turns, and numbers as tables."""
 
 import logging
 import string
@@ -29,7 +29,7 @@ log = logging.getLogger("partitionsel_jax.benchmark")
 
 
 class Options(NamedTuple):
-    """What a suite is asked for: problems or parts (None: all), timed runs of each, long ones."""
+    """The problems or parts to measure (None: all), timed runs of each, and long ones or not."""
 
     sizes: Sequence[str] | None = None
     repeats: int = 30
@@ -172,7 +172,7 @@ def table(columns: str, rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def notes(doc: str | None) -> str:
-    """What has to be known to read a suite's tables: its docstring after the first line."""
+    """The notes that a suite's tables need: its docstring after the first line."""
     return (doc or "").partition("\n\n")[2]
 
 

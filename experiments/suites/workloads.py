@@ -1,4 +1,4 @@
-"""What the suites measure: steps of a configuration, random rows, and selection from features."""
+"""Workloads of the suites: steps of a configuration, random rows, and selection from features."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def settings_of(domains: int, **sections: Mapping[str, Any]) -> Settings:
 
 
 def shape_of(settings: Settings) -> dict[str, Any]:
-    """What of the settings is measured, for JSON."""
+    """The settings that shape a measurement, for JSON."""
     names = ("model", "lora", "features", "selection")
     found = {name: dataclasses.asdict(getattr(settings, name)) for name in names}
     return found | {"tokens": settings.data.length, "domains": len(settings.data.names)}

@@ -649,9 +649,9 @@ def test_the_loading_suite_measures_memory_beside_the_weights(monkeypatch):
     assert "over largest shard" in markdown
 
 
-def test_memory_that_was_taken_while_watched_is_seen():
+def test_memory_that_was_taken_meanwhile_is_seen():
     before = loading.memory()
-    with loading.watched() as peak:
+    with loading.sampled() as peak:
         block = np.ones(30_000_000)
         time.sleep(0.2)
     assert peak["own"] - before["own"] > 0.9 * block.nbytes
