@@ -1,4 +1,4 @@
-"""The commands' common ground: a quiet screen with this project's own lines, and one-line errors."""
+"""The commands' common ground: a quiet screen with this project's own lines, one-line errors."""
 
 import contextlib
 import logging

@@ -156,17 +156,10 @@ def read_all(runs: int) -> Part:
 
 def tokenizer() -> SubwordTokenizer:
     """A byte-level BPE of the rows' words, with a chat template."""
-    learnt = tokenizers.Tokenizer(tokenizers.models.BPE())
-    learnt.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    learnt.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        show_progress=False,
-        special_tokens=["<|im_start|>", END],
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-    )
+    learnt = tokenizers.ByteLevelBPETokenizer()
     texts = (row[name] for row in synthetic_rows(LEARNT_FROM) for name in ("query", "response"))
-    learnt.train_from_iterator(texts, trainer)
+    special = ["<|im_start|>", END]
+    learnt.train_from_iterator(texts, VOCABULARY, show_progress=False, special_tokens=special)
     return SubwordTokenizer(learnt.to_str(), eos_token=END, chat_template=CHAT)
 
 

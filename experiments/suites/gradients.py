@@ -6,8 +6,6 @@
   all tokens. `ratio` is to the faster of the two: of `ordinary` in the same scope, or of `forward`
   for features of the last layers. `memory ratio` is always to the `ordinary` pass that needs less.
 * Memory is what the compiled program needs beside its arguments: temporary, and for its results.
-  `device peak` is the backend's own count since the process started, read as the passes ran for the
-  first time, smallest first; a dash where that did not raise it, or where there is no such count.
 * Operations are those of the matrix products, counted in the traced pass; `of ceiling` is their
   rate, relative to that of one large matrix product in the same run.
 """
@@ -21,18 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from configs import quickstart
-from experiments.suites import fidelity, workloads
-from experiments.suites.measuring import (
-    TIMED,
-    Options,
-    Part,
-    Program,
-    compile_program,
-    notes,
-    ratio,
-    slow_by_turns,
-    table,
-)
+from experiments.suites import fidelity, measuring, workloads
+from experiments.suites.measuring import TIMED, Options, Part, notes, table
 from partitionsel_jax import models
 from partitionsel_jax.config.sections import FeatureSettings
 from partitionsel_jax.config.settings import Settings
@@ -50,7 +38,7 @@ MEMORY_TARGET = 1.2
 COLUMNS = (
     f"pass: {{method}} | {TIMED} | ratio: {{ratio:.2f}} | target: ≤ {{target:g}} | "
     "compile s: {compile_seconds:.1f} | MiB: {bytes:Mi} | memory ratio: {memory_ratio:.2f} | "
-    "memory target: ≤ {memory_target:g} | device peak MiB: {device_peak_bytes:Mi} | "
+    "memory target: ≤ {memory_target:g} | "
     "tokens/s: {tokens_per_second} | GFLOP: {operations:G} | of ceiling: {share_of_ceiling:.0%}"
 )
 
@@ -90,12 +78,11 @@ def parse(sizes: Sequence[str] | None) -> list[str]:
 def measure(settings: Settings, options: Options) -> Part:
     """Measures all passes; with `large` also the reference path over all parameters and layers."""
     rows = [row for kind in ("lora", "full") for row in _passes(settings, kind, options.large)]
-    programs: dict[str, Program] = {row["method"]: row.pop("program") for row in rows}
+    programs: dict[str, measuring.Program] = {row["method"]: row.pop("program") for row in rows}
     sides = jax.random.normal(jax.random.key(0), (2, SIDE, SIDE)).astype(settings.model.dtype)
-    product = compile_program("one large product", jnp.matmul, *sides)
-    peaks = _peaks(programs)
+    product = measuring.compile_program("one large product", jnp.matmul, *sides)
     runs = {name: program.run for name, program in programs.items()}
-    timings = slow_by_turns(runs | {"product": product.run}, options.repeats)
+    timings = measuring.slow_by_turns(runs | {"product": product.run}, options.repeats)
     # The ceiling is the best of a product, so that no share of it is flattered.
     ceiling = 2e3 * SIDE**3 / timings["product"]["fastest"]
     medians = {name: timing["median"] for name, timing in timings.items()}
@@ -115,9 +102,8 @@ def measure(settings: Settings, options: Options) -> Part:
             "compile_seconds": programs[name].compile_seconds,
             "bytes": sizes[name],
             "memory_yardstick": smaller,
-            "memory_ratio": ratio(sizes[name], sizes[smaller]),
+            "memory_ratio": sizes[name] / sizes[smaller],
             "memory_target": MEMORY_TARGET if row["target"] else None,
-            "device_peak_bytes": peaks.get(name),
             "tokens_per_second": 1e3 * tokens / medians[name],
             "share_of_ceiling": 1e3 * row["operations"] / medians[name] / ceiling,
         }
@@ -166,7 +152,7 @@ def _passes(settings: Settings, kind: str, large: bool) -> Iterator[dict[str, An
         return {
             "method": name,
             "kind": kind,
-            "program": compile_program(name, function, trained, frozen, rows),
+            "program": measuring.compile_program(name, function, trained, frozen, rows),
             "operations": counting.count(traced, devices=1, rounds=rounds).products,
             "yardstick": None,
             "target": None,
@@ -190,16 +176,3 @@ def _passes(settings: Settings, kind: str, large: bool) -> Iterator[dict[str, An
             compute = functools.partial(features, chosen)
             known = {"yardstick": yardstick, "target": target}
             yield row(f"{path}: {where}", compute, chosen.microbatch, **known)
-
-
-def _peaks(programs: dict[str, Program]) -> dict[str, int | None]:
-    """The device's most bytes in use where a pass raised them; all run once, smallest first."""
-
-    def peak() -> int:
-        return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
-
-    peaks, before = {}, peak()
-    for name in sorted(programs, key=lambda name: programs[name].bytes) if before else ():
-        programs[name].run()
-        peaks[name], before = peak() if peak() > before else None, peak()
-    return peaks

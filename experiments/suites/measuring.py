@@ -44,13 +44,7 @@ class Part(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A compiled program with its arguments.
-
-    Attributes:
-      run: calls it, and returns its results when they are there.
-      compile_seconds: of tracing and compiling.
-      bytes: what it needs beside its arguments, temporary and for its results.
-    """
+    """A compiled program with its arguments; `bytes` are needed beside them, results included."""
 
     run: Callable[[], Any]
     compile_seconds: float
@@ -58,7 +52,7 @@ class Program(NamedTuple):
 
 
 def compile_program(name: str, function: Callable[..., Any], *arguments: Any) -> Program:
-    """Compiles `function` for `arguments`, ahead of its first run."""
+    """Compiles `function` for `arguments`; its run returns when its results are there."""
     log.info("compiling %s", name)
     program = jax.jit(function)
     started = time.perf_counter()

@@ -145,11 +145,7 @@ def make_instance(shape: Sequence[int], *, gram: bool = True, seed: int = 0) -> 
 
 
 def pursue(instance: Instance) -> tuple[np.ndarray, np.ndarray]:
-    """Greedy matching pursuit under the matroid, refitted by SciPy's NNLS.
-
-    Returns:
-      The picks, int[K], and their weights, f64[K]; fewer where nothing feasible was left.
-    """
+    """Greedy matching pursuit under the matroid, refitted by SciPy's NNLS: picks and weights."""
     features, anchor = instance.features.astype(np.float64), instance.anchor.astype(np.float64)
     domains, left = np.asarray(instance.problem.domains), np.array(instance.problem.budgets)
     alignment = features @ anchor
@@ -169,19 +165,12 @@ def pursue(instance: Instance) -> tuple[np.ndarray, np.ndarray]:
 
 
 def judge(instance: Instance, indices: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Utility and KKT residual of an answer, in float64, on the float32 problem that was posed.
+    """Utility U(w) and KKT residual of an answer, in float64, on the float32 problem as posed.
 
     Args:
       instance: with K picks.
       indices: int[K], -1 for none.
-      weights: f[K].
-
-    Returns:
-      U(w), and the largest violation of the refit's KKT conditions relative to the largest
-      alignment of a pick.
-
-    Raises:
-      ValueError: weights that are not finite.
+      weights: f[K]; ValueError unless they are finite.
     """
     if not np.isfinite(weights).all():
         raise ValueError(f"weights must be finite, got {weights}.")

@@ -19,20 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.suites import workloads
-from experiments.suites.measuring import (
-    TIMED,
-    Options,
-    Part,
-    compile_program,
-    log,
-    notes,
-    ratio,
-    scaled,
-    slow_by_turns,
-    table,
-    verdicts,
-)
+from experiments.suites import measuring, workloads
+from experiments.suites.measuring import TIMED, Options, Part, notes, table
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.gradients import unit
 from partitionsel_jax.step import flops
@@ -94,10 +82,10 @@ def measure(settings: Settings, repeats: int) -> Part:
     chosen, shared = settings.selection, settings.features.anchors_every
     selecting, whole = _runner(settings), _runner(on_whole_pool(settings))
     calls = {SELECTING: lambda: selecting(shared), WHOLE: lambda: whole(1)}
-    timings = slow_by_turns(calls, repeats)
-    timings[SELECTING] = scaled(timings[SELECTING], 1 / shared)
+    timings = measuring.slow_by_turns(calls, repeats)
+    timings[SELECTING] = measuring.scaled(timings[SELECTING], 1 / shared)
     kinds = {kind: _selection(settings, kind) for kind in ("independent", "alike")}
-    selections = slow_by_turns(kinds, repeats)
+    selections = measuring.slow_by_turns(kinds, repeats)
     timings["selection"] = max(selections.values(), key=lambda timing: timing["median"])
     depths = settings.model.layers, SHALLOW
     compiling = _compile_seconds(settings, depths)
@@ -111,7 +99,7 @@ def measure(settings: Settings, repeats: int) -> Part:
         "selection_milliseconds": {kind: timing["median"] for kind, timing in selections.items()},
         "ratio": measured,
         "limit": limit,
-        "ratio_over_limit": ratio(measured, limit),
+        "ratio_over_limit": measured / limit,
         "selection_share": share,
         "compile_seconds": {str(layers): seconds for layers, seconds in compiling.items()},
         "compile_ratio": deep,
@@ -123,7 +111,7 @@ def measure(settings: Settings, repeats: int) -> Part:
     )
     rows = ({"step": name, "milliseconds": timing} for name, timing in timings.items())
     over, most, deeper = TARGETS.values()
-    judged = verdicts(
+    judged = measuring.verdicts(
         ("ratio to a step on the whole pool", f"{measured:.3f}", "–"),
         ("its limit by operations", f"{limit:.3f}", "–"),
         ("ratio over limit", f"{measured / limit:.3f}", f"≤ {over:g}"),
@@ -141,7 +129,7 @@ def measure(settings: Settings, repeats: int) -> Part:
 
 def _runner(settings: Settings) -> Callable[[int], None]:
     """(steps) -> so many steps in a row, from the first one on."""
-    log.info("compiling a step that picks %d rows", settings.selection.size)
+    measuring.log.info("compiling a step that picks %d rows", settings.selection.size)
     step = Step.create(settings)
     state, frozen = jax.jit(workloads.start, static_argnums=0)(step)
     inputs = (frozen, *workloads.pool_and_anchors(settings), np.int32(0))
@@ -173,10 +161,12 @@ def _selection(settings: Settings, kind: str) -> Callable[[], object]:
 
     domains_N = jnp.arange(chosen.pool) % len(settings.data.names)
     inputs = features(chosen.pool), features(chosen.anchors), domains_N
-    return compile_program(f"selection, {kind}", workloads.selecting(settings), *inputs).run
+    return measuring.compile_program(
+        f"selection, {kind}", workloads.selecting(settings), *inputs
+    ).run
 
 
-def _compile_seconds(settings: Settings, depths: tuple[int, int]) -> dict[int, float]:
+def _compile_seconds(settings: Settings, depths: tuple[int, ...]) -> dict[int, float]:
     """Seconds to trace and compile the step with selection, by its layers."""
     seconds: dict[int, float] = {}
     rows = workloads.pool_and_anchors(settings)
@@ -186,7 +176,7 @@ def _compile_seconds(settings: Settings, depths: tuple[int, int]) -> dict[int, f
         step = Step.create(dataclasses.replace(settings, model=model))
         inputs = jax.eval_shape(lambda step=step: workloads.start(step))
         jax.clear_caches()
-        log.info("compiling %d layers", layers)
+        measuring.log.info("compiling %d layers", layers)
         taken = workloads.program(step).compile(*inputs, *rows, np.int32(0))
         seconds[layers] = min(taken, seconds.get(layers, taken))
     return seconds

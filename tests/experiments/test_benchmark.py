@@ -386,11 +386,10 @@ def traced(monkeypatch):
     def compile_program(name, function, *arguments):
         return measuring.Program(lambda: None, 0.5, traced_products(function, *arguments))
 
-    for module in (gradients, step):
-        monkeypatch.setattr(module, "compile_program", compile_program)
+    monkeypatch.setattr(measuring, "compile_program", compile_program)
 
 
-def timed(monkeypatch, module, milliseconds):
+def timed(monkeypatch, milliseconds):
     """Makes a suite measure these times, and 10 ms of what is not named."""
 
     def slow_by_turns(runs, repeats):
@@ -402,14 +401,14 @@ def timed(monkeypatch, module, milliseconds):
             for name in runs
         }
 
-    monkeypatch.setattr(module, "slow_by_turns", slow_by_turns)
+    monkeypatch.setattr(measuring, "slow_by_turns", slow_by_turns)
 
 
 @pytest.mark.parametrize("changes", [{}, {"tied": False, "biases": ("q", "k", "v")}])
 def test_operations_are_those_of_the_programs_without_what_nobody_reads(
     monkeypatch, traced, changes
 ):
-    timed(monkeypatch, gradients, {})
+    timed(monkeypatch, {})
     # One block of tokens then holds all that the loss counts.
     found = gradients.measure(settings(chunk_tokens=16, **changes), Options(repeats=1, large=True))
     rows = found.numbers["cost"]["rows"]
@@ -425,7 +424,7 @@ def test_costs_are_relative_to_the_faster_of_two_equal_passes(monkeypatch, trace
         "ordinary, lora": 5.0,
         "ordinary, lora, by logits": 4.0,
     }
-    timed(monkeypatch, gradients, milliseconds)
+    timed(monkeypatch, milliseconds)
     monkeypatch.setattr(gradients, "SIDE", 8)
     found, markdown = answer(lambda: [gradients.measure(settings(), Options(repeats=3))])
     found = found["cost"]
@@ -472,7 +471,7 @@ def test_a_step_is_judged_by_the_mean_over_steps_that_share_anchors(monkeypatch,
     monkeypatch.setattr(step, "_runner", lambda settings: made.append)
     monkeypatch.setattr(step, "_compile_seconds", lambda *_: {1: 2.6, 4: 2.0})
     times = {"PartitionSel": 12.0, "whole pool": 8.0, "independent": 0.01, "alike": 0.03}
-    timed(monkeypatch, step, times)
+    timed(monkeypatch, times)
     numbers, markdown = answer(lambda: [step.measure(step_settings(), repeats=1)])
     assert made == [2, 1]
     assert numbers["ratio"] == pytest.approx(6.0 / 8.0)
@@ -487,10 +486,9 @@ def test_both_steps_run_from_the_first_update_on():
         step._runner(settings)(2)
 
 
-def test_depths_are_compiled_and_selection_runs(monkeypatch):
-    assert step._compile_seconds(step_settings(), (1, 2)).keys() == {1, 2}
-    for kind in ("independent", "alike"):
-        assert step._selection(step_settings(), kind)().indices.tolist()
+def test_depths_are_compiled_and_selection_runs():
+    assert step._compile_seconds(step_settings(), (1,)).keys() == {1}
+    assert sorted(step._selection(step_settings(), "alike")().indices.tolist())[0] >= 0
 
 
 def test_slow_passes_are_repeated_less_often(monkeypatch):
@@ -604,10 +602,12 @@ def test_buckets_leave_out_tokens_and_change_no_picks(monkeypatch):
     assert 0.2 < coarse < fine < 0.5
     monkeypatch.setattr(buckets, "UPDATES", 2)
     monkeypatch.setattr(buckets, "LENGTH", 64)
-    monkeypatch.setattr(buckets, "POOL", 16)
-    monkeypatch.setattr(buckets, "SIZE", 8)
     monkeypatch.setattr(buckets, "lengths", lambda count, *_: np.arange(count) * 48 // count + 16)
-    found = buckets.compare_updates(*map(buckets.settings_of, ((), (32,))))
+    settings = step_settings()
+    data = dataclasses.replace(settings.data, length=64, buckets=(32,))
+    cut = dataclasses.replace(settings, data=data)
+    whole = dataclasses.replace(settings, data=dataclasses.replace(data, buckets=()))
+    found = buckets.compare_updates(whole, cut)
     assert found["same_picks"] == found["updates"] == 2
     assert found["largest_loss_difference"] < 1e-5
     assert found["tokens_cut"] > 0.0
