@@ -40,6 +40,12 @@ WIDTHS = {
 SCALES, DEVICES, STEPS = (0.8, 1.0, 1.25), (1, 8), 40
 UPDATES = 6
 TARGETS = {"tokens cut": 0.35, "difference of the losses": 1e-5}
+JUDGED = """\
+tokens cut | {tokens_cut:.1%} | ≥ 35%
+updates with the same picks | {same_picks} of {updates} | all
+largest relative difference of a loss | {largest_loss_difference:.1e} | ≤ 1e-05
+seconds of a step, with over without | {seconds_ratio:.2f} | –
+seconds to compile it | {compile_seconds[buckets]:.1f} over {compile_seconds[whole]:.1f} | –"""
 
 
 def lengths(count: int, scale: float, seed: int) -> np.ndarray:
@@ -103,29 +109,10 @@ def run(options: Options) -> Iterator[Part]:
     yield Part({"tokens_cut": cuts, "mean_length": means}, (said, drawn))
 
     found = compare_updates(settings_of(()), settings_of(BUCKETS))
-    seconds, compiling = found["seconds"], found["compile_seconds"]
-    cut, difference = TARGETS.values()
-    judged = verdicts(
-        ("tokens cut", f"{found['tokens_cut']:.1%}", f"≥ {cut:.0%}"),
-        ("updates with the same picks", f"{found['same_picks']} of {found['updates']}", "all"),
-        (
-            "largest relative difference of a loss",
-            f"{found['largest_loss_difference']:.1e}",
-            f"≤ {difference:g}",
-        ),
-        (
-            "seconds of a step, with over without",
-            f"{seconds['buckets'] / seconds['whole']:.2f}",
-            "–",
-        ),
-        (
-            "seconds to compile it",
-            f"{compiling['buckets']:.1f} over {compiling['whole']:.1f}",
-            "–",
-        ),
-    )
     said = f"Updates of a small model ({SIZE} of {POOL} rows, one device, scale 1.0):"
-    yield Part({"updates": found, "targets": TARGETS}, (said, judged, notes(__doc__)))
+    yield Part(
+        {"updates": found, "targets": TARGETS}, (said, verdicts(JUDGED, found), notes(__doc__))
+    )
 
 
 def settings_of(widths: tuple[int, ...]) -> Settings:
@@ -169,6 +156,7 @@ def compare_updates(*each: Settings) -> dict[str, Any]:
         "largest_loss_difference": float(max(differences)),
         "tokens_cut": 1 - cut / whole,
         "seconds": seconds,
+        "seconds_ratio": seconds["buckets"] / seconds["whole"],
         "compile_seconds": compiling,
     }
 

@@ -170,6 +170,7 @@ def notes(doc: str | None) -> str:
     return (doc or "").partition("\n\n")[2]
 
 
-def verdicts(*rows: tuple[str, str, str]) -> str:
-    """A table of what was measured, beside what was wanted of it."""
+def verdicts(lines: str, numbers: Mapping[str, Any]) -> str:
+    """A table of "what | measured {field} | target" a line, filled in from `numbers`."""
+    rows = [_Cells().cell(line, numbers).split(" | ") for line in lines.splitlines()]
     return text_table.markdown(("", "measured", "target"), rows)

@@ -28,7 +28,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from experiments.suites import measuring
-from experiments.suites.measuring import TIMED, Options, Part, compile_program, ratio, table
+from experiments.suites.measuring import Options, Part, compile_program, ratio, table
 from experiments.suites.workloads import on_cpu
 from partitionsel_jax import selection
 
@@ -65,10 +65,12 @@ UNCERTIFIED = {"greedy, no certificate", *THEIRS}
 
 COLUMNS = (
     "N x K x P: {pool}x{picks}x{domains} | method: {method} | "
-    f"{TIMED.replace(']} |', ']}{extrapolated: (extrapolated)} |', 1)} | "
-    "fastest: {milliseconds[fastest]} | published / this: {published_over_this} | "
-    "compile s: {compile_seconds:.2f} | utility: {utility:.6g} | "
-    "/ SciPy: {utility_over_scipy:.6f} | certificate: {certificate:.4f} | KKT: {kkt_residual:.1e}"
+    "ms (median): {milliseconds[median]}{extrapolated: (extrapolated)} | "
+    "quartiles: {milliseconds[lower]} … {milliseconds[upper]} | "
+    "fastest: {milliseconds[fastest]} | runs: {milliseconds[runs]} | "
+    "published / this: {published_over_this} | compile s: {compile_seconds:.2f} | "
+    "utility: {utility:.6g} | / SciPy: {utility_over_scipy:.6f} | "
+    "certificate: {certificate:.4f} | KKT: {kkt_residual:.1e}"
 )
 
 
