@@ -1,31 +1,24 @@
-"""Benchmark suites by name: functions of `Options` that yield the parts of their answer."""
+"""Benchmark suites: modules with a `run` that yields the parts of an answer to `Options`.
 
+One that has a chart also has a `draw`: numbers -> PNG, or None where they hold nothing to draw.
+"""
+
+import importlib
 import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 from etils import epath
 
-from experiments.suites import buckets, data, fidelity, gradients, loading, scaling, selection, step
-from experiments.suites.measuring import Options, Part, log
+from experiments.suites.measuring import Options, log
 from partitionsel_jax import __version__
 
-SUITES: dict[str, Callable[[Options], Iterator[Part]]] = {
-    "selection": selection.run,
-    "gradients": gradients.run,
-    "step": step.run,
-    "loading": loading.run,
-    "data": data.run,
-    "buckets": buckets.run,
-    "scaling": scaling.run,
-}
-# Suites that can be asked for some of their sizes, and suites with a chart: numbers -> PNG or None.
-SIZED = ("selection", "gradients")
-CHARTS = {"gradients": fidelity.draw}
+SUITES = ("buckets", "data", "gradients", "loading", "scaling", "selection", "step")
+# Those that can be asked for some of their sizes.
+SIZED = ("gradients", "selection")
 PACKAGES = ("jax", "jaxlib", "numpy", "scipy")
 
 
@@ -33,7 +26,7 @@ def run(suite: str, options: Options, output: str | None = None) -> None:
     """Runs a suite, logs its banner and every part as it comes, and writes them if asked to.
 
     Args:
-      suite: a key of `SUITES`.
+      suite: one of `SUITES`.
       options: what is measured.
       output: folder for SUITE.md, SUITE.json and, if the suite has a chart, SUITE.png; or None.
 
@@ -42,7 +35,7 @@ def run(suite: str, options: Options, output: str | None = None) -> None:
       OSError: a folder that cannot be written.
     """
     if suite not in SUITES:
-        raise ValueError(f"suite must be one of {sorted(SUITES)}, got {suite!r}; use --suite=NAME.")
+        raise ValueError(f"suite must be one of {list(SUITES)}, got {suite!r}; use --suite=NAME.")
     if options.sizes is not None and suite not in SIZED:
         raise ValueError(
             f"the {suite} suite has no sizes, got {list(options.sizes)}; leave --sizes out."
@@ -56,7 +49,9 @@ def run(suite: str, options: Options, output: str | None = None) -> None:
     texts = [f"{suite} on {about['device']} ({about['host']}); {versions}"]
     log.info(texts[0])
     numbers: dict[str, Any] = {"facts": about}
-    for part in SUITES[suite](options):
+    # Here, since a suite imports much that others do without.
+    module = importlib.import_module(f"experiments.suites.{suite}")
+    for part in module.run(options):
         numbers |= part.numbers
         texts.append("\n\n".join(text.strip() for text in part.texts))
         log.info("\n%s", texts[-1])
@@ -64,7 +59,7 @@ def run(suite: str, options: Options, output: str | None = None) -> None:
         return
     (folder / f"{suite}.json").write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     (folder / f"{suite}.md").write_text("\n\n".join(texts) + "\n")
-    drawn = CHARTS[suite](numbers) if suite in CHARTS else None
+    drawn = module.draw(numbers) if hasattr(module, "draw") else None
     if drawn is not None:
         (folder / f"{suite}.png").write_bytes(drawn)
     log.info("written: %s", os.fspath(folder / f"{suite}.json"))

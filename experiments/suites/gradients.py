@@ -31,6 +31,7 @@ from partitionsel_jax.step import counting
 from partitionsel_jax.step import features as row_features
 
 PARTS = ("cost", "fidelity")
+draw = fidelity.draw
 # Rows and columns of the square matrices whose product is the ceiling.
 SIDE = 2048
 MEMORY_TARGET = 1.2
