@@ -615,6 +615,8 @@ def test_buckets_leave_out_tokens_and_change_no_picks(monkeypatch):
 
 def test_the_data_suite_prepares_and_reads(monkeypatch):
     rows = 2_000
+    monkeypatch.setattr(data, "SPLITS", {"validation": 8, "test": 4, "seed": 0})
+    monkeypatch.setattr(data, "ANCHORS", 8)
     numbers, markdown = answer(lambda: [data.prepare_all([rows, rows + 1_000, rows])])
     prepared = numbers["preparations"]
     assert {name: found["runs"] for name, found in prepared.items()} == {"2000": 2, "3000": 1}
