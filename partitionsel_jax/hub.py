@@ -10,7 +10,7 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 def is_repository(name: str) -> bool:
-    """Whether a name has the form of "owner/name" or "owner/name@revision"."""
+    """Returns whether a name has the form of "owner/name" or "owner/name@revision"."""
     return bool(_REPOSITORY.fullmatch(name)) and not name.startswith(".")
 
 
