@@ -1,4 +1,4 @@
-"""What experiments.evaluate asks a model, and how.
+"""Questions that experiments.evaluate asks a model, and how it asks them.
 
     python -m experiments.evaluate --workdir=RUN --benchmarks=gsm8k,svamp --config.directory=FILES
 

@@ -10,27 +10,12 @@ seeds do not tell.
     python -m experiments.train --config=configs/frugal.py --workdir=DIR
 
 The evidence is claim (j) of RESULTS.md (`configs/reproduce/cost.py`); Adam's geometry, which helped
-in the pilot, makes no difference there. How it came about, by pilot runs of the quickstart's
-problem, 96 updates at learning rate 4e-3: the mean final validation loss of seeds 0 and 1, where
-random picks end at 1.760, on clean data at 1.551, and after 240 updates of corrupted data at 1.586.
-Rows are those whose features an update computes, in the mean.
-
-| features of the last layer                            | rows | loss                  |
-|-------------------------------------------------------|------|-----------------------|
-| a pool of 16 every update, 32 anchors every 8         | 20   | 1.762                 |
-| a pool of 64 every update, 32 anchors every 8         | 68   | 1.694 (seed 1 alone)  |
-| a pool of 64 every 4 updates, 32 anchors every 8      | 20   | 1.679                 |
-| a pool of 64 and 32 anchors every 4                   | 24   | 1.623                 |
-| a pool of 128 and 32 anchors every 8                  | 20   | 1.636                 |
-| a pool of 256 and 64 anchors every 16                 | 20   | 1.614                 |
-| a pool of 128 and 64 anchors every 8                  | 24   | 1.587                 |
-| the same, features of the last 2 layers               | 24   | 1.590                 |
-| the same, features in Adam's geometry: this preset    | 24   | 1.572                 |
+in the pilot, makes no difference there.
 
 Two things matter. Candidates and anchors must have been seen by the same parameters: 16 to 25 % of
 the picks are garbled where anchors may be older than candidates, and 8 to 15 % where both are
 equally old. And a large pool that several updates share costs no more than a small one for each,
-and chooses better. Learned weights in the update did harm (1.790 against 1.679).
+and chooses better.
 """
 
 from configs import common, quickstart

@@ -1,4 +1,4 @@
-"""What configs that start from a pretrained model share."""
+"""The common part of configs that start from a pretrained model."""
 
 from pathlib import Path
 

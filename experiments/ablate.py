@@ -10,7 +10,7 @@ N parts of the runs is trained, and no report is written: experiments.report doe
 
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from experiments import console
 
@@ -22,11 +22,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 console.define_process_flags()
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are --config.section.field=")
-    console.start()
-    # Imported late, so that a mistyped flag answers at once.
+def main() -> None:
     from partitionsel_jax import distributed, paths, reporting, sweeps
 
     shard = sweeps.Shard.parse(_SHARD.value) if _SHARD.value else sweeps.Shard()

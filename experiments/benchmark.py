@@ -5,7 +5,7 @@ gradients suite also a chart, SUITE.png.
 """
 
 import jax
-from absl import app, flags
+from absl import flags
 
 from experiments import console
 
@@ -28,22 +28,13 @@ _LARGE = flags.DEFINE_bool("large", False, "Also measure what takes minutes.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write the table and the numbers to.")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; a subset is --sizes=A,B,...")
-    console.start()
+def main() -> None:
     # Compile times are part of what is measured.
     jax.config.update("jax_enable_compilation_cache", False)
-    # Imported late, so that a mistyped flag answers at once.
     from experiments import suites
 
-    suites.run(
-        _SUITE.value,
-        sizes=_SIZES.value,
-        repeats=_REPEATS.value,
-        large=_LARGE.value,
-        output=_OUTPUT.value,
-    )
+    options = suites.Options(_SIZES.value, _REPEATS.value, _LARGE.value)
+    suites.run(_SUITE.value, options, _OUTPUT.value)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the commands share: a quiet screen with this project's own lines, and one-line errors."""
+"""The commands' common ground: a quiet screen with this project's own lines, one-line errors."""
 
 import contextlib
 import logging
@@ -47,7 +47,7 @@ def start() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a library's line says more than that the machine lacks what this code says it does.
+    """Returns whether a library's line says more than a lack that this code reports itself.
 
     Checkpoints are written by threads, each of which reports a full disk by a traceback of its own.
     """
@@ -56,13 +56,13 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def _in_thread(failed: threading.ExceptHookArgs) -> None:
-    """The usual report of a thread that has failed, but for what is said elsewhere."""
+    """Reports a thread that has failed as usual, but for what is said elsewhere."""
     if lack(failed.exc_value) is None:
         threading.__excepthook__(failed)
 
 
 def _unraisable(failed: "sys.UnraisableHookArgs") -> None:
-    """The usual report of an error that nobody can catch, but for what is left of a failed save.
+    """Reports an error that nobody can catch as usual, but for the remains of a failed save.
 
     What was still to be written tells an event loop that has ended by then, or never began.
     """
@@ -109,16 +109,20 @@ def join_processes() -> None:
         log.setLevel(logging.WARNING)
 
 
-def run(main: Callable[[list[str]], None]) -> None:
+def run(main: Callable[[], None]) -> None:
     """`app.run` for a command, and the place where what ends it early becomes one line.
 
     Refusals, files that cannot be used and what the machine lacks are one line, and exit code 1.
-    Anything else is a fault of this code, and shows its traceback.
+    Anything else is a fault of this code, and shows its traceback. What a command uses is imported
+    in its `main`, so that a mistyped flag answers at once.
     """
 
     def guarded(arguments: list[str]) -> None:
         with one_line_errors():
-            main(arguments)
+            if arguments[1:]:
+                raise app.UsageError(f"unexpected arguments {arguments[1:]}: use --name=value")
+            start()
+            main()
 
     app.run(guarded, flags_parser=_parse_flags)
 
@@ -170,7 +174,7 @@ def one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
 
 
 def _is_said(error: Exception) -> bool:
-    """Whether an error's text is all there is to say."""
+    """Returns whether an error's text is all there is to say."""
     if isinstance(error, (app.UsageError, ValueError, OSError)):
         return True
     if isinstance(error, ImportError):  # of a package that an extra brings

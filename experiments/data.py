@@ -7,7 +7,7 @@ import contextlib
 import sys
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from etils import epath
 
 from experiments import console
@@ -20,11 +20,7 @@ _ROWS = flags.DEFINE_integer(
 flags.mark_flag_as_required("config")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are --config.section.field=")
-    console.start()
-    # Imported late, so that a mistyped flag answers at once.
+def main() -> None:
     from partitionsel_jax.reporting import data_card
 
     card, problem = _card(_CONFIG.value.to_dict(), _ROWS.value)

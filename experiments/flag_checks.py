@@ -1,4 +1,4 @@
-"""What was typed, checked before a command begins: config files, and the values of all flags."""
+"""Checks of what was typed, before a command begins: config files, and the values of all flags."""
 
 import inspect
 import math

@@ -7,7 +7,7 @@ or pods_compiled.md and pods_compiled.json with --compile.
 """
 
 import jax
-from absl import app, flags
+from absl import flags
 
 from experiments import console
 
@@ -39,13 +39,9 @@ flags.mark_flag_as_required("config")
 _SIMULATED = 64
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are --config.section.field=")
-    console.start()
+def main() -> None:
     if _COMPILE.value:
         jax.config.update("jax_num_cpu_devices", _SIMULATED)
-    # Imported late, so that a mistyped flag answers at once.
     from partitionsel_jax import planning
 
     config, pools = _CONFIG.value.to_dict(), [_whole(text) for text in _POOL.value]

@@ -1,4 +1,4 @@
-"""What a run has recorded, used again: its picks, its problems, or the update that it failed at.
+"""Uses a run's records again: its picks, its problems, or the update that it failed at.
 
 python -m experiments.replay --run=DIR --workdir=NEW
     trains the run's model on exactly the picks of its selections.jsonl, selecting nothing, and says
@@ -16,7 +16,7 @@ import ast
 import json
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from experiments import console
 
@@ -28,10 +28,7 @@ _CHANGE = flags.DEFINE_multi_string("change", [], "FIELD=VALUE, how --score sele
 _EVERY = flags.DEFINE_integer("every", 1, "Steps from one that --score looks at to the next.", 1)
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}")
-    console.start()
+def main() -> None:
     _check_flags()
 
     if _FAILURE.value:

@@ -1,6 +1,6 @@
 """Writes the report of the runs in some workdirs: python -m experiments.report --workdir=DIR,DIR"""
 
-from absl import app, flags
+from absl import flags
 
 from experiments import console
 
@@ -12,9 +12,7 @@ _OUTPUT = flags.DEFINE_string(
 )
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+def main() -> None:
     from partitionsel_jax import reporting
 
     console.show_report(reporting.build(_WORKDIRS.value, _OUTPUT.value))

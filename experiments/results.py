@@ -10,7 +10,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from configs import reproduce
 from experiments import console
@@ -43,9 +43,7 @@ def _points(claim: str, scale: str) -> list[tuple[str, Mapping[str, Any]]]:
     return [(run.method, run.axes) for run in sweeps.planned(config.to_dict())]
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+def main() -> None:
     from partitionsel_jax import studies
 
     workdir, claim = _WORKDIR.value, _CLAIM.value

@@ -3,7 +3,7 @@
 python -m experiments.select --features=F.npy --domains=D.npy --anchors=A.npy --size=1000
 """
 
-from absl import app, flags
+from absl import flags
 
 from experiments import console
 
@@ -46,11 +46,7 @@ _SHORTLIST_ROWS = flags.DEFINE_integer(
 )
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    console.start()
-    # Imported late, so that a mistyped flag answers at once.
+def main() -> None:
     from partitionsel_jax import offline
 
     offline.select_files(

@@ -8,7 +8,7 @@ exit code 75; the same command goes on from there. A second signal ends it at on
 one again within a second and a half, as `timeout` sends it. Any other code but 0 is an error.
 """
 
-from absl import app, flags
+from absl import flags
 
 from experiments import console
 
@@ -18,11 +18,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 console.define_process_flags()
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are --config.section.field=")
-    console.start()
-    # Imported late, so that a mistyped flag answers at once.
+def main() -> None:
     from partitionsel_jax import distributed, paths, reporting, training
 
     console.join_processes()

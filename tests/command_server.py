@@ -15,7 +15,7 @@ import traceback
 IMPORTS = (
     "configs.quickstart",
     "experiments.console",
-    "experiments.suites",
+    "experiments.suites.gradients",
     "partitionsel_jax.planning",
     "partitionsel_jax.reporting",
     "partitionsel_jax.studies",

@@ -1,4 +1,4 @@
-"""What a candidate's gradient is reduced to: sketch family and dimension, and layers in scope.
+"""Features of a candidate's gradient: sketch family and dimension, and layers in scope.
 
 Claim: none yet; this is the table that claims are to come from.
 

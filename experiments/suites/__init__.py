@@ -1,76 +1,77 @@
-"""Benchmark suites by name, all of one signature: (sizes, repeats, large) -> Results."""
+"""Benchmark suites: modules with a `run` that yields the parts of an answer to `Options`.
 
+One that has a chart also has a `draw`: numbers -> PNG, or None where they hold nothing to draw.
+"""
+
+import importlib
+import importlib.metadata
 import json
-import logging
 import os
+import platform
+from typing import Any
 
+import jax
 from etils import epath
 
-from experiments.suites import (
-    buckets,
-    data,
-    gradients,
-    loading,
-    measuring,
-    scaling,
-    selection,
-    step,
-)
-from experiments.suites.gradients import chart
+from experiments.suites.measuring import Options, log
+from partitionsel_jax import __version__
 
-SUITES = {
-    "selection": selection.run,
-    "gradients": gradients.run,
-    "step": step.run,
-    "loading": loading.run,
-    "data": data.run,
-    "buckets": buckets.run,
-    "scaling": scaling.run,
-}
-# Suites with a chart: numbers -> PNG, or None where the numbers hold nothing to draw.
-CHARTS = {"gradients": chart.draw}
-
-_log = logging.getLogger("partitionsel_jax.benchmark")
+SUITES = ("buckets", "data", "gradients", "loading", "scaling", "selection", "step")
+# Those that can be asked for some of their sizes.
+SIZED = ("gradients", "selection")
+PACKAGES = ("jax", "jaxlib", "numpy", "scipy")
 
 
-def run(
-    suite: str,
-    *,
-    sizes: list[str] | None = None,
-    repeats: int = 30,
-    large: bool = False,
-    output: str | None = None,
-) -> None:
-    """Runs a suite, logs its banner and its table, and writes both and the numbers if asked to.
+def run(suite: str, options: Options, output: str | None = None) -> None:
+    """Runs a suite, logs its banner and every part as it comes, and writes them if asked to.
 
     Args:
-      suite: a key of `SUITES`.
-      sizes: the problems to measure, in the suite's own notation; None for all of them.
-      repeats: timed runs of each method, >= 1.
-      large: whether to measure what takes minutes, too.
+      suite: one of `SUITES`.
+      options: what is measured.
       output: folder for SUITE.md, SUITE.json and, if the suite has a chart, SUITE.png; or None.
 
     Raises:
       ValueError: a suite or sizes that do not exist.
       OSError: a folder that cannot be written.
-      ImportError: a baseline's package that is missing.
     """
     if suite not in SUITES:
-        raise ValueError(f"suite must be one of {sorted(SUITES)}, got {suite!r}; use --suite=NAME.")
+        raise ValueError(f"suite must be one of {list(SUITES)}, got {suite!r}; use --suite=NAME.")
+    if options.sizes is not None and suite not in SIZED:
+        raise ValueError(
+            f"the {suite} suite has no sizes, got {list(options.sizes)}; leave --sizes out."
+        )
     folder = None if output is None else epath.Path(output)
     if folder is not None:
         # Before the measurements, which may take minutes.
         folder.mkdir(parents=True, exist_ok=True)
-    facts = measuring.facts() | {"suite": suite, "repeats": repeats}
-    banner = measuring.banner(facts)
-    _log.info(banner)
-    results = SUITES[suite](sizes=sizes, repeats=repeats, large=large)
-    _log.info("\n%s", results.markdown)
-    if folder is not None:
-        numbers = json.dumps({"facts": facts} | results.numbers, indent=1, allow_nan=False)
-        (folder / f"{suite}.json").write_text(numbers + "\n")
-        (folder / f"{suite}.md").write_text(f"{banner}\n\n{results.markdown}\n")
-        drawn = CHARTS[suite](results.numbers) if suite in CHARTS else None
-        if drawn is not None:
-            (folder / f"{suite}.png").write_bytes(drawn)
-        _log.info("written: %s", os.fspath(folder / f"{suite}.json"))
+    about = _facts() | {"suite": suite, "repeats": options.repeats}
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    texts = [f"{suite} on {about['device']} ({about['host']}); {versions}"]
+    log.info(texts[0])
+    numbers: dict[str, Any] = {"facts": about}
+    # Here, since a suite imports much that others do without.
+    module = importlib.import_module(f"experiments.suites.{suite}")
+    for part in module.run(options):
+        numbers |= part.numbers
+        texts.append("\n\n".join(text.strip() for text in part.texts))
+        log.info("\n%s", texts[-1])
+    if folder is None:
+        return
+    (folder / f"{suite}.json").write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    (folder / f"{suite}.md").write_text("\n\n".join(texts) + "\n")
+    drawn = module.draw(numbers) if hasattr(module, "draw") else None
+    if drawn is not None:
+        (folder / f"{suite}.png").write_bytes(drawn)
+    log.info("written: %s", os.fspath(folder / f"{suite}.json"))
+
+
+def _facts() -> dict[str, Any]:
+    """Device, host and versions."""
+    devices = jax.devices()
+    return {
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+        "platform": devices[0].platform,
+        "host": f"{os.cpu_count()} cores, {platform.machine()}",
+        "versions": {"partitionsel_jax": __version__, "python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+    }

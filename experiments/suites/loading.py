@@ -1,81 +1,65 @@
-"""Loading a sharded checkpoint: how much host memory it takes beside the weights, and how long."""
+"""Loading a sharded checkpoint: how much host memory it takes beside the weights, and how long.
+
+* A checkpoint of random weights in bfloat16, in shards, read as bfloat16 and as float32.
+* Memory is the most that the process has while it reads, less what it had before, and on a CPU less
+  the weights themselves, which are then host memory too: `its own`, and `in all` with the pages of
+  the files, which the system takes back when it needs them.
+"""
 
 import contextlib
 import dataclasses
-import logging
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import pandas as pd
 
-from experiments.suites.measuring import Results, at_most, check_no_sizes, number, table
+from experiments.suites import workloads
+from experiments.suites.measuring import Options, Part, notes, table
 from partitionsel_jax.models import DecoderConfig, Model
 from partitionsel_jax.models.pretrained import PRESETS, Checkpoint, writing
 
-_log = logging.getLogger("partitionsel_jax.benchmark")
-
-STORED = "bfloat16"
+MODEL, STORED = PRESETS["qwen2.5-0.5b"].config, "bfloat16"
+# The embedding alone fills a shard, which is the hardest case.
+SHARD_BYTES = 150_000_000
 TARGET = 1.2
 SAMPLE_S = 0.002
-# Of Qwen2.5-0.5B: its embedding alone fills a shard, which is the hardest case.
-SHARD_BYTES = 150_000_000
-STATUS = Path("/proc/self/status")
 
-NOTES = """\
-* A checkpoint of random weights in bfloat16, in shards, read as bfloat16 and as float32.
-* Memory is the most that the process has while it reads, less what it had before, and on a CPU less
-  the weights themselves, which are then host memory too: `its own`, and `in all` with the pages of
-  the files, which the system takes back when it needs them."""
+COLUMNS = (
+    "read as: {dtype} | weights, MB: {weights_bytes:M} | its own, MB: {own_bytes:M} | "
+    "over largest shard: {own_over_largest_shard} | in all, over it: "
+    f"{{resident_over_largest_shard}} | target: ≤ {TARGET} | seconds: {{seconds}} | runs: {{runs}}"
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class Loading:
-    """What reading a checkpoint once took.
-
-    Attributes:
-      dtype: of the parameters.
-      weights: their bytes.
-      own: most bytes of host memory beside them.
-      resident: the same with the pages of the files.
-      seconds: wall-clock time.
-    """
-
-    dtype: str
-    weights: int
-    own: int
-    resident: int
-    seconds: float
-
-
-def run(*, sizes: Sequence[str] | None, repeats: int, large: bool) -> Results:
-    """Reads a checkpoint as either dtype, several times.
-
-    Args:
-      sizes: must be None; the checkpoint is the same always.
-      repeats: readings of each dtype, at most 5 of which are made.
-      large: a whole Qwen2.5-0.5B instead of two of its layers.
+def run(options: Options) -> Iterator[Part]:
+    """Reads a checkpoint as either dtype, at most 5 times; with `large` of all layers, not two.
 
     Raises:
-      ValueError: sizes are given.
       OSError: a system without /proc, which the memory is read from.
     """
-    check_no_sizes("loading", sizes)
-    whole = PRESETS["qwen2.5-0.5b"].config
-    config = whole if large else dataclasses.replace(whole, layers=2)
+    config = MODEL if options.large else dataclasses.replace(MODEL, layers=2)
     with tempfile.TemporaryDirectory() as folder:
-        largest = write(Path(folder), config)
-        _log.info("written: %d layers, largest shard %.0f MB", config.layers, largest / 1e6)
-        loadings = [
-            measure(Path(folder), dtype)
-            for _ in range(min(repeats, 5))
-            for dtype in ("bfloat16", "float32")
-        ]
-    return describe(config, largest, loadings)
+        shard = write(Path(folder), config)
+        turns = [dtype for _ in range(min(options.repeats, 5)) for dtype in (STORED, "float32")]
+        runs = pd.DataFrame([measure(Path(folder), dtype) for dtype in turns])
+    loadings = {}
+    for dtype, mine in runs.groupby("dtype", sort=False):
+        most = {name: int(mine[name].max()) for name in ("weights", "own", "resident")}
+        found: dict[str, float] = {f"{name}_bytes": size for name, size in most.items()}
+        found |= {f"{name}_over_largest_shard": most[name] / shard for name in ("own", "resident")}
+        loadings[dtype] = found | {"seconds": float(mine["seconds"].median()), "runs": len(mine)}
+    said = (
+        f"Loading: {config.layers} layers of width {config.width}, {config.vocab_size} tokens; "
+        f"largest shard {shard / 1e6:.0f} MB."
+    )
+    drawn = table(COLUMNS, ({"dtype": dtype} | found for dtype, found in loadings.items()))
+    numbers = {"largest_shard_bytes": shard, "target": TARGET, "loadings": loadings}
+    yield Part(numbers, (said, drawn, notes(__doc__)))
 
 
 def write(folder: Path, config: DecoderConfig) -> int:
@@ -86,79 +70,40 @@ def write(folder: Path, config: DecoderConfig) -> int:
     return max(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-@dataclasses.dataclass
-class Memory:
+def measure(folder: Path, dtype: str) -> dict[str, Any]:
+    """Reads the checkpoint once: bytes of its weights, bytes beside them, and seconds."""
+    checkpoint, before = Checkpoint.open(folder), memory()
+    with sampled() as peak:
+        started = time.perf_counter()
+        parameters = jax.block_until_ready(checkpoint.parameters(dtype))
+        seconds = time.perf_counter() - started
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(parameters))
+    on_host = weights if workloads.on_cpu() else 0
+    beside = {name: max(peak[name] - before[name] - on_host, 0) for name in peak}
+    return {"dtype": dtype, "weights": weights, "seconds": seconds} | beside
+
+
+def memory() -> dict[str, int]:
     """Bytes of this process: those that no file stands behind, and all that are in memory."""
-
-    own: int
-    resident: int
-
-    @classmethod
-    def now(cls) -> "Memory":
-        fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
-        return cls(*(1024 * int(fields[name].split()[0]) for name in ("RssAnon", "VmRSS")))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    names = {"own": "RssAnon", "resident": "VmRSS"}
+    return {name: 1024 * int(fields[field].split()[0]) for name, field in names.items()}
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[Memory]:
-    """Looks at the memory all the while; gives the most that there was."""
-    peak, done = Memory.now(), threading.Event()
+def sampled() -> Iterator[dict[str, int]]:
+    """Samples the memory all the while; gives the most that there was."""
+    peak, done = memory(), threading.Event()
 
-    def look() -> None:
+    def sample() -> None:
         while not done.wait(SAMPLE_S):
-            now = Memory.now()
-            peak.own, peak.resident = max(peak.own, now.own), max(peak.resident, now.resident)
+            peak.update({name: max(peak[name], value) for name, value in memory().items()})
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=sample)
     thread.start()
     try:
         yield peak
     finally:
         done.set()
         thread.join()
-
-
-def measure(folder: Path, dtype: str) -> Loading:
-    """Reads the checkpoint once."""
-    checkpoint = Checkpoint.open(folder)
-    before = Memory.now()
-    with watched() as peak:
-        started = time.perf_counter()
-        parameters = jax.block_until_ready(checkpoint.parameters(dtype))
-        seconds = time.perf_counter() - started
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(parameters))
-    on_host = weights if jax.devices()[0].platform == "cpu" else 0
-    own, resident = peak.own - before.own, peak.resident - before.resident
-    return Loading(dtype, weights, max(own - on_host, 0), max(resident - on_host, 0), seconds)
-
-
-def describe(config: DecoderConfig, largest: int, loadings: Sequence[Loading]) -> Results:
-    """Table and numbers, of the most memory and the median time."""
-    rows: list[list[str]] = []
-    numbers: dict[str, Any] = {"largest_shard_bytes": largest, "target": TARGET, "loadings": {}}
-    for dtype in dict.fromkeys(loading.dtype for loading in loadings):
-        mine = [loading for loading in loadings if loading.dtype == dtype]
-        own = max(loading.own for loading in mine)
-        resident = max(loading.resident for loading in mine)
-        seconds = float(np.median([loading.seconds for loading in mine]))
-        numbers["loadings"][dtype] = {
-            "weights_bytes": mine[0].weights,
-            "own_bytes": own,
-            "own_over_largest_shard": own / largest,
-            "resident_bytes": resident,
-            "resident_over_largest_shard": resident / largest,
-            "seconds": seconds,
-            "runs": len(mine),
-        }
-        cells = (mine[0].weights / 1e6, own / 1e6, own / largest, resident / largest)
-        rows.append([dtype, *map(number, cells), at_most(TARGET), number(seconds), str(len(mine))])
-    headings = ["read as", "weights, MB", "its own, MB", "over largest shard", "in all, over it"]
-    markdown = "\n\n".join(
-        [
-            f"Loading: {config.layers} layers of width {config.width}, {config.vocab_size} tokens; "
-            f"largest shard {largest / 1e6:.0f} MB.",
-            table([*headings, "target", "seconds", "runs"], rows),
-            NOTES,
-        ]
-    )
-    return Results(numbers, markdown)

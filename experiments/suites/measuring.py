@@ -1,83 +1,72 @@
-"""What every benchmark suite shares: timing, facts about the machine, and tables."""
+"""Tools of all suites: compiling, timing by turns, and numbers as tables."""
 
-import dataclasses
-import importlib.metadata
-import math
-import os
-import platform
+import logging
+import string
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from partitionsel_jax import __version__, text_table
+from partitionsel_jax import text_table
 
-# Seconds of timed runs after which no method is repeated again.
-PATIENCE_S = 10.0
-# A run shorter than this is preceded by one that is not timed.
+# A run shorter than this many seconds follows a call that is not timed.
 BRIEF_S = 0.5
-# A timed run is as many calls in a row as take about so long: what a single one takes that is
-# shorter says more about how fast a thread wakes up.
+# A timed run is as many calls in a row as take about so long: a single call that is shorter says
+# more about how fast a thread wakes up.
 CALLS_S = 0.01
-PACKAGES = ("jax", "jaxlib", "numpy", "scipy")
+# Columns of a row with a `Timing`; see `table`.
+TIMED = (
+    "ms (median): {milliseconds[median]} | "
+    "quartiles: {milliseconds[lower]} … {milliseconds[upper]} | runs: {milliseconds[runs]}"
+)
 
-table = text_table.markdown
+# Milliseconds of a call: "median", "lower" and "upper" quartile, "fastest", and "runs".
+Timing = dict[str, float]
+
+log = logging.getLogger("partitionsel_jax.benchmark")
 
 
-@dataclasses.dataclass(frozen=True)
-class Results:
-    """What a suite answers.
+class Options(NamedTuple):
+    """The problems or parts to measure (None: all), timed runs of each, and long ones or not."""
 
-    Attributes:
-      numbers: whatever JSON can hold; what was not measured is None.
-      markdown: the same as tables, with what has to be known in order to read them.
-    """
+    sizes: Sequence[str] | None = None
+    repeats: int = 30
+    large: bool = False
+
+
+class Part(NamedTuple):
+    """A part of an answer: what JSON can hold, under keys of its own, and the same as Markdown."""
 
     numbers: dict[str, Any]
-    markdown: str
+    texts: Sequence[str]
 
 
-@dataclasses.dataclass(frozen=True)
-class Timing:
-    """Time of a call in milliseconds: quartiles and fastest over so many runs."""
+class Program(NamedTuple):
+    """A compiled program with its arguments; `bytes` are needed beside them, results included."""
 
-    median: float
-    lower: float
-    upper: float
-    fastest: float
-    runs: int
-
-    def times(self, factor: float) -> "Timing":
-        """The timing of `factor` as much work."""
-        times = (self.median, self.lower, self.upper, self.fastest)
-        median, lower, upper, fastest = (factor * time for time in times)
-        return Timing(median, lower, upper, fastest, self.runs)
+    run: Callable[[], Any]
+    compile_seconds: float
+    bytes: int
 
 
-def compiled(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[[], Any], float]:
-    """Compiles `function` for `arguments`, ahead of its first run.
-
-    Returns:
-      A call of it, which ends when its results are there, and the seconds that compiling took.
-    """
+def compile_program(name: str, function: Callable[..., Any], *arguments: Any) -> Program:
+    """Compiles `function` for `arguments`; its run returns when its results are there."""
+    log.info("compiling %s", name)
     program = jax.jit(function)
     started = time.perf_counter()
-    program.lower(*arguments).compile()
+    memory: Any = program.lower(*arguments).compile().memory_analysis()
     seconds = time.perf_counter() - started
+    needed = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     # Called through `jit`, as in a user's loop: a compiled object is dispatched from Python, which
     # costs more than a small selection.
-    return lambda: jax.block_until_ready(program(*arguments)), seconds
+    return Program(lambda: jax.block_until_ready(program(*arguments)), seconds, needed)
 
 
-def interleave(
-    runs: Mapping[str, Callable[[], Any]],
-    repeats: int,
-    *,
-    patience: float = PATIENCE_S,
-    least: int = 1,
-) -> dict[str, tuple[Timing, Any]]:
+def by_turns(
+    runs: Mapping[str, Callable[[], Any]], repeats: int, patience: float = 10.0, least: int = 1
+) -> dict[str, Timing]:
     """Times several methods by turns, so that a busy spell of the machine meets them all.
 
     Args:
@@ -86,15 +75,14 @@ def interleave(
         take more than `patience`. A first call is not counted, unless it alone took longer.
       patience: seconds.
       least: runs of however slow a method, >= 1, the first of which is then counted.
-
-    Returns:
-      name -> timing of a call, and what the first one returned.
     """
-    outputs, seconds, planned, brief, calls = {}, {}, {}, {}, {}
+    log.info("measuring %s", ", ".join(runs))
+    seconds: dict[str, list[float]] = {}
+    planned, brief, calls = {}, {}, {}
     for name, run in runs.items():
-        outputs[name], first = _timed(run)
+        first = _seconds(run)
         brief[name] = first < BRIEF_S
-        warm = _timed(run)[1] if brief[name] else first
+        warm = _seconds(run) if brief[name] else first
         calls[name] = max(1, int(CALLS_S / max(warm, 1e-9)))
         planned[name] = min(repeats, int(patience / max(first, 1e-9)))
         seconds[name] = [] if planned[name] else [first]
@@ -108,69 +96,81 @@ def interleave(
             if turn * planned[name] // rounds < (turn + 1) * planned[name] // rounds:
                 if brief[name]:
                     runs[name]()  # or it would be timed with the caches full of another's data
-                seconds[name].append(_timed(runs[name], calls[name])[1])
-    return {name: (_timing(seconds[name]), outputs[name]) for name in runs}
+                seconds[name].append(_seconds(runs[name], calls[name]))
+    return {name: _timing(taken) for name, taken in seconds.items()}
 
 
-def _timed(run: Callable[[], Any], calls: int = 1) -> tuple[Any, float]:
-    started = time.perf_counter()
-    for _ in range(calls):
-        output = run()
-    return output, (time.perf_counter() - started) / calls
+def slow_by_turns(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
+    """Times methods that take seconds: at least three runs of each."""
+    return by_turns(runs, repeats, patience=20.0, least=3)
 
 
-def _timing(seconds: Sequence[float]) -> Timing:
-    times = 1e3 * np.quantile(seconds, (0.5, 0.25, 0.75, 0.0))
-    median, lower, upper, fastest = times.tolist()
-    return Timing(median, lower, upper, fastest, len(seconds))
-
-
-def facts() -> dict[str, Any]:
-    """Device, host and versions."""
-    devices = jax.devices()
-    versions = {"partitionsel_jax": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "device": f"{len(devices)} x {devices[0].device_kind}",
-        "platform": devices[0].platform,
-        "host": f"{os.cpu_count()} cores, {platform.machine()}",
-        "versions": versions,
-    }
-
-
-def banner(facts: Mapping[str, Any]) -> str:
-    """One line of `facts`."""
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    return f"{facts['suite']} on {facts['device']} ({facts['host']}); {versions}"
-
-
-def check_no_sizes(suite: str, sizes: Sequence[str] | None) -> None:
-    """Raises ValueError if sizes were asked for of a suite that has none to choose from."""
-    if sizes is not None:
-        raise ValueError(f"the {suite} suite has no sizes, got {list(sizes)}; leave --sizes out.")
-
-
-def number(value: float | None, form: str | None = None) -> str:
-    """`value` in a table's cell, three digits if no form is given; a dash where there is none."""
-    if value is None:
-        return "–"
-    return format(value, form or (".0f" if abs(value) >= 100 else ".3g"))
-
-
-def at_most(target: float | None) -> str:
-    """A target in a table's cell."""
-    return "–" if target is None else f"≤ {target:g}"
-
-
-def finite(value: float) -> float | None:
-    """`value` for JSON, which knows no NaN."""
-    return float(value) if math.isfinite(value) else None
+def scaled(timing: Timing, factor: float) -> Timing:
+    """The timing of `factor` times as much work."""
+    return {name: value * (1 if name == "runs" else factor) for name, value in timing.items()}
 
 
 def ratio(value: float | None, other: float | None) -> float | None:
     """value / other; None where one is missing, or `other` 0."""
-    return None if value is None or not other else finite(value / other)
+    return None if value is None or not other else value / other
+
+
+def _seconds(run: Callable[[], Any], calls: int = 1) -> float:
+    started = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - started) / calls
+
+
+def _timing(seconds: Sequence[float]) -> Timing:
+    names = ("median", "lower", "upper", "fastest")
+    times = 1e3 * np.quantile(seconds, (0.5, 0.25, 0.75, 0.0))
+    return dict(zip(names, times.tolist(), strict=True)) | {"runs": len(seconds)}
+
+
+_UNITS = {"M": 1e6, "G": 1e9, "Mi": 2**20}
+
+
+class _Cells(string.Formatter):
+    """Formats cells: three digits unless a format is given, and a dash for None.
+
+    The formats M, G and Mi show millions, billions and mebibytes; a bool shows what stands in the
+    place of its format if it is true.
+    """
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if value is None:
+            return "–"
+        if isinstance(value, bool):
+            return format_spec if value else ""
+        if format_spec in _UNITS:
+            value, format_spec = value / _UNITS[format_spec], ""
+        if isinstance(value, float) and not format_spec:
+            format_spec = ".0f" if abs(value) >= 100 else ".3g"
+        return format(value, format_spec)
+
+    def cell(self, form: str, row: Mapping[str, Any]) -> str:
+        """`form` with the row's fields; a dash if none of them has a value."""
+        names = [name for _, name, _, _ in self.parse(form) if name]
+        missing = names and all(self.get_field(name, (), row)[0] is None for name in names)
+        return "–" if missing else self.vformat(form, (), row)
+
+
+def table(columns: str, rows: Iterable[Mapping[str, Any]]) -> str:
+    """A Markdown table of rows; `columns` are "heading: {field} | heading: {field:.2f} | ..."."""
+    headings, forms = zip(*(column.split(": ", 1) for column in columns.split(" | ")), strict=True)
+    cells = _Cells()
+    return text_table.markdown(
+        headings, [[cells.cell(form, row) for form in forms] for row in rows]
+    )
+
+
+def notes(doc: str | None) -> str:
+    """The notes that a suite's tables need: its docstring after the first line."""
+    return (doc or "").partition("\n\n")[2]
+
+
+def verdicts(lines: str, numbers: Mapping[str, Any]) -> str:
+    """A table of "what | measured {field} | target" a line, filled in from `numbers`."""
+    rows = [_Cells().cell(line, numbers).split(" | ") for line in lines.splitlines()]
+    return text_table.markdown(("", "measured", "target"), rows)

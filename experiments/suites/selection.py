@@ -1,187 +1,234 @@
 """Selection against the published algorithm and against SciPy: time, utility, certificate.
 
-Every method selects from the same problem in the same process. Utilities and KKT residuals are
-computed in float64 from the picks and weights that a method returned, so that one yardstick
-measures all.
-"""
-
-import dataclasses
-import logging
-from collections.abc import Callable, Sequence
-from typing import Any
-
-import jax
-import numpy as np
-
-from experiments.suites.measuring import Results, compiled, interleave, ratio, table
-from experiments.suites.measuring import number as cell
-from experiments.suites.problems import (
-    ANCHORS,
-    DIM,
-    Instance,
-    Shape,
-    import_nnls,
-    judge,
-    make_instance,
-    parse,
-    pursue,
-)
-from partitionsel_jax import selection
-
-_log = logging.getLogger("partitionsel_jax.benchmark")
-
-
-SHAPES = tuple(
-    Shape(*shape)
-    for shape in (
-        (64, 8, 4),
-        (256, 32, 4),
-        (256, 32, 8),
-        (512, 64, 8),
-        (1024, 128, 8),
-        (4096, 512, 16),
-    )
-)
-# Growth with N at fixed K and P.
-GROWTH = tuple(Shape(pool, 32, 8) for pool in (256, 512, 1024, 2048, 4096))
-# Pools whose Gram matrix is never made.
-LARGE = (Shape(4096, 512, 16), Shape(16_384, 1024, 16))
-# Entries of K that the published algorithm may read per step, summed over the picks, before a CPU
-# would be at it for minutes. Beyond, so many picks are timed, and the time is scaled.
-PATIENT_ENTRIES = 1e9
-PROBE_PICKS = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """Arguments of `select`, and whether the program ends with a certificate.
-
-    A program that answers picks and weights alone has its certificate left out by the compiler.
-    """
-
-    choices: dict[str, Any]
-    certified: bool = True
-
-    def program(self, size: int) -> Callable[..., Any]:
-        """(problem, key) -> (indices, weights, and the `Selection` if `certified`)."""
-
-        def select(problem: selection.Problem, key: jax.Array) -> tuple:
-            result = selection.select(problem, size=size, key=key, **self.choices)
-            return result.indices, result.weights, result if self.certified else None
-
-        return select
-
-
-GREEDY, SCIPY, PUBLISHED = "greedy", "SciPy OMP + NNLS, greedy", "published"
-UNCERTIFIED = "greedy, no certificate"
-OURS = {
-    GREEDY: Method({}),
-    UNCERTIFIED: Method({}, certified=False),
-    "greedy, swaps=1": Method({"swaps": 1}),
-    "residual_random": Method({"rule": "residual_random"}),
-}
-# The published algorithm has no certificate, and is not charged for one.
-THEIRS = {
-    PUBLISHED: Method({"solver": "published", "rule": "residual_random"}, certified=False),
-    "published, greedy rule": Method({"solver": "published"}, certified=False),
-}
-
-NOTES = f"""\
-* Time is from the call to the result, compiled before (its own column), the Gram matrix given.
-  Methods ran by turns. A run is as many calls in a row as take 10 ms, one at least, and follows a
-  call that is not timed if calls take less than half a second; quartiles are over the runs, in
-  milliseconds a call; a method that takes over 10 s ran once.
+* Every method selected from the same problem in the same process, by turns, the Gram matrix given.
+  Time is from the call to the result, compiled before (its own column). A run is as many calls in a
+  row as take 10 ms, one at least, and follows a call that is not timed if calls take less than half
+  a second; quartiles are over the runs, in milliseconds a call; a method that takes over 10 s ran
+  once.
 * `published` is the paper's Algorithm 2: rule residual_random, 128 accelerated gradient steps over
   the pool after every pick. It computes no certificate, so none is in its time. `published / this`
   is how many times as long as a method it took.
 * Utility is U(w) of the picks and weights returned, in float64. KKT is the largest violation of the
   refit's optimality conditions, in float64, relative to the picks' largest alignment.
 * Certificates of methods that compute none are their utility over the bound that `greedy` found.
-* `extrapolated`: {PROBE_PICKS} picks from the same pool were timed, and the time scaled by
-  K/{PROBE_PICKS}. A pick costs the same whenever it is made; the start-up, scaled along with it,
-  makes this at most 2 % too long. There are then no picks whose utility could be told.
-* Problems: unit features in {DIM} dimensions with a signal common to pool and anchors and a centre
-  per domain; {ANCHORS} anchors; proportional budgets. SciPy runs on the host's CPU."""
+* `extrapolated`: 16 picks from the same pool were timed, and the time scaled by K/16. A pick costs
+  the same whenever it is made; the start-up, scaled along with it, makes this at most 2 % too long.
+  There are then no picks whose utility could be told.
+* Problems: unit features in 512 dimensions with a signal common to pool and anchors and a centre
+  per domain; 16 anchors; proportional budgets. SciPy runs on the host's CPU.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.optimize import nnls
+
+from experiments.suites import measuring
+from experiments.suites.measuring import Options, Part, compile_program, ratio, table
+from experiments.suites.workloads import on_cpu
+from partitionsel_jax import selection
+
+# Dimension M of the features, and anchors.
+DIM, ANCHORS = 512, 16
+# N candidates, K picks, P domains.
+SHAPES = (
+    *((64, 8, 4), (256, 32, 4), (256, 32, 8)),
+    *((512, 64, 8), (1024, 128, 8), (4096, 512, 16)),
+)
+# Growth with N at fixed K and P.
+POOLS, PICKS, DOMAINS = (256, 512, 1024, 2048, 4096), 32, 8
+# Pools whose Gram matrix is never made.
+LARGE = ((4096, 512, 16), (16_384, 1024, 16))
+# Entries of K that the published algorithm may read per step, summed over the picks, before a CPU
+# would be at it for minutes. Beyond, so many picks are timed, and the time is scaled.
+PATIENT_ENTRIES = 1e9
+PROBE_PICKS = 16
+
+# Arguments of `select`. Programs in `UNCERTIFIED` answer picks and weights alone, so that the
+# compiler leaves the certificate out: the published algorithm has none, and is not charged for one.
+GREEDY, SCIPY, PUBLISHED = "greedy", "SciPy OMP + NNLS, greedy", "published"
+OURS: dict[str, dict[str, Any]] = {
+    GREEDY: {},
+    "greedy, no certificate": {},
+    "greedy, swaps=1": {"swaps": 1},
+    "residual_random": {"rule": "residual_random"},
+}
+THEIRS: dict[str, dict[str, Any]] = {
+    PUBLISHED: {"solver": "published", "rule": "residual_random"},
+    "published, greedy rule": {"solver": "published"},
+}
+UNCERTIFIED = {"greedy, no certificate", *THEIRS}
+
+COLUMNS = (
+    "N x K x P: {pool}x{picks}x{domains} | method: {method} | "
+    "ms (median): {milliseconds[median]}{extrapolated: (extrapolated)} | "
+    "quartiles: {milliseconds[lower]} … {milliseconds[upper]} | "
+    "fastest: {milliseconds[fastest]} | runs: {milliseconds[runs]} | "
+    "published / this: {published_over_this} | compile s: {compile_seconds:.2f} | "
+    "utility: {utility:.6g} | / SciPy: {utility_over_scipy:.6f} | "
+    "certificate: {certificate:.4f} | KKT: {kkt_residual:.1e}"
+)
 
 
-def run(*, sizes: Sequence[str] | None, repeats: int, large: bool) -> Results:
-    """Measures `SHAPES` and the growth with N, or `sizes` alone.
+class Instance(NamedTuple):
+    """A problem, on the device, and the float32 vectors f32[N, M] and f32[M] that pose it."""
 
-    Args:
-      sizes: problems as NxKxP, or None.
-      repeats: timed runs of each method, >= 1; slow ones get fewer.
-      large: also `LARGE`, from features.
+    picks: int
+    problem: selection.Problem
+    features: np.ndarray
+    anchor: np.ndarray
 
-    Returns:
-      Tables; and the numbers under `rows`, `growth` (with `exponents`) and `large`.
+
+def run(options: Options) -> Iterator[Part]:
+    """Measures `SHAPES` and the growth with N, or sizes as NxKxP alone; `LARGE` if asked.
 
     Raises:
       ValueError: sizes that are malformed or impossible.
-      ImportError: no SciPy.
     """
-    import_nnls()
-    shapes = SHAPES if sizes is None else parse(sizes)
-    numbers: dict[str, Any] = {"dim": DIM}
-    numbers["rows"] = [
-        row
-        for shape in shapes
-        for row in compare(make_instance(shape), OURS | THEIRS, repeats=repeats)
-    ]
-    parts = [f"{_table(numbers['rows'])}\n\n{NOTES}"]
-    if sizes is None:
-        numbers["growth"], growth_table = growth(repeats)
-        parts.append(growth_table)
-    if large:
-        ours = {name: OURS[name] for name in (GREEDY, UNCERTIFIED, "residual_random")}
-        numbers["large"] = [
-            row
-            for shape in LARGE
-            for row in compare(make_instance(shape, gram=False), ours, repeats=repeats)
-        ]
-        parts.append(f"Large pools, from features: no N × N array.\n\n{_table(numbers['large'])}")
-    return Results(numbers, "\n\n".join(parts))
+    shapes = SHAPES if options.sizes is None else parse(options.sizes)
+    rows = [row for shape in shapes for row in compare(shape, OURS | THEIRS, options.repeats)]
+    texts = table(COLUMNS, rows), measuring.notes(__doc__)
+    yield Part({"dim": DIM, "rows": rows}, texts)
+    if options.sizes is None:
+        yield growth(options.repeats)
+    if options.large:
+        ours = {name: OURS[name] for name in OURS if "swaps" not in name}
+        rows = [row for shape in LARGE for row in compare(shape, ours, options.repeats, gram=False)]
+        said = "Large pools, from features: no N × N array."
+        yield Part({"large": rows}, (said, table(COLUMNS, rows)))
+
+
+def parse(sizes: Iterable[str]) -> list[tuple[int, int, int]]:
+    """Shapes from NxKxP; ValueError for anything else."""
+    shapes = []
+    for text in sizes:
+        match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text.strip())
+        pool, picks, domains = map(int, match.groups()) if match else (0, 0, 0)
+        if not (1 <= picks <= pool and domains >= 1):
+            raise ValueError(
+                f"sizes must be NxKxP, pool x picks x domains with 1 <= K <= N and P >= 1, got "
+                f"{text!r}; write e.g. --sizes=256x32x8,1024x128x8."
+            )
+        shapes.append((pool, picks, domains))
+    if not shapes:
+        raise ValueError("sizes must name at least one problem, got none; leave --sizes out.")
+    return shapes
+
+
+def make_instance(shape: Sequence[int], *, gram: bool = True, seed: int = 0) -> Instance:
+    """A pool with a gradient signal common to pool and anchors, with its Gram matrix or without.
+
+    The pool does not depend on the picks K.
+    """
+    pool, picks, domains = shape
+    rng = np.random.default_rng(seed)
+    centres, signal = rng.normal(size=(domains, DIM)), rng.normal(size=DIM)
+
+    def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
+        domain = rng.integers(0, domains, count)
+        vectors = rng.normal(size=(count, DIM)) + 0.3 * centres[domain] + 0.3 * signal
+        return domain, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    domain, vectors = draw(pool)
+    features, anchor = vectors.astype(np.float32), draw(ANCHORS)[1].mean(axis=0).astype(np.float32)
+    # Products on the host, so that every device gets the same numbers.
+    problem = selection.Problem(
+        alignment=jnp.asarray(features @ anchor),
+        gram=jnp.asarray(features @ features.T) if gram else None,
+        domains=jnp.asarray(domain, jnp.int32),
+        budgets=selection.budgets.proportional(jnp.bincount(domain, length=domains), picks),
+        features=None if gram else jnp.asarray(features),
+    )
+    return Instance(picks, problem, features, anchor)
+
+
+def pursue(instance: Instance) -> tuple[np.ndarray, np.ndarray]:
+    """Greedy matching pursuit under the matroid, refitted by SciPy's NNLS: picks and weights."""
+    features, anchor = instance.features.astype(np.float64), instance.anchor.astype(np.float64)
+    domains, left = np.asarray(instance.problem.domains), np.array(instance.problem.budgets)
+    alignment = features @ anchor
+    picks: list[int] = []
+    residual, weights, free = alignment, np.zeros(0), np.ones(len(domains), bool)
+    for _ in range(instance.picks):
+        feasible = free & (left[domains] > 0)
+        if not feasible.any():
+            break
+        pick = int(np.argmax(np.where(feasible, residual, -np.inf)))
+        picks.append(pick)
+        free[pick] = False
+        left[domains[pick]] -= 1
+        weights, _ = nnls(features[picks].T, anchor, maxiter=10_000)
+        residual = alignment - features @ (features[picks].T @ weights)
+    return np.array(picks), weights
+
+
+def judge(instance: Instance, indices: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Utility U(w) and KKT residual of an answer, in float64, on the float32 problem as posed.
+
+    Args:
+      instance: with K picks.
+      indices: int[K], -1 for none.
+      weights: f[K]; ValueError unless they are finite.
+    """
+    if not np.isfinite(weights).all():
+        raise ValueError(f"weights must be finite, got {weights}.")
+    picks, weights = indices[indices >= 0], weights[indices >= 0].astype(np.float64)
+    target = np.asarray(instance.problem.alignment)[picks].astype(np.float64)
+    if instance.problem.gram is None:
+        rows = instance.features[picks].astype(np.float64)
+        block = rows @ rows.T
+    else:
+        block = np.asarray(instance.problem.gram)[np.ix_(picks, picks)].astype(np.float64)
+    residual = target - block @ weights
+    stationarity = np.abs(residual[weights > 0]).max(initial=0.0)
+    violation = max(stationarity, residual.max(initial=0.0), -weights.min(initial=0.0))
+    return float(weights @ (target + residual)) / 2, float(violation / np.abs(target).max())
 
 
 def compare(
-    instance: Instance, methods: dict[str, Method], *, repeats: int
+    shape: Sequence[int], methods: dict[str, dict[str, Any]], repeats: int, *, gram: bool = True
 ) -> list[dict[str, Any]]:
     """One row of numbers for every method and for SciPy."""
-    shape = instance.shape
-    probe = instance.with_picks(min(PROBE_PICKS, shape.picks))
-    slow = jax.default_backend() == "cpu" and shape.pool**2 * shape.picks > PATIENT_ENTRIES
+    pool, picks, domains = shape
+    instance = make_instance(shape, gram=gram)
+    slow = on_cpu() and pool**2 * picks > PATIENT_ENTRIES
     probed = THEIRS.keys() & methods.keys() if slow else set()
-    _log.info("%s: compiling %d programs", shape, len(methods))
-    runs: dict[str, Callable[[], Any]] = {}
-    compile_seconds: dict[str, float] = {}
-    for name, method in methods.items():
-        posed = probe if name in probed else instance
-        runs[name], compile_seconds[name] = _compile(method, posed)
-    _log.info("%s: measuring", shape)
-    measured = interleave(runs | {SCIPY: lambda: (*pursue(instance), None)}, repeats)
+    fewer = min(PROBE_PICKS, picks)
+    probe = make_instance((pool, fewer, domains), gram=gram) if probed else instance
+    answers: dict[str, tuple] = {}
+    compiled = {
+        name: _compile(name, choices, probe if name in probed else instance, answers)
+        for name, choices in methods.items()
+    }
+    runs = {name: run for name, (run, _) in compiled.items()}
+    runs[SCIPY] = lambda: answers.update({SCIPY: (*pursue(instance), None)})
+    timings = measuring.by_turns(runs, repeats)
 
-    timings, values, residuals = {}, {}, {}
+    values, residuals = {}, {}
     certificates: dict[str, float | None] = {}
-    for name, (timing, (indices, weights, reported)) in measured.items():
-        if name in probed:
-            timings[name] = timing.times(shape.picks / probe.shape.picks)
-            continue
-        timings[name] = timing
+    for name in runs.keys() - probed:
+        indices, weights, certificate = answers[name]
         values[name], residuals[name] = judge(instance, np.asarray(indices), np.asarray(weights))
-        if reported is not None:
-            certificates[name] = float(reported.certificate)
+        certificates[name] = None if certificate is None else float(certificate)
     bound = ratio(values[GREEDY], certificates[GREEDY])
-    for name in (*THEIRS, SCIPY):
-        certificates[name] = ratio(values.get(name), bound)
-    published = timings[PUBLISHED].median if PUBLISHED in timings else None
+    certificates |= {name: ratio(values.get(name), bound) for name in (*THEIRS, SCIPY)}
+    timings |= {name: measuring.scaled(timings[name], picks / fewer) for name in probed}
+    published = timings[PUBLISHED]["median"] if PUBLISHED in timings else None
     return [
-        shape._asdict()
-        | {
-            "from": "features" if instance.problem.gram is None else "gram",
+        {
+            "pool": pool,
+            "picks": picks,
+            "domains": domains,
+            "from": "gram" if gram else "features",
             "method": name,
-            "milliseconds": dataclasses.asdict(timing),
+            "milliseconds": timing,
             "extrapolated": name in probed,
-            "published_over_this": ratio(published, timing.median),
-            "compile_seconds": compile_seconds.get(name),
+            "published_over_this": ratio(published, timing["median"]),
+            "compile_seconds": compiled[name][1] if name in compiled else None,
             "utility": values.get(name),
             "utility_over_scipy": ratio(values.get(name), values[SCIPY]),
             "certificate": certificates.get(name),
@@ -191,68 +238,45 @@ def compare(
     ]
 
 
-def _compile(method: Method, instance: Instance) -> tuple[Callable[[], Any], float]:
-    return compiled(method.program(instance.shape.picks), instance.problem, jax.random.key(0))
+def _compile(
+    name: str, choices: dict[str, Any], instance: Instance, answers: dict[str, tuple]
+) -> tuple[Callable[[], None], float]:
+    """A run that puts (indices, weights, certificate or None) under `name`; seconds to compile."""
+
+    def select(problem: selection.Problem, key: jax.Array) -> tuple:
+        result = selection.select(problem, size=instance.picks, key=key, **choices)
+        certificate = None if name in UNCERTIFIED else result.certificate
+        return result.indices, result.weights, certificate
+
+    program = compile_program(name, select, instance.problem, jax.random.key(0))
+    return lambda: answers.update({name: program.run()}), program.compile_seconds
 
 
-def growth(repeats: int) -> tuple[dict[str, Any], str]:
+def growth(repeats: int) -> Part:
     """Time over N at fixed K and P, and the exponents e of the fits time = c N^e."""
     milliseconds: dict[str, list[float]] = {}
-    methods = {name: OURS[name] for name in (GREEDY, UNCERTIFIED)}
-    for shape in GROWTH:
-        _log.info("%s: growth with N", shape)
-        runs: dict[str, Callable[[], Any]] = {}
+    for pool in POOLS:
+        runs = {}
         for source, gram in (("Gram matrix", True), ("features", False)):
-            instance = make_instance(shape, gram=gram)
-            for name, method in methods.items():
-                runs[f"{name}; {source}"], _ = _compile(method, instance)
-        for name, (timing, _) in interleave(runs, repeats).items():
-            milliseconds.setdefault(name, []).append(timing.median)
-    pools = [shape.pool for shape in GROWTH]
+            instance = make_instance((pool, PICKS, DOMAINS), gram=gram)
+            for name in (GREEDY, "greedy, no certificate"):
+                runs[f"{name}; {source}"], _ = _compile(name, OURS[name], instance, {})
+        for name, timing in measuring.by_turns(runs, repeats).items():
+            milliseconds.setdefault(name, []).append(timing["median"])
     exponents = {
-        name: float(np.polyfit(np.log(pools), np.log(times), 1)[0])
+        name: float(np.polyfit(np.log(POOLS), np.log(times), 1)[0])
         for name, times in milliseconds.items()
     }
-    picks, domains = GROWTH[0].picks, GROWTH[0].domains
-    lines = [
-        (name, *map(cell, times), f"{exponents[name]:.2f}") for name, times in milliseconds.items()
-    ]
-    drawn = table(("method; K from", *(f"N={pool}" for pool in pools), "exponent"), lines)
-    return (
-        {
-            "picks": picks,
-            "domains": domains,
-            "pools": pools,
-            "milliseconds": milliseconds,
-            "exponents": exponents,
-        },
-        f"Growth with N at K={picks}, P={domains}: milliseconds (median).\n\n{drawn}",
+    columns = ["method; K from: {name}"]
+    columns += [f"N={pool}: {{times[{place}]}}" for place, pool in enumerate(POOLS)]
+    drawn = table(
+        " | ".join([*columns, "exponent: {exponent:.2f}"]),
+        (
+            {"name": name, "times": times, "exponent": exponents[name]}
+            for name, times in milliseconds.items()
+        ),
     )
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    lines = []
-    for row in rows:
-        time = row["milliseconds"]
-        median = cell(time["median"]) + (" (extrapolated)" if row["extrapolated"] else "")
-        lines.append(
-            (
-                str(Shape(row["pool"], row["picks"], row["domains"])),
-                row["method"],
-                median,
-                f"{cell(time['lower'])} … {cell(time['upper'])}",
-                cell(time["fastest"]),
-                str(time["runs"]),
-                cell(row["published_over_this"]),
-                cell(row["compile_seconds"], ".2f"),
-                cell(row["utility"], ".6g"),
-                cell(row["utility_over_scipy"], ".6f"),
-                cell(row["certificate"], ".4f"),
-                cell(row["kkt_residual"], ".1e"),
-            )
-        )
-    headings = (
-        "N x K x P,method,ms (median),quartiles,fastest,runs,published / this,compile s,utility,"
-    )
-    headings += "/ SciPy,certificate,KKT"
-    return table(headings.split(","), lines)
+    numbers = {"picks": PICKS, "domains": DOMAINS, "pools": POOLS}
+    numbers |= {"milliseconds": milliseconds, "exponents": exponents}
+    said = f"Growth with N at K={PICKS}, P={DOMAINS}: milliseconds (median)."
+    return Part({"growth": numbers}, (said, drawn))

@@ -1,181 +1,133 @@
-"""The whole training step with selection, beside training on the whole pool."""
+"""The whole training step with selection, beside training on the whole pool.
+
+* `ratio` is the mean time of steps with selection, over as many steps as share their anchors, over
+  that of one step on the whole pool: the same program without features, that picks every row. Both
+  include the update.
+* The limit is the same ratio of this program's operations, counted in its trace: features of the
+  pool and of the anchors (spread over the steps that share them) by a forward pass and a backward
+  pass through the last layers, without sketches; and the update's forward and backward passes.
+* Selection is the Gram matrix, the alignment, the budgets, the picks and the certificate: the
+  slower of two, on features that are independent and on features that have much in common.
+* Each compilation started with every cache of the compiler cleared; the faster of two counts.
+"""
 
 import dataclasses
-import logging
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.suites import passes
-from experiments.suites.measuring import Results, at_most, check_no_sizes, number, ratio, table
-from experiments.suites.operations import RowCost
-from experiments.suites.passes import StepShape
-from partitionsel_jax import models
-from partitionsel_jax.config.sections import FeatureSettings, OptimizerSettings, SelectionSettings
-from partitionsel_jax.data import Rows
-from partitionsel_jax.distributed import spmd
-from partitionsel_jax.gradients import Features, Scope, unit
-from partitionsel_jax.step import anchors as held_out
-from partitionsel_jax.step.candidates import RowInfo, compare
-from partitionsel_jax.step.state import TrainState
+from experiments.suites import measuring, workloads
+from experiments.suites.measuring import TIMED, Options, Part, notes, table
+from partitionsel_jax.config.settings import Settings
+from partitionsel_jax.gradients import unit
+from partitionsel_jax.step import flops
 from partitionsel_jax.step.step import Step
 
-_log = logging.getLogger("partitionsel_jax.benchmark")
-
 SELECTING, WHOLE = "PartitionSel", "whole pool"
+# Layers of the model that compile time is compared with.
+SHALLOW = 4
 TARGETS = {
     "ratio over limit": 1.12,
     "selection's share": 0.01,
     "compile time, deep over shallow": 1.3,
 }
-# Features that selection is timed on: independent, or mostly sums of a few directions.
-GRADIENTS, COMMON = ("independent", "alike"), 16
-# Enough for the learning rate to have left its warm-up behind.
-UPDATES = 1000
-
-NOTES = """\
-* `ratio` is the mean time of steps with selection, over as many steps as share their anchors, over
-  that of one step on the whole pool: the same program without features, that picks every row. Both
-  include the update.
-* The limit is the same ratio of this program's operations, by arithmetic: features of the pool and
-  of the anchors (spread over the steps that share them) by a forward pass and a backward pass
-  through the last layers, without sketches; and the update's forward and backward passes.
-* Selection is the Gram matrix, the alignment, the budgets, the picks and the certificate: the
-  slower of two, on features that are independent and on features that have much in common.
-* Each compilation started with every cache of the compiler cleared; the faster of two counts."""
+JUDGED = """\
+ratio to a step on the whole pool | {ratio:.3f} | –
+its limit by operations | {limit:.3f} | –
+ratio over limit | {ratio_over_limit:.3f} | ≤ 1.12
+selection's share | {selection_share:.2%} | ≤ 1%
+compile time, {depths[0]} over {depths[1]} layers ({spent[0]:.1f} s over {spent[1]:.1f} s) | \
+{compile_ratio:.2f} | ≤ 1.3"""
 
 
-def make_steps(shape: StepShape, layers: int | None = None) -> dict[str, Step]:
-    """The two steps; `layers` instead of the shape's depth."""
-    decoder = dataclasses.replace(shape.decoder, layers=layers or shape.decoder.layers)
-    selections = {
-        name: SelectionSettings(shape.pool, size, shape.anchors, utility)
-        for name, size, utility in (
-            (SELECTING, shape.size, "gradient_matching"),
-            (WHOLE, shape.pool, "full"),
-        )
-    }
-    features = FeatureSettings(
-        "lora",
-        shape.last_layers,
-        "two_sided",
-        shape.dim,
-        True,
-        shape.microbatch,
-        anchors_every=shape.anchors_every,
+def default() -> Settings:
+    """The step with selection at SmolLM2-135M's shape, in rows that suit the backend."""
+    tokens, microbatch = (64, 4) if workloads.on_cpu() else (512, 16)
+    features = {"parameters": "lora", "last_layers": 3, "dim": 1024, "anchors_every": 4}
+    return workloads.settings_of(
+        8,
+        data={"length": tokens},
+        model=workloads.smollm2(),
+        lora=workloads.LORA,
+        features=features | {"microbatch": microbatch},
+        selection={"pool": 256, "size": 32, "anchors": 16},
+        # Updates enough for the learning rate to have left its warm-up behind.
+        training={"microbatch": microbatch, "updates": 1000},
     )
-    return {
-        name: Step(
-            model=models.Model(decoder, shape.lora),
-            scope=Scope("lora", shape.last_layers, decoder.layers),
-            features=features,
-            selection=selection,
-            optimizer=OptimizerSettings(2e-4),
-            updates=UPDATES,
-            domains=shape.domains,
-            microbatch=shape.microbatch,
-        )
-        for name, selection in selections.items()
-    }
 
 
-def limit_of(shape: StepShape) -> float:
+def on_whole_pool(settings: Settings) -> Settings:
+    """The step that trains on every row of its pool instead."""
+    chosen = settings.selection
+    whole = dataclasses.replace(chosen, size=chosen.pool, utility="full")
+    return dataclasses.replace(settings, selection=whole)
+
+
+def limit_of(settings: Settings) -> float:
     """The ratio that operations alone would give."""
-    cost = RowCost(shape.decoder, shape.lora, shape.tokens, passes.counted(shape.tokens))
-    whole = Scope("lora", 0, shape.decoder.layers)
-    last = Scope("lora", shape.last_layers, shape.decoder.layers)
-    features = (shape.pool + shape.anchors / shape.anchors_every) * (
-        cost.forward + cost.backward(last)
-    )
-    update = cost.ordinary(whole)
-    return (features + shape.size * update) / (shape.pool * update)
+    chosen, features = settings.selection, settings.features
+    rows = workloads.random_rows(settings, chosen.pool)
+    exact = dataclasses.replace(features, family="identity", dim=0)
+    counted = flops.count(dataclasses.replace(settings, features=exact), 1, rows)
+    # Exact features multiply out the gradients of the weights besides: two operations a coordinate.
+    weights = 2 * settings.data.length * Step.create(settings).coordinates
+    of_row = counted.features / (chosen.pool + chosen.anchors) - weights
+    fresh = chosen.pool + chosen.anchors / features.anchors_every
+    return (fresh * of_row + counted.update) / flops.count(on_whole_pool(settings), 1, rows).update
 
 
-def run(*, sizes: Sequence[str] | None, repeats: int, large: bool) -> Results:
-    """Measures the steps at the shape of SmolLM2-135M, with rows that suit the backend.
-
-    Raises:
-      ValueError: sizes, of which there are none to choose from.
-    """
-    del large
-    check_no_sizes("step", sizes)
-    numbers, markdown = measure(passes.step_shape(), repeats=repeats)
-    return Results(numbers, markdown)
+def run(options: Options) -> Iterator[Part]:
+    """Measures the steps at `default`."""
+    yield measure(default(), options.repeats)
 
 
-def measure(shape: StepShape, *, repeats: int) -> tuple[dict[str, Any], str]:
-    """Measures the steps.
-
-    Args:
-      shape: where.
-      repeats: rounds of `anchors_every` steps with selection and one without, >= 1; fewer where
-        they are slow.
-
-    Returns:
-      Numbers and their table.
-    """
-    steps = make_steps(shape)
-    _log.info("step: compiling %s", ", ".join(steps))
-    runs = {name: _runner(shape, step) for name, step in steps.items()}
-    chooses = {kind: _selection(shape, steps[SELECTING], kind) for kind in GRADIENTS}
-    _log.info("step: measuring")
-    counts = {SELECTING: shape.anchors_every, WHOLE: 1}
-    timings = passes.time_by_turns(
-        {name: _repeated(runs[name], count) for name, count in counts.items()}, repeats
-    )
-    each = {name: timings[name].times(1 / count) for name, count in counts.items()}
-    selections = passes.time_by_turns(
-        {kind: choose.run for kind, choose in chooses.items()}, repeats
-    )
-    selecting = max(selections.values(), key=lambda timing: timing.median)
-    compiling = _compile_seconds(shape)
-    measured = ratio(each[SELECTING].median, each[WHOLE].median)
-    least = limit_of(shape)
+def measure(settings: Settings, repeats: int) -> Part:
+    """Measures rounds of `anchors_every` steps with selection, and of one step without."""
+    chosen, shared = settings.selection, settings.features.anchors_every
+    selecting, whole = _runner(settings), _runner(on_whole_pool(settings))
+    calls = {SELECTING: lambda: selecting(shared), WHOLE: lambda: whole(1)}
+    timings = measuring.slow_by_turns(calls, repeats)
+    timings[SELECTING] = measuring.scaled(timings[SELECTING], 1 / shared)
+    kinds = {kind: _selection(settings, kind) for kind in ("independent", "alike")}
+    selections = measuring.slow_by_turns(kinds, repeats)
+    timings["selection"] = max(selections.values(), key=lambda timing: timing["median"])
+    depths = settings.model.layers, SHALLOW
+    compiling = _compile_seconds(settings, depths)
+    spent = [compiling[layers] for layers in depths]
+    medians = {name: timing["median"] for name, timing in timings.items()}
+    measured, limit = medians[SELECTING] / medians[WHOLE], limit_of(settings)
     numbers = {
-        "shape": dataclasses.asdict(shape),
-        "milliseconds": {name: dataclasses.asdict(timing) for name, timing in each.items()}
-        | {"selection": dataclasses.asdict(selecting)},
-        "selection_milliseconds": {kind: timing.median for kind, timing in selections.items()},
+        "shape": workloads.shape_of(settings) | {"shallow": SHALLOW},
+        "milliseconds": timings,
+        "selection_milliseconds": {kind: timing["median"] for kind, timing in selections.items()},
         "ratio": measured,
-        "limit": least,
-        "ratio_over_limit": ratio(measured, least),
-        "selection_share": ratio(selecting.median, each[SELECTING].median),
-        "compile_seconds": compiling,
-        "compile_ratio": ratio(*(compiling[str(layers)] for layers in _depths(shape))),
+        "limit": limit,
+        "ratio_over_limit": measured / limit,
+        "selection_share": medians["selection"] / medians[SELECTING],
+        "compile_seconds": {str(layers): seconds for layers, seconds in compiling.items()},
+        "compile_ratio": spent[0] / spent[1],
         "targets": TARGETS,
     }
-    return numbers, _draw(shape, numbers)
-
-
-def _start(step: Step) -> tuple[TrainState, Any]:
-    state, frozen = step.initial(0)
-    return dataclasses.replace(state, parameters=passes.disturb(state.parameters)), frozen
-
-
-def _rows(shape: StepShape) -> tuple[Rows, Rows]:
-    """Pool and anchors, for one device."""
-    pool, anchors = (
-        passes.random_rows(
-            count, shape.tokens, shape.decoder.vocab_size, domains=shape.domains, seed=seed
-        )
-        for seed, count in enumerate((shape.pool, shape.anchors))
+    said = (
+        f"Step: {workloads.said(settings)}; {chosen.size} of {chosen.pool} rows; {chosen.anchors} "
+        f"anchors, new every {shared} steps; microbatches of {settings.training.microbatch}."
     )
-    return spmd.shard(pool, 1), spmd.shard(anchors, 1)
+    rows = ({"step": name, "milliseconds": timing} for name, timing in timings.items())
+    judged = measuring.verdicts(JUDGED, numbers | {"depths": depths, "spent": spent})
+    timed = table(f"one step: {{step}} | {TIMED}", rows)
+    return Part(numbers, (said, timed, judged, notes(__doc__)))
 
 
-def _program(step: Step) -> spmd.Program:
-    return spmd.Layout.first(1).map(step.__call__, step.KINDS[:5])
-
-
-def _runner(shape: StepShape, step: Step) -> Callable[[int], None]:
+def _runner(settings: Settings) -> Callable[[int], None]:
     """(steps) -> so many steps in a row, from the first one on."""
-    state, frozen = jax.jit(_start, static_argnums=0)(step)
-    inputs = (frozen, *_rows(shape), np.int32(0))
-    program = _program(step)
+    measuring.log.info("compiling a step that picks %d rows", settings.selection.size)
+    step = Step.create(settings)
+    state, frozen = jax.jit(workloads.start, static_argnums=0)(step)
+    inputs = (frozen, *workloads.pool_and_anchors(settings), np.int32(0))
+    program = workloads.program(step)
     program.compile(state, *inputs)
 
     def run(count: int) -> None:
@@ -189,81 +141,36 @@ def _runner(shape: StepShape, step: Step) -> Callable[[int], None]:
     return run
 
 
-def _repeated(run: Callable[[int], None], count: int) -> Callable[[], None]:
-    return lambda: run(count)
-
-
-def _selection(shape: StepShape, step: Step, kind: str) -> passes.Pass:
+def _selection(settings: Settings, kind: str) -> Callable[[], object]:
     """Selection alone, on features that are made up; hard problems take several times as long."""
+    chosen, dim = settings.selection, settings.features.dim
     random = np.random.default_rng(0)
-    few = random.normal(size=(COMMON, shape.dim))
+    few = random.normal(size=(16, dim))
 
-    def features(count: int) -> Features:
-        vectors = random.normal(size=(count, shape.dim))
-        if kind == "alike":
-            vectors = 0.1 * vectors + random.normal(size=(count, COMMON)) @ few
-        found = unit(jnp.asarray(vectors, jnp.float32))
-        return Features(found, jnp.ones(count), jnp.ones(count))
+    def features(count: int) -> jax.Array:
+        vectors = random.normal(size=(count, dim))
+        if kind == "alike":  # mostly sums of a few directions
+            vectors = 0.1 * vectors + random.normal(size=(count, len(few))) @ few
+        return unit(jnp.asarray(vectors, jnp.float32))
 
-    rows = passes.random_rows(shape.pool, 2, shape.decoder.vocab_size, domains=shape.domains)
-    domains_A = jnp.arange(shape.anchors, dtype=jnp.int32) % shape.domains
-
-    def choose(labels: RowInfo, pool: Features, anchors: Features, key: jax.Array) -> Any:
-        mean = step.selection.anchor_mean
-        found = held_out.from_features(anchors, domains_A, mean=mean, domains=step.domains)
-        return step.choose(compare(labels, pool, found, step.selection), key)
-
-    labels = jax.tree.map(jnp.asarray, RowInfo.of(rows))
-    inputs = (labels, features(shape.pool), features(shape.anchors), jax.random.key(0))
-    return passes.compile_pass(choose, *inputs)
+    domains_N = jnp.arange(chosen.pool) % len(settings.data.names)
+    inputs = features(chosen.pool), features(chosen.anchors), domains_N
+    return measuring.compile_program(
+        f"selection, {kind}", workloads.selecting(settings), *inputs
+    ).run
 
 
-def _depths(shape: StepShape) -> tuple[int, int]:
-    return shape.decoder.layers, shape.shallow
-
-
-def _compile_seconds(shape: StepShape) -> dict[str, float]:
+def _compile_seconds(settings: Settings, depths: tuple[int, ...]) -> dict[int, float]:
     """Seconds to trace and compile the step with selection, by its layers."""
-    seconds: dict[str, float] = {}
+    seconds: dict[int, float] = {}
+    rows = workloads.pool_and_anchors(settings)
     # Twice by turns, and the faster one counts, so that a busy spell is not taken for a difference.
-    for layers in 2 * _depths(shape):
-        step = make_steps(shape, layers)[SELECTING]
-        inputs = jax.eval_shape(lambda step=step: _start(step))
+    for layers in 2 * depths:
+        model = dataclasses.replace(settings.model, layers=layers)
+        step = Step.create(dataclasses.replace(settings, model=model))
+        inputs = jax.eval_shape(lambda step=step: workloads.start(step))
         jax.clear_caches()
-        _log.info("step: compiling %d layers", layers)
-        taken = _program(step).compile(*inputs, *_rows(shape), np.int32(0))
-        seconds[str(layers)] = min(taken, seconds.get(str(layers), taken))
+        measuring.log.info("compiling %d layers", layers)
+        taken = workloads.program(step).compile(*inputs, *rows, np.int32(0))
+        seconds[layers] = min(taken, seconds.get(layers, taken))
     return seconds
-
-
-def _draw(shape: StepShape, numbers: dict[str, Any]) -> str:
-    lines = []
-    for name, time in numbers["milliseconds"].items():
-        spread = f"{number(time['lower'])} … {number(time['upper'])}"
-        lines.append((name, number(time["median"]), spread, str(time["runs"])))
-    timed = table(("one step, ms", "median", "quartiles", "rounds"), lines)
-    over, share, deep = TARGETS.values()
-    depths = " over ".join(f"{layers}" for layers in _depths(shape))
-    compiled = numbers["compile_seconds"]
-    spent = " s over ".join(number(compiled[str(layers)], ".1f") for layers in _depths(shape))
-    judged = table(
-        ("", "measured", "target"),
-        (
-            ("ratio to a step on the whole pool", number(numbers["ratio"], ".3f"), "–"),
-            ("its limit by operations", number(numbers["limit"], ".3f"), "–"),
-            ("ratio over limit", number(numbers["ratio_over_limit"], ".3f"), at_most(over)),
-            ("selection's share", number(numbers["selection_share"], ".2%"), f"≤ {share:.0%}"),
-            (
-                f"compile time, {depths} layers ({spent} s)",
-                number(numbers["compile_ratio"], ".2f"),
-                at_most(deep),
-            ),
-        ),
-    )
-    said = (
-        f"Step: {shape.decoder.layers} layers, LoRA rank {shape.lora.rank}; {shape.size} of "
-        f"{shape.pool} rows of {shape.tokens} tokens, by features of the last "
-        f"{shape.last_layers} layers; {shape.anchors} anchors, new every {shape.anchors_every} "
-        f"steps; microbatches of {shape.microbatch}."
-    )
-    return f"{said}\n\n{timed}\n\n{judged}\n\n{NOTES}"

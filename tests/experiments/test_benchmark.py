@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import math
-import sys
 import time
 import types
 
@@ -15,20 +14,27 @@ from jax.interpreters import partial_eval
 from scipy.optimize import nnls
 
 from experiments import suites
-from experiments.suites import gradients, loading, measuring, operations, passes, problems
+from experiments.suites import (
+    buckets,
+    data,
+    fidelity,
+    gradients,
+    loading,
+    measuring,
+    scaling,
+    step,
+    workloads,
+)
 from experiments.suites import selection as suite
-from experiments.suites import step as step_suite
-from experiments.suites.gradients import chart as gradient_chart
-from experiments.suites.gradients import cost as gradient_cost
-from experiments.suites.gradients import fidelity, trained
+from experiments.suites.measuring import Options
 from partitionsel_jax import models
-from partitionsel_jax.gradients import Scope, make_sketch
+from partitionsel_jax.gradients import make_sketch
 from partitionsel_jax.models.pretrained import names
 from tests import commands
 from tests.training.conftest import tiny_config
 
 METHODS = {*suite.OURS, *suite.THEIRS, suite.SCIPY}
-TINY = problems.Shape(16, 4, 2)
+TINY = (16, 4, 2)
 
 
 benchmark = functools.partial(commands.run, "benchmark")
@@ -80,11 +86,11 @@ def test_the_numbers_of_a_run_are_those_of_sound_methods(command):
         assert row["kkt_residual"] <= 1e-5
         median = rows[suite.PUBLISHED]["milliseconds"]["median"]
         assert row["published_over_this"] == pytest.approx(median / timing["median"])
-        if name == suite.UNCERTIFIED:
+        if name == "greedy, no certificate":
             assert row["certificate"] is None
         else:
             assert 0.3 < row["certificate"] <= 1.0
-    for name in (suite.GREEDY, suite.UNCERTIFIED, "published, greedy rule"):
+    for name in (suite.GREEDY, "greedy, no certificate", "published, greedy rule"):
         assert rows[name]["utility_over_scipy"] == pytest.approx(1.0, abs=1e-4)
     assert rows["greedy, swaps=1"]["utility_over_scipy"] >= 1.0 - 1e-6
     # One key, one problem: the published solver differs in its weights alone.
@@ -96,78 +102,98 @@ def test_the_numbers_of_a_run_are_those_of_sound_methods(command):
 def uncompiled(monkeypatch):
     """Everybody answers what SciPy does, certified 0.5, and 16 entries of K are too many."""
 
-    def answer(method, instance):
-        reported = types.SimpleNamespace(certificate=0.5) if method.certified else None
-        return lambda: (*problems.pursue(instance), reported), 0.1
+    def answer(name, choices, instance, answers):
+        certificate = None if name in suite.UNCERTIFIED else 0.5
+        return lambda: answers.update({name: (*suite.pursue(instance), certificate)}), 0.1
 
     monkeypatch.setattr(suite, "_compile", answer)
     monkeypatch.setattr(suite, "PATIENT_ENTRIES", 16)
     monkeypatch.setattr(suite, "PROBE_PICKS", 2)
 
 
+def answer(run, *arguments):
+    """What a suite yields: its numbers, and its text."""
+    parts = list(run(*arguments))
+    numbers = functools.reduce(dict.__or__, (part.numbers for part in parts))
+    json.dumps(numbers, allow_nan=False)
+    return numbers, "\n\n".join(text for part in parts for text in part.texts)
+
+
 def test_every_part_of_the_whole_suite_is_measured(monkeypatch, uncompiled):
     monkeypatch.setattr(suite, "SHAPES", (TINY,))
     monkeypatch.setattr(suite, "LARGE", (TINY,))
-    monkeypatch.setattr(suite, "GROWTH", (TINY, TINY._replace(pool=24)))
-    results = suite.run(sizes=None, repeats=1, large=True)
-    json.dumps(results.numbers, allow_nan=False)
+    monkeypatch.setattr(suite, "POOLS", (16, 24))
+    monkeypatch.setattr(suite, "PICKS", 4)
+    numbers, markdown = answer(suite.run, Options(repeats=1, large=True))
 
-    for row in results.numbers["rows"]:
+    for row in numbers["rows"]:
         assert row["from"] == "gram"
         assert row["extrapolated"] == (row["method"] in suite.THEIRS)
         assert (row["utility"] is None) == row["extrapolated"]
-    assert results.markdown.count("(extrapolated)") == len(suite.THEIRS)
-    for row in results.numbers["large"]:
+    assert markdown.count("(extrapolated)") == len(suite.THEIRS)
+    for row in numbers["large"]:
         assert row["from"] == "features"
         assert row["published_over_this"] is None
         assert row["utility_over_scipy"] == 1.0
-    growth = results.numbers["growth"]
+    growth = numbers["growth"]
     assert len(growth["milliseconds"]) == 4
     for name, times in growth["milliseconds"].items():
         slope = np.log(times[1] / times[0]) / np.log(24 / 16)
         assert growth["exponents"][name] == pytest.approx(slope)
 
-    results = suite.run(sizes=["8x2x2"], repeats=1, large=False)
-    assert {row["pool"] for row in results.numbers["rows"]} == {8}
-    assert results.numbers.keys().isdisjoint({"growth", "large"})
+    numbers, _ = answer(suite.run, Options(["8x2x2"], 1))
+    assert {row["pool"] for row in numbers["rows"]} == {8}
+    assert numbers.keys().isdisjoint({"growth", "large"})
 
 
 def test_the_time_of_a_few_picks_is_scaled_to_all(monkeypatch, uncompiled):
-    fixed = measuring.Timing(3.0, 2.0, 5.0, 1.0, 4)
-    answered = {}
+    fixed = {"median": 3.0, "lower": 2.0, "upper": 5.0, "fastest": 1.0, "runs": 4}
+    picked = {}
+    judge = suite.judge
 
-    def interleave(runs, repeats):
-        answered.update({name: run() for name, run in runs.items()})
-        return {name: (fixed, output) for name, output in answered.items()}
+    def by_turns(runs, repeats):
+        for run in runs.values():
+            run()
+        return dict.fromkeys(runs, fixed)
 
-    monkeypatch.setattr(suite, "interleave", interleave)
-    instance = problems.make_instance(TINY)
-    rows = suite.compare(instance, suite.OURS | suite.THEIRS, repeats=1)
+    def judged(instance, indices, weights):
+        picked[len(picked)] = len(indices)
+        return judge(instance, indices, weights)
+
+    monkeypatch.setattr(measuring, "by_turns", by_turns)
+    monkeypatch.setattr(suite, "judge", judged)
+    rows = suite.compare(TINY, suite.OURS | suite.THEIRS, repeats=1)
     rows = {row["method"]: row for row in rows}
-    times = {"median": 3.0, "lower": 2.0, "upper": 5.0, "fastest": 1.0, "runs": 4}
-    assert rows[suite.GREEDY]["milliseconds"] == times
+    assert rows[suite.GREEDY]["milliseconds"] == fixed
     times = {"median": 6.0, "lower": 4.0, "upper": 10.0, "fastest": 2.0, "runs": 4}
     assert rows[suite.PUBLISHED]["milliseconds"] == times
     assert rows[suite.GREEDY]["published_over_this"] == 2.0
-    assert len(answered[suite.PUBLISHED][0]) == 2
-    assert len(answered[suite.GREEDY][0]) == 4
+    # The few picks of the methods whose time is scaled are judged by nobody.
+    assert list(picked.values()) == [4] * (len(suite.OURS) + 1)
     # The bound that greedy's certificate of 0.5 stands for is twice the utility.
     assert rows[suite.SCIPY]["certificate"] == pytest.approx(0.5)
     assert rows[suite.PUBLISHED]["certificate"] is None
 
 
 def test_selection_from_features_is_compared_with_scipy():
-    instance = problems.make_instance(TINY, gram=False)
-    assert instance.problem.gram is None
-    greedy, scipy = suite.compare(instance, {suite.GREEDY: suite.OURS[suite.GREEDY]}, repeats=1)
+    methods = {suite.GREEDY: suite.OURS[suite.GREEDY]}
+    greedy, scipy = suite.compare(TINY, methods, repeats=1, gram=False)
     assert greedy["utility"] == pytest.approx(scipy["utility"], rel=1e-4)
     assert greedy["published_over_this"] is None
+    assert greedy["from"] == "features"
+
+
+def test_a_pool_does_not_depend_on_how_many_are_picked():
+    few, many = (suite.make_instance((12, picks, 2)) for picks in (2, 5))
+    np.testing.assert_array_equal(few.features, many.features)
+    np.testing.assert_array_equal(few.problem.domains, many.problem.domains)
+    assert (few.problem.budgets.sum(), many.problem.budgets.sum()) == (2, 5)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_scipy_pursues_the_best_feasible_residual_and_refits_exactly(seed):
-    instance = problems.make_instance(problems.Shape(12, 5, 2), seed=seed)
-    picks, weights = problems.pursue(instance)
+    instance = suite.make_instance((12, 5, 2), seed=seed)
+    picks, weights = suite.pursue(instance)
     domains = np.asarray(instance.problem.domains)
     budgets = np.asarray(instance.problem.budgets)
     assert np.bincount(domains[picks], minlength=2).tolist() == budgets.tolist()
@@ -186,19 +212,19 @@ def test_scipy_pursues_the_best_feasible_residual_and_refits_exactly(seed):
 
 @pytest.mark.parametrize("gram", [True, False])
 def test_the_judge_computes_the_utility_and_sees_weights_that_are_off(gram):
-    instance = problems.make_instance(problems.Shape(12, 3, 2), gram=gram)
-    picks, weights = problems.pursue(instance)
+    instance = suite.make_instance((12, 3, 2), gram=gram)
+    picks, weights = suite.pursue(instance)
     features, anchor = np.float64(instance.features), np.float64(instance.anchor)
-    utility, violation = problems.judge(instance, np.append(picks, -1), np.append(weights, 0.0))
+    utility, violation = suite.judge(instance, np.append(picks, -1), np.append(weights, 0.0))
     # U(w) = (|a|^2 - |a - sum w g|^2) / 2.
     missed = anchor - features[picks].T @ weights
     assert utility == pytest.approx((anchor @ anchor - missed @ missed) / 2, rel=1e-5)
     assert violation < 1e-6
     # A weight too high by 1 % of its candidate's share leaves that much of a residual.
     moved = weights + 0.01 * np.eye(3)[0] * (features @ anchor)[picks].max()
-    assert problems.judge(instance, picks, moved)[1] == pytest.approx(0.01, rel=0.01)
+    assert suite.judge(instance, picks, moved)[1] == pytest.approx(0.01, rel=0.01)
     with pytest.raises(ValueError, match="finite"):
-        problems.judge(instance, picks, weights * np.nan)
+        suite.judge(instance, picks, weights * np.nan)
 
 
 def test_methods_are_timed_by_turns_and_slow_ones_less_often(monkeypatch):
@@ -210,23 +236,20 @@ def test_methods_are_timed_by_turns_and_slow_ones_less_often(monkeypatch):
         def run():
             calls.append(name)
             now[0] += seconds
-            return name, len(calls)
 
         return run
 
     methods = {"quick": 0.5, "slow": 4.0, "once": 11.0}
     runs = {name: method(name, seconds) for name, seconds in methods.items()}
-    timed = measuring.interleave(runs, repeats=6)
-    assert {name: timing.runs for name, (timing, _) in timed.items()} == {
+    timed = measuring.by_turns(runs, repeats=6)
+    assert {name: timing["runs"] for name, timing in timed.items()} == {
         "quick": 6,
         "slow": 2,
         "once": 1,
     }
-    assert {name: timing.median for name, (timing, _) in timed.items()} == {
+    assert {name: timing["median"] for name, timing in timed.items()} == {
         name: pytest.approx(1e3 * seconds) for name, seconds in methods.items()
     }
-    # What the first runs answered; only a run too slow to repeat is counted there.
-    assert [output for _, output in timed.values()] == [("quick", 1), ("slow", 2), ("once", 3)]
     assert calls.count("once") == 1
     first, second = (turn for turn, name in enumerate(calls) if name == "slow" and turn > 2)
     assert second - first > 2
@@ -243,9 +266,9 @@ def test_another_method_goes_first_in_every_round(monkeypatch):
 
         return run
 
-    timed = measuring.interleave({name: method(name) for name in "abc"}, repeats=3)
+    timed = measuring.by_turns({name: method(name) for name in "abc"}, repeats=3)
     # The time is that of a call, though a timed run is two of them: 10 ms hold no third.
-    assert [timing.median for timing, _ in timed.values()] == [pytest.approx(4.0)] * 3
+    assert [timing["median"] for timing in timed.values()] == [pytest.approx(4.0)] * 3
     untimed, repeated = calls[:6], calls[6:]
     assert untimed == ["a", "a", "b", "b", "c", "c"]
     # A brief run follows a call of its own method that is not timed.
@@ -279,41 +302,57 @@ def test_what_is_wrong_ends_the_command_with_one_clear_line(arguments, message):
 @pytest.mark.parametrize("size", ["16x17x2", "16x0x2", "16x4x0", "16x4", "16x4x2x1", "-16x4x2", ""])
 def test_impossible_sizes_are_refused_by_name(size):
     with pytest.raises(ValueError, match=f"NxKxP.* got '{size}'"):
-        problems.parse(["16x4x2", size])
+        suite.parse(["16x4x2", size])
 
 
 def test_no_sizes_are_not_all_sizes():
     with pytest.raises(ValueError, match="sizes must name at least one"):
-        suite.run(sizes=[], repeats=1, large=False)
+        suite.parse([])
 
 
-def test_without_scipy_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
-    with pytest.raises(ImportError, match=r"\[dev\]"):
-        suite.run(sizes=["16x4x2"], repeats=1, large=False)
+@pytest.mark.parametrize("name", sorted(set(suites.SUITES) - set(suites.SIZED)))
+def test_suites_without_sizes_refuse_them(name):
+    with pytest.raises(ValueError, match=rf"the {name} suite has no sizes, got .* leave --sizes"):
+        suites.run(name, Options(sizes=["256"]))
+
+
+def test_cells_show_three_digits_units_and_dashes():
+    row = {"a": 0.12345, "b": None, "c": 3 * 2**20, "d": True, "e": {"f": 1234.5}, "g": 7}
+    columns = "a: {a} ± {b} | b: ≤ {b:.2f} | c: {c:Mi}{d: MiB} | e: {e[f]} of {g}"
+    assert cells(measuring.table(columns, [row])) == [
+        {"a": "0.123 ± –", "b": "–", "c": "3 MiB", "e": "1234 of 7"}
+    ]
 
 
 # The gradients suite.
 
-DECODER = models.DecoderConfig(
-    vocab_size=50, layers=3, width=16, mlp_width=24, heads=4, kv_heads=2, head_dim=6
-)
-LORA = models.LoRAConfig(3, 6.0, ("q", "v", "down"))
-COST = passes.CostShape(DECODER, LORA, rows=2, tokens=9, last_layers=2, dim=20, product=8)
-STEP = passes.StepShape(
-    dataclasses.replace(DECODER, layers=1),
-    LORA,
-    tokens=9,
-    microbatch=4,
-    pool=8,
-    size=2,
-    anchors=4,
-    domains=2,
-    anchors_every=2,
-    last_layers=1,
-    dim=16,
-    shallow=1,
-)
+DECODER = {"layers": 3, "width": 16, "mlp_width": 24, "heads": 4, "kv_heads": 2, "head_dim": 6}
+LORA = {"rank": 3, "alpha": 6.0, "targets": ("q", "v", "down")}
+
+
+def settings(**changes):
+    """A tiny model; `changes` go to its section "model"."""
+    return workloads.settings_of(
+        1,
+        data={"length": 9},
+        model=DECODER | changes,
+        lora=LORA,
+        features={"parameters": "lora", "last_layers": 2, "dim": 20, "microbatch": 2},
+    )
+
+
+def step_settings(**features):
+    return workloads.settings_of(
+        2,
+        data={"length": 9},
+        model=DECODER | {"layers": 1},
+        lora=LORA,
+        features={"parameters": "lora", "last_layers": 1, "dim": 16, "microbatch": 4}
+        | {"anchors_every": 2}
+        | features,
+        selection={"pool": 8, "size": 2, "anchors": 4},
+        training={"microbatch": 4},
+    )
 
 
 def products(program):
@@ -344,30 +383,37 @@ def traced_products(function, *arguments):
 def traced(monkeypatch):
     """Programs are traced, not compiled: `bytes` is the operations that tracing finds."""
 
-    def compile_pass(function, *arguments):
-        return passes.Pass(lambda: None, 0.5, traced_products(function, *arguments))
+    def compile_program(name, function, *arguments):
+        return measuring.Program(lambda: None, 0.5, traced_products(function, *arguments))
 
-    def time_by_turns(runs, repeats):
+    monkeypatch.setattr(measuring, "compile_program", compile_program)
+
+
+def timed(monkeypatch, milliseconds):
+    """Makes a suite measure these times, and 10 ms of what is not named."""
+
+    def slow_by_turns(runs, repeats):
+        for run in runs.values():
+            run()
+        names = ("median", "lower", "upper", "fastest")
         return {
-            name: measuring.Timing(*(4 * [number]), repeats) for number, name in enumerate(runs, 1)
+            name: dict.fromkeys(names, milliseconds.get(name, 10.0)) | {"runs": repeats}
+            for name in runs
         }
 
-    monkeypatch.setattr(passes, "compile_pass", compile_pass)
-    monkeypatch.setattr(passes, "time_by_turns", time_by_turns)
-    monkeypatch.setattr(passes, "device_peak", lambda: None)
+    monkeypatch.setattr(measuring, "slow_by_turns", slow_by_turns)
 
 
-@pytest.mark.parametrize(
-    "decoder", [DECODER, dataclasses.replace(DECODER, tied=False, biases=("q", "k", "v"))]
-)
-def test_the_operations_by_arithmetic_are_those_of_the_programs(traced, decoder):
-    # The head is traced once, for one block of tokens: as large as what a row's loss counts.
-    decoder = dataclasses.replace(decoder, chunk_tokens=passes.counted(COST.tokens))
-    numbers, _ = gradient_cost.run(
-        dataclasses.replace(COST, decoder=decoder, rows=1), repeats=1, large=True
-    )
-    assert len(numbers["rows"]) == 16
-    for row in numbers["rows"]:
+@pytest.mark.parametrize("changes", [{}, {"tied": False, "biases": ("q", "k", "v")}])
+def test_operations_are_those_of_the_programs_without_what_nobody_reads(
+    monkeypatch, traced, changes
+):
+    timed(monkeypatch, {})
+    # One block of tokens then holds all that the loss counts.
+    found = gradients.measure(settings(chunk_tokens=16, **changes), Options(repeats=1, large=True))
+    rows = found.numbers["cost"]["rows"]
+    assert len(rows) == 16
+    for row in rows:
         assert row["operations"] == row["bytes"], row["method"]
 
 
@@ -378,16 +424,11 @@ def test_costs_are_relative_to_the_faster_of_two_equal_passes(monkeypatch, trace
         "ordinary, lora": 5.0,
         "ordinary, lora, by logits": 4.0,
     }
-
-    def time_by_turns(runs, repeats):
-        return {
-            name: measuring.Timing(*(4 * [milliseconds.get(name, 10.0)]), repeats) for name in runs
-        }
-
-    monkeypatch.setattr(passes, "time_by_turns", time_by_turns)
-    numbers, markdown = gradient_cost.run(COST, repeats=3, large=False)
-    json.dumps(numbers, allow_nan=False)
-    rows = {row["method"]: row for row in numbers["rows"]}
+    timed(monkeypatch, milliseconds)
+    monkeypatch.setattr(gradients, "SIDE", 8)
+    found, markdown = answer(lambda: [gradients.measure(settings(), Options(repeats=3))])
+    found = found["cost"]
+    rows = {row["method"]: row for row in found["rows"]}
     assert {name.split(":")[0] for name in rows if ":" in name} == {"factored", "reference"}
     for name, (ratio, target) in {
         "factored: lora, last 2 of 3": (10.0, 1.4),
@@ -404,48 +445,34 @@ def test_costs_are_relative_to_the_faster_of_two_equal_passes(monkeypatch, trace
     # 2 x 8^3 operations in 10 ms are the ceiling.
     rate = fastest["operations"] / 4.0 / (2 * 8**3 / 10.0)
     assert fastest["share_of_ceiling"] == pytest.approx(rate)
-    assert numbers["left_out"] == ["reference: full, all layers"]
+    assert found["left_out"] == ["reference: full, all layers"]
     assert "Left out: reference: full, all layers" in markdown
     drawn = cells(markdown)
     assert [row["pass"] for row in drawn] == list(rows)
-    assert drawn[1]["ms (median)"] == "1"
-
-
-def test_a_row_of_the_published_shape_costs_what_its_parameters_say():
-    shape = passes.cost_shape()
-    cost = operations.RowCost(shape.decoder, models.LoRAConfig(), shape.tokens, 64)
-    layers, scores = 30 * 3_538_944, 30 * 4 * 128**2 * 576
-    head = 2 * 64 * 576 * 49_152
-    assert cost.forward == 2 * 128 * layers + scores + head
-    whole = Scope("full", 0, 30)
-    assert cost.ordinary(whole) == 3 * (2 * 128 * layers + scores + head) - scores + scores + head
-    # No gradient of a matrix is formed: about two thirds.
-    assert 0.6 < cost.factored(whole, 1024) / cost.ordinary(whole) < 0.75
+    assert drawn[1]["ms (median)"] == "5"
 
 
 def test_the_limit_of_a_step_is_its_features_and_its_update():
-    assert step_suite.limit_of(passes.step_shape()) == pytest.approx(0.73, abs=0.02)
-    every = dataclasses.replace(STEP, anchors_every=1)
-    assert step_suite.limit_of(every) > step_suite.limit_of(STEP)
+    assert step.limit_of(step.default()) == pytest.approx(0.72, abs=0.02)
+    assert step.limit_of(step_settings(anchors_every=1)) > step.limit_of(step_settings())
     # With all rows picked, the update alone costs as much as the whole pool.
-    assert step_suite.limit_of(dataclasses.replace(STEP, size=STEP.pool)) > 1.0
+    every = step_settings()
+    chosen = dataclasses.replace(every.selection, size=every.selection.pool)
+    assert step.limit_of(dataclasses.replace(every, selection=chosen)) > 1.0
+
+
+def test_the_limit_of_a_step_leaves_sketches_out():
+    small, large = (step.limit_of(step_settings(dim=dim)) for dim in (4, 64))
+    assert small == large
 
 
 def test_a_step_is_judged_by_the_mean_over_steps_that_share_anchors(monkeypatch, traced):
     made = []
-    monkeypatch.setattr(step_suite, "_runner", lambda shape, step: made.append)
-    monkeypatch.setattr(step_suite, "_compile_seconds", lambda shape: {"1": 2.6, "4": 2.0})
+    monkeypatch.setattr(step, "_runner", lambda settings: made.append)
+    monkeypatch.setattr(step, "_compile_seconds", lambda *_: {1: 2.6, 4: 2.0})
     times = {"PartitionSel": 12.0, "whole pool": 8.0, "independent": 0.01, "alike": 0.03}
-
-    def time_by_turns(runs, repeats):
-        for run in runs.values():
-            run()
-        return {name: measuring.Timing(*(4 * [times[name]]), repeats) for name in runs}
-
-    monkeypatch.setattr(passes, "time_by_turns", time_by_turns)
-    shape = dataclasses.replace(STEP, shallow=4)
-    numbers, markdown = step_suite.measure(shape, repeats=1)
-    json.dumps(numbers, allow_nan=False)
+    timed(monkeypatch, times)
+    numbers, markdown = answer(lambda: [step.measure(step_settings(), repeats=1)])
     assert made == [2, 1]
     assert numbers["ratio"] == pytest.approx(6.0 / 8.0)
     assert numbers["ratio_over_limit"] == pytest.approx(0.75 / numbers["limit"])
@@ -455,8 +482,13 @@ def test_a_step_is_judged_by_the_mean_over_steps_that_share_anchors(monkeypatch,
 
 
 def test_both_steps_run_from_the_first_update_on():
-    for step in step_suite.make_steps(STEP).values():
-        step_suite._runner(STEP, step)(2)
+    for settings in (step_settings(), step.on_whole_pool(step_settings())):
+        step._runner(settings)(2)
+
+
+def test_depths_are_compiled_and_selection_runs():
+    assert step._compile_seconds(step_settings(), (1,)).keys() == {1}
+    assert sorted(step._selection(step_settings(), "alike")().indices.tolist())[0] >= 0
 
 
 def test_slow_passes_are_repeated_less_often(monkeypatch):
@@ -472,37 +504,38 @@ def test_slow_passes_are_repeated_less_often(monkeypatch):
 
     methods = {"quick": 0.6, "slow": 4.0, "long": 31.0}
     runs = {name: method(name, seconds) for name, seconds in methods.items()}
-    timed = passes.time_by_turns(runs, 7)
-    counts = {"quick": 7, "slow": 5, "long": passes.LEAST_RUNS}
-    assert {name: timing.runs for name, timing in timed.items()} == counts
+    timed = measuring.slow_by_turns(runs, 7)
+    counts = {"quick": 7, "slow": 5, "long": 3}
+    assert {name: timing["runs"] for name, timing in timed.items()} == counts
     # The only first call that counts is the long one's.
     assert {name: calls.count(name) for name in calls} == {"quick": 8, "slow": 6, "long": 3}
-    assert timed["slow"].median == pytest.approx(4000.0)
+    assert timed["slow"]["median"] == pytest.approx(4000.0)
+
+
+SMALL = {"UPDATES": 2, "POOLS": 2, "FAMILIES": ("gaussian", "two_sided"), "DIMS": (16, 256)}
+SMALL |= {"SEEDS": 2, "LAST_LAYERS": (1,), "TOKENS": (24,), "AGES": (2,)}
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def small():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SMALL.items():
+            patch.setattr(fidelity, name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def measured(small, tmp_path_factory):
     config = tiny_config()
     config.data.directory = str(tmp_path_factory.mktemp("corpora"))
-    shape = trained.FidelityShape(
-        config.to_dict(),
-        updates=2,
-        pools=2,
-        families=("gaussian", "two_sided"),
-        dims=(16, 256),
-        seeds=2,
-        last_layers=(1,),
-        tokens=(24,),
-        ages=(2,),
-    )
-    return shape, *fidelity.run(shape)
+    return config.to_dict(), *answer(lambda: [fidelity.measure(config.to_dict())])
 
 
 def test_fidelity_measures_every_sketch_and_every_cheaper_feature(measured):
-    shape, numbers, markdown = measured
-    json.dumps(numbers, allow_nan=False)
+    _, numbers, markdown = measured
+    numbers = numbers["fidelity"]
     assert [(row["family"], row["dim"]) for row in numbers["sketches"]] == [
-        (family, dim) for family in shape.families for dim in shape.dims
+        (family, dim) for family in SMALL["FAMILIES"] for dim in SMALL["DIMS"]
     ]
     for coarse, fine in zip(numbers["sketches"][::2], numbers["sketches"][1::2], strict=True):
         for error in ("gram_error", "alignment_error"):
@@ -518,15 +551,15 @@ def test_fidelity_measures_every_sketch_and_every_cheaper_feature(measured):
         assert f"| {row['features']} " in markdown
 
 
-def test_a_sketch_of_whole_gradients_is_that_of_the_reference_path(measured):
-    shape, *_ = measured
-    model = trained.train(dataclasses.replace(shape, pools=1))
-    exact = fidelity._vectors(model, model.parameters)
-    direct = make_sketch("gaussian", 16, 1)(jax.numpy.concatenate(exact))
-    found = fidelity._vectors(model, model.parameters, family="gaussian", dim=16, seed=1)
-    np.testing.assert_allclose(jax.numpy.concatenate(found), direct, rtol=2e-4, atol=1e-5)
-    judge = fidelity.Judge(model, 1)
-    assert {name: float(value[0]) for name, value in judge(exact, exact).items()} == {
+def test_a_sketch_of_whole_gradients_is_that_of_the_reference_path(measured, monkeypatch):
+    config, *_ = measured
+    monkeypatch.setattr(fidelity, "POOLS", 1)
+    model = fidelity.train(config)
+    exact = model.features(model.aged[0])
+    direct = make_sketch("gaussian", 16, 1)(exact)
+    found = model.features(model.aged[0], seed=1, family="gaussian", dim=16)
+    np.testing.assert_allclose(found, direct, rtol=2e-4, atol=1e-5)
+    assert {name: float(value[0]) for name, value in model.compare(exact, exact).items()} == {
         "gram_error": 0.0,
         "alignment_error": 0.0,
         "pick_overlap": 1.0,
@@ -537,49 +570,76 @@ def test_fidelity_is_not_measured_on_a_model_with_adapters():
     config = tiny_config()
     config.lora.rank = 2
     with pytest.raises(ValueError, match=r"lora\.rank must be 0"):
-        trained.train(trained.FidelityShape(config.to_dict()))
-    with pytest.raises(ValueError, match="ages must be at most updates=3"):
-        trained.train(trained.FidelityShape(tiny_config().to_dict(), updates=3))
+        fidelity.train(config.to_dict())
 
 
 def test_the_suite_writes_its_chart_where_there_is_one_to_draw(measured, monkeypatch, tmp_path):
     _, numbers, markdown = measured
-    monkeypatch.setattr(fidelity, "run", lambda shape: (numbers, markdown))
-    monkeypatch.setattr(gradient_cost, "run", lambda shape, **_: ({"rows": []}, "costs"))
-    suites.run("gradients", sizes=["cost"], output=str(tmp_path / "cost"))
+    part = measuring.Part(numbers, (markdown,))
+    monkeypatch.setattr(fidelity, "measure", lambda config: part)
+    costs = measuring.Part({"cost": {"rows": []}}, ("costs",))
+    monkeypatch.setattr(gradients, "measure", lambda settings, options: costs)
+    suites.run("gradients", Options(sizes=["cost"]), str(tmp_path / "cost"))
     assert not (tmp_path / "cost" / "gradients.png").exists()
-    suites.run("gradients", output=str(tmp_path / "both"))
+    suites.run("gradients", Options(), str(tmp_path / "both"))
     assert (tmp_path / "both" / "gradients.png").read_bytes().startswith(b"\x89PNG")
     written = json.loads((tmp_path / "both" / "gradients.json").read_text())
     assert written.keys() == {"facts", "cost", "fidelity"}
-    curves = gradient_chart._curves(numbers["sketches"])
-    assert curves["gaussian"].x.tolist() == [16, 256]
-    means = [row["pick_overlap"]["mean"] for row in numbers["sketches"][2:]]
-    assert curves["two_sided"].mean.tolist() == means
 
 
 def test_parts_of_the_gradients_suite_are_chosen_by_name():
-    assert gradients.parse(None) == ("cost", "fidelity")
-    assert gradients.parse(["fidelity", " cost"]) == ("cost", "fidelity")
+    assert gradients.parse(None) == ["cost", "fidelity"]
+    assert gradients.parse(["fidelity", " cost"]) == ["cost", "fidelity"]
     for wrong in ([], ["costs"], ["cost", "256x32x8"]):
         with pytest.raises(ValueError, match=r"must be some of \['cost', 'fidelity'\]"):
             gradients.parse(wrong)
 
 
-def test_the_step_suite_has_no_sizes():
-    with pytest.raises(ValueError, match=r"no sizes, got .* leave --sizes out"):
-        step_suite.run(sizes=["256"], repeats=1, large=False)
+def test_buckets_leave_out_tokens_and_change_no_picks(monkeypatch):
+    assert 0 < buckets.lengths(500, 1.0, 0).max() <= buckets.LENGTH
+    monkeypatch.setattr(buckets, "STEPS", 2)
+    coarse, fine = (buckets.tokens_cut(buckets.WIDTHS[name], 1.0, 1) for name in ("2", "16"))
+    assert 0.2 < coarse < fine < 0.5
+    monkeypatch.setattr(buckets, "UPDATES", 2)
+    monkeypatch.setattr(buckets, "LENGTH", 64)
+    monkeypatch.setattr(buckets, "lengths", lambda count, *_: np.arange(count) * 48 // count + 16)
+    settings = step_settings()
+    data = dataclasses.replace(settings.data, length=64, buckets=(32,))
+    cut = dataclasses.replace(settings, data=data)
+    whole = dataclasses.replace(settings, data=dataclasses.replace(data, buckets=()))
+    found = buckets.compare_updates(whole, cut)
+    assert found["same_picks"] == found["updates"] == 2
+    assert found["largest_loss_difference"] < 1e-5
+    assert found["tokens_cut"] > 0.0
+
+
+def test_the_data_suite_prepares_and_reads(monkeypatch):
+    rows = 2_000
+    monkeypatch.setattr(data, "SPLITS", {"validation": 8, "test": 4, "seed": 0})
+    monkeypatch.setattr(data, "ANCHORS", 8)
+    numbers, markdown = answer(lambda: [data.prepare_all([rows, rows + 1_000, rows])])
+    prepared = numbers["preparations"]
+    assert {name: found["runs"] for name, found in prepared.items()} == {"2000": 2, "3000": 1}
+    assert prepared["2000"]["growth_bytes_per_row"] is None
+    assert all(found["peak_bytes"] >= found["before_bytes"] > 0 for found in prepared.values())
+    assert len(cells(markdown)) == 2
+    for name, value in {"READ_ROWS": rows, "STEPS": 2, "WORKERS": (0,), "POOL": 32}.items():
+        monkeypatch.setattr(data, name, value)
+    monkeypatch.setattr(data, "LEARNT_FROM", 200)
+    numbers, _ = answer(lambda: [data.read_all(2)])
+    kinds = numbers["readings"]["kinds"]
+    assert [(kind["template"], kind["runs"]) for kind in kinds] == [("alpaca", 2), ("chat", 2)]
+    assert all(100 < kind["tokens"] < 512 for kind in kinds)
 
 
 def test_the_loading_suite_measures_memory_beside_the_weights(monkeypatch):
     config = models.DecoderConfig(
         vocab_size=4000, layers=2, width=64, mlp_width=128, heads=4, kv_heads=2, head_dim=16
     )
-    presets = {"qwen2.5-0.5b": types.SimpleNamespace(config=config)}
-    monkeypatch.setattr(loading, "PRESETS", presets)
+    monkeypatch.setattr(loading, "MODEL", config)
     monkeypatch.setattr(loading, "SHARD_BYTES", 200_000)
-    results = loading.run(sizes=None, repeats=2, large=False)
-    found = results.numbers["loadings"]
+    numbers, markdown = answer(loading.run, Options(repeats=2))
+    found = numbers["loadings"]
     assert set(found) == {"bfloat16", "float32"}
     weights = sum(math.prod(tensor.shape) for tensor in names.tensors(config))
     assert found["bfloat16"]["weights_bytes"] == 2 * weights
@@ -587,16 +647,24 @@ def test_the_loading_suite_measures_memory_beside_the_weights(monkeypatch):
     for one in found.values():
         assert one["resident_bytes"] >= 0 <= one["own_bytes"]
         assert one["runs"] == 2
-    assert results.numbers["largest_shard_bytes"] >= 2 * 4000 * 64
-    assert "over largest shard" in results.markdown
-    with pytest.raises(ValueError, match=r"no sizes, got .* leave --sizes out"):
-        loading.run(sizes=["1"], repeats=1, large=False)
+    assert numbers["largest_shard_bytes"] >= 2 * 4000 * 64
+    assert "over largest shard" in markdown
 
 
-def test_memory_that_was_taken_while_watched_is_seen():
-    before = loading.Memory.now()
-    with loading.watched() as peak:
+def test_memory_that_was_taken_meanwhile_is_seen():
+    before = loading.memory()
+    with loading.sampled() as peak:
         block = np.ones(30_000_000)
         time.sleep(0.2)
-    assert peak.own - before.own > 0.9 * block.nbytes
-    assert peak.resident >= peak.own
+    assert peak["own"] - before["own"] > 0.9 * block.nbytes
+    assert peak["resident"] >= peak["own"]
+
+
+def test_a_device_computes_the_same_however_many_there_are(monkeypatch):
+    monkeypatch.setattr(scaling, "LENGTH", 16)
+    (alone, little), (total, selection) = (
+        scaling.flops(devices, "shard_map", split=True) for devices in (1, 8)
+    )
+    # The Gram matrix grows with the square of the pool.
+    assert selection > 30 * little > 0
+    assert total - selection == pytest.approx(alone - little, rel=0.02)
