@@ -17,7 +17,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from partitionsel_jax.evaluation import molecules_decoding
-from partitionsel_jax.evaluation.molecules_decoding import MOST_CHARACTERS, library, whole
+from partitionsel_jax.evaluation.molecules_decoding import (
+    MOST_CHARACTERS,
+    NoMolecule,
+    library,
+    whole,
+)
 from partitionsel_jax.time_limited import TimeLimited
 
 _PROCESS = TimeLimited(molecules_decoding.PROGRAM)
@@ -101,6 +106,19 @@ def _worst(output: str, wanted: str) -> MoleculeScores:
     """The scores of what is no molecule."""
     length = len(output[:MOST_CHARACTERS].strip())
     return MoleculeScores(False, False, 0.0, max(length, len(wanted)), 0.0, 0.0, 0.0, "", wanted)
+
+
+def is_molecule(reference: str) -> bool:
+    """Returns whether a published answer is a molecule, which outputs can be compared with.
+
+    Raises:
+      ValueError: a package of the extra `evaluation` is not installed.
+    """
+    try:
+        whole(reference)
+    except NoMolecule:
+        return False
+    return True
 
 
 def summarise(scores: Sequence[MoleculeScores]) -> dict[str, float]:

@@ -4,11 +4,14 @@ import re
 
 from partitionsel_jax.evaluation.answers.choices import chosen_letter
 from partitionsel_jax.evaluation.answers.kinds import AnswerKind
-from partitionsel_jax.evaluation.answers.number_words import number_in_words
+from partitionsel_jax.evaluation.answers.numerals import number_in_words
+from partitionsel_jax.evaluation.answers.parts import (
+    several,
+    values_at_the_end,
+    values_at_the_start,
+)
 from partitionsel_jax.evaluation.answers.quantities import quantity
-from partitionsel_jax.evaluation.answers.rows import values_at_the_end, values_at_the_start
-from partitionsel_jax.evaluation.answers.several import several
-from partitionsel_jax.evaluation.answers.tidying import tidy
+from partitionsel_jax.evaluation.answers.spelling import tidy
 
 # A longer text is no answer, nor are more announcements than these an answer announced.
 LONGEST = 1_000
@@ -30,48 +33,43 @@ _NOT_SUPPOSED = (
     r"(?<!n't think the )(?<!not think the )(?<!n't believe the )(?<!not believe the )"
     r"(?<!doubt the )"
 )
-_PHRASE = re.compile(rf"{_NOT_SUPPOSED}\b{_SUBJECT}{_PREDICATE}", re.IGNORECASE)
+_PHRASE = re.compile(rf"(?i){_NOT_SUPPOSED}\b{_SUBJECT}{_PREDICATE}")
 _DECISION = (
     r"(?:choose|pick|select|mark|circle|say|guess|opt for|settle on|go(?:ing)? (?:with|for)"
     r"|(?:think|believe|say)(?: that)? it(?:'s| is)|it's)(?: for)?\s++"
 )
 _CHOICE_PHRASE = re.compile(
-    rf"\b(?=[a-z])(?:{_NOT_SUPPOSED}(?:{_SUBJECT}|{_CHOICE}){_PREDICATE}"
+    rf"(?i)\b(?=[a-z])(?:{_NOT_SUPPOSED}(?:{_SUBJECT}|{_CHOICE}){_PREDICATE}"
     rf"|(?<!not )(?<!n't )(?<!never )(?<!if i ){_DECISION}"
     r"(?=(?:(?:the\s)?(?:option|choice|answer|letter)\s++)?[(*\[]{0,3}[A-E][)*\]]{0,3}"
-    r"(?:[.,:;!\n]|$|(?<=\))\s|\s?[—–(]|\s-\s|\s(?:because|since|as|here|given|based)\b)))",
-    re.IGNORECASE,
+    r"(?:[.,:;!\n]|$|(?<=\))\s|\s?[—–(]|\s-\s|\s(?:because|since|as|here|given|based)\b)))"
 )
 # A full stop ends the clause, but not that of an abbreviation.
 _CLAUSE_END = re.compile(
-    r"(?<!\bi\.e)(?<!\be\.g)(?<!\bRs)(?<!\bvs)(?<!\bapprox)(?<!\bsq)[.](?=\s|$)"
-    r"|(?:[,;(]\s*+)?\b(?:because|since|which|where|so|but|rather than|instead of|not)\b",
-    re.IGNORECASE,
+    r"(?i)(?<!\bi\.e)(?<!\be\.g)(?<!\bRs)(?<!\bvs)(?<!\bapprox)(?<!\bsq)[.](?=\s|$)"
+    r"|(?:[,;(]\s*+)?\b(?:because|since|which|where|so|but|rather than|instead of|not)\b"
 )
-_MATH = re.compile(r"(?<!\\)\$\$?([^$]+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-_MARKER = re.compile(r"^####", re.MULTILINE)
+_MATH = re.compile(r"(?s)(?<!\\)\$\$?([^$]+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]")
+_MARKER = re.compile(r"(?m)^####")
 _STEP = re.compile(
-    r"(?:step|part|case|phase|stage|method|approach|section|question|problem|example|round|task|"
-    r"equation)s?\s*+#?(?:[0-9]+|[ivx]+|[a-e]|one|two|three|four|five|six)\b",
-    re.IGNORECASE,
+    r"(?i)(?:step|part|case|phase|stage|method|approach|section|question|problem|example|round|task|"
+    r"equation)s?\s*+#?(?:[0-9]+|[ivx]+|[a-e]|one|two|three|four|five|six)\b"
 )
 _NUMBERED = re.compile(r"[0-9]{1,2}[.):]\s+[A-Za-z]")
-_OPTION_TITLE = re.compile(r"(?:option|choice|alternative)s?\s+\(?[A-E]\b", re.IGNORECASE)
+_OPTION_TITLE = re.compile(r"(?i)(?:option|choice|alternative)s?\s+\(?[A-E]\b")
 _GERUND = re.compile(r"[A-Z][a-z]+ing\b")
 _SAYS = re.compile(r"[:=]|\bis\b")
 _TITLE = re.compile(
-    r"(?:(?:the|my|our|final|detailed|full|short|brief|alternative|correct|step-by-step|quick|"
+    r"(?i)(?:(?:the|my|our|final|detailed|full|short|brief|alternative|correct|step-by-step|quick|"
     r"complete|worked)\s+)*"
     r"(?:answer|solution|explanation|check|verification|verify|conclusion|reasoning|analysis|summary"
     r"|result|working|work|proof|note|calculation|computation|setup|approach|method|strategy|step)s?"
-    r"(?:\s+(?:of|for|to|why|process|by|and)\b[A-Za-z ]*)?",
-    re.IGNORECASE,
+    r"(?:\s+(?:of|for|to|why|process|by|and)\b[A-Za-z ]*)?"
 )
 # Where a model that did not stop goes on with the next row.
-_NEXT_ROW = re.compile(r"#{1,3} |(?:question|problem|input|passage|premise|q)\b[^:\n]{0,12}:", re.I)
+_NEXT_ROW = re.compile(r"(?i)#{1,3} |(?:question|problem|input|passage|premise|q)\b[^:\n]{0,12}:")
 _BETWEEN = re.compile(
-    r"\s*+(?P<joint>[,;]?\s*+(?:\b(?:and|or)\b)?|\.)\s*+(?:(?P<name>[A-Za-z])\s*+=)?\s*+",
-    re.IGNORECASE,
+    r"(?i)\s*+(?P<joint>[,;]?\s*+(?:\b(?:and|or)\b)?|\.)\s*+(?:(?P<name>[A-Za-z])\s*+=)?\s*+"
 )
 _NAMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])\s*=\s*\$?\s*$")
 _MOST_BETWEEN = 60

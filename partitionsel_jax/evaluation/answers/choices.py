@@ -3,13 +3,13 @@
 import re
 from collections.abc import Sequence
 
-from partitionsel_jax.evaluation.answers.tidying import tidy, untexted
+from partitionsel_jax.evaluation.answers.spelling import tidy, untexted
 
 # What may stand before the letter of a choice; "answer" is what the extraction looks for.
 _OPTION = r"(?:option|choice|letter|alternative)s?\s*+(?:(?:is|:)\s*+)?"
 _DENIED = re.compile(
-    r"(?:\bnot|\bcannot|n't|\bneither|\bnor|\beliminate|\bexclud(?:e|es|ing)|\brul(?:e|es|ing) out"
-    r"|\bthan|\bnever|\bnone of|\banything but|\bexcept(?: for)?)\s+"
+    r"(?i)(?:\bnot|\bcannot|n't|\bneither|\bnor|\beliminate|\bexclud(?:e|es|ing)"
+    r"|\brul(?:e|es|ing) out|\bthan|\bnever|\bnone of|\banything but|\bexcept(?: for)?)\s+"
     r"(?:(?:be|choose|pick|select|mark|go with)\s+)?"
     rf"(?:{_OPTION})?\(?[A-E]\b\)?"
     rf"|(?:{_OPTION})?\(?\b[A-E]\b\)?\s+(?:is|are|was|can be|cannot|can't|isn't|must be)\s+"
@@ -19,14 +19,13 @@ _DENIED = re.compile(
     r"|(?:\b(?:wrong|incorrect|false)\s+(?:answer|option|choice)(?:\s+is|:)"
     r"|\A(?:wrong|incorrect|false|rejected):"
     r"|\b(?:doubt|(?:don't|not)\s+(?:think|believe))\s+(?:that\s+)?(?:the\s+(?:correct\s+)?answer\s+is"
-    rf"|it(?:'s|\s+is)))\s+(?:{_OPTION})?\(?[A-E]\b\)?",
-    re.IGNORECASE,
+    rf"|it(?:'s|\s+is)))\s+(?:{_OPTION})?\(?[A-E]\b\)?"
 )
 _CONFIRMED = re.compile(
     rf"(?:{_OPTION})?\(?\b([A-E])\b\)?\s+(?:(?:works|fits)\b|(?:is|must be)\s+(?:the\s+)?"
     r"(?:correct|right|answer|best|final|true)\b)"
 )
-_CLAUSE_REST = re.compile(r"\b(?:because|since|as|for|rather|instead|whereas|while)\b.*", re.DOTALL)
+_CLAUSE_REST = re.compile(r"(?s)\b(?:because|since|as|for|rather|instead|whereas|while)\b.*")
 _HEDGED = re.compile(
     r"\b([A-Z])\b\)?(?:,?\s*\b(?:or|and|vs|versus)\b\.?|\s*[,/&<>])\s*\(?(?!\1)[A-Z]\b(?!')|\bor$"
     r"|\b([A-E])\b(?:[^.;]{0,40}\bbut|,\s*no,?)\s+\(?(?!\2)[A-E]\b\)?$"
@@ -37,9 +36,8 @@ _FIRST = re.compile(r"[(\[]?([A-Z])(?:[)\]]|\b)(?![\w'°^_=])")
 _LOWER = re.compile(r"(?<![\w.(])([a-e])[).:](?=\s|$|[$\\0-9])")
 # Of a figure, or of a story, and no choice.
 _NAMED = re.compile(
-    r"\b(?:points?|angles?|vertex|sides?|lines?|segments?|circles?|sets?|events?|city|town|station"
-    r"|vitamin|person|machine|pipe|train|from [A-Z] to)\s+[A-Z]$",
-    re.IGNORECASE,
+    r"(?i)\b(?:points?|angles?|vertex|sides?|lines?|segments?|circles?|sets?|events?|city|town|station"
+    r"|vitamin|person|machine|pipe|train|from [A-Z] to)\s+[A-Z]$"
 )
 _LAST = re.compile(r"(?<![\w°$=+*/^\\(-])(?<![0-9] )(?<!degrees )([A-Z])$")
 _SPEAKER = re.compile(r"^A:\s+(?=[A-Za-z]+ [A-Za-z]+ \S+ \S+)")
@@ -56,23 +54,20 @@ _HEADING_LETTER = re.compile(
 )
 _LISTED = re.compile(r"(?i:option\s+|choice\s+)?\(?[A-Ea-e][).:]")
 _REJECTED = re.compile(
-    r"(?:\b(?:is|are|was|be)|'s)\s+(?:clearly\s+|obviously\s+)?(?:too|wrong|incorrect|not|false|out)\b"
-    r"|n't\b|\?",
-    re.IGNORECASE,
+    r"(?i)(?:\b(?:is|are|was|be)|'s)\s+(?:clearly\s+|obviously\s+)?(?:too|wrong|incorrect|not|false|out)\b"
+    r"|n't\b|\?"
 )
-_SUPPOSED = re.compile(r"\b(?:if|suppose|assum\w++|whether|why|had)\b[^,.;\n]*+", re.IGNORECASE)
+_SUPPOSED = re.compile(r"(?i)\b(?:if|suppose|assum\w++|whether|why|had)\b[^,.;\n]*+")
 _CONCLUSION = re.compile(
-    r"(?:no|wait|actually|so|thus|hence|therefore|finally|in conclusion|conclusion|overall|final"
-    r"|we choose)\b"
-    r"|[(\[]?[A-Z][)\]]?\W*$|(?:option|choice)\s+\(?[A-Z]\)?\W*$",
-    re.IGNORECASE,
+    r"(?i)(?:no|wait|actually|so|thus|hence|therefore|finally|in conclusion|conclusion|overall"
+    r"|final|we choose)\b"
+    r"|[(\[]?[A-Z][)\]]?\W*$|(?:option|choice)\s+\(?[A-Z]\)?\W*$"
 )
 # What follows an answer that comes first.
 EXPLAINS = re.compile(
-    r"[\W_]*(?:(?:brief|short|detailed|here(?:'s| is)(?: the| an?| my)?)\s+)*"
+    r"(?i)[\W_]*(?:(?:brief|short|detailed|here(?:'s| is)(?: the| an?| my)?)\s+)*"
     r"(?:explanations?|because|since|reason(?:ing|s)?|rationale|justification|analysis|check|"
-    r"verification|proof|notes?|here's why|steps?|why|working|work|solution|details)\b",
-    re.IGNORECASE,
+    r"verification|proof|notes?|here's why|steps?|why|working|work|solution|details)\b"
 )
 # An answer is at the end; nor is a longer line one.
 _MOST_LINES = 12
@@ -83,29 +78,22 @@ _ORDINALS = {
     for place, word in enumerate(words.split())
 }
 _ORDINAL = re.compile(
-    r"\b(?=[acot])(?:the\s+)?(?:option|choice|alternative)\s*(?:number\s*|no\.\s*|#\s*)?\(?"
+    r"(?i)\b(?=[acot])(?:the\s+)?(?:option|choice|alternative)\s*(?:number\s*|no\.\s*|#\s*)?\(?"
     r"([1-5]|one|two|three|four|five)\b\)?(?!\.?[0-9]|\s*(?:or|and|[,/&])\s*\(?(?:[1-5]|one|two|three|four|five)\b)"
-    r"|\bthe\s+(first|second|third|fourth|fifth)\s+(?:option|choice|alternative)\b",
-    re.IGNORECASE,
+    r"|\bthe\s+(first|second|third|fourth|fifth)\s+(?:option|choice|alternative)\b"
 )
 _NAMES_LETTER = re.compile(r"\b(?:[B-E]|A(?!\s[a-z]))\b|\([a-e]\)")
 # NumGLUE's choices.
 _LABELS = r"option\s+[0-9]|entailment|contradiction|neutral"
-_LABEL = re.compile(rf"\b({_LABELS})\b", re.IGNORECASE)
-_CHOICE = re.compile(
-    rf"({_LABELS})\b(?=\s*(?:$|[.:,;()-]|\s(?:is|because|since|as)\b))", re.IGNORECASE
-)
-_CORRECT = re.compile(
-    rf"\b({_LABELS})\s+is\s+(?:the\s+)?(?:correct|right|answer|best|true)\b", re.IGNORECASE
-)
+_LABEL = re.compile(rf"(?i)\b({_LABELS})\b")
+_CHOICE = re.compile(rf"(?i)({_LABELS})\b(?=\s*(?:$|[.:,;()-]|\s(?:is|because|since|as)\b))")
+_CORRECT = re.compile(rf"(?i)\b({_LABELS})\s+is\s+(?:the\s+)?(?:correct|right|answer|best|true)\b")
 _CALLED = re.compile(
-    rf"\b(?:is|be|choose|pick|select|go with)\s+(?:an?\s+)?({_LABELS})(?=$|\s*[,;(]|\s-\s)",
-    re.IGNORECASE,
+    rf"(?i)\b(?:is|be|choose|pick|select|go with)\s+(?:an?\s+)?({_LABELS})(?=$|\s*[,;(]|\s-\s)"
 )
 _DENIED_LABEL = re.compile(
-    rf"\b(?:not|neither|nor|no|than|rather than)\s+(?:an?\s+)?(?:{_LABELS})\b"
-    rf"|\b(?:{_LABELS})\s+(?:is|was|cannot|can't|isn't)\s+(?:(?:not|too|be)\b|wrong|incorrect|false)",
-    re.IGNORECASE,
+    rf"(?i)\b(?:not|neither|nor|no|than|rather than)\s+(?:an?\s+)?(?:{_LABELS})\b"
+    rf"|\b(?:{_LABELS})\s+(?:is|was|cannot|can't|isn't)\s+(?:(?:not|too|be)\b|wrong|incorrect|false)"
 )
 # Behind these the "A" at the start of an answer is no article.
 _NO_NOUN = re.compile(r"\s*(?:$|[^\sa-z0-9]|[0-9]\S*(?:\s\S+)?$|(?:or|and|is|with|that|which)\b)")

@@ -18,24 +18,17 @@ from partitionsel_jax.evaluation.answers.choices import (
     unannounced_letter,
     with_option,
 )
-from partitionsel_jax.evaluation.answers.cleaning import last_turn, plain, tagged
 from partitionsel_jax.evaluation.answers.kinds import AnswerKind, kind_of
-from partitionsel_jax.evaluation.answers.quantities import (
-    last_quantity,
-    only_quantity,
-    quantity,
-)
-from partitionsel_jax.evaluation.answers.rows import unrolled, values_at_the_end
-from partitionsel_jax.evaluation.answers.several import several
-from partitionsel_jax.evaluation.answers.tidying import tidy
+from partitionsel_jax.evaluation.answers.parts import several, unrolled, values_at_the_end
+from partitionsel_jax.evaluation.answers.quantities import last_quantity, only_quantity, quantity
+from partitionsel_jax.evaluation.answers.spelling import last_turn, plain, tagged, tidy
 
 # An answer is at the end; a longer text is a model that did not stop.
 _MOST_CHARACTERS = 20_000
 # "## Answer" on a line of its own announces what is below.
 _TITLE = re.compile(
-    r"^(?:#{1,6}[ \t]*+\**|\*\*)[ \t]*+(?:(?:the|my|final|correct)[ \t]++)*+answer"
-    r"[ \t]*+[:*]*+[ \t]*$",
-    re.IGNORECASE | re.MULTILINE,
+    r"(?im)^(?:#{1,6}[ \t]*+\**|\*\*)[ \t]*+(?:(?:the|my|final|correct)[ \t]++)*+answer"
+    r"[ \t]*+[:*]*+[ \t]*$"
 )
 _VALUE = re.compile(r"(?:[A-Za-z]\s*=\s*)?-?\$?[0-9](?:[0-9,./]*[0-9])?")
 _JOINT = re.compile(r"\s*+(?:[,;]\s*+)?(?:\b(?:and|or)\b)?\s*+")
@@ -46,12 +39,11 @@ _SAID = re.compile(
 )
 _FUNCTIONS = re.compile(r"\\[A-Za-z]+|sqrt|sin|cos|tan|log|ln|exp|pi")
 _CALLED = re.compile(
-    r"(?:(?:so|thus|hence|therefore)\b,?\s+)?(?P<value>\S.*?)\s+is\s+(?:the|our|my)\s+"
-    r"(?:final\s+|correct\s+)?answer",
-    re.IGNORECASE,
+    r"(?i)(?:(?:so|thus|hence|therefore)\b,?\s+)?(?P<value>\S.*?)\s+is\s+(?:the|our|my)\s+"
+    r"(?:final\s+|correct\s+)?answer"
 )
 _BEHIND = re.compile(r"\W*(?:respectively\W*)?")
-_DENIAL = re.compile(r"\b(?:not|cannot|never|nor|than)\b|n't\b", re.IGNORECASE)
+_DENIAL = re.compile(r"(?i)\b(?:not|cannot|never|nor|than)\b|n't\b")
 
 
 def final_answer_of(output: str, benchmark: str = "gsm8k") -> str:

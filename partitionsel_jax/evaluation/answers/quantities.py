@@ -5,9 +5,13 @@ import re
 from fractions import Fraction
 
 from partitionsel_jax.evaluation.answers.expressions import value_of
-from partitionsel_jax.evaluation.answers.number_words import MAGNITUDES, number_in_words
-from partitionsel_jax.evaluation.answers.tidying import matching, untexted
-from partitionsel_jax.evaluation.answers.units import compatible, unit_behind
+from partitionsel_jax.evaluation.answers.numerals import (
+    MAGNITUDES,
+    compatible,
+    number_in_words,
+    unit_behind,
+)
+from partitionsel_jax.evaluation.answers.spelling import matching, untexted
 
 _INTEGER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
 _DECIMAL = rf"(?:{_INTEGER}(?:\.[0-9]+|\.(?![0-9A-Za-z]))?|\.[0-9]+)"
@@ -24,42 +28,38 @@ _NOTATIONS = (
     rf"(?P<plain>{_DECIMAL})",
 )
 _NUMBER = re.compile(
-    r"(?P<sign>-\s*|\+\s*|(?:negative|minus)\s+)?(?:(?P<cost_axis>(?:US)?\$|Rs\.?|€|£|₹|¥)\s*(?P<late>-\s*)?)?"
-    rf"(?:{'|'.join(_NOTATIONS)})",
-    re.IGNORECASE,
+    r"(?i)(?P<sign>-\s*|\+\s*|(?:negative|minus)\s+)?(?:(?P<cost_axis>(?:US)?\$|Rs\.?|€|£|₹|¥)\s*(?P<late>-\s*)?)?"
+    rf"(?:{'|'.join(_NOTATIONS)})"
 )
-_PERCENT = re.compile(r"\s*(?:%|per\s?cent(?:age)?(?: points?)?\b)", re.IGNORECASE)
-_MAGNITUDE = re.compile(rf"\s*-?({'|'.join(MAGNITUDES)})s?\b", re.IGNORECASE)
-_AND_A_HALF = re.compile(r"\s+and (?:a|one) half\b", re.IGNORECASE)
+_PERCENT = re.compile(r"(?i)\s*(?:%|per\s?cent(?:age)?(?: points?)?\b)")
+_MAGNITUDE = re.compile(rf"(?i)\s*-?({'|'.join(MAGNITUDES)})s?\b")
+_AND_A_HALF = re.compile(r"(?i)\s+and (?:a|one) half\b")
 _CURRENCIES = {"€": "euro", "£": "sterling", "₹": "rupee", "rs": "rupee", "rs.": "rupee"}
 # Arithmetic and prices in brackets; "1-5" is a range.
 _FOUND_BY = re.compile(
-    r"[0-9][A-Za-z ]{0,30}(?:[+*/]|\s-\s|\\times|\\cdot)\s*\$?[0-9]|\b(?:each|apiece|per [a-z]+)$",
-    re.IGNORECASE,
+    r"(?i)[0-9][A-Za-z ]{0,30}(?:[+*/]|\s-\s|\\times|\\cdot)\s*\$?[0-9]"
+    r"|\b(?:each|apiece|per [a-z]+)$"
 )
 # "18 [9 * 2]", "twenty (20) apples".
 _ASIDE = re.compile(
     r"\s([(\[])([^()\[\]]*[0-9][^()\[\]]*)[)\]](?:\s+(?!dozen|hundred|thousand|[a-z]+illion|per)[A-Za-z]+)?$"
 )
-_ALTERNATIVE = re.compile(r"\b(?:or|not|no|than|if|to|but)\b", re.IGNORECASE)
+_ALTERNATIVE = re.compile(r"(?i)\b(?:or|not|no|than|if|to|but)\b")
 _AGAIN = re.compile(
-    r"\A(?:=|\\approx(?![A-Za-z])|i\.e\.,?|or|that is,?|equal to|equivalent to)\s*", re.IGNORECASE
+    r"(?i)\A(?:=|\\approx(?![A-Za-z])|i\.e\.,?|or|that is,?|equal to|equivalent to)\s*"
 )
 _TWICE = re.compile(
-    r"\s*[,;:]?\s*\b(?:or|i\.e\.|that is|namely)(?![A-Za-z]),?\s*|\s*[,;:]\s+|\s+-\s+",
-    re.IGNORECASE,
+    r"(?i)\s*[,;:]?\s*\b(?:or|i\.e\.|that is|namely)(?![A-Za-z]),?\s*|\s*[,;:]\s+|\s+-\s+"
 )
 # The last group of "1 000" in prose, or a number of its own: nobody can tell.
 _GROUP_BEFORE = re.compile(r"[0-9] $")
 _OPERAND_BEFORE = re.compile(
-    r"(?:[\w\\.]|[-+*/^_]\s*|\\times\s*|\\cdot\s*"
-    r"|(?:\b(?:not|never|than|twice|double|half of)|n't)\s+(?:be\s+)?)$",
-    re.IGNORECASE,
+    r"(?i)(?:[\w\\.]|[-+*/^_]\s*|\\times\s*|\\cdot\s*"
+    r"|(?:\b(?:not|never|than|twice|double|half of)|n't)\s+(?:be\s+)?)$"
 )
 _OPERAND_AFTER = re.compile(r"\s*(?:[*^_+]|/\s*[\d(\\])|\{|\s(?:squared|cubed)\b")
 _DENIED_AFTER = re.compile(
-    r"\s+(?:(?:is|are|was|be)\s+(?:not|wrong|incorrect|too)\b|(?:isn't|cannot|can't)\b)",
-    re.IGNORECASE,
+    r"(?i)\s+(?:(?:is|are|was|be)\s+(?:not|wrong|incorrect|too)\b|(?:isn't|cannot|can't)\b)"
 )
 _MINUEND = re.compile(r"(?:[\d)}\]]|(?<![A-Za-z])[A-Za-z])\s*$|\w$")
 _PROSE = re.compile(r"[A-Za-z ,.:;'\"()\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af-]*")
@@ -69,7 +69,7 @@ _DENIALS = (
     "twice double triple dozen hundred thousand million two three four five six seven eight nine "
     "ten"
 )
-_BOUND = re.compile(r"\b(?:at (?:least|most)|up to|as (?:many|much) as)\b", re.IGNORECASE)
+_BOUND = re.compile(r"(?i)\b(?:at (?:least|most)|up to|as (?:many|much) as)\b")
 _DENYING = frozenset(_DENIALS.split())
 # No benchmark has numbers of more digits, and their cost grows with the square.
 _MOST_DIGITS = 200
