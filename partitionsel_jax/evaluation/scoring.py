@@ -42,7 +42,7 @@ def _by_molecule(output: str, example: data.Example) -> bool:
     from partitionsel_jax.evaluation import molecules
 
     try:
-        return molecules.measure(output, example.answer).exact
+        return molecules.compare(output, example.answer).exact
     except molecules.NoMolecule as error:
         raise BadReference(str(error)) from error
 

@@ -237,11 +237,13 @@ def _questions(
 def _table(summaries: Sequence[Mapping[str, Any]]) -> str:
     rows = [("benchmark", "n", "metric", "mean", "95 % interval")]
     for summary in summaries:
-        for metric, value in summary["metrics"].items():
-            interval = f"{value['low']:.4f} to {value['high']:.4f}"
-            rows.append((*_start(summary, metric), f"{value['mean']:.4f}", interval))
-        for metric, value in summary.get("over_all", {}).items():
-            rows.append((*_start(summary, metric), f"{value:.4f}", "–"))
+        start = summary["benchmark"], f"{summary['n']}"
+        rows += [
+            (*start, metric, f"{one['mean']:.4f}", f"{one['low']:.4f} to {one['high']:.4f}")
+            for metric, one in summary["metrics"].items()
+        ]
+        over_all = summary.get("over_all", {}).items()
+        rows += [(*start, metric, f"{value:.4f}", "–") for metric, value in over_all]
     notes = [f"{summary['benchmark']}: {note}" for summary in summaries for note in _notes(summary)]
     return "\n".join([aligned(rows), *notes])
 
@@ -268,28 +270,16 @@ def _notes(summary: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _start(summary: Mapping[str, Any], metric: str) -> tuple[str, str, str]:
-    return summary["benchmark"], f"{summary['n']}", metric
-
-
 def _difference_table(comparisons: Sequence[comparing.Comparison]) -> str:
     if not comparisons:
         return ""
     rows = [("benchmark", "n", "metric", "difference", "95 % interval", "p", "McNemar's p")]
     for found in comparisons:
-        for metric, value in found.differences.items():
+        for metric, one in found.differences.items():
             test = found.discordant.get(metric)
-            rows.append(
-                (
-                    found.benchmark,
-                    f"{found.n}",
-                    metric,
-                    f"{value.difference:+.4f}",
-                    f"{value.low:+.4f} to {value.high:+.4f}",
-                    f"{value.p_value:.3g}",
-                    "–" if test is None else f"{test.p_value:.3g}",
-                )
-            )
+            interval, other = f"{one.low:+.4f} to {one.high:+.4f}", test and f"{test.p_value:.3g}"
+            start = found.benchmark, f"{found.n}", metric, f"{one.difference:+.4f}", interval
+            rows.append((*start, f"{one.p_value:.3g}", other or "–"))
     notes = [
         f"{found.benchmark}: not compared are {found.only_this} questions that this model alone "
         f"was asked, and {found.only_other} that the other alone was"

@@ -72,6 +72,7 @@ _BETWEEN = re.compile(
     r"(?i)\s*+(?P<joint>[,;]?\s*+(?:\b(?:and|or)\b)?|\.)\s*+(?:(?P<name>[A-Za-z])\s*+=)?\s*+"
 )
 _NAMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])\s*=\s*\$?\s*$")
+_SPACES = re.compile(r"\\[()\[\],;!]|\\q?quad\b|[$*&~]|\\\\|^\s*[-•]\s|\n\s*-\s")
 _MOST_BETWEEN = 60
 
 
@@ -217,7 +218,8 @@ def _joined(between: str, first: str, second: str, kind: AnswerKind) -> bool:
     """Whether two boxes are parts of one answer, by what is between them."""
     if len(between) > _MOST_BETWEEN:
         return False
-    found = _BETWEEN.fullmatch(_without_dollars(between))
+    # Without the signs around formulas and the commands for spaces.
+    found = _BETWEEN.fullmatch(_SPACES.sub(" ", re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", between)))
     if found is None:
         return False
     if found["joint"].strip(" ."):
@@ -237,9 +239,3 @@ def _together(text: str, boxes: list[tuple[int, int, str]], kind: AnswerKind) ->
         pairs = zip(names, contents, strict=True)
         return ", ".join(f"{name[1]} = {content}" for name, content in pairs if name)
     return ", ".join(contents)
-
-
-def _without_dollars(text: str) -> str:
-    """A text without the signs around formulas and the commands for spaces."""
-    text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)
-    return re.sub(r"\\[()\[\],;!]|\\q?quad\b|[$*&~]|\\\\|^\s*[-•]\s|\n\s*-\s", " ", text)

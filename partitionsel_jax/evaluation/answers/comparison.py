@@ -158,46 +158,46 @@ def _same_single(expected: str, given: str, kind: AnswerKind) -> bool:
         return True
     if kind.algebra and (based := _same_in_base(expected, given)) is not None:
         return based
-    words = _words(expected)
+    plain, words = untexted(expected), _words(expected)
     if words in _TRUTH:
         return _truth(given) is _TRUTH[words]
-    if _NOTHING.fullmatch(untexted(expected).lower()):
+    if _NOTHING.fullmatch(plain.lower()):
         return _NOTHING.fullmatch(untexted(given).lower()) is not None
-    letter = _LETTER.fullmatch(untexted(expected))
-    if letter:
+    if letter := _LETTER.fullmatch(plain):
         return chosen_letter(given, "ABCDEF") == letter.group(1)
     literal = kind.lowest_terms and _LITERAL.fullmatch(expected)
     number = None if literal else _number(expected, kind)
     if number is not None:
         other = _given_number(expected, given, kind)
         if other is None:
-            return (
-                kind.symbolic and _is_arithmetic(given) and _same_expression(expected, given, kind)
-            )
+            # A number that is not worked out, such as "2^{10}" or "x = 5!"; "5:1" is none.
+            value = (_assignment(given) or ("", ""))[1]
+            worked = len(value) <= _MOST_ARITHMETIC and _ARITHMETIC.fullmatch(value)
+            return bool(kind.symbolic and worked) and _same_expression(expected, given, kind)
         return same_quantity(number, other, rounded=kind.rounded, reduced=kind.lowest_terms)
     if kind.words and named_choice([expected]):
         return (named_choice([given]) or "").lower() == words
-    if not kind.algebra or literal or _is_words(expected):
+    # Words, a time or a date rather than mathematics.
+    is_text = re.fullmatch(r"[A-Za-z0-9 :.,'/-]+", plain) and (
+        re.match(r"\\text\s*\{\s*[A-Za-z]", expected)
+        or re.search(r"[A-Za-z]{4,}|[0-9]:[0-9]", plain)
+    )
+    if not kind.algebra or literal or is_text:
         return words == _words(given)
     return _same_expression(expected, given, kind)
-
-
-def _is_arithmetic(text: str) -> bool:
-    """Whether a text may be a number that is not worked out: "2^{10}", "x = 5!"; "5:1" is none."""
-    value = (_assignment(text) or ("", ""))[1]
-    return len(value) <= _MOST_ARITHMETIC and _ARITHMETIC.fullmatch(value) is not None
 
 
 def _same_in_base(expected: str, given: str) -> bool | None:
     """Compares digits and bases; None where neither says a base."""
     assigned = _assignment(given, loose=True)
-    first, second = in_base(expected), in_base(assigned[1]) if assigned else None
+    value = assigned[1] if assigned else given
+    first, second = in_base(expected), in_base(value) if assigned else None
     if first is None and second is None:
         return None
     plain = r"-?[0-9]+(?:\.[0-9]+)?"
     sides = [
         (text.lstrip("0"), 10) if found is None and re.fullmatch(plain, text) else found
-        for found, text in ((first, expected), (second, assigned[1] if assigned else given))
+        for found, text in ((first, expected), (second, value))
     ]
     return None not in sides and sides[0] == sides[1]
 
@@ -309,15 +309,6 @@ def _without_unit(text: str) -> tuple[str, str]:
     found = _UNIT.search(text)
     unit = unit_behind(found.group(), algebra=True) if found and found.start() else None
     return (text, "") if found is None or unit is None else (text[: found.start()].strip(), unit)
-
-
-def _is_words(text: str) -> bool:
-    """Whether a reference is words, a time or a date rather than mathematics."""
-    plain = untexted(text)
-    if not re.fullmatch(r"[A-Za-z0-9 :.,'/-]+", plain):
-        return False
-    upright = re.match(r"\\text\s*\{\s*[A-Za-z]", text) is not None
-    return upright or re.search(r"[A-Za-z]{4,}|[0-9]:[0-9]", plain) is not None
 
 
 def _truth(text: str) -> bool | None:

@@ -145,7 +145,7 @@ def _parts(read: Form, kind: str) -> tuple[Form, ...]:
 
 def _product(factors: list[Form]) -> Form:
     """Makes one flat product with its numbers gathered."""
-    coefficient, rest = Fraction(1), []
+    coefficient, rest = Fraction(1), list[Form]()
     for factor in factors:
         if factor[0] in ("number", "product"):
             coefficient *= factor[1]

@@ -35,7 +35,6 @@ MAGNITUDES = {
     "trillion": 10**12,
 }
 _WORD = re.compile(r"[\s-]*([A-Za-z]+)")
-_ARTICLES = ("a", "an")
 
 _WORDS = (
     "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
@@ -127,22 +126,25 @@ def number_in_words(text: str) -> tuple[Fraction, str] | None:
       The number and the text behind it, or None where the text begins with no number word. An
       article counts as one before a magnitude or a part only: "a dozen", "a third".
     """
-    words = [(found.group(1).lower(), found.end()) for found in _leading_words(text)]
+    words: list[tuple[str, int]] = []
+    while len(words) < 20 and (found := _WORD.match(text, words[-1][1] if words else 0)):
+        words.append((found[1].lower(), found.end()))
     sign = -1 if words and words[0][0] in ("minus", "negative") else 1
-    place = 1 if sign < 0 else 0
-    total, group, end = 0, None, None
-    if place < len(words) and words[place][0] in _ARTICLES and place + 1 < len(words):
-        if words[place + 1][0] not in MAGNITUDES and words[place + 1][0] not in _PARTS:
+    words = words[1:] if sign < 0 else words
+    names = [*(word for word, _ in words), ""]
+    if names[0] == "half":
+        # Of one, or of the magnitude that follows: "half a dozen".
+        of = MAGNITUDES.get(names[2]) if names[1] == "a" else None
+        return Fraction(sign * (of or 1), 2), text[words[2 if of else 0][1] :]
+    total, group, end, previous = 0, None, None, 100
+    if len(words) > 1 and names[0] in ("a", "an"):
+        if names[1] not in MAGNITUDES and names[1] not in _PARTS:
             return None
-        group, place = 1, place + 1
-    elif place < len(words) and words[place][0] == "half":
-        return _half(words[place + 1 :], sign, text[words[place][1] :], text)
-    previous = 100
-    while place < len(words):
-        word, stop = words[place]
+        group, words, names = 1, words[1:], names[1:]
+    for place, (word, stop) in enumerate(words):
         if word in _SMALL and (previous >= 100 or (20 <= previous < 100 and _SMALL[word] < 10)):
-            group = (group or 0) + _SMALL[word]
             previous = _SMALL[word]
+            group = (group or 0) + previous
         elif word in MAGNITUDES and group is not None:
             previous = MAGNITUDES[word]
             if previous <= 100:
@@ -151,34 +153,12 @@ def number_in_words(text: str) -> tuple[Fraction, str] | None:
                 total, group = total + group * previous, 0
         elif word in _PARTS and group is not None and not total and group < _PARTS[word]:
             return Fraction(sign * group, _PARTS[word]), text[stop:]
-        elif not (word == "and" and end is not None and previous >= 100 and _goes_on(words, place)):
+        elif word != "and" or end is None or previous < 100 or names[place + 1] not in _SMALL:
             break
-        place, end = place + 1, stop
+        end = stop
     if end is None or group is None:
         return None
     return Fraction(sign * (total + group)), text[end:]
-
-
-def _half(words: list[tuple[str, int]], sign: int, rest: str, text: str) -> tuple[Fraction, str]:
-    """The number that begins with "half": of one, or of the magnitude that follows."""
-    if len(words) > 1 and words[0][0] == "a" and words[1][0] in MAGNITUDES:
-        return Fraction(sign * MAGNITUDES[words[1][0]], 2), text[words[1][1] :]
-    return Fraction(sign, 2), rest
-
-
-def _leading_words(text: str) -> list[re.Match[str]]:
-    """The words at the start of a text, up to the first thing that is none."""
-    found: list[re.Match[str]] = []
-    place = 0
-    while len(found) < 20 and (word := _WORD.match(text, place)):
-        found.append(word)
-        place = word.end()
-    return found
-
-
-def _goes_on(words: list[tuple[str, int]], place: int) -> bool:
-    """Whether a number word follows."""
-    return place + 1 < len(words) and words[place + 1][0] in _SMALL
 
 
 def in_base(text: str) -> tuple[str, int] | None:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import re
+from typing import NamedTuple
 
 from partitionsel_jax.evaluation.answers.kinds import AnswerKind
 from partitionsel_jax.evaluation.answers.quantities import Quantity, quantity, same_quantity
@@ -116,16 +117,15 @@ def unrolled(text: str) -> str:
 
     A row that begins with its equals sign goes on with the row before it.
     """
-    return _ENVIRONMENT.sub(_lines, text)
 
+    def rows(found: re.Match[str]) -> str:
+        body = found["body"]
+        if "=" not in body or _PIECEWISE.search(body):
+            return found.group()
+        lines = [row.strip() for row in body.replace("&", "").replace("\\\\", "\n").splitlines()]
+        return "\n" + "\n".join(filter(None, lines)).replace("\n=", " =") + "\n"
 
-def _lines(found: re.Match[str]) -> str:
-    """The rows of an environment, or all of it as it is where they are no equations."""
-    body = found["body"]
-    if "=" not in body or _PIECEWISE.search(body):
-        return found.group()
-    rows = [row.strip() for row in body.replace("&", "").replace("\\\\", "\n").splitlines()]
-    return "\n" + "\n".join(filter(None, rows)).replace("\n=", " =") + "\n"
+    return _ENVIRONMENT.sub(rows, text)
 
 
 def values_at_the_end(lines: list[str], kind: AnswerKind) -> str:
@@ -137,15 +137,21 @@ def values_at_the_end(lines: list[str], kind: AnswerKind) -> str:
     Returns:
       The values with their names; "" where fewer than two lines give any.
     """
-    named = _trailing(lines, _ASSIGNED, kind)
-    if len(named) > 1:
-        return ", ".join(f"{name} = {value}" for name, value in _distinct(named, kind))
-    labelled = _trailing(lines, _LABELLED, kind) if kind.numeric else []
-    return ", ".join(value for _, value in labelled) if len(labelled) > 1 else ""
+    if len(named := _trailing(lines, _ASSIGNED, kind)) > 1:
+        kept: list[_Named] = []
+        for one in named:
+            # A step, where the next line gives the same value to the same name.
+            if kept and kept[-1].name == one.name and same_quantity(kept[-1].number, one.number):
+                kept.pop()
+            kept.append(one)
+        found = [f"{one.name} = {one.value}" for one in kept]
+    else:
+        found = [one.value for one in (_trailing(lines, _LABELLED, kind) if kind.numeric else ())]
+    return ", ".join(found) if len(found) > 1 else ""
 
 
 def values_at_the_start(lines: list[str], kind: AnswerKind) -> str:
-    """Likewise, of the first lines."""
+    """Gives the values of the first lines, as `values_at_the_end` does."""
     patterns = (_ASSIGNED, _LABELLED) if kind.numeric else (_ASSIGNED,)
     first = itertools.takewhile(
         lambda line: any(_read(line, pattern, kind) for pattern in patterns), lines[:_MOST_ROWS]
@@ -153,46 +159,33 @@ def values_at_the_start(lines: list[str], kind: AnswerKind) -> str:
     return values_at_the_end(list(first), kind)
 
 
-def _trailing(
-    lines: list[str], pattern: re.Pattern[str], kind: AnswerKind
-) -> list[tuple[str, str]]:
-    """Name and value of each of the last lines that match."""
-    found: list[tuple[str, str]] = []
+class _Named(NamedTuple):
+    """A name and its value, as a line gives them."""
+
+    name: str
+    value: str
+    number: Quantity
+
+
+def _trailing(lines: list[str], pattern: re.Pattern[str], kind: AnswerKind) -> list[_Named]:
+    """Reads the last lines, as long as they match; a line of "and" does not count."""
+    found: list[_Named] = []
     for line in lines[: -_MOST_ROWS - 1 : -1]:
         if _JOINT.fullmatch(line):
             continue
-        read = _read(line, pattern, kind)
-        if read is None:
+        if (read := _read(line, pattern, kind)) is None:
             break
         found.insert(0, read)
     return found
 
 
-def _read(line: str, pattern: re.Pattern[str], kind: AnswerKind) -> tuple[str, str] | None:
-    """Name and value of a line; None where it holds anything else."""
+def _read(line: str, pattern: re.Pattern[str], kind: AnswerKind) -> _Named | None:
+    """Reads name and value of a line; None where it holds anything else."""
     if len(line) > 100 or not re.search(r"[0-9]", line):
         return None
     bare = tidy(_BOLD.sub("", _BULLET.sub("", line.strip(), count=1)))
-    bare = _TRAILING.sub("", _LEADING.sub("", bare, count=1))
-    found = pattern.fullmatch(bare)
+    found = pattern.fullmatch(_TRAILING.sub("", _LEADING.sub("", bare, count=1)))
     if found is None or (pattern is _LABELLED and _NO_LABEL.match(found["name"])):
         return None
-    value = found["value"].strip()
-    return (found["name"], value) if quantity(value, algebra=kind.algebra) else None
-
-
-def _distinct(named: list[tuple[str, str]], kind: AnswerKind) -> list[tuple[str, str]]:
-    """The values without the steps that lead to one of the same name."""
-    kept: list[tuple[str, str, Quantity]] = []
-    for name, value in named:
-        number = quantity(value, algebra=kind.algebra)
-        if number is None:
-            continue
-        if (
-            kept
-            and kept[-1][0] == name
-            and same_quantity(kept[-1][2], number, rounded=False, reduced=False)
-        ):
-            kept.pop()
-        kept.append((name, value, number))
-    return [(name, value) for name, value, _ in kept] if len(kept) > 1 else []
+    number = quantity(found["value"].strip(), algebra=kind.algebra)
+    return _Named(found["name"], found["value"].strip(), number) if number else None

@@ -90,7 +90,7 @@ def _molecular(name: str, file: str) -> Benchmark:
     from partitionsel_jax.evaluation import molecules
 
     def judge(output: str, question: Question) -> Judgement:
-        found = molecules.measure(output, question.reference)
+        found = molecules.compare(output, question.reference)
         return Judgement(found.smiles, {name: float(getattr(found, name)) for name in _MOLECULAR})
 
     def corpus_bleu(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
