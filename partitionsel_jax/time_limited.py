@@ -16,10 +16,10 @@ import logging
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class TimeLimited:
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
+        self._connection: socket.socket | None = None
 
     def ask(self, *arguments: Any, seconds: float) -> Any:
         """Calls `answer(*arguments)` in the process.
@@ -68,12 +68,11 @@ class TimeLimited:
         Raises:
           NotStarted: the process could not be started, whatever the arguments.
         """
-        request = json.dumps([seconds, arguments]).encode()
+        request = json.dumps([seconds, arguments]).encode() + b"\n"
         with self._lock:
             if self._process is None:
                 self._start()
-            reply = self._exchange(request, seconds)
-            return None if reply is None else json.loads(reply)
+            return json.loads(self._exchange(request, seconds) or "null")
 
     def close(self) -> None:
         """Ends the process, if there is one."""
@@ -82,9 +81,9 @@ class TimeLimited:
 
     def _start(self) -> None:
         """Starts the process and waits until it has imported what it needs."""
-        self._connection, theirs = Pipe()
+        self._connection, theirs = socket.socketpair()
         paths = os.pathsep.join(path for path in sys.path if path)
-        with theirs:
+        with theirs, contextlib.suppress(OSError):
             self._process = subprocess.Popen(
                 # -P: the folder of this file must not become a place to import from.
                 [sys.executable, "-P", __file__, str(self._program)],
@@ -93,33 +92,31 @@ class TimeLimited:
                 stderr=subprocess.DEVNULL,
                 env=os.environ | _ENVIRONMENT | {"PYTHONPATH": paths},
             )
-        if self._exchange(None, _START_SECONDS) is None:
+        if not self._exchange(b"", _START_SECONDS):
             raise NotStarted(
                 f"the process that runs {self._program.name} did not start; "
                 f"`{sys.executable} {self._program}` may say why"
             )
 
-    def _exchange(self, request: bytes | None, seconds: float) -> bytes | None:
-        """Sends a request and waits for the reply; None where it does not come in time.
+    def _exchange(self, request: bytes, seconds: float) -> bytes:
+        """Sends a request and waits for the line of the reply.
 
-        The process is killed then: whatever it does, that ends the waiting.
+        Where it does not come in time, or ever, the process is ended and the reply empty.
         """
-        assert self._process is not None and self._connection is not None
-        limit = threading.Timer(seconds, self._process.kill)
-        limit.start()
+        assert self._connection is not None
+        reply = b""
         try:
-            if request is not None:
-                self._connection.send_bytes(request)
-            return self._connection.recv_bytes()
-        except (OSError, EOFError):
-            self._end()
-            return None
-        except BaseException:
-            # An answer is under way, which the next request would take for its own.
-            self._end()
-            raise
+            self._connection.settimeout(seconds)
+            self._connection.sendall(request)
+            with self._connection.makefile("rb") as lines:
+                reply = lines.readline()
+        except OSError:
+            reply = b""
         finally:
-            limit.cancel()
+            # After an interruption, too, an answer is under way that the next request would take.
+            if not (whole := reply.endswith(b"\n")):
+                self._end()
+        return reply if whole else b""
 
     def _end(self) -> None:
         """Kills the process and waits for it."""
@@ -141,17 +138,17 @@ def _serve(path: str) -> None:
     assert spec is not None and spec.loader is not None
     program: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
-    with Connection(0) as connection, contextlib.suppress(EOFError):
-        connection.send_bytes(b"")
-        while True:
-            seconds, arguments = json.loads(connection.recv_bytes())
+    with socket.socket(fileno=0) as connection, connection.makefile("rb") as requests:
+        connection.sendall(b"started\n")
+        for request in requests:
+            seconds, arguments = json.loads(request)
             # If the asking process is gone, nobody else would end a long computation.
             signal.setitimer(signal.ITIMER_REAL, seconds + 1)
-            reply = b"null"
+            reply = "null"
             with contextlib.suppress(Exception):
-                reply = json.dumps(program.answer(*arguments)).encode()
+                reply = json.dumps(program.answer(*arguments))
             signal.setitimer(signal.ITIMER_REAL, 0)
-            connection.send_bytes(reply)
+            connection.sendall(reply.encode() + b"\n")
 
 
 if __name__ == "__main__":

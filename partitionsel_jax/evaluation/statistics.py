@@ -1,4 +1,4 @@
-"""What can be said of a metric from finitely many questions: intervals and paired tests."""
+"""Intervals and paired tests of a metric over finitely many questions."""
 
 import dataclasses
 import math

@@ -155,13 +155,13 @@ def formula(clause: str, kind: AnswerKind) -> str:
 
 
 def last_formula(line: str) -> str:
-    """What the last `$...$` of a line holds; "" without any."""
+    """Gives the content of the last `$...$` of a line; "" without any."""
     formulas = _MATH.findall(line)
     return next(group for group in formulas[-1] if group) if formulas else ""
 
 
 def has_number(clause: str) -> bool:
-    """Whether a clause holds a number, in digits or in words."""
+    """Returns whether a clause holds a number, in digits or in words."""
     if re.search(r"[0-9½¼¾⅓⅔]", clause):
         return True
     starts = (found.start() for found in re.finditer(r"[A-Za-z]+", clause))
@@ -169,14 +169,14 @@ def has_number(clause: str) -> bool:
 
 
 def names_letter(text: str, letters: str) -> bool:
-    """Whether a text names choices, be it one, several, or one that it denies."""
+    """Returns whether a text names choices, be it one, several, or one that it denies."""
     return re.search(rf"\b[{letters}]\b", text) is not None or bool(
         chosen_letter(tidy(text), letters)
     )
 
 
 def _is_heading(line: str, below: str, kind: AnswerKind) -> bool:
-    """Whether the tidy text of a marker's line is the title of what is below."""
+    """Returns whether the tidy text of a marker's line is the title of what is below."""
     if not line:
         return False
     if _STEP.match(line) or _TITLE.fullmatch(line):
@@ -215,7 +215,7 @@ def _held(text: str, start: int) -> tuple[int, str] | None:
 
 
 def _joined(between: str, first: str, second: str, kind: AnswerKind) -> bool:
-    """Whether two boxes are parts of one answer, by what is between them."""
+    """Returns whether two boxes are parts of one answer, by what is between them."""
     if len(between) > _MOST_BETWEEN:
         return False
     # Without the signs around formulas and the commands for spaces.
@@ -230,7 +230,7 @@ def _joined(between: str, first: str, second: str, kind: AnswerKind) -> bool:
 
 
 def _together(text: str, boxes: list[tuple[int, int, str]], kind: AnswerKind) -> str:
-    """What boxes hold that are one answer, each with the name that is before it."""
+    """Joins the contents of boxes that are one answer, each with the name that is before it."""
     contents = [values_at_the_end(box[2].splitlines(), kind) or box[2] for box in boxes]
     if len({re.sub(r"^[A-Za-z]\s*=\s*", "", content) for content in contents}) == 1:
         return contents[-1]

@@ -107,14 +107,12 @@ def with_option(text: str, letters: str) -> str:
     if letters and _NAMES_LETTER.search(text):
         return text
     names = letters or "12345"
-    return _ORDINAL.sub(
-        lambda found: (
-            f"Option {names[_ORDINALS[(found[1] or found[2]).lower()]]}"
-            if _ORDINALS[(found[1] or found[2]).lower()] < len(names)
-            else found[0]
-        ),
-        text,
-    )
+
+    def spelt(found: re.Match[str]) -> str:
+        place = _ORDINALS[(found[1] or found[2]).lower()]
+        return f"Option {names[place]}" if place < len(names) else found[0]
+
+    return _ORDINAL.sub(spelt, text)
 
 
 def chosen_letter(text: str, letters: str) -> str:
@@ -132,8 +130,7 @@ def chosen_letter(text: str, letters: str) -> str:
     """
     text = _DENIED.sub(" ", untexted(text)).strip(" .,:;")
     text = _CLAUSE_REST.sub("", text).strip(" .,:;")
-    whole = re.fullmatch(r"[(\[{]?\s*([A-Za-z])\s*[)\]}.:]*", text)
-    if whole:
+    if whole := re.fullmatch(r"[(\[{]?\s*([A-Za-z])\s*[)\]}.:]*", text):
         return _of(letters, {whole.group(1).upper()})
     if _HEDGED.search(text):
         return ""
@@ -167,12 +164,13 @@ def unannounced_letter(text: str, letters: str) -> str:
     if not lines:
         return ""
     end = [tidy(line[-_LONGEST:]) for line in lines[-_MOST_LINES:]]
-    confirmed = _CONFIRMED.findall(_SUPPOSED.sub(" ", _DENIED.sub(" ", "\n".join(end))))
-    if confirmed:
+    said = _SUPPOSED.sub(" ", _DENIED.sub(" ", "\n".join(end)))
+    if confirmed := _CONFIRMED.findall(said):
         return _of(letters, {confirmed[-1].upper()})
     sentence = re.split(r"(?<=[\w)][.!?])(?<!^[A-Za-z]\.)\s+", end[-1])[-1]
     sentence = _SPEAKER.sub("", sentence)
-    last = "" if _is_list(end) else chosen_letter(sentence, letters)
+    is_list = len(end) > 1 and all(map(_LISTED.match, end[-2:]))
+    last = "" if is_list else chosen_letter(sentence, letters)
     first = _first_letter(lines, letters)
     if first and last != first and _CONCLUSION.match(sentence):
         return "" if last else first
@@ -210,7 +208,11 @@ def _label_of(line: str) -> str | None:
 def _first_letter(lines: list[str], letters: str) -> str:
     """The choice that the first line begins with; "" where more lines begin with one."""
     line = untexted(tidy(lines[0][:_LONGEST].lstrip("# ")))
-    found = _HEAD.match(line) or _lower_head(line)
+    found = _HEAD.match(line)
+    if not found and len(line.split()) <= _MOST_WORDS and (lower := _LOWER_HEAD.match(line)):
+        # A choice in lower case, but no step of a solution: "b. 4".
+        steps = re.search(r"\s\(?[a-e][).:](?=\s|$)", line[lower.end() :])
+        found = None if steps else lower
     if found is None or _HEDGED.match(line, found.start(1)):
         return ""
     if _REJECTED.search(re.split(r"[.!]\s", line[found.end() :])[0]):
@@ -221,19 +223,6 @@ def _first_letter(lines: list[str], letters: str) -> str:
     return _of(letters, {found[1].upper()})
 
 
-def _lower_head(line: str) -> re.Match[str] | None:
-    """A choice in lower case that a line begins with, but no step of a solution: "b. 4"."""
-    found = _LOWER_HEAD.match(line)
-    alone = found and not re.search(r"\s\(?[a-e][).:](?=\s|$)", line[found.end() :])
-    return found if alone and len(line.split()) <= _MOST_WORDS else None
-
-
 def _of(letters: str, found: set[str]) -> str:
     """The only letter of a set, if it is a choice."""
     return next(iter(found)) if len(found) == 1 and found <= set(letters) else ""
-
-
-def _is_list(lines: list[str]) -> bool:
-    """Whether the last lines are choices, a letter each."""
-    heads = [_LISTED.match(line) for line in lines[-2:]]
-    return len(heads) == 2 and all(heads)

@@ -48,7 +48,7 @@ _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
 
 
 def is_correct(output: str, reference: str, benchmark: str = "gsm8k") -> bool:
-    """Whether the final answer of an output is that of the reference.
+    """Returns whether the final answer of an output is that of the reference.
 
     No text makes it raise, and no text is executed. What is not surely right counts as wrong. Every
     rule is in docs/answers.md; in short:
@@ -141,7 +141,7 @@ def _same_parts(expected: Several, given: Several, kind: AnswerKind) -> bool:
 def _unmatched(
     expected: list[str], given: list[str], kind: AnswerKind
 ) -> tuple[list[str], list[str]]:
-    """What is left of two lists when equal parts are taken out in pairs."""
+    """Takes equal parts out of two lists in pairs, and gives the rest of both."""
     wanted = []
     for part in expected:
         match = next((other for other in given if _same_single(part, other, kind)), None)
@@ -280,7 +280,7 @@ def _assignment(text: str, *, loose: bool = False) -> tuple[str, str] | None:
 
 
 def _sides(text: str) -> list[str]:
-    """What stands around the equals signs that are inside no brackets: "18 (9 * 2 = 18)" is one."""
+    """Cuts a text at the equals signs outside brackets: "18 (9 * 2 = 18)" is one side."""
     sides, start, depth, scanned = [], 0, 0, 0
     for found in _EQUALS.finditer(text):
         gap = text[scanned : found.start()]
@@ -293,14 +293,14 @@ def _sides(text: str) -> list[str]:
 
 
 def _is_label(text: str) -> bool:
-    """Whether what stands before an equals sign is a name, a sum of names, or arithmetic."""
+    """Returns whether the left of an equals sign is a name, a sum of names, or arithmetic."""
     text = re.sub(r"\\[A-Za-z]+|_\{?\w+\}?|\([^()]*\)", " ", untexted(text))
     letters = re.search(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])|[0-9][A-Za-z]", text)
     return not (letters and re.search(r"[0-9^]|^\s*-", text)) and not _RELATION.search(text)
 
 
 def _names_agree(first: str, second: str) -> bool:
-    """Whether two names may be of one value: a name that is left out agrees with any."""
+    """Returns whether two names may be of one value: a name that is left out agrees with any."""
     return not first or not second or first.replace(" ", "") == second.replace(" ", "")
 
 
@@ -312,7 +312,7 @@ def _without_unit(text: str) -> tuple[str, str]:
 
 
 def _truth(text: str) -> bool | None:
-    """What a yes or no says; None where it says neither or both."""
+    """Reads a yes or no; None where a text says neither or both."""
     words = _words(text)
     if words in _TRUTH:
         return _TRUTH[words]

@@ -114,7 +114,7 @@ def _plain_end(text: str) -> str:
 
 
 def _stated(text: str, kind: AnswerKind) -> str:
-    """What was boxed or announced last; "" where nothing was."""
+    """Finds the answer that was boxed or announced last; "" where none was."""
     box = last_box(text, kind)
     start, clause = announced(text, kind)
     if box is None:
@@ -132,8 +132,10 @@ def _unstated(text: str, kind: AnswerKind) -> str:
     lines = [line.strip()[-LONGEST:] for line in text.splitlines() if line.strip(" .*$\\[]()")]
     if not lines:
         return ""
-    if len(lines) > 1 and EXPLAINS.match(lines[1]) and _is_answer(lines[0], kind):
-        return lines[0]
+    if len(lines) > 1 and EXPLAINS.match(lines[1]):
+        worded = re.search(r"=|[A-Za-z]{3,}", _FUNCTIONS.sub(" ", lines[0]))
+        if (kind.algebra and not worded) or _is_number(tidy(lines[0]), kind):
+            return lines[0]
     if kind.words and (choice := named_choice(lines)) is not None:
         return choice
     if kind.lists and (values := values_at_the_end(lines, kind)):
@@ -149,7 +151,8 @@ def _unstated(text: str, kind: AnswerKind) -> str:
             return alone
         if kind.algebra and (said := _said(tidy(line))):
             return said
-        if not _is_prose(line) or re.match(r"(?:yes|no|true|false)\b[,.:]", line, re.IGNORECASE):
+        words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", re.sub(r"\\text\s*\{[^{}]*\}", "", line))
+        if len(words) <= 3 or re.match(r"(?i)(?:yes|no|true|false)\b[,.:]", line):
             return line
         if kind.algebra and (inner := last_formula(line)):
             return inner
@@ -158,15 +161,8 @@ def _unstated(text: str, kind: AnswerKind) -> str:
     return last_quantity(tidy(_end(text, LONGEST)), algebra=kind.algebra).strip()
 
 
-def _is_answer(line: str, kind: AnswerKind) -> bool:
-    """Whether a first line is an answer by itself."""
-    if kind.algebra and not re.search(r"=|[A-Za-z]{3,}", _FUNCTIONS.sub(" ", line)):
-        return True
-    return _is_number(tidy(line), kind)
-
-
 def _is_number(line: str, kind: AnswerKind) -> bool:
-    """Whether a tidy line is a number, or several where lists are answers, and nothing else."""
+    """Returns whether a tidy line is a number, or where lists are answers several, and no more."""
     parts = several(line) if kind.lists else None
     numbers = parts.parts if parts else (line,)
     return all(quantity(number, algebra=kind.algebra) for number in numbers)
@@ -205,9 +201,3 @@ def _counted(line: str, kind: AnswerKind) -> str:
     parts = [part for place, part in enumerate(parts) if place or re.search(r"[0-9]", part)]
     counted = len(parts) > 1 and all(only_quantity(part) for part in parts)
     return ", ".join(parts) if counted else ""
-
-
-def _is_prose(line: str) -> bool:
-    """Whether a line is a sentence rather than an answer."""
-    words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", re.sub(r"\\text\s*\{[^{}]*\}", "", line))
-    return len(words) > 3

@@ -231,5 +231,5 @@ def unit_behind(rest: str, algebra: bool) -> str | None:
 
 
 def compatible(first: str, second: str) -> bool:
-    """Whether two units may belong to one answer: a unit that is left out agrees with any."""
+    """Returns whether two units may be of one answer: one that is left out agrees with any."""
     return not first or not second or first == second

@@ -160,7 +160,7 @@ def computed(text: str) -> Fraction | None:
 
 
 def _same_said(first: Quantity, second: Quantity) -> bool:
-    """Whether two quantities are one that was said twice."""
+    """Returns whether two quantities are one that was said twice."""
     return first.value == second.value or same_quantity(first, second)
 
 
@@ -233,7 +233,7 @@ def only_quantity(text: str, *, algebra: bool = False) -> Quantity | None:
 def same_quantity(
     expected: Quantity, given: Quantity, *, rounded: bool = False, reduced: bool = False
 ) -> bool:
-    """Whether two quantities are the same answer.
+    """Returns whether two quantities are the same answer.
 
     * Numbers are compared exactly, however they are written: 0.5 = 1/2, 18 = 18.00.
     * Units that are both given must agree; a unit that one of them leaves out does not count.
@@ -266,7 +266,7 @@ def same_quantity(
 
 
 def _rounds_to(expected: Quantity, given: Quantity, decimals: int) -> bool:
-    """Whether an inexact reference of at least that many decimals stands for a number."""
+    """Returns whether an inexact reference of at least that many decimals stands for a number."""
     places, error = expected.decimals, abs(given.value - expected.value)
     # Of an integer nothing was rounded, and of a tiny number too much.
     if expected.value.denominator == 1 or abs(expected.value) * 10**places < 10:

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 _Rules = Sequence[tuple[re.Pattern[str], str]]
 
@@ -18,7 +19,7 @@ def _compiled(*rules: tuple[str, str]) -> _Rules:
 
 
 # Full-width forms, and the bold and upright letters and digits of mathematics.
-_PLAIN = {
+_PLAIN: dict[int, Any] = {
     code: unicodedata.normalize("NFKC", chr(code))
     for code in (*range(0xFF01, 0xFF5F), *range(0xFFE0, 0xFFE7), *range(0x1D400, 0x1D800))
     if chr(code) != "，"
@@ -225,7 +226,7 @@ _ENDS = " .,;:'\"*_\\"
 
 
 def last_turn(text: str) -> str:
-    """What the model says in its turn, behind what it thinks, up to the token that ends the turn.
+    """Cuts out the model's turn, from the end of its thoughts to the token that ends the turn.
 
     Text behind such a token is another turn, which the model made up.
     """
@@ -238,7 +239,7 @@ def last_turn(text: str) -> str:
 
 
 def tagged(text: str) -> str | None:
-    """What the last `<answer>...</answer>` of a text holds; None without one."""
+    """Gives the content of the last `<answer>...</answer>` of a text; None without one."""
     held = _ANSWER.findall(text)
     return held[-1].strip() if held else None
 
