@@ -2,27 +2,34 @@
 
 A thread cannot be ended, a signal reaches the main thread alone, and neither stops what the
 interpreter computes in one go: a process can be ended whatever it does, and limits its memory.
+A pool of processes (multiprocessing's, pebble's) would run the caller's script again in each of
+them unless that is guarded by `if __name__ == "__main__"`, and never end a worker that was stopped.
+
+Run as a program, this file is that process: it imports nothing else of ours, and starts quickly.
 """
 
 import atexit
 import contextlib
+import importlib.util
 import json
+import logging
 import os
+import resource
+import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
-import weakref
 from pathlib import Path
 from typing import Any
 
-_WORKER = Path(__file__).with_name("time_limited_worker.py")
 _START_SECONDS = 120.0
-# Libraries of linear algebra reserve memory for every thread, which the worker's limit counts. The
-# order of a set must not be another in every process.
+# More than any answer that is one needs; 10^10^10 would take gigabytes.
+_MOST_MEMORY = 2 << 30
+# Libraries of linear algebra reserve memory for every thread, which the limit counts. The order of
+# a set must not be another in every process.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_WORKER_ENVIRONMENT = dict.fromkeys(_THREADS, "1") | {"PYTHONHASHSEED": "0"}
+_ENVIRONMENT = dict.fromkeys(_THREADS, "1") | {"PYTHONHASHSEED": "0"}
 
 
 class NotStarted(RuntimeError):
@@ -42,115 +49,107 @@ class TimeLimited:
 
     def __init__(self, program: Path):
         self._program = program
+        self._forget()
+        # The process is the parent's after a fork, and its lock may be held for ever there.
+        os.register_at_fork(after_in_child=self._forget)
+        atexit.register(self.close)
+
+    def _forget(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
-        _INSTANCES.add(self)
 
     def ask(self, *arguments: Any, seconds: float) -> Any:
-        """What `answer(*arguments)` gives; None where it raises, or is not done in so many seconds
-        and within 2 GiB.
+        """Calls `answer(*arguments)` in the process.
+
+        Returns:
+          What it gives; None where it raises, or is not done in so many seconds and within 2 GiB.
 
         Raises:
           NotStarted: the process could not be started, whatever the arguments.
         """
         request = json.dumps([seconds, arguments]).encode() + b"\n"
         with self._lock:
-            connection = self._connection or self._start()
-            try:
-                connection.settimeout(seconds)
-                connection.sendall(request)
-                reply = _line(connection, seconds)
-            except OSError:
-                reply = b""
-            except BaseException:
-                # An answer is under way, which the next request would take for its own.
-                self._end()
-                raise
-            if not reply:
-                self._end()
-                return None
-            return json.loads(reply)
+            if self._process is None:
+                self._start()
+            return json.loads(self._exchange(request, seconds) or "null")
 
     def close(self) -> None:
         """Ends the process, if there is one."""
         with self._lock:
             self._end()
 
-    def forget(self) -> None:
-        """After a fork: the process is the parent's, whose lock may be held for ever here."""
-        self._lock = threading.Lock()
-        self._process = self._connection = None
-
-    def _start(self) -> socket.socket:
+    def _start(self) -> None:
         """Starts the process and waits until it has imported what it needs."""
-        ours, theirs = socket.socketpair()
+        self._connection, theirs = socket.socketpair()
         paths = os.pathsep.join(path for path in sys.path if path)
-        try:
-            with theirs:
-                self._connection, self._process = (
-                    ours,
-                    subprocess.Popen(
-                        # -P: the worker's folder must not become a place to import from.
-                        [sys.executable, "-P", str(_WORKER), str(self._program)],
-                        stdin=theirs.fileno(),
-                        stdout=subprocess.DEVNULL,
-                        stderr=subprocess.DEVNULL,
-                        env=os.environ | _WORKER_ENVIRONMENT | {"PYTHONPATH": paths},
-                    ),
-                )
-            if not _line(ours, _START_SECONDS):
-                raise EOFError
-        except (OSError, EOFError) as error:
-            self._end()
+        with theirs, contextlib.suppress(OSError):
+            self._process = subprocess.Popen(
+                # -P: the folder of this file must not become a place to import from.
+                [sys.executable, "-P", __file__, str(self._program)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": paths},
+            )
+        if not self._exchange(b"", _START_SECONDS):
             raise NotStarted(
                 f"the process that runs {self._program.name} did not start; "
                 f"`{sys.executable} {self._program}` may say why"
-            ) from error
-        except BaseException:
-            self._end()
-            raise
-        return ours
+            )
+
+    def _exchange(self, request: bytes, seconds: float) -> bytes:
+        """Sends a request and waits for the line of the reply.
+
+        Where it does not come in time, or ever, the process is ended and the reply empty.
+        """
+        assert self._connection is not None
+        reply = b""
+        try:
+            self._connection.settimeout(seconds)
+            self._connection.sendall(request)
+            with self._connection.makefile("rb") as lines:
+                reply = lines.readline()
+        except OSError:
+            reply = b""
+        finally:
+            # After an interruption, too, an answer is under way that the next request would take.
+            if not (whole := reply.endswith(b"\n")):
+                self._end()
+        return reply if whole else b""
 
     def _end(self) -> None:
         """Kills the process and waits for it."""
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self._process.kill()
             self._process.wait()
         self._connection = self._process = None
 
 
-def _line(connection: socket.socket, seconds: float) -> bytes:
-    """The next line; empty where the other end was closed before.
-
-    Raises:
-      TimeoutError: it has not come in so many seconds.
-    """
-    end = time.monotonic() + seconds
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        connection.settimeout(max(end - time.monotonic(), 1e-3))
-        if not (part := connection.recv(1 << 16)):
-            return b""
-        line += part
-    return bytes(line)
-
-
-_INSTANCES: "weakref.WeakSet[TimeLimited]" = weakref.WeakSet()
-
-
-def _forget() -> None:
-    for instance in _INSTANCES:
-        instance.forget()
-
-
-def _close() -> None:
-    for instance in _INSTANCES:
-        instance.close()
+def _serve(path: str) -> None:
+    """Answers requests on standard input, which is a socket, until its other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    logging.disable(logging.CRITICAL)
+    spec = importlib.util.spec_from_file_location("program", path)
+    assert spec is not None and spec.loader is not None
+    program: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    with socket.socket(fileno=0) as connection, connection.makefile("rb") as requests:
+        connection.sendall(b"started\n")
+        for request in requests:
+            seconds, arguments = json.loads(request)
+            # If the asking process is gone, nobody else would end a long computation.
+            signal.setitimer(signal.ITIMER_REAL, seconds + 1)
+            reply = "null"
+            with contextlib.suppress(Exception):
+                reply = json.dumps(program.answer(*arguments))
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            connection.sendall(reply.encode() + b"\n")
 
 
-os.register_at_fork(after_in_child=_forget)
-atexit.register(_close)
+if __name__ == "__main__":
+    _serve(sys.argv[1])

@@ -1,10 +1,15 @@
 """Measures of a trained model."""
 
 from partitionsel_jax.evaluation import molecules, statistics
-from partitionsel_jax.evaluation.accuracy import answer_accuracy
 from partitionsel_jax.evaluation.answers import is_correct
 from partitionsel_jax.evaluation.losses import DomainLosses, domain_losses
-from partitionsel_jax.evaluation.scoring import SCORERS, Scorer, check_scorer, task_scorer
+from partitionsel_jax.evaluation.scoring import (
+    SCORERS,
+    Scorer,
+    answer_accuracy,
+    check_scorer,
+    task_scorer,
+)
 
 __all__ = [
     "SCORERS",

@@ -1,7 +1,6 @@
 """A model on a benchmark: every output saved and judged, going on where a stopped one ended."""
 
 import contextlib
-import dataclasses
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,26 +18,13 @@ from partitionsel_jax.evaluation.benchmarks import (
     Question,
     digest,
 )
-from partitionsel_jax.evaluation.benchmarks.few_shot import Prompt, make_prompt, own_answer
-from partitionsel_jax.evaluation.judged import judged
-from partitionsel_jax.evaluation.outputs import (
-    OUTPUTS,
-    SUMMARY,
-    Outputs,
-    claim,
-)
+from partitionsel_jax.evaluation.benchmarks.questions import Prompt, make_prompt, own_answer
+from partitionsel_jax.evaluation.outputs import OUTPUTS, SUMMARY, Outputs, claim
+from partitionsel_jax.evaluation.scoring import judged
 from partitionsel_jax.json_files import write_json
 
 _LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LINES = 5.0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    """A question that is still to be answered."""
-
-    question: Question
-    prompt: Prompt
 
 
 def evaluate(
@@ -72,7 +58,7 @@ def evaluate(
         done) and summary.json.
       settings: what else decides the outputs: the model's identity, the template, new tokens.
       examples: what few-shot prompts show; None for none.
-      fits: whether a prompt leaves room for an answer; examples are dropped until it does.
+      fits: prompt -> True if it leaves room for an answer; examples are dropped until it does.
       batch: prompts per call.
       notes: what else summary.json is to say of the questions.
 
@@ -94,17 +80,18 @@ def evaluate(
         left = [question for question in questions if question.id not in outputs.rows]
         if len(left) < len(questions):
             _LOG.info("%s: %d are answered already", benchmark.name, len(questions) - len(left))
-        tasks = [_Task(question, make_prompt(question, examples, fits)) for question in left]
+        tasks = [(question, make_prompt(question, examples, fits)) for question in left]
         progress = _Progress(benchmark, len(questions), outputs)
-        for task in tasks:
-            if not task.prompt.fits:
-                outputs.append(_row(task, "", benchmark, examples))
-        fitting = sorted((task for task in tasks if task.prompt.fits), key=_length, reverse=True)
+        for question, prompt in tasks:
+            if not prompt.fits:
+                outputs.append(_row(question, prompt, "", benchmark, examples))
+        fitting = [task for task in tasks if task[1].fits]
+        fitting.sort(key=lambda task: len(task[1].text), reverse=True)
         for start in range(0, len(fitting), batch):
             piece = fitting[start : start + batch]
-            written = _texts(generate([task.prompt.text for task in piece]), len(piece))
-            for task, output in zip(piece, written, strict=True):
-                outputs.append(_row(task, output, benchmark, examples))
+            written = _texts(generate([prompt.text for _, prompt in piece]), len(piece))
+            for (question, prompt), output in zip(piece, written, strict=True):
+                outputs.append(_row(question, prompt, output, benchmark, examples))
             outputs.flush()
             progress.show()
         rows = [outputs.rows[question.id] for question in questions]
@@ -116,7 +103,7 @@ def evaluate(
 def asked(
     questions: Sequence[Question], benchmark: Benchmark, examples: Examples
 ) -> dict[str, Any]:
-    """What settings.json holds of the questions and the examples, whatever the model."""
+    """Describes the questions and the examples for settings.json, whatever the model."""
     return {
         "benchmark": benchmark.name,
         "questions": digest(questions),
@@ -126,7 +113,7 @@ def asked(
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], benchmark: Benchmark) -> dict[str, Any]:
-    """Means with 95 % intervals over all outputs, and over those of each group; see `evaluate`."""
+    """Averages scores, with 95 % intervals, over all outputs and over those of each group."""
     summary: dict[str, Any] = {
         "benchmark": benchmark.name,
         "primary": benchmark.primary,
@@ -154,10 +141,6 @@ def _metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _length(task: _Task) -> int:
-    return len(task.prompt.text)
-
-
 def _texts(outputs: Sequence[str], count: int) -> list[str]:
     texts = list(outputs)
     if len(texts) != count or not all(isinstance(text, str) for text in texts):
@@ -168,8 +151,10 @@ def _texts(outputs: Sequence[str], count: int) -> list[str]:
     return texts
 
 
-def _row(task: _Task, output: str, benchmark: Benchmark, examples: Examples) -> dict[str, Any]:
-    question, prompt = task.question, task.prompt
+def _row(
+    question: Question, prompt: Prompt, output: str, benchmark: Benchmark, examples: Examples
+) -> dict[str, Any]:
+    """Judges an output, and gives the line of it."""
     judgement = judged(
         lambda: benchmark.judge(own_answer(output, examples), question),
         lambda: _wrong(output, benchmark, question),
@@ -190,7 +175,7 @@ def _row(task: _Task, output: str, benchmark: Benchmark, examples: Examples) -> 
 
 
 def _wrong(output: str, benchmark: Benchmark, question: Question) -> Judgement:
-    """The judgement of an output that cannot be judged: that of as long a text with no answer."""
+    """Judges an output that cannot be judged as a text of its length that has no answer."""
     try:
         scores = benchmark.judge("?" * len(output), question).scores
     except Exception:  # it fails whatever it is given

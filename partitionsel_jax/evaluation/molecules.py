@@ -1,7 +1,6 @@
 """Metrics of answers that are molecules, as Mol-Instructions measures them, garbage included.
 
-scores = [molecules.compare(output, reference) for output, reference in pairs]
-molecules.summarise(scores)["exact"]
+molecules.compare(output, reference).exact
 
 The tasks are description-guided design, forward reaction, reagents and retrosynthesis of Fang et
 al. (2023), arXiv 2306.08018, whose evaluation is that of MolT5 (Edwards et al. 2022, arXiv
@@ -14,10 +13,13 @@ is no further off; and its Morgan fingerprints are counts, where here they are 2
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
 from partitionsel_jax.evaluation import molecules_decoding
-from partitionsel_jax.evaluation.molecules_decoding import MOST_CHARACTERS, library, whole
+from partitionsel_jax.evaluation.molecules_decoding import (
+    MOST_CHARACTERS,
+    NoMolecule,
+    library,
+    whole,
+)
 from partitionsel_jax.time_limited import TimeLimited
 
 _PROCESS = TimeLimited(molecules_decoding.PROGRAM)
@@ -55,74 +57,50 @@ class MoleculeScores:
 
 
 class NotCompared(Exception):
-    """An output that could not be compared within the limits of time and memory."""
+    """An output that could not be compared, or not within the limits of time and memory."""
 
 
 def compare(output: str, reference: str) -> MoleculeScores:
-    """Scores what a model wrote against the reference molecules; no output makes it raise.
-
-    One that cannot be compared within the limits of `measure` is taken for no molecule.
+    """Scores what a model wrote against the reference molecules.
 
     Args:
       output: any text; `molecules_decoding.find` says which molecule is taken from it.
       reference: SELFIES or SMILES, several molecules joined by ".".
 
     Raises:
+      NotCompared: the libraries failed, or took more than 5 seconds or 2 GiB.
       NoMolecule: a reference that is no molecule.
       NotStarted: the process that compares cannot be started on this machine.
       ValueError: a package of the extra `evaluation` that is not installed.
-    """
-    try:
-        return measure(output, reference)
-    except NotCompared:
-        return _worst(output, whole(reference).smiles)
-
-
-def measure(output: str, reference: str) -> MoleculeScores:
-    """`compare`, which says so where an output cannot be compared.
-
-    Raises:
-      NotCompared: the libraries failed, or took more than 5 seconds or 2 GiB.
-      NoMolecule, NotStarted, ValueError: as `compare`.
     """
     wanted = whole(reference).smiles
     found = _PROCESS.ask(output[:MOST_CHARACTERS], reference, seconds=_SECONDS)
     if found is None:
         raise NotCompared("its molecules could not be compared in 5 seconds and 2 GiB")
     if not found:
-        return _worst(output, wanted)
+        length = max(len(output[:MOST_CHARACTERS].strip()), len(wanted))
+        return MoleculeScores(False, False, 0.0, length, 0.0, 0.0, 0.0, "", wanted)
     smiles, maccs, rdk, morgan, exact = found
     distance = library("rapidfuzz.distance.Levenshtein").distance(smiles, wanted)
     bleu = _bleu([smiles], [wanted])
     return MoleculeScores(exact, True, bleu, distance, maccs, rdk, morgan, smiles, wanted)
 
 
-def _worst(output: str, wanted: str) -> MoleculeScores:
-    """The scores of what is no molecule."""
-    length = len(output[:MOST_CHARACTERS].strip())
-    return MoleculeScores(False, False, 0.0, max(length, len(wanted)), 0.0, 0.0, 0.0, "", wanted)
-
-
-def summarise(scores: Sequence[MoleculeScores]) -> dict[str, float]:
-    """Means over all examples, undecodable ones included.
-
-    Returns:
-      The mean of each metric under its name, and `corpus_bleu`: BLEU-4 of all examples together,
-      for which an undecodable output is an empty text.
+def is_molecule(reference: str) -> bool:
+    """Returns whether a published answer is a molecule, which outputs can be compared with.
 
     Raises:
-      ValueError: no score.
+      ValueError: a package of the extra `evaluation` is not installed.
     """
-    if not scores:
-        raise ValueError("expected at least one score, got none; evaluate at least one question")
-    names = ("exact", "valid", "bleu", "levenshtein", "maccs", "rdk", "morgan")
-    means = {name: float(np.mean([getattr(score, name) for score in scores])) for name in names}
-    corpus = _bleu([s.smiles for s in scores], [s.reference_smiles for s in scores])
-    return {**means, "corpus_bleu": corpus}
+    try:
+        whole(reference)
+    except NoMolecule:
+        return False
+    return True
 
 
 def corpus_bleu(smiles: Sequence[str], references: Sequence[str]) -> float:
-    """BLEU-4 of all examples together, as `summarise` gives it, from what was saved of them.
+    """BLEU-4 of all examples together, for which an undecodable output is an empty text.
 
     Args:
       smiles: canonical SMILES of what `compare` found in the outputs; "" for nothing.

@@ -1,4 +1,4 @@
-"""What molecule a text is, if any, SELFIES or SMILES, and how near it is to another.
+"""Molecules in texts, SELFIES or SMILES, and how near they are to each other.
 
 It is also the program of the process in which outputs are compared (see `TimeLimited`), and imports
 nothing of this package for that reason.
@@ -125,7 +125,7 @@ def _from_smiles(text: str) -> Molecule | None:
 
 
 def _is_moderate(graph: Any) -> bool:
-    """Whether the graph has atoms alone, few enough of them, and few enough walks."""
+    """Returns whether the graph has atoms alone, few enough of them, and few enough walks."""
     atoms = graph.GetNumAtoms()
     if not 0 < atoms <= _MOST_ATOMS or any(not atom.GetAtomicNum() for atom in graph.GetAtoms()):
         return False
@@ -174,7 +174,7 @@ def _tanimoto(first: Any, second: Any) -> float:
 
 
 def _same_inchi(first: Any, second: Any) -> bool:
-    """Whether both have an InChI, and the same; where atoms differ in number, none is made."""
+    """Returns whether both have the same InChI; where atoms differ in number, none is made."""
     if first.GetNumAtoms() != second.GetNumAtoms():
         return False
     inchi = library("rdkit.Chem").MolToInchi

@@ -8,22 +8,24 @@ from typing import Any
 from etils import epath
 
 from partitionsel_jax.file_errors import one_line, reading
-from partitionsel_jax.json_files import INTEGER, is_a, read_json, write_json, write_text
+from partitionsel_jax.json_files import (
+    INTEGER,
+    check_fields,
+    read_fields,
+    write_json,
+    write_text,
+)
 
 SETTINGS, OUTPUTS, SUMMARY = "settings.json", "outputs.jsonl", "summary.json"
 
+_ANEW = "restore it from a copy, or evaluate again in another folder"
+_LINE_ANEW = "take that line out and evaluate again, which answers the question anew"
 # What a line holds.
-_FIELDS: Mapping[str, type] = {
-    "id": str,
-    "question": str,
-    "group": str,
-    "prompt": str,
-    "output": str,
-    "answer": str,
-    "reference": str,
+_TEXTS = ("id", "question", "group", "prompt", "output", "answer", "reference")
+_FIELDS: Mapping[str, Any] = dict.fromkeys(_TEXTS, str) | {
     "scores": dict,
     "too_long": bool,
-    "dropped_examples": int,
+    "dropped_examples": INTEGER,
 }
 
 
@@ -49,7 +51,7 @@ def claim(folder: epath.Path, settings: Mapping[str, Any]) -> None:
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """What differs between two settings, by name."""
+    """Names what differs between two settings."""
     return [
         f"{name}: {theirs.get(name)!r} there, {ours.get(name)!r} now"
         for name in sorted(theirs.keys() | ours.keys())
@@ -58,31 +60,33 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
 
 
 def read_settings(folder: epath.Path) -> dict[str, Any]:
-    """The settings of an evaluation.
+    """Reads the settings of an evaluation, which name its benchmark.
 
     Raises:
-      ValueError: a file that is damaged, or names no benchmark.
+      ValueError: a damaged file.
     """
-    return _object(folder / SETTINGS, "benchmark", str)
+    return read_fields(folder / SETTINGS, {"benchmark": str}, _ANEW)
 
 
-def read_count(folder: epath.Path) -> int:
-    """How many questions a finished evaluation has answered.
+def read_finished(folder: epath.Path) -> dict[str, dict[str, Any]]:
+    """Reads id -> row of an evaluation that has answered all of its questions.
 
     Raises:
-      ValueError: a summary that is damaged, or does not tell.
+      ValueError: it has not, or a file is damaged: named with its line.
     """
-    return _object(folder / SUMMARY, "n", INTEGER)["n"]
-
-
-def _object(path: epath.Path, field: str, kind: Any) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict) or not is_a(value.get(field), kind):
+    for file in (SETTINGS, OUTPUTS, SUMMARY):
+        if not (folder / file).exists():
+            raise ValueError(
+                f"{folder} is not the folder of a finished evaluation, as it lacks {file}: "
+                "name the one that experiments.evaluate wrote, and let it finish"
+            )
+    rows = read_outputs(folder / OUTPUTS)
+    if (count := read_fields(folder / SUMMARY, {"n": INTEGER}, _ANEW)["n"]) != len(rows):
         raise ValueError(
-            f"{path}: expected an object with {field!r}, got {str(value)[:40]}; the file was "
-            "damaged or edited: restore it from a copy, or evaluate again in another folder"
+            f"{folder / OUTPUTS} holds {len(rows)} outputs, and {SUMMARY} is of {count}: some "
+            "were lost; evaluate again by the same command, which answers those anew"
         )
-    return value
+    return rows
 
 
 class Outputs:
@@ -101,10 +105,10 @@ class Outputs:
 
     def __init__(self, path: epath.Path, ids: Collection[str]):
         self.rows = read_outputs(path) if path.exists() else {}
-        if strange := [name for name in self.rows if name not in ids]:
+        if strange := self.rows.keys() - set(ids):
             raise ValueError(
-                f"{path} holds the question {strange[0]!r}, which is none of this evaluation's: it "
-                "was edited; choose another folder"
+                f"{path} holds the question {min(strange)!r}, which is none of this evaluation's: "
+                "it was edited; choose another folder"
             )
         write_text(path, "".join(map(_line, self.rows.values())))
         self._file = path.open("a")
@@ -122,7 +126,7 @@ class Outputs:
 
 
 def read_outputs(path: epath.Path) -> dict[str, dict[str, Any]]:
-    """id -> row; a last line that is cut off is left out.
+    """Reads id -> row; a last line that is cut off is left out.
 
     Raises:
       ValueError: another damaged line, or an id that came twice.
@@ -133,45 +137,27 @@ def read_outputs(path: epath.Path) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     metrics: set[str] = set()
     for number, line in enumerate(lines, 1):
+        place = f"{path}, line {number}"
         try:
-            row = _row(line)
-            metrics = metrics or set(row["scores"])
-            if row["id"] in rows:
-                raise ValueError(f"{row['id']!r} again")
-            if set(row["scores"]) != metrics:
-                raise ValueError(
-                    f"other scores than {', '.join(sorted(metrics))} of the first line"
-                )
-        except ValueError as error:
-            reason = "invalid UTF-8" if isinstance(error, UnicodeDecodeError) else error
-            raise ValueError(
-                f"{path}, line {number}: expected the output of a question, got {reason}; the file "
-                "was damaged or edited: take that line out and evaluate again, which answers the "
-                "question anew"
-            ) from None
+            row = json.loads(line.decode())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{place}: no JSON ({one_line(error)}): {_LINE_ANEW}") from None
+        check_fields(row, _FIELDS, place, _LINE_ANEW)
+        metrics = metrics or set(row["scores"])
+        scores = [score for score in row["scores"].values() if isinstance(score, int | float)]
+        wrong = ""
+        if strange := row.keys() - _FIELDS.keys():
+            wrong = f"a field {min(strange)!r} of another version"
+        elif row["id"] in rows:
+            wrong = f"the question {row['id']!r} again"
+        elif len(scores) < len(row["scores"]) or not all(map(math.isfinite, scores)):
+            wrong = f"scores that are no numbers: {row['scores']}"
+        elif not metrics or set(row["scores"]) != metrics:
+            wrong = f"other scores than {', '.join(sorted(metrics)) or 'none'} of the first line"
+        if wrong:
+            raise ValueError(f"{place} has {wrong}: it was damaged or edited; {_LINE_ANEW}")
         rows[row["id"]] = row
     return rows
-
-
-def _row(line: bytes) -> dict[str, Any]:
-    """A line's content; raises ValueError that says what came instead."""
-    try:
-        row = json.loads(line.decode())
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"no JSON ({one_line(error)})") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{str(row)[:40]!r}")
-    for name, kind in _FIELDS.items():
-        if not isinstance(row.get(name), kind):
-            raise ValueError(f"one whose {name!r} is missing or no {kind.__name__}")
-    for metric, score in row["scores"].items():
-        if not isinstance(score, int | float) or not math.isfinite(score):
-            raise ValueError(f"one whose score {metric!r} is no number: {score!r}")
-    if not row["scores"]:
-        raise ValueError("one without scores")
-    if strange := row.keys() - _FIELDS.keys():
-        raise ValueError(f"one with a field {min(strange)!r} of another version")
-    return row
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -1,38 +1,49 @@
-"""Whether an answer to a corpus's own test question is right, by what its source is judged by."""
+"""Scorers of answers to a corpus's own test questions, and the accuracy of a model by them."""
 
+import functools
 import importlib.util
+import itertools
+import logging
 from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
 
 from partitionsel_jax import data
+from partitionsel_jax.evaluation.losses import batches
+from partitionsel_jax.file_errors import one_line
+from partitionsel_jax.time_limited import NotStarted
 
-# (output, example) -> whether the output is right; raises `BadReference` where none can be.
+# (output, example) -> True for a right output; raises `BadReference` where none can be.
 Scorer = Callable[[str, data.Example], bool]
+
+_LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class BadReference(ValueError):
-    """A reference that its scorer cannot read, so that no answer can be told right from wrong."""
+    """A reference that its scorer cannot read, so that no answer can be called right or wrong."""
 
 
 def _by_text(output: str, example: data.Example) -> bool:
-    """The final answer, letter by letter but for white space around it."""
+    """Compares final answers letter by letter but for white space around them."""
     return data.final_answer(output) == data.final_answer(example.answer)
 
 
 def _by_value(output: str, example: data.Example) -> bool:
-    """The final answer as a mathematical object."""
+    """Compares final answers as mathematical objects."""
     from partitionsel_jax.evaluation.answers import is_correct
 
     return is_correct(output, example.answer, benchmark="metamathqa")
 
 
 def _by_molecule(output: str, example: data.Example) -> bool:
-    """The same molecules."""
+    """Compares molecules."""
     from partitionsel_jax.evaluation import molecules
-    from partitionsel_jax.evaluation.molecules_decoding import NoMolecule
 
     try:
-        return molecules.measure(output, example.answer).exact
-    except NoMolecule as error:
+        return molecules.compare(output, example.answer).exact
+    except molecules.NoMolecule as error:
         raise BadReference(str(error)) from error
 
 
@@ -50,7 +61,7 @@ _PACKAGES = {
 
 
 def check_scorer(name: str) -> Scorer:
-    """The scorer of a name.
+    """Looks up a scorer.
 
     Raises:
       ValueError: the name is unknown, or a package that it needs is not installed.
@@ -67,5 +78,85 @@ def check_scorer(name: str) -> Scorer:
 
 
 def task_scorer(task: tuple[str, dict]) -> Scorer:
-    """The scorer of a reasoning-gym task, whose full score of 1 is right."""
+    """Makes the scorer of a reasoning-gym task, whose full score of 1 is right."""
     return lambda output, example: data.score(task, output, example.entry) == 1.0
+
+
+def judged(judge: Callable[[], T], wrong: Callable[[], T], row: str) -> T:
+    """Judges one output; every judgement passes through here, so that none ends an evaluation.
+
+    An output is any text, and a scorer is other people's code: whatever it raises over an output
+    counts as a wrong answer, and a warning names the row.
+
+    Args:
+      judge: judges the output.
+      wrong: gives the judgement of a wrong answer.
+      row: what the warning calls the output.
+
+    Raises:
+      BadReference, ImportError, NotStarted: no answer at all could be judged.
+    """
+    try:
+        return judge()
+    except (BadReference, ImportError, NotStarted):
+        raise
+    except Exception as error:
+        _LOG.warning("%s: the scorer failed (%s); it counts as wrong", row, one_line(error))
+        return wrong()
+
+
+def answer_accuracy(
+    generate: Callable[[np.ndarray, np.ndarray], Any],
+    source: data.Source,
+    scorers: Mapping[str, Scorer],
+    *,
+    batch: int,
+) -> dict[str, Any]:
+    """Lets a model answer every question of a source greedily, and scores what it wrote.
+
+    Args:
+      generate: (tokens i32[batch, T] of prompts, lengths i32[batch]) -> i32[batch, T] with the
+        continuations, which may end at any of `source.tokenizer.stop_ids`.
+      source: the questions, and the template that makes prompts of them.
+      scorers: domain -> its scorer, in the corpus's order.
+      batch: prompts per call.
+
+    Returns:
+      {"accuracy": share of right answers, "accuracy_per_domain": {name: share},
+      "questions_per_domain": {name: number}, "cut_prompts": questions that were cut,
+      "bad_references": those whose reference its scorer cannot read, and which count as wrong}.
+    """
+    tokenizer, template = source.tokenizer, data.TEMPLATES[source.template]
+    examples = source.examples(range(len(source)))
+    tokens = np.full((len(examples), source.length), tokenizer.pad_id, np.int32)
+    lengths = np.zeros(len(examples), np.int32)
+    cut = bad = 0
+    for row, example in enumerate(examples):
+        # As in training: what the reference and the token that closes it take is left for answers.
+        room = source.length - len(tokenizer.encode(example.response)) - 1
+        prompt = data.encode_prompt(example.prompt, tokenizer, room, source.template)
+        cut += len(template(example.prompt, tokenizer)) > len(prompt)
+        tokens[row, : len(prompt)], lengths[row] = prompt, len(prompt)
+    outputs = [
+        np.asarray(generate(*piece))[:real] for piece, real in batches((tokens, lengths), batch)
+    ]
+    names = list(scorers)
+    scores: dict[str, list[float]] = {name: [] for name in names}
+    for example, length, output in zip(examples, lengths, np.concatenate(outputs), strict=True):
+        written = itertools.takewhile(
+            lambda token: token not in tokenizer.stop_ids, output[length:].tolist()
+        )
+        name, right = names[example.domain], False
+        try:
+            judge = functools.partial(scorers[name], tokenizer.decode(written), example)
+            right = judged(judge, lambda: False, f"{name}, example {example.id}")
+        except BadReference:
+            bad += 1
+        scores[name].append(float(right))
+    return {
+        "accuracy": float(np.mean([score for domain in scores.values() for score in domain])),
+        "accuracy_per_domain": {name: float(np.mean(values)) for name, values in scores.items()},
+        "questions_per_domain": {name: len(values) for name, values in scores.items()},
+        "cut_prompts": cut,
+        "bad_references": bad,
+    }

@@ -30,7 +30,7 @@ class Answering:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides its answers, by content: the same wherever its files lie."""
+        """Describes all that decides its answers, by content: the same wherever its files lie."""
         return {
             "weights": int(fingerprint(self.parameters)),
             "tokenizer": self.tokenizer.fingerprint,
@@ -39,7 +39,7 @@ class Answering:
         }
 
     def fits(self, prompt: str, new_tokens: int) -> bool:
-        """Whether the model's context holds a prompt and an answer of so many tokens."""
+        """Returns whether the model's context holds a prompt and an answer of so many tokens."""
         context = self.model.config.context
         return not context or len(self._ids(prompt)) + new_tokens <= context
 

@@ -1,4 +1,4 @@
-"""What a model is asked by benchmarks, as checked, frozen values."""
+"""The settings of an evaluation by benchmarks, as checked, frozen values."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class ProceduralSettings:
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkSettings:
-    """What is asked, and how; the fields of configs/evaluation.py.
+    """Benchmarks and how they are put to a model; the fields of configs/evaluation.py.
 
     Attributes:
       benchmarks: names.

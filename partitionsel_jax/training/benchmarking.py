@@ -77,14 +77,14 @@ def evaluate_all(
         if benchmark.name in others:
             now = evaluating.asked(questions, benchmark, examples)
             now["new_tokens"] = room[benchmark.name]
-            _check_other(comparing.Asked.of(questions, benchmark), now, others[benchmark.name])
+            plan = comparing.Evaluation.planned(questions, benchmark, now)
+            _check_other(plan, others[benchmark.name])
     if run is not None:
         subject = answering.of_run(run, name, settings.template)
     else:
         assert model is not None
-        subject = answering.of_model(
-            model, adapter, template=settings.template, dtype=settings.dtype
-        )
+        template, dtype = settings.template, settings.dtype
+        subject = answering.of_model(model, adapter, template=template, dtype=dtype)
     for one, new_tokens in room.items():
         if not subject.fits("", new_tokens):
             raise ValueError(
@@ -92,17 +92,16 @@ def evaluate_all(
                 "the model's context: set a smaller --config.new_tokens"
             )
     identity = subject.identity
-    summaries, differences = [], []
+    summaries, comparisons = [], []
     for benchmark, questions, examples, notes in asked:
-        new_tokens = room[benchmark.name]
-        folder = target / benchmark.name
+        new_tokens, folder = room[benchmark.name], target / benchmark.name
         summaries.append(
             evaluating.evaluate(
                 functools.partial(subject.answers, new_tokens=new_tokens),
                 questions,
                 benchmark,
                 folder,
-                settings=identity | {"new_tokens": new_tokens},
+                settings={**identity, "new_tokens": new_tokens},
                 examples=examples,
                 fits=functools.partial(subject.fits, new_tokens=new_tokens),
                 batch=settings.batch,
@@ -112,12 +111,12 @@ def evaluate_all(
         if benchmark.name in others:
             comparison = comparing.compare(folder, others[benchmark.name])
             write_json(folder / COMPARISON, comparison.to_dict())
-            differences.append(comparison)
-    return "\n\n".join(filter(None, (_table(summaries), _difference_table(differences))))
+            comparisons.append(comparison)
+    return "\n\n".join(filter(None, (_table(summaries), _difference_table(comparisons))))
 
 
 def _target(run: Any, model: str | None, adapter: str | None, output: str | None) -> epath.Path:
-    """Where the evaluations go, once it is known that the flags go together."""
+    """Checks that the flags go together, and says where the evaluations go."""
     if (run is None) == (model is None):
         raise ValueError("expected one of --workdir (a finished run) and --model (a checkpoint)")
     if adapter is not None and model is None:
@@ -130,7 +129,7 @@ def _target(run: Any, model: str | None, adapter: str | None, output: str | None
 
 
 def _evaluation_of(against: str, name: str, target: epath.Path) -> epath.Path:
-    """The finished evaluation of a benchmark that is compared with, which is not the one itself."""
+    """Finds the finished evaluation of a benchmark to compare with, which is not this one."""
     root, own = paths.absolute(against), os.path.realpath(target / name)
     folders = root / "evaluation" / name, root / name
     # Two paths may lead to one folder, by links.
@@ -149,20 +148,20 @@ def _evaluation_of(against: str, name: str, target: epath.Path) -> epath.Path:
     )
 
 
-def _check_other(ours: comparing.Asked, now: Mapping[str, Any], folder: epath.Path) -> None:
+def _check_other(ours: comparing.Evaluation, folder: epath.Path) -> None:
     """Makes sure that an evaluation, which has not begun, can be compared with a finished one.
 
     What makes the comparison a lesser one is said aloud: fewer pairs, other examples, other room.
     """
-    other = comparing.Finished.read(folder)
-    both = comparing.both_asked(ours, other.asked)
+    theirs = comparing.Evaluation.read(folder)
+    both = comparing.both_asked(ours, theirs)
     if len(both) < len(ours.questions):
         _LOG.warning(
             "%s  %d of %d questions are compared: %s was not asked the others",
             *(ours.benchmark, len(both), len(ours.questions), folder),
         )
     names = "few_shot", "examples", "new_tokens"
-    there, here = ({name: one.get(name) for name in names} for one in (other.settings, now))
+    there, here = ({name: one.settings.get(name) for name in names} for one in (theirs, ours))
     if changed := differences(there, here):
         _LOG.warning(
             "%s  %s was evaluated with other settings (%s)",
@@ -176,7 +175,7 @@ def _seen(
     anchors: data.OwnAnchors | None,
     against: str | None,
 ) -> frozenset[str]:
-    """The questions that reasoning_gym leaves out; see `evaluate_all`."""
+    """Collects the questions that reasoning_gym leaves out; see `evaluate_all`."""
     runs = [] if described is None else [described]
     if against is not None and (paths.absolute(against) / "config.json").exists():
         runs.append(finished.settings_of(against, f"--against={against!r}"))
@@ -191,7 +190,7 @@ def _questions(
     seen: frozenset[str],
     anchors: data.OwnAnchors | None,
 ) -> tuple[list[Question], benchmarks.Examples, dict[str, Any]]:
-    """The questions of a benchmark, the examples for their prompts, and what to note of them."""
+    """Gives the questions of a benchmark, the examples for their prompts, and notes on them."""
     notes: dict[str, Any] = {}
     shots, solved = settings.shots(benchmark), list[Question]()
     if benchmark.name == PROCEDURAL:
@@ -225,7 +224,7 @@ def _questions(
                 "left to score: choose another benchmark"
             )
         if shots:
-            solved = benchmarks.read_examples(benchmark, directory)
+            solved = benchmarks.read_questions(benchmark, directory, "train")
     examples = benchmarks.Examples.drawn(
         solved, shots, seed=settings.seed, by_group=benchmark.by_group
     )
@@ -238,17 +237,19 @@ def _questions(
 def _table(summaries: Sequence[Mapping[str, Any]]) -> str:
     rows = [("benchmark", "n", "metric", "mean", "95 % interval")]
     for summary in summaries:
-        for metric, value in summary["metrics"].items():
-            interval = f"{value['low']:.4f} to {value['high']:.4f}"
-            rows.append((*_start(summary, metric), f"{value['mean']:.4f}", interval))
-        for metric, value in summary.get("over_all", {}).items():
-            rows.append((*_start(summary, metric), f"{value:.4f}", "–"))
+        start = summary["benchmark"], f"{summary['n']}"
+        rows += [
+            (*start, metric, f"{one['mean']:.4f}", f"{one['low']:.4f} to {one['high']:.4f}")
+            for metric, one in summary["metrics"].items()
+        ]
+        over_all = summary.get("over_all", {}).items()
+        rows += [(*start, metric, f"{value:.4f}", "–") for metric, value in over_all]
     notes = [f"{summary['benchmark']}: {note}" for summary in summaries for note in _notes(summary)]
     return "\n".join([aligned(rows), *notes])
 
 
 def _notes(summary: Mapping[str, Any]) -> Iterator[str]:
-    """What to know of a benchmark's figures."""
+    """Says what to know of a benchmark's figures."""
     if summary["too_long"] or summary["dropped_examples"]:
         yield (
             f"{summary['too_long']} questions did not fit, and count as wrong; "
@@ -269,28 +270,16 @@ def _notes(summary: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _start(summary: Mapping[str, Any], metric: str) -> tuple[str, str, str]:
-    return summary["benchmark"], f"{summary['n']}", metric
-
-
 def _difference_table(comparisons: Sequence[comparing.Comparison]) -> str:
     if not comparisons:
         return ""
     rows = [("benchmark", "n", "metric", "difference", "95 % interval", "p", "McNemar's p")]
     for found in comparisons:
-        for metric, value in found.differences.items():
+        for metric, one in found.differences.items():
             test = found.discordant.get(metric)
-            rows.append(
-                (
-                    found.benchmark,
-                    f"{found.n}",
-                    metric,
-                    f"{value.difference:+.4f}",
-                    f"{value.low:+.4f} to {value.high:+.4f}",
-                    f"{value.p_value:.3g}",
-                    "–" if test is None else f"{test.p_value:.3g}",
-                )
-            )
+            interval, other = f"{one.low:+.4f} to {one.high:+.4f}", test and f"{test.p_value:.3g}"
+            start = found.benchmark, f"{found.n}", metric, f"{one.difference:+.4f}", interval
+            rows.append((*start, f"{one.p_value:.3g}", other or "–"))
     notes = [
         f"{found.benchmark}: not compared are {found.only_this} questions that this model alone "
         f"was asked, and {found.only_other} that the other alone was"

@@ -6,7 +6,7 @@ import pytest
 
 from partitionsel_jax.data.generation import distinct_entries
 from partitionsel_jax.evaluation import benchmarks
-from partitionsel_jax.evaluation.benchmarks import few_shot, files, questions
+from partitionsel_jax.evaluation.benchmarks import files, questions
 from tests.evaluation import benchmark_files
 
 
@@ -142,7 +142,7 @@ def test_only_the_test_rows_of_a_molecule_task_are_asked(tmp_path):
     found = read_written(tmp_path, "mol_forward")
     assert [question.id for question in found] == ["1", "3"]
     assert found[0].prompt.endswith("\n" + found[0].about) and found[0].about.startswith("[")
-    (example,) = benchmarks.read_examples(benchmarks.named("mol_forward"), tmp_path)
+    (example,) = benchmarks.read_questions(benchmarks.named("mol_forward"), tmp_path, "train")
     assert example.reference == "[C][=O]"
 
 
@@ -203,8 +203,8 @@ NO_ANSWER = '{"question": "?", "type": "Type_1", "answer": {}}'
         ("svamp/SVAMP.json", ROWS_WITH_NAN, "row 2: .*'Answer': expected a finite number, got nan"),
         ("simuleq/simuleq.json", SOLVED_BY_NAN, "row 1: .*'lSolutions': .* finite number, got nan"),
         ("numglue/NumGLUE_test.json", NAN_ANSWER, "row 1: .*finite number, got inf"),
-        ("math/test/algebra/1.json", '{"problem": ', "1.json: not valid JSON"),
-        ("math/test/algebra/1.json", "[]", "1.json: expected an object"),
+        ("math/test/algebra/1.json", '{"problem": ', "1.json is no valid JSON"),
+        ("math/test/algebra/1.json", "[]", "1.json: expected a JSON object"),
         ("numglue/NumGLUE_test.json", NO_ANSWER, "row 1"),
         ("aqua/test.json", '{"question": "?", "options": "A", "correct": "A"}', "as a list"),
         (
@@ -261,7 +261,7 @@ def test_a_missing_file_says_what_is_looked_for_and_where(tmp_path, name):
 @pytest.mark.parametrize("name", ["svamp", "simuleq", "sat_math"])
 def test_examples_of_a_benchmark_without_training_questions_are_refused(tmp_path, name):
     with pytest.raises(ValueError, match=rf"config\.few_shot\.{name}=0"):
-        benchmarks.read_examples(benchmarks.named(name), tmp_path)
+        benchmarks.read_questions(benchmarks.named(name), tmp_path, "train")
 
 
 def test_an_unknown_benchmark_is_refused_with_the_nearest_name():
@@ -279,7 +279,7 @@ def test_every_file_that_is_read_is_written_by_these_tests():
 def test_few_lines_of_a_large_training_file_are_read(tmp_path):
     rows = [f"What is {number} + 1?\n{number + 1}\n" for number in range(500)]
     benchmark_files.put(tmp_path / "deepmind/train-easy/sums.txt", "".join(rows))
-    solved = benchmarks.read_examples(benchmarks.named("deepmind"), tmp_path)
+    solved = benchmarks.read_questions(benchmarks.named("deepmind"), tmp_path, "train")
     assert [question.reference for question in solved] == [str(n + 1) for n in range(100)]
 
 
@@ -313,23 +313,25 @@ def test_the_digest_tells_any_changed_field(field):
 
 
 def test_no_question_is_among_its_own_examples():
-    examples = few_shot.Examples.drawn(NUMBERED, 19, seed=0)
+    examples = questions.Examples.drawn(NUMBERED, 19, seed=0)
     for question in NUMBERED:
         shown = [example.id for example in examples.of(question)]
         assert len(shown) == len(set(shown)) == 19
         assert question.id not in shown
     with pytest.raises(ValueError, match="expected 20 examples for question '0', got 19"):
-        few_shot.Examples.drawn(NUMBERED, 20, seed=0).of(NUMBERED[0])
+        questions.Examples.drawn(NUMBERED, 20, seed=0).of(NUMBERED[0])
 
 
 def test_fewer_examples_are_the_first_of_more_and_the_seed_decides_which():
-    three, five = (few_shot.Examples.drawn(NUMBERED[1:], k, seed=3).of(NUMBERED[0]) for k in (3, 5))
+    three, five = (
+        questions.Examples.drawn(NUMBERED[1:], k, seed=3).of(NUMBERED[0]) for k in (3, 5)
+    )
     assert five[:3] == three
-    assert few_shot.Examples.drawn(NUMBERED[1:], 5, seed=4).of(NUMBERED[0]) != five
+    assert questions.Examples.drawn(NUMBERED[1:], 5, seed=4).of(NUMBERED[0]) != five
 
 
 def test_examples_are_of_the_question_s_own_group_where_that_is_asked():
-    examples = few_shot.Examples.drawn(NUMBERED, 4, seed=0, by_group=True)
+    examples = questions.Examples.drawn(NUMBERED, 4, seed=0, by_group=True)
     for question in NUMBERED:
         assert {example.group for example in examples.of(question)} == {question.group}
     lonely = questions.Question("x", "?", "!", "group2")
@@ -340,29 +342,29 @@ def test_examples_are_of_the_question_s_own_group_where_that_is_asked():
 def test_examples_are_dropped_from_the_first_on_until_the_prompt_fits():
     question = NUMBERED[0]
     solved = [questions.Question(str(n), f"Q{n}", f"A{n}", worked=f"W{n}") for n in range(3)]
-    examples = few_shot.Examples(3, {"": solved})
+    examples = questions.Examples(3, {"": solved})
     asked = "Question: What is 0?\nAnswer:"
-    whole = few_shot.make_prompt(question, examples, lambda text: True)
+    whole = questions.make_prompt(question, examples, lambda text: True)
     assert whole.text.startswith("Question: Q0\nAnswer: W0\n\nQuestion: Q1\nAnswer: W1\n\nQuest")
     assert whole.text.endswith("\n\n" + asked) and (whole.dropped, whole.fits) == (0, True)
     room = len("Question: Q2\nAnswer: W2\n\n" + asked)
-    cut = few_shot.make_prompt(question, examples, lambda text: len(text) <= room)
+    cut = questions.make_prompt(question, examples, lambda text: len(text) <= room)
     assert cut.text == "Question: Q2\nAnswer: W2\n\n" + asked
     assert (cut.dropped, cut.fits) == (2, True)
-    none = few_shot.make_prompt(question, examples, lambda text: False)
+    none = questions.make_prompt(question, examples, lambda text: False)
     assert (none.text, none.dropped, none.fits) == (asked, 3, False)
 
 
 def test_without_examples_the_prompt_is_the_question_alone():
-    prompt = few_shot.make_prompt(NUMBERED[0], few_shot.Examples(), lambda text: True)
+    prompt = questions.make_prompt(NUMBERED[0], questions.Examples(), lambda text: True)
     assert prompt.text == "What is 0?"
 
 
 def test_a_made_up_next_question_is_no_part_of_the_answer():
     output = " It is 3.\n\nQuestion: What is 4?\nAnswer: 4"
-    shown = few_shot.Examples(1, {"": NUMBERED})
-    assert few_shot.own_answer(output, shown) == " It is 3.\n"
-    assert few_shot.own_answer(output, few_shot.Examples()) == output
+    shown = questions.Examples(1, {"": NUMBERED})
+    assert questions.own_answer(output, shown) == " It is 3.\n"
+    assert questions.own_answer(output, questions.Examples()) == output
 
 
 SUMS = (("chain_sum", {"max_terms": 2, "max_digits": 2}),)
@@ -393,17 +395,17 @@ def test_generated_questions_leave_out_the_seen_ones():
 
 
 def test_text_of_published_values():
-    assert questions.spelt([5.0, 3]) == "5.0, 3"
-    assert (questions.spelt(None), questions.spelt(" a "), questions.spelt(True)) == (
+    assert files.spelt([5.0, 3]) == "5.0, 3"
+    assert (files.spelt(None), files.spelt(" a "), files.spelt(True)) == (
         "",
         "a",
         "true",
     )
     with pytest.raises(TypeError, match="a dict is neither"):
-        questions.spelt({})
+        files.spelt({})
     for value in (float("nan"), float("inf"), [1, float("-inf")]):
         with pytest.raises(ValueError, match="expected a finite number, got"):
-            questions.spelt(value)
+            files.spelt(value)
 
 
 def test_files_come_in_order_of_the_first_pattern_that_any_matches(tmp_path):

@@ -6,7 +6,7 @@ evaluation.is_correct(r"So \\boxed{\\tfrac12}", "0.5", benchmark="math")
 docs/answers.md lists what counts as right, benchmark by benchmark.
 """
 
-from partitionsel_jax.evaluation.answers.checking import is_correct
+from partitionsel_jax.evaluation.answers.comparison import is_correct
 from partitionsel_jax.evaluation.answers.extraction import final_answer_of
 from partitionsel_jax.evaluation.answers.kinds import ANSWER_KINDS, AnswerKind
 

@@ -4,11 +4,14 @@ import re
 
 from partitionsel_jax.evaluation.answers.choices import chosen_letter
 from partitionsel_jax.evaluation.answers.kinds import AnswerKind
-from partitionsel_jax.evaluation.answers.number_words import number_in_words
+from partitionsel_jax.evaluation.answers.numerals import number_in_words
+from partitionsel_jax.evaluation.answers.parts import (
+    several,
+    values_at_the_end,
+    values_at_the_start,
+)
 from partitionsel_jax.evaluation.answers.quantities import quantity
-from partitionsel_jax.evaluation.answers.rows import values_at_the_end, values_at_the_start
-from partitionsel_jax.evaluation.answers.several import several
-from partitionsel_jax.evaluation.answers.tidying import tidy
+from partitionsel_jax.evaluation.answers.spelling import tidy
 
 # A longer text is no answer, nor are more announcements than these an answer announced.
 LONGEST = 1_000
@@ -30,50 +33,46 @@ _NOT_SUPPOSED = (
     r"(?<!n't think the )(?<!not think the )(?<!n't believe the )(?<!not believe the )"
     r"(?<!doubt the )"
 )
-_PHRASE = re.compile(rf"{_NOT_SUPPOSED}\b{_SUBJECT}{_PREDICATE}", re.IGNORECASE)
+_PHRASE = re.compile(rf"(?i){_NOT_SUPPOSED}\b{_SUBJECT}{_PREDICATE}")
 _DECISION = (
     r"(?:choose|pick|select|mark|circle|say|guess|opt for|settle on|go(?:ing)? (?:with|for)"
     r"|(?:think|believe|say)(?: that)? it(?:'s| is)|it's)(?: for)?\s++"
 )
 _CHOICE_PHRASE = re.compile(
-    rf"\b(?=[a-z])(?:{_NOT_SUPPOSED}(?:{_SUBJECT}|{_CHOICE}){_PREDICATE}"
+    rf"(?i)\b(?=[a-z])(?:{_NOT_SUPPOSED}(?:{_SUBJECT}|{_CHOICE}){_PREDICATE}"
     rf"|(?<!not )(?<!n't )(?<!never )(?<!if i ){_DECISION}"
     r"(?=(?:(?:the\s)?(?:option|choice|answer|letter)\s++)?[(*\[]{0,3}[A-E][)*\]]{0,3}"
-    r"(?:[.,:;!\n]|$|(?<=\))\s|\s?[—–(]|\s-\s|\s(?:because|since|as|here|given|based)\b)))",
-    re.IGNORECASE,
+    r"(?:[.,:;!\n]|$|(?<=\))\s|\s?[—–(]|\s-\s|\s(?:because|since|as|here|given|based)\b)))"
 )
 # A full stop ends the clause, but not that of an abbreviation.
 _CLAUSE_END = re.compile(
-    r"(?<!\bi\.e)(?<!\be\.g)(?<!\bRs)(?<!\bvs)(?<!\bapprox)(?<!\bsq)[.](?=\s|$)"
-    r"|(?:[,;(]\s*+)?\b(?:because|since|which|where|so|but|rather than|instead of|not)\b",
-    re.IGNORECASE,
+    r"(?i)(?<!\bi\.e)(?<!\be\.g)(?<!\bRs)(?<!\bvs)(?<!\bapprox)(?<!\bsq)[.](?=\s|$)"
+    r"|(?:[,;(]\s*+)?\b(?:because|since|which|where|so|but|rather than|instead of|not)\b"
 )
-_MATH = re.compile(r"(?<!\\)\$\$?([^$]+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-_MARKER = re.compile(r"^####", re.MULTILINE)
+_MATH = re.compile(r"(?s)(?<!\\)\$\$?([^$]+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]")
+_MARKER = re.compile(r"(?m)^####")
 _STEP = re.compile(
-    r"(?:step|part|case|phase|stage|method|approach|section|question|problem|example|round|task|"
-    r"equation)s?\s*+#?(?:[0-9]+|[ivx]+|[a-e]|one|two|three|four|five|six)\b",
-    re.IGNORECASE,
+    r"(?i)(?:step|part|case|phase|stage|method|approach|section|question|problem|example|round|task|"
+    r"equation)s?\s*+#?(?:[0-9]+|[ivx]+|[a-e]|one|two|three|four|five|six)\b"
 )
 _NUMBERED = re.compile(r"[0-9]{1,2}[.):]\s+[A-Za-z]")
-_OPTION_TITLE = re.compile(r"(?:option|choice|alternative)s?\s+\(?[A-E]\b", re.IGNORECASE)
+_OPTION_TITLE = re.compile(r"(?i)(?:option|choice|alternative)s?\s+\(?[A-E]\b")
 _GERUND = re.compile(r"[A-Z][a-z]+ing\b")
 _SAYS = re.compile(r"[:=]|\bis\b")
 _TITLE = re.compile(
-    r"(?:(?:the|my|our|final|detailed|full|short|brief|alternative|correct|step-by-step|quick|"
+    r"(?i)(?:(?:the|my|our|final|detailed|full|short|brief|alternative|correct|step-by-step|quick|"
     r"complete|worked)\s+)*"
     r"(?:answer|solution|explanation|check|verification|verify|conclusion|reasoning|analysis|summary"
     r"|result|working|work|proof|note|calculation|computation|setup|approach|method|strategy|step)s?"
-    r"(?:\s+(?:of|for|to|why|process|by|and)\b[A-Za-z ]*)?",
-    re.IGNORECASE,
+    r"(?:\s+(?:of|for|to|why|process|by|and)\b[A-Za-z ]*)?"
 )
 # Where a model that did not stop goes on with the next row.
-_NEXT_ROW = re.compile(r"#{1,3} |(?:question|problem|input|passage|premise|q)\b[^:\n]{0,12}:", re.I)
+_NEXT_ROW = re.compile(r"(?i)#{1,3} |(?:question|problem|input|passage|premise|q)\b[^:\n]{0,12}:")
 _BETWEEN = re.compile(
-    r"\s*+(?P<joint>[,;]?\s*+(?:\b(?:and|or)\b)?|\.)\s*+(?:(?P<name>[A-Za-z])\s*+=)?\s*+",
-    re.IGNORECASE,
+    r"(?i)\s*+(?P<joint>[,;]?\s*+(?:\b(?:and|or)\b)?|\.)\s*+(?:(?P<name>[A-Za-z])\s*+=)?\s*+"
 )
 _NAMED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])\s*=\s*\$?\s*$")
+_SPACES = re.compile(r"\\[()\[\],;!]|\\q?quad\b|[$*&~]|\\\\|^\s*[-•]\s|\n\s*-\s")
 _MOST_BETWEEN = 60
 
 
@@ -156,13 +155,13 @@ def formula(clause: str, kind: AnswerKind) -> str:
 
 
 def last_formula(line: str) -> str:
-    """What the last `$...$` of a line holds; "" without any."""
+    """Gives the content of the last `$...$` of a line; "" without any."""
     formulas = _MATH.findall(line)
     return next(group for group in formulas[-1] if group) if formulas else ""
 
 
 def has_number(clause: str) -> bool:
-    """Whether a clause holds a number, in digits or in words."""
+    """Returns whether a clause holds a number, in digits or in words."""
     if re.search(r"[0-9½¼¾⅓⅔]", clause):
         return True
     starts = (found.start() for found in re.finditer(r"[A-Za-z]+", clause))
@@ -170,14 +169,14 @@ def has_number(clause: str) -> bool:
 
 
 def names_letter(text: str, letters: str) -> bool:
-    """Whether a text names choices, be it one, several, or one that it denies."""
+    """Returns whether a text names choices, be it one, several, or one that it denies."""
     return re.search(rf"\b[{letters}]\b", text) is not None or bool(
         chosen_letter(tidy(text), letters)
     )
 
 
 def _is_heading(line: str, below: str, kind: AnswerKind) -> bool:
-    """Whether the tidy text of a marker's line is the title of what is below."""
+    """Returns whether the tidy text of a marker's line is the title of what is below."""
     if not line:
         return False
     if _STEP.match(line) or _TITLE.fullmatch(line):
@@ -216,10 +215,11 @@ def _held(text: str, start: int) -> tuple[int, str] | None:
 
 
 def _joined(between: str, first: str, second: str, kind: AnswerKind) -> bool:
-    """Whether two boxes are parts of one answer, by what is between them."""
+    """Returns whether two boxes are parts of one answer, by what is between them."""
     if len(between) > _MOST_BETWEEN:
         return False
-    found = _BETWEEN.fullmatch(_without_dollars(between))
+    # Without the signs around formulas and the commands for spaces.
+    found = _BETWEEN.fullmatch(_SPACES.sub(" ", re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", between)))
     if found is None:
         return False
     if found["joint"].strip(" ."):
@@ -230,7 +230,7 @@ def _joined(between: str, first: str, second: str, kind: AnswerKind) -> bool:
 
 
 def _together(text: str, boxes: list[tuple[int, int, str]], kind: AnswerKind) -> str:
-    """What boxes hold that are one answer, each with the name that is before it."""
+    """Joins the contents of boxes that are one answer, each with the name that is before it."""
     contents = [values_at_the_end(box[2].splitlines(), kind) or box[2] for box in boxes]
     if len({re.sub(r"^[A-Za-z]\s*=\s*", "", content) for content in contents}) == 1:
         return contents[-1]
@@ -239,9 +239,3 @@ def _together(text: str, boxes: list[tuple[int, int, str]], kind: AnswerKind) ->
         pairs = zip(names, contents, strict=True)
         return ", ".join(f"{name[1]} = {content}" for name, content in pairs if name)
     return ", ".join(contents)
-
-
-def _without_dollars(text: str) -> str:
-    """A text without the signs around formulas and the commands for spaces."""
-    text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)
-    return re.sub(r"\\[()\[\],;!]|\\q?quad\b|[$*&~]|\\\\|^\s*[-•]\s|\n\s*-\s", " ", text)

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Sequence
 
-from partitionsel_jax.evaluation.answers.tidying import tidy, untexted
+from partitionsel_jax.evaluation.answers.spelling import tidy, untexted
 
 # What may stand before the letter of a choice; "answer" is what the extraction looks for.
 _OPTION = r"(?:option|choice|letter|alternative)s?\s*+(?:(?:is|:)\s*+)?"
 _DENIED = re.compile(
-    r"(?:\bnot|\bcannot|n't|\bneither|\bnor|\beliminate|\bexclud(?:e|es|ing)|\brul(?:e|es|ing) out"
-    r"|\bthan|\bnever|\bnone of|\banything but|\bexcept(?: for)?)\s+"
+    r"(?i)(?:\bnot|\bcannot|n't|\bneither|\bnor|\beliminate|\bexclud(?:e|es|ing)"
+    r"|\brul(?:e|es|ing) out|\bthan|\bnever|\bnone of|\banything but|\bexcept(?: for)?)\s+"
     r"(?:(?:be|choose|pick|select|mark|go with)\s+)?"
     rf"(?:{_OPTION})?\(?[A-E]\b\)?"
     rf"|(?:{_OPTION})?\(?\b[A-E]\b\)?\s+(?:is|are|was|can be|cannot|can't|isn't|must be)\s+"
@@ -19,14 +19,13 @@ _DENIED = re.compile(
     r"|(?:\b(?:wrong|incorrect|false)\s+(?:answer|option|choice)(?:\s+is|:)"
     r"|\A(?:wrong|incorrect|false|rejected):"
     r"|\b(?:doubt|(?:don't|not)\s+(?:think|believe))\s+(?:that\s+)?(?:the\s+(?:correct\s+)?answer\s+is"
-    rf"|it(?:'s|\s+is)))\s+(?:{_OPTION})?\(?[A-E]\b\)?",
-    re.IGNORECASE,
+    rf"|it(?:'s|\s+is)))\s+(?:{_OPTION})?\(?[A-E]\b\)?"
 )
 _CONFIRMED = re.compile(
     rf"(?:{_OPTION})?\(?\b([A-E])\b\)?\s+(?:(?:works|fits)\b|(?:is|must be)\s+(?:the\s+)?"
     r"(?:correct|right|answer|best|final|true)\b)"
 )
-_CLAUSE_REST = re.compile(r"\b(?:because|since|as|for|rather|instead|whereas|while)\b.*", re.DOTALL)
+_CLAUSE_REST = re.compile(r"(?s)\b(?:because|since|as|for|rather|instead|whereas|while)\b.*")
 _HEDGED = re.compile(
     r"\b([A-Z])\b\)?(?:,?\s*\b(?:or|and|vs|versus)\b\.?|\s*[,/&<>])\s*\(?(?!\1)[A-Z]\b(?!')|\bor$"
     r"|\b([A-E])\b(?:[^.;]{0,40}\bbut|,\s*no,?)\s+\(?(?!\2)[A-E]\b\)?$"
@@ -37,9 +36,8 @@ _FIRST = re.compile(r"[(\[]?([A-Z])(?:[)\]]|\b)(?![\w'°^_=])")
 _LOWER = re.compile(r"(?<![\w.(])([a-e])[).:](?=\s|$|[$\\0-9])")
 # Of a figure, or of a story, and no choice.
 _NAMED = re.compile(
-    r"\b(?:points?|angles?|vertex|sides?|lines?|segments?|circles?|sets?|events?|city|town|station"
-    r"|vitamin|person|machine|pipe|train|from [A-Z] to)\s+[A-Z]$",
-    re.IGNORECASE,
+    r"(?i)\b(?:points?|angles?|vertex|sides?|lines?|segments?|circles?|sets?|events?|city|town|station"
+    r"|vitamin|person|machine|pipe|train|from [A-Z] to)\s+[A-Z]$"
 )
 _LAST = re.compile(r"(?<![\w°$=+*/^\\(-])(?<![0-9] )(?<!degrees )([A-Z])$")
 _SPEAKER = re.compile(r"^A:\s+(?=[A-Za-z]+ [A-Za-z]+ \S+ \S+)")
@@ -56,23 +54,20 @@ _HEADING_LETTER = re.compile(
 )
 _LISTED = re.compile(r"(?i:option\s+|choice\s+)?\(?[A-Ea-e][).:]")
 _REJECTED = re.compile(
-    r"(?:\b(?:is|are|was|be)|'s)\s+(?:clearly\s+|obviously\s+)?(?:too|wrong|incorrect|not|false|out)\b"
-    r"|n't\b|\?",
-    re.IGNORECASE,
+    r"(?i)(?:\b(?:is|are|was|be)|'s)\s+(?:clearly\s+|obviously\s+)?(?:too|wrong|incorrect|not|false|out)\b"
+    r"|n't\b|\?"
 )
-_SUPPOSED = re.compile(r"\b(?:if|suppose|assum\w++|whether|why|had)\b[^,.;\n]*+", re.IGNORECASE)
+_SUPPOSED = re.compile(r"(?i)\b(?:if|suppose|assum\w++|whether|why|had)\b[^,.;\n]*+")
 _CONCLUSION = re.compile(
-    r"(?:no|wait|actually|so|thus|hence|therefore|finally|in conclusion|conclusion|overall|final"
-    r"|we choose)\b"
-    r"|[(\[]?[A-Z][)\]]?\W*$|(?:option|choice)\s+\(?[A-Z]\)?\W*$",
-    re.IGNORECASE,
+    r"(?i)(?:no|wait|actually|so|thus|hence|therefore|finally|in conclusion|conclusion|overall"
+    r"|final|we choose)\b"
+    r"|[(\[]?[A-Z][)\]]?\W*$|(?:option|choice)\s+\(?[A-Z]\)?\W*$"
 )
 # What follows an answer that comes first.
 EXPLAINS = re.compile(
-    r"[\W_]*(?:(?:brief|short|detailed|here(?:'s| is)(?: the| an?| my)?)\s+)*"
+    r"(?i)[\W_]*(?:(?:brief|short|detailed|here(?:'s| is)(?: the| an?| my)?)\s+)*"
     r"(?:explanations?|because|since|reason(?:ing|s)?|rationale|justification|analysis|check|"
-    r"verification|proof|notes?|here's why|steps?|why|working|work|solution|details)\b",
-    re.IGNORECASE,
+    r"verification|proof|notes?|here's why|steps?|why|working|work|solution|details)\b"
 )
 # An answer is at the end; nor is a longer line one.
 _MOST_LINES = 12
@@ -83,29 +78,22 @@ _ORDINALS = {
     for place, word in enumerate(words.split())
 }
 _ORDINAL = re.compile(
-    r"\b(?=[acot])(?:the\s+)?(?:option|choice|alternative)\s*(?:number\s*|no\.\s*|#\s*)?\(?"
+    r"(?i)\b(?=[acot])(?:the\s+)?(?:option|choice|alternative)\s*(?:number\s*|no\.\s*|#\s*)?\(?"
     r"([1-5]|one|two|three|four|five)\b\)?(?!\.?[0-9]|\s*(?:or|and|[,/&])\s*\(?(?:[1-5]|one|two|three|four|five)\b)"
-    r"|\bthe\s+(first|second|third|fourth|fifth)\s+(?:option|choice|alternative)\b",
-    re.IGNORECASE,
+    r"|\bthe\s+(first|second|third|fourth|fifth)\s+(?:option|choice|alternative)\b"
 )
 _NAMES_LETTER = re.compile(r"\b(?:[B-E]|A(?!\s[a-z]))\b|\([a-e]\)")
 # NumGLUE's choices.
 _LABELS = r"option\s+[0-9]|entailment|contradiction|neutral"
-_LABEL = re.compile(rf"\b({_LABELS})\b", re.IGNORECASE)
-_CHOICE = re.compile(
-    rf"({_LABELS})\b(?=\s*(?:$|[.:,;()-]|\s(?:is|because|since|as)\b))", re.IGNORECASE
-)
-_CORRECT = re.compile(
-    rf"\b({_LABELS})\s+is\s+(?:the\s+)?(?:correct|right|answer|best|true)\b", re.IGNORECASE
-)
+_LABEL = re.compile(rf"(?i)\b({_LABELS})\b")
+_CHOICE = re.compile(rf"(?i)({_LABELS})\b(?=\s*(?:$|[.:,;()-]|\s(?:is|because|since|as)\b))")
+_CORRECT = re.compile(rf"(?i)\b({_LABELS})\s+is\s+(?:the\s+)?(?:correct|right|answer|best|true)\b")
 _CALLED = re.compile(
-    rf"\b(?:is|be|choose|pick|select|go with)\s+(?:an?\s+)?({_LABELS})(?=$|\s*[,;(]|\s-\s)",
-    re.IGNORECASE,
+    rf"(?i)\b(?:is|be|choose|pick|select|go with)\s+(?:an?\s+)?({_LABELS})(?=$|\s*[,;(]|\s-\s)"
 )
 _DENIED_LABEL = re.compile(
-    rf"\b(?:not|neither|nor|no|than|rather than)\s+(?:an?\s+)?(?:{_LABELS})\b"
-    rf"|\b(?:{_LABELS})\s+(?:is|was|cannot|can't|isn't)\s+(?:(?:not|too|be)\b|wrong|incorrect|false)",
-    re.IGNORECASE,
+    rf"(?i)\b(?:not|neither|nor|no|than|rather than)\s+(?:an?\s+)?(?:{_LABELS})\b"
+    rf"|\b(?:{_LABELS})\s+(?:is|was|cannot|can't|isn't)\s+(?:(?:not|too|be)\b|wrong|incorrect|false)"
 )
 # Behind these the "A" at the start of an answer is no article.
 _NO_NOUN = re.compile(r"\s*(?:$|[^\sa-z0-9]|[0-9]\S*(?:\s\S+)?$|(?:or|and|is|with|that|which)\b)")
@@ -119,14 +107,12 @@ def with_option(text: str, letters: str) -> str:
     if letters and _NAMES_LETTER.search(text):
         return text
     names = letters or "12345"
-    return _ORDINAL.sub(
-        lambda found: (
-            f"Option {names[_ORDINALS[(found[1] or found[2]).lower()]]}"
-            if _ORDINALS[(found[1] or found[2]).lower()] < len(names)
-            else found[0]
-        ),
-        text,
-    )
+
+    def spelt(found: re.Match[str]) -> str:
+        place = _ORDINALS[(found[1] or found[2]).lower()]
+        return f"Option {names[place]}" if place < len(names) else found[0]
+
+    return _ORDINAL.sub(spelt, text)
 
 
 def chosen_letter(text: str, letters: str) -> str:
@@ -144,8 +130,7 @@ def chosen_letter(text: str, letters: str) -> str:
     """
     text = _DENIED.sub(" ", untexted(text)).strip(" .,:;")
     text = _CLAUSE_REST.sub("", text).strip(" .,:;")
-    whole = re.fullmatch(r"[(\[{]?\s*([A-Za-z])\s*[)\]}.:]*", text)
-    if whole:
+    if whole := re.fullmatch(r"[(\[{]?\s*([A-Za-z])\s*[)\]}.:]*", text):
         return _of(letters, {whole.group(1).upper()})
     if _HEDGED.search(text):
         return ""
@@ -179,12 +164,13 @@ def unannounced_letter(text: str, letters: str) -> str:
     if not lines:
         return ""
     end = [tidy(line[-_LONGEST:]) for line in lines[-_MOST_LINES:]]
-    confirmed = _CONFIRMED.findall(_SUPPOSED.sub(" ", _DENIED.sub(" ", "\n".join(end))))
-    if confirmed:
+    said = _SUPPOSED.sub(" ", _DENIED.sub(" ", "\n".join(end)))
+    if confirmed := _CONFIRMED.findall(said):
         return _of(letters, {confirmed[-1].upper()})
     sentence = re.split(r"(?<=[\w)][.!?])(?<!^[A-Za-z]\.)\s+", end[-1])[-1]
     sentence = _SPEAKER.sub("", sentence)
-    last = "" if _is_list(end) else chosen_letter(sentence, letters)
+    is_list = len(end) > 1 and all(map(_LISTED.match, end[-2:]))
+    last = "" if is_list else chosen_letter(sentence, letters)
     first = _first_letter(lines, letters)
     if first and last != first and _CONCLUSION.match(sentence):
         return "" if last else first
@@ -222,7 +208,11 @@ def _label_of(line: str) -> str | None:
 def _first_letter(lines: list[str], letters: str) -> str:
     """The choice that the first line begins with; "" where more lines begin with one."""
     line = untexted(tidy(lines[0][:_LONGEST].lstrip("# ")))
-    found = _HEAD.match(line) or _lower_head(line)
+    found = _HEAD.match(line)
+    if not found and len(line.split()) <= _MOST_WORDS and (lower := _LOWER_HEAD.match(line)):
+        # A choice in lower case, but no step of a solution: "b. 4".
+        steps = re.search(r"\s\(?[a-e][).:](?=\s|$)", line[lower.end() :])
+        found = None if steps else lower
     if found is None or _HEDGED.match(line, found.start(1)):
         return ""
     if _REJECTED.search(re.split(r"[.!]\s", line[found.end() :])[0]):
@@ -233,19 +223,6 @@ def _first_letter(lines: list[str], letters: str) -> str:
     return _of(letters, {found[1].upper()})
 
 
-def _lower_head(line: str) -> re.Match[str] | None:
-    """A choice in lower case that a line begins with, but no step of a solution: "b. 4"."""
-    found = _LOWER_HEAD.match(line)
-    alone = found and not re.search(r"\s\(?[a-e][).:](?=\s|$)", line[found.end() :])
-    return found if alone and len(line.split()) <= _MOST_WORDS else None
-
-
 def _of(letters: str, found: set[str]) -> str:
     """The only letter of a set, if it is a choice."""
     return next(iter(found)) if len(found) == 1 and found <= set(letters) else ""
-
-
-def _is_list(lines: list[str]) -> bool:
-    """Whether the last lines are choices, a letter each."""
-    heads = [_LISTED.match(line) for line in lines[-2:]]
-    return len(heads) == 2 and all(heads)

@@ -1,13 +1,21 @@
-"""Whether two tidy answers are the same answer."""
+"""The verdict on an output: its final answer compared with that of the reference."""
 
 import dataclasses
 import re
 
-from partitionsel_jax.evaluation.answers.bases import in_base
 from partitionsel_jax.evaluation.answers.choices import chosen_letter, named_choice
-from partitionsel_jax.evaluation.answers.equivalence import are_relations, are_sets, equivalent
+from partitionsel_jax.evaluation.answers.equivalence import (
+    are_relations,
+    are_sets,
+    equivalent,
+    require_math_verify,
+    time_limit,
+)
 from partitionsel_jax.evaluation.answers.expressions import factor_count, form
-from partitionsel_jax.evaluation.answers.kinds import AnswerKind
+from partitionsel_jax.evaluation.answers.extraction import given_answer, reference_answer
+from partitionsel_jax.evaluation.answers.kinds import AnswerKind, kind_of
+from partitionsel_jax.evaluation.answers.numerals import compatible, in_base, unit_behind
+from partitionsel_jax.evaluation.answers.parts import Several, several
 from partitionsel_jax.evaluation.answers.quantities import (
     Quantity,
     computed,
@@ -16,9 +24,7 @@ from partitionsel_jax.evaluation.answers.quantities import (
     repeated_quantity,
     same_quantity,
 )
-from partitionsel_jax.evaluation.answers.several import Several, several
-from partitionsel_jax.evaluation.answers.tidying import untexted
-from partitionsel_jax.evaluation.answers.units import compatible, unit_behind
+from partitionsel_jax.evaluation.answers.spelling import tidy, untexted
 
 _MOST_CHARACTERS = 400
 _MOST_SYMBOLIC_PARTS = 4
@@ -39,6 +45,49 @@ _EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)|\\approx(?![A-Za-z])")
 # "x = 3, y = 5" is no chain of equalities.
 _JOINT = re.compile(r"[,;]\s|\b(?:and|or)\b")
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
+
+
+def is_correct(output: str, reference: str, benchmark: str = "gsm8k") -> bool:
+    """Returns whether the final answer of an output is that of the reference.
+
+    No text makes it raise, and no text is executed. What is not surely right counts as wrong. Every
+    rule is in docs/answers.md; in short:
+
+    * no answer, two answers ("5 or 6"), a bound or a denial ("more than 5", "not 5"), and an
+      equation left unsolved ("2x = 10" for 5) are wrong;
+    * a value that is not worked out ("3 + 4" for 7, "2^{10}" for 1024) is right for math and
+      metamathqa, as for the evaluators published for them; elsewhere the protocol reads one number;
+    * numbers are exact: `quantities.same_quantity` has the rules for percentages, units and the few
+      references that are rounded;
+    * tuples and intervals match in order and by their brackets, sets and bare lists in any order,
+      but for simuleq and, from three parts on, deepmind;
+    * multiple choice counts letters only;
+    * expressions match by value for math and metamathqa, read by math-verify and compared exactly
+      within 5 seconds, where a product that the reference leaves factored must be factored as far;
+      for deepmind, as its exact-match score has it, by their form up to the order of terms and
+      factors.
+
+    Args:
+      output: what a model wrote, worked steps included.
+      reference: the published answer field, worked steps included where they are published.
+      benchmark: a name of `ANSWER_KINDS`.
+
+    Returns:
+      True for a right answer.
+
+    Raises:
+      ValueError: the benchmark is unknown.
+      ImportError: the benchmark has expressions to compare and math-verify is not installed.
+      RuntimeError: the process that compares expressions cannot be started on this machine.
+    """
+    kind = kind_of(benchmark)
+    if kind.symbolic:
+        require_math_verify()
+    expected, given = reference_answer(reference, kind), given_answer(output, kind)
+    if kind.letters:
+        return bool(expected) and expected == given
+    with time_limit():
+        return same_answer(tidy(expected), tidy(given), kind)
 
 
 def same_answer(expected: str, given: str, kind: AnswerKind) -> bool:
@@ -92,7 +141,7 @@ def _same_parts(expected: Several, given: Several, kind: AnswerKind) -> bool:
 def _unmatched(
     expected: list[str], given: list[str], kind: AnswerKind
 ) -> tuple[list[str], list[str]]:
-    """What is left of two lists when equal parts are taken out in pairs."""
+    """Takes equal parts out of two lists in pairs, and gives the rest of both."""
     wanted = []
     for part in expected:
         match = next((other for other in given if _same_single(part, other, kind)), None)
@@ -109,46 +158,46 @@ def _same_single(expected: str, given: str, kind: AnswerKind) -> bool:
         return True
     if kind.algebra and (based := _same_in_base(expected, given)) is not None:
         return based
-    words = _words(expected)
+    plain, words = untexted(expected), _words(expected)
     if words in _TRUTH:
         return _truth(given) is _TRUTH[words]
-    if _NOTHING.fullmatch(untexted(expected).lower()):
+    if _NOTHING.fullmatch(plain.lower()):
         return _NOTHING.fullmatch(untexted(given).lower()) is not None
-    letter = _LETTER.fullmatch(untexted(expected))
-    if letter:
+    if letter := _LETTER.fullmatch(plain):
         return chosen_letter(given, "ABCDEF") == letter.group(1)
     literal = kind.lowest_terms and _LITERAL.fullmatch(expected)
     number = None if literal else _number(expected, kind)
     if number is not None:
         other = _given_number(expected, given, kind)
         if other is None:
-            return (
-                kind.symbolic and _is_arithmetic(given) and _same_expression(expected, given, kind)
-            )
+            # A number that is not worked out, such as "2^{10}" or "x = 5!"; "5:1" is none.
+            value = (_assignment(given) or ("", ""))[1]
+            worked = len(value) <= _MOST_ARITHMETIC and _ARITHMETIC.fullmatch(value)
+            return bool(kind.symbolic and worked) and _same_expression(expected, given, kind)
         return same_quantity(number, other, rounded=kind.rounded, reduced=kind.lowest_terms)
     if kind.words and named_choice([expected]):
         return (named_choice([given]) or "").lower() == words
-    if not kind.algebra or literal or _is_words(expected):
+    # Words, a time or a date rather than mathematics.
+    is_text = re.fullmatch(r"[A-Za-z0-9 :.,'/-]+", plain) and (
+        re.match(r"\\text\s*\{\s*[A-Za-z]", expected)
+        or re.search(r"[A-Za-z]{4,}|[0-9]:[0-9]", plain)
+    )
+    if not kind.algebra or literal or is_text:
         return words == _words(given)
     return _same_expression(expected, given, kind)
-
-
-def _is_arithmetic(text: str) -> bool:
-    """Whether a text may be a number that is not worked out: "2^{10}", "x = 5!"; "5:1" is none."""
-    value = (_assignment(text) or ("", ""))[1]
-    return len(value) <= _MOST_ARITHMETIC and _ARITHMETIC.fullmatch(value) is not None
 
 
 def _same_in_base(expected: str, given: str) -> bool | None:
     """Compares digits and bases; None where neither says a base."""
     assigned = _assignment(given, loose=True)
-    first, second = in_base(expected), in_base(assigned[1]) if assigned else None
+    value = assigned[1] if assigned else given
+    first, second = in_base(expected), in_base(value) if assigned else None
     if first is None and second is None:
         return None
     plain = r"-?[0-9]+(?:\.[0-9]+)?"
     sides = [
         (text.lstrip("0"), 10) if found is None and re.fullmatch(plain, text) else found
-        for found, text in ((first, expected), (second, assigned[1] if assigned else given))
+        for found, text in ((first, expected), (second, value))
     ]
     return None not in sides and sides[0] == sides[1]
 
@@ -231,7 +280,7 @@ def _assignment(text: str, *, loose: bool = False) -> tuple[str, str] | None:
 
 
 def _sides(text: str) -> list[str]:
-    """What stands around the equals signs that are inside no brackets: "18 (9 * 2 = 18)" is one."""
+    """Cuts a text at the equals signs outside brackets: "18 (9 * 2 = 18)" is one side."""
     sides, start, depth, scanned = [], 0, 0, 0
     for found in _EQUALS.finditer(text):
         gap = text[scanned : found.start()]
@@ -244,14 +293,14 @@ def _sides(text: str) -> list[str]:
 
 
 def _is_label(text: str) -> bool:
-    """Whether what stands before an equals sign is a name, a sum of names, or arithmetic."""
+    """Returns whether the left of an equals sign is a name, a sum of names, or arithmetic."""
     text = re.sub(r"\\[A-Za-z]+|_\{?\w+\}?|\([^()]*\)", " ", untexted(text))
     letters = re.search(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])|[0-9][A-Za-z]", text)
     return not (letters and re.search(r"[0-9^]|^\s*-", text)) and not _RELATION.search(text)
 
 
 def _names_agree(first: str, second: str) -> bool:
-    """Whether two names may be of one value: a name that is left out agrees with any."""
+    """Returns whether two names may be of one value: a name that is left out agrees with any."""
     return not first or not second or first.replace(" ", "") == second.replace(" ", "")
 
 
@@ -262,17 +311,8 @@ def _without_unit(text: str) -> tuple[str, str]:
     return (text, "") if found is None or unit is None else (text[: found.start()].strip(), unit)
 
 
-def _is_words(text: str) -> bool:
-    """Whether a reference is words, a time or a date rather than mathematics."""
-    plain = untexted(text)
-    if not re.fullmatch(r"[A-Za-z0-9 :.,'/-]+", plain):
-        return False
-    upright = re.match(r"\\text\s*\{\s*[A-Za-z]", text) is not None
-    return upright or re.search(r"[A-Za-z]{4,}|[0-9]:[0-9]", plain) is not None
-
-
 def _truth(text: str) -> bool | None:
-    """What a yes or no says; None where it says neither or both."""
+    """Reads a yes or no; None where a text says neither or both."""
     words = _words(text)
     if words in _TRUTH:
         return _TRUTH[words]

@@ -56,7 +56,7 @@ def time_limit() -> Iterator[None]:
 
 
 def equivalent(expected: str, given: str, *, seconds: float = _SECONDS) -> bool:
-    """Whether math-verify finds two tidy LaTeX expressions equal.
+    """Returns whether math-verify finds two tidy LaTeX expressions equal.
 
     Nothing is executed: both go through math-verify's LaTeX grammar only, in a separate process
     that is ended and replaced when it takes too long. It is shared by all threads.
@@ -101,12 +101,12 @@ def require_math_verify() -> None:
 
 
 def are_relations(parts: Sequence[str]) -> bool:
-    """Whether each text is an inequality or a membership."""
+    """Returns whether each text is an inequality or a membership."""
     return all(map(_RELATION.search, parts))
 
 
 def are_sets(parts: Sequence[str]) -> bool:
-    """Whether each text is an inequality, a membership, or an interval."""
+    """Returns whether each text is an inequality, a membership, or an interval."""
     return all(_RELATION.search(part) or _INTERVAL.fullmatch(part) for part in parts)
 
 
@@ -137,7 +137,7 @@ def _exact(decimal: re.Match[str]) -> str:
 
 
 def _readable(text: str) -> bool:
-    """Whether math-verify may see a text."""
+    """Returns whether math-verify may see a text."""
     if not 0 < len(text) <= _MOST_CHARACTERS or re.search(rf"[0-9]{{{_MOST_DIGITS},}}", text):
         return False
     bare = re.sub(r"\\mathbb\s*\{[RQZNC]\}", "", _ENVIRONMENTS.sub("", text))

@@ -1,4 +1,4 @@
-"""What runs in the process that math-verify has to itself; see `TimeLimited`.
+"""The program of the process that math-verify has to itself; see `TimeLimited`.
 
 math-verify reads LaTeX and knows when equations, sets and intervals are the same. Whether two
 values are is decided here: it rounds to 15 digits, so that to it 1/2006! equals 1/2004!.
@@ -31,23 +31,17 @@ _POINTS = ((137, 100), (29, 11), (-173, 70))
 
 
 def answer(expected: list[list[str]], given: list[list[str]]) -> tuple[bool, float]:
-    """Whether two expressions are equal, each as alternatives of conditions, and the seconds."""
-    start = time.monotonic()
-    # What raises cannot be compared.
+    """Compares two expressions, each as alternatives of conditions, and counts the seconds."""
+    start, same = time.monotonic(), False
+    # What raises cannot be compared, and what is not read as exactly one expression is not equal.
     with contextlib.suppress(Exception):
-        return _same(expected, given), time.monotonic() - start
-    return False, time.monotonic() - start
-
-
-def _same(expected: list[list[str]], given: list[list[str]]) -> bool:
-    """Whether two expressions are equal; False where either is not read as exactly one."""
-    gold, found = _meaning(expected), _meaning(given)
-    if gold is None or found is None:
-        return False
-    if _is_value(gold) and _is_value(found):
-        return bool(_same_value(gold, found))
-    # An interval may be answered by the inequality that describes it.
-    return bool(verify([gold], [found], allow_set_relation_comp=True, timeout_seconds=None))
+        gold, found = _meaning(expected), _meaning(given)
+        if _is_value(gold) and _is_value(found):
+            same = _same_value(gold, found)
+        elif gold is not None and found is not None:
+            # An interval may be answered by the inequality that describes it.
+            same = verify([gold], [found], allow_set_relation_comp=True, timeout_seconds=None)
+    return bool(same), time.monotonic() - start
 
 
 def _meaning(alternatives: list[list[str]]) -> Any:
@@ -60,13 +54,10 @@ def _meaning(alternatives: list[list[str]]) -> Any:
         return flat[0]
     if len({symbol for part in flat for symbol in part.free_symbols}) > 1:
         return None
-    sets = [sympy.Intersection(*map(_solutions, parts)) for parts in read]
-    return sympy.Union(*sets)
-
-
-def _solutions(relation: Any) -> sympy.Set:
-    """The set of numbers that a relation of one variable, or a set, describes."""
-    return relation if isinstance(relation, sympy.Set) else relation.as_set()
+    sets = [
+        [part if isinstance(part, sympy.Set) else part.as_set() for part in parts] for parts in read
+    ]
+    return sympy.Union(*(sympy.Intersection(*parts) for parts in sets))
 
 
 def _read(text: str) -> Any:
@@ -76,12 +67,12 @@ def _read(text: str) -> Any:
 
 
 def _is_value(read: Any) -> bool:
-    """Whether an expression is a number, a formula, or a matrix of them."""
+    """Returns whether an expression is a number, a formula, or a matrix of them."""
     return isinstance(read, sympy.Expr | sympy.MatrixBase)
 
 
 def _same_value(first: Any, second: Any, *_: Any) -> bool:
-    """Whether two expressions have the same value, for all values of their variables."""
+    """Returns whether two expressions have the same value, for all values of their variables."""
     if isinstance(first, sympy.MatrixBase) or isinstance(second, sympy.MatrixBase):
         same_shape = getattr(first, "shape", None) == getattr(second, "shape", None)
         return same_shape and all(map(_same_value, first.flat(), second.flat()))
@@ -89,7 +80,16 @@ def _same_value(first: Any, second: Any, *_: Any) -> bool:
         return bool(first == second)
     if first == second or max(_digits(first), _digits(second)) > _MOST_EXACT_DIGITS:
         return bool(first == second) and not first.has(sympy.nan, sympy.zoo)
-    pair = [_with_imaginary(side) for side in (first, second)]
+    # "i" is the imaginary unit, and every other variable real.
+    pair = [
+        side.xreplace(
+            {
+                symbol: sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name, real=True)
+                for symbol in side.free_symbols
+            }
+        )
+        for side in (first, second)
+    ]
     symbols = sorted(pair[0].free_symbols | pair[1].free_symbols, key=str)
     if not symbols:
         return _same_number(*pair)
@@ -100,15 +100,6 @@ def _same_value(first: Any, second: Any, *_: Any) -> bool:
     # The laws of logarithms hold where the logarithms exist.
     forms = (sympy.simplify, lambda it: sympy.simplify(sympy.expand_log(it, force=True)))
     return any(shape(difference).is_zero for shape in forms)
-
-
-def _with_imaginary(value: Any) -> Any:
-    """An expression whose "i" is the imaginary unit, and every other variable real."""
-    names = {
-        symbol: sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name, real=True)
-        for symbol in value.free_symbols
-    }
-    return value.xreplace(names)
 
 
 def _at_points(pair: list[Any], symbols: list[Any]) -> Iterator[tuple[Any, Any]]:
@@ -125,7 +116,7 @@ def _at_points(pair: list[Any], symbols: list[Any]) -> Iterator[tuple[Any, Any]]
 
 
 def _same_number(first: Any, second: Any, most_digits: int = _MOST_DIGITS) -> bool:
-    """Whether two constants are equal: exactly where they are fractions, else to many digits.
+    """Compares two constants: exactly where they are fractions, else to many digits.
 
     These are more than in which unequal numbers of their size could agree.
     """
@@ -153,15 +144,12 @@ def _digits(value: Any) -> float:
     size = 1.0 + sum(map(_digits, value.args))
     if isinstance(value, sympy.Pow | sympy.exp | sympy.factorial | sympy.binomial):
         times = value.exp if isinstance(value, sympy.Pow | sympy.exp) else value.args[0]
-        size += _digits(value.args[0]) * _magnitude(times)
+        # A constant exponent counts by its value, unless that alone takes many digits.
+        magnitude = 1.0
+        if not times.free_symbols:
+            magnitude = abs(complex(times.evalf(6))) if _digits(times) < 15 else math.inf
+        size += _digits(value.args[0]) * magnitude
     return size
-
-
-def _magnitude(times: Any) -> float:
-    """About how large a constant exponent is; infinite where that alone takes many digits."""
-    if times.free_symbols:
-        return 1.0
-    return abs(complex(times.evalf(6))) if _digits(times) < 15 else math.inf
 
 
 # Numbers that math-verify meets in sets, intervals and equations are compared here, too.

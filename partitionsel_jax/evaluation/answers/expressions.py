@@ -1,11 +1,12 @@
 """The form of an expression: what is left when order, spacing and notation are taken away."""
 
+import ast
 import math
 import re
 from fractions import Fraction
 from typing import Any
 
-from partitionsel_jax.evaluation.answers.tidying import matching
+from partitionsel_jax.evaluation.answers.spelling import matching
 
 # A form is nested tuples: ("number", q), ("name", s), ("call", f, x), ("power", x, n),
 # ("product", q, factors), ("sum", terms), with factors and terms sorted.
@@ -17,6 +18,8 @@ _TOKEN = re.compile(
     r"|(?P<name>\\?(?:pi|infty|theta|alpha|beta|lambda)(?![A-Za-z])|[A-Za-z](?:_\{?[A-Za-z0-9]\}?)?)"
     r"|(?P<operator>\\cdot(?![A-Za-z])|\\times(?![A-Za-z])|[-+*/^()]))"
 )
+# Python reads these signs; mathematics does not write them.
+_SIGNS = re.compile(r"[*/] [-+]|\^ (?:\+|- [-+])")
 _MOST_CHARACTERS = 400
 _MOST_BRACKETS = 60
 
@@ -38,30 +41,68 @@ def form(text: str) -> Form | None:
     plain = _plain(text)
     if plain is None or len(plain) > _MOST_CHARACTERS or plain.count("(") > _MOST_BRACKETS:
         return None
-    tokens, place = [], 0
+    # Python's grammar for the text with a name in place of every number and name, and with the
+    # signs of multiplication that are left out.
+    source: list[str] = []
+    leaves: dict[str, Form] = {}
+    place, behind_operand = 0, False
     while place < len(plain):
         found = _TOKEN.match(plain, place)
-        if found is None or found.end() == place:
+        if found is None:
             return None
-        tokens.append((str(found.lastgroup), found.group().strip().lstrip("\\")))
-        place = found.end()
-    reader = _Reader(tokens)
-    try:
-        read = reader.sum()
-    except _Unreadable:
+        kind, token, place = found.lastgroup, found[0].strip().lstrip("\\"), found.end()
+        if behind_operand and kind == "number":
+            # "2 3" is two numbers and "x2" a name: no product is written so.
+            return None
+        if behind_operand and (kind != "operator" or token == "("):
+            source.append("*")
+        behind_operand = kind in ("number", "name") or token == ")"
+        if kind in ("number", "name"):
+            leaf = _number(token) if kind == "number" else ("name", re.sub(r"[{}]", "", token))
+            token = f"leaf{len(leaves)}"
+            leaves[token] = leaf
+        source.append({"cdot": "*", "times": "*"}.get(token, token))
+    joined = " ".join(source)
+    if _SIGNS.search(joined):
         return None
-    return read if reader.done() else None
+    try:
+        return _form(ast.parse(joined.replace("^", "**"), mode="eval").body, leaves)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+
+
+def _form(node: ast.expr, leaves: dict[str, Form]) -> Form:
+    """Brings a parsed expression into its form; raises ValueError for what has none."""
+    match node:
+        case ast.Name(name):
+            return leaves[name]
+        case ast.Call(ast.Name(name), [argument]):
+            return ("call", name, _form(argument, leaves))
+        case ast.UnaryOp(sign, operand):
+            read = _form(operand, leaves)
+            return read if isinstance(sign, ast.UAdd) else _product([_number(-1), read])
+        case ast.BinOp(left, operator, right):
+            first, second = _form(left, leaves), _form(right, leaves)
+            if isinstance(operator, ast.Pow):
+                return ("power", first, second)
+            if isinstance(operator, ast.Mult | ast.Div):
+                divides = isinstance(operator, ast.Div)
+                return _product([first, _inverse(second) if divides else second])
+            if isinstance(operator, ast.Sub):
+                second = _product([_number(-1), second])
+            flat = [one for side in (first, second) for one in _parts(side, "sum")]
+            return ("sum", tuple(sorted(flat, key=repr)))
+    raise ValueError("no expression")
 
 
 def factor_count(read: Form) -> int:
-    """How many factors a product with sums of variables among them has; 0 for all other forms.
+    """Counts the factors of a product with sums of variables among them; 0 for all other forms.
 
     `(x - 1)(x + 1)^2` has 3, `2 x^2 (x + 1)` has 3; `x^2 - 1`, `6 x y`, `2 (x + 1)` and `1/(x + 1)`
     are no such products.
     """
-    factors = read[2] if read[0] == "product" else (read,)
     count, has_sum = 0, False
-    for factor in factors:
+    for factor in _parts(read, "product"):
         base, times = factor, Fraction(1)
         if factor[0] == "power":
             base = factor[1]
@@ -74,13 +115,13 @@ def factor_count(read: Form) -> int:
 
 
 def value_of(text: str) -> Fraction | None:
-    """The value of tidy arithmetic: numbers, + - * / and brackets; None for anything else."""
+    """Computes tidy arithmetic: numbers, + - * / and brackets; None for anything else."""
     read = form(text)
     return None if read is None else _value(read)
 
 
 def _value(read: Form) -> Fraction | None:
-    """The value of a form without names, calls and powers."""
+    """Computes a form without names, calls and powers."""
     if read[0] == "number":
         return Fraction(read[1])
     if read[0] not in ("sum", "product"):
@@ -92,107 +133,24 @@ def _value(read: Form) -> Fraction | None:
     return sum(known, Fraction(0)) if read[0] == "sum" else math.prod(known, start=read[1])
 
 
-class _Unreadable(Exception):
-    """The text is not an expression."""
-
-
-class _Reader:
-    """Recursive descent over tokens."""
-
-    def __init__(self, tokens: list[tuple[str, str]]):
-        self._tokens = tokens
-        self._place = 0
-
-    def done(self) -> bool:
-        """Whether every token was read."""
-        return self._place == len(self._tokens)
-
-    def sum(self) -> Form:
-        """Terms with signs between them."""
-        terms = [self._term()]
-        while self._next() in ("+", "-"):
-            sign = self._take()
-            term = self._term()
-            terms.append(_product([_number(-1), term]) if sign == "-" else term)
-        flat = [inner for term in terms for inner in (term[1] if term[0] == "sum" else (term,))]
-        return terms[0] if len(terms) == 1 else ("sum", tuple(sorted(flat, key=repr)))
-
-    def _term(self) -> Form:
-        """Factors, with or without a sign of multiplication between them."""
-        negative = False
-        while self._next() in ("+", "-"):
-            negative ^= self._take() == "-"
-        factors = [_number(-1)] if negative else []
-        factors.append(self._power())
-        while not self.done() and self._next() not in ("+", "-", ")"):
-            # "2 3" is two numbers and "x2" a name: no product is written so.
-            if self._kind() == "number" or self._next() == "^":
-                raise _Unreadable
-            operator = self._take() if self._next() in ("*", "cdot", "times", "/") else "*"
-            factor = self._power()
-            factors.append(_inverse(factor) if operator == "/" else factor)
-        return _product(factors)
-
-    def _power(self) -> Form:
-        """An atom, and its exponent."""
-        base = self._atom()
-        if self._next() != "^":
-            return base
-        self._take()
-        negative = self._next() == "-"
-        if negative:
-            self._take()
-        exponent = self._power()
-        return ("power", base, _product([_number(-1), exponent]) if negative else exponent)
-
-    def _atom(self) -> Form:
-        """A number, a name, a call, or a sum in brackets."""
-        kind, text = self._kind(), self._take()
-        if kind == "number":
-            return _number(text)
-        if kind == "name":
-            return ("name", re.sub(r"[{}]", "", text))
-        if kind == "call":
-            return ("call", text, self._atom())
-        if text != "(":
-            raise _Unreadable
-        inner = self.sum()
-        if self._take() != ")":
-            raise _Unreadable
-        return inner
-
-    def _kind(self) -> str:
-        """The kind of the next token."""
-        return "" if self.done() else self._tokens[self._place][0]
-
-    def _next(self) -> str:
-        """The next token."""
-        return "" if self.done() else self._tokens[self._place][1]
-
-    def _take(self) -> str:
-        """Reads the next token."""
-        if self.done():
-            raise _Unreadable
-        self._place += 1
-        return self._tokens[self._place - 1][1]
-
-
 def _number(value: str | int | Fraction) -> Form:
-    """A leaf."""
+    """Makes a leaf."""
     return ("number", Fraction(value))
 
 
+def _parts(read: Form, kind: str) -> tuple[Form, ...]:
+    """The terms of a sum or the factors of a product; any other form is its own only part."""
+    return read[-1] if read[0] == kind else (read,)
+
+
 def _product(factors: list[Form]) -> Form:
-    """One flat product with its numbers gathered."""
-    coefficient, rest = Fraction(1), []
+    """Makes one flat product with its numbers gathered."""
+    coefficient, rest = Fraction(1), list[Form]()
     for factor in factors:
-        if factor[0] == "number":
+        if factor[0] in ("number", "product"):
             coefficient *= factor[1]
-        elif factor[0] == "product":
-            coefficient *= factor[1]
-            rest.extend(factor[2])
-        else:
-            rest.append(factor)
+        if factor[0] != "number":
+            rest.extend(_parts(factor, "product"))
     if not rest:
         return _number(coefficient)
     if coefficient == 1 and len(rest) == 1:
@@ -201,18 +159,18 @@ def _product(factors: list[Form]) -> Form:
 
 
 def _inverse(factor: Form) -> Form:
-    """The factor of a division."""
+    """Makes the factor of a division; raises ValueError for zero."""
     if factor[0] == "product":
         return _product([_inverse(_number(factor[1])), *map(_inverse, factor[2])])
-    if factor[0] == "number":
-        if factor[1] == 0:
-            raise _Unreadable
-        return _number(1 / factor[1])
-    return ("power", factor, _number(-1))
+    if factor[0] != "number":
+        return ("power", factor, _number(-1))
+    if factor[1] == 0:
+        raise ValueError("a division by zero")
+    return _number(1 / factor[1])
 
 
 def _has_names(read: Form) -> bool:
-    """Whether a variable occurs."""
+    """Returns whether a variable occurs."""
     if read[0] == "name":
         return read[1] != "pi"
     children = read[-1] if read[0] in ("sum", "product") else read[1:]
@@ -220,7 +178,7 @@ def _has_names(read: Form) -> bool:
 
 
 def _plain(text: str) -> str | None:
-    """`\\frac{a}{b}`, `\\sqrt{a}` and other groups with round brackets; None where that fails."""
+    """Writes `\\frac{a}{b}`, `\\sqrt{a}` and other groups with round brackets; None on failure."""
     if len(text) > _MOST_CHARACTERS:
         return None
     while (place := text.find("\\frac{")) >= 0:

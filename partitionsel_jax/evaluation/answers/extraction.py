@@ -18,24 +18,17 @@ from partitionsel_jax.evaluation.answers.choices import (
     unannounced_letter,
     with_option,
 )
-from partitionsel_jax.evaluation.answers.cleaning import last_turn, plain, tagged
 from partitionsel_jax.evaluation.answers.kinds import AnswerKind, kind_of
-from partitionsel_jax.evaluation.answers.quantities import (
-    last_quantity,
-    only_quantity,
-    quantity,
-)
-from partitionsel_jax.evaluation.answers.rows import unrolled, values_at_the_end
-from partitionsel_jax.evaluation.answers.several import several
-from partitionsel_jax.evaluation.answers.tidying import tidy
+from partitionsel_jax.evaluation.answers.parts import several, unrolled, values_at_the_end
+from partitionsel_jax.evaluation.answers.quantities import last_quantity, only_quantity, quantity
+from partitionsel_jax.evaluation.answers.spelling import last_turn, plain, tagged, tidy
 
 # An answer is at the end; a longer text is a model that did not stop.
 _MOST_CHARACTERS = 20_000
 # "## Answer" on a line of its own announces what is below.
 _TITLE = re.compile(
-    r"^(?:#{1,6}[ \t]*+\**|\*\*)[ \t]*+(?:(?:the|my|final|correct)[ \t]++)*+answer"
-    r"[ \t]*+[:*]*+[ \t]*$",
-    re.IGNORECASE | re.MULTILINE,
+    r"(?im)^(?:#{1,6}[ \t]*+\**|\*\*)[ \t]*+(?:(?:the|my|final|correct)[ \t]++)*+answer"
+    r"[ \t]*+[:*]*+[ \t]*$"
 )
 _VALUE = re.compile(r"(?:[A-Za-z]\s*=\s*)?-?\$?[0-9](?:[0-9,./]*[0-9])?")
 _JOINT = re.compile(r"\s*+(?:[,;]\s*+)?(?:\b(?:and|or)\b)?\s*+")
@@ -46,12 +39,11 @@ _SAID = re.compile(
 )
 _FUNCTIONS = re.compile(r"\\[A-Za-z]+|sqrt|sin|cos|tan|log|ln|exp|pi")
 _CALLED = re.compile(
-    r"(?:(?:so|thus|hence|therefore)\b,?\s+)?(?P<value>\S.*?)\s+is\s+(?:the|our|my)\s+"
-    r"(?:final\s+|correct\s+)?answer",
-    re.IGNORECASE,
+    r"(?i)(?:(?:so|thus|hence|therefore)\b,?\s+)?(?P<value>\S.*?)\s+is\s+(?:the|our|my)\s+"
+    r"(?:final\s+|correct\s+)?answer"
 )
 _BEHIND = re.compile(r"\W*(?:respectively\W*)?")
-_DENIAL = re.compile(r"\b(?:not|cannot|never|nor|than)\b|n't\b", re.IGNORECASE)
+_DENIAL = re.compile(r"(?i)\b(?:not|cannot|never|nor|than)\b|n't\b")
 
 
 def final_answer_of(output: str, benchmark: str = "gsm8k") -> str:
@@ -122,7 +114,7 @@ def _plain_end(text: str) -> str:
 
 
 def _stated(text: str, kind: AnswerKind) -> str:
-    """What was boxed or announced last; "" where nothing was."""
+    """Finds the answer that was boxed or announced last; "" where none was."""
     box = last_box(text, kind)
     start, clause = announced(text, kind)
     if box is None:
@@ -140,8 +132,10 @@ def _unstated(text: str, kind: AnswerKind) -> str:
     lines = [line.strip()[-LONGEST:] for line in text.splitlines() if line.strip(" .*$\\[]()")]
     if not lines:
         return ""
-    if len(lines) > 1 and EXPLAINS.match(lines[1]) and _is_answer(lines[0], kind):
-        return lines[0]
+    if len(lines) > 1 and EXPLAINS.match(lines[1]):
+        worded = re.search(r"=|[A-Za-z]{3,}", _FUNCTIONS.sub(" ", lines[0]))
+        if (kind.algebra and not worded) or _is_number(tidy(lines[0]), kind):
+            return lines[0]
     if kind.words and (choice := named_choice(lines)) is not None:
         return choice
     if kind.lists and (values := values_at_the_end(lines, kind)):
@@ -157,7 +151,8 @@ def _unstated(text: str, kind: AnswerKind) -> str:
             return alone
         if kind.algebra and (said := _said(tidy(line))):
             return said
-        if not _is_prose(line) or re.match(r"(?:yes|no|true|false)\b[,.:]", line, re.IGNORECASE):
+        words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", re.sub(r"\\text\s*\{[^{}]*\}", "", line))
+        if len(words) <= 3 or re.match(r"(?i)(?:yes|no|true|false)\b[,.:]", line):
             return line
         if kind.algebra and (inner := last_formula(line)):
             return inner
@@ -166,15 +161,8 @@ def _unstated(text: str, kind: AnswerKind) -> str:
     return last_quantity(tidy(_end(text, LONGEST)), algebra=kind.algebra).strip()
 
 
-def _is_answer(line: str, kind: AnswerKind) -> bool:
-    """Whether a first line is an answer by itself."""
-    if kind.algebra and not re.search(r"=|[A-Za-z]{3,}", _FUNCTIONS.sub(" ", line)):
-        return True
-    return _is_number(tidy(line), kind)
-
-
 def _is_number(line: str, kind: AnswerKind) -> bool:
-    """Whether a tidy line is a number, or several where lists are answers, and nothing else."""
+    """Returns whether a tidy line is a number, or where lists are answers several, and no more."""
     parts = several(line) if kind.lists else None
     numbers = parts.parts if parts else (line,)
     return all(quantity(number, algebra=kind.algebra) for number in numbers)
@@ -213,9 +201,3 @@ def _counted(line: str, kind: AnswerKind) -> str:
     parts = [part for place, part in enumerate(parts) if place or re.search(r"[0-9]", part)]
     counted = len(parts) > 1 and all(only_quantity(part) for part in parts)
     return ", ".join(parts) if counted else ""
-
-
-def _is_prose(line: str) -> bool:
-    """Whether a line is a sentence rather than an answer."""
-    words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", re.sub(r"\\text\s*\{[^{}]*\}", "", line))
-    return len(words) > 3

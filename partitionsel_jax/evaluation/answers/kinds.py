@@ -1,4 +1,4 @@
-"""What kind of answer each benchmark asks for."""
+"""The kind of answer that each benchmark asks for."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class AnswerKind:
 
     @property
     def numeric(self) -> bool:
-        """Whether every answer is a number, or several."""
+        """Returns whether every answer is a number, or several."""
         return not (self.letters or self.algebra or self.words)
 
 

@@ -5,9 +5,13 @@ import re
 from fractions import Fraction
 
 from partitionsel_jax.evaluation.answers.expressions import value_of
-from partitionsel_jax.evaluation.answers.number_words import MAGNITUDES, number_in_words
-from partitionsel_jax.evaluation.answers.tidying import matching, untexted
-from partitionsel_jax.evaluation.answers.units import compatible, unit_behind
+from partitionsel_jax.evaluation.answers.numerals import (
+    MAGNITUDES,
+    compatible,
+    number_in_words,
+    unit_behind,
+)
+from partitionsel_jax.evaluation.answers.spelling import matching, untexted
 
 _INTEGER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
 _DECIMAL = rf"(?:{_INTEGER}(?:\.[0-9]+|\.(?![0-9A-Za-z]))?|\.[0-9]+)"
@@ -24,42 +28,38 @@ _NOTATIONS = (
     rf"(?P<plain>{_DECIMAL})",
 )
 _NUMBER = re.compile(
-    r"(?P<sign>-\s*|\+\s*|(?:negative|minus)\s+)?(?:(?P<cost_axis>(?:US)?\$|Rs\.?|€|£|₹|¥)\s*(?P<late>-\s*)?)?"
-    rf"(?:{'|'.join(_NOTATIONS)})",
-    re.IGNORECASE,
+    r"(?i)(?P<sign>-\s*|\+\s*|(?:negative|minus)\s+)?(?:(?P<money>(?:US)?\$|Rs\.?|€|£|₹|¥)\s*(?P<late>-\s*)?)?"
+    rf"(?:{'|'.join(_NOTATIONS)})"
 )
-_PERCENT = re.compile(r"\s*(?:%|per\s?cent(?:age)?(?: points?)?\b)", re.IGNORECASE)
-_MAGNITUDE = re.compile(rf"\s*-?({'|'.join(MAGNITUDES)})s?\b", re.IGNORECASE)
-_AND_A_HALF = re.compile(r"\s+and (?:a|one) half\b", re.IGNORECASE)
+_PERCENT = re.compile(r"(?i)\s*(?:%|per\s?cent(?:age)?(?: points?)?\b)")
+_MAGNITUDE = re.compile(rf"(?i)\s*-?({'|'.join(MAGNITUDES)})s?\b")
+_AND_A_HALF = re.compile(r"(?i)\s+and (?:a|one) half\b")
 _CURRENCIES = {"€": "euro", "£": "sterling", "₹": "rupee", "rs": "rupee", "rs.": "rupee"}
 # Arithmetic and prices in brackets; "1-5" is a range.
 _FOUND_BY = re.compile(
-    r"[0-9][A-Za-z ]{0,30}(?:[+*/]|\s-\s|\\times|\\cdot)\s*\$?[0-9]|\b(?:each|apiece|per [a-z]+)$",
-    re.IGNORECASE,
+    r"(?i)[0-9][A-Za-z ]{0,30}(?:[+*/]|\s-\s|\\times|\\cdot)\s*\$?[0-9]"
+    r"|\b(?:each|apiece|per [a-z]+)$"
 )
 # "18 [9 * 2]", "twenty (20) apples".
 _ASIDE = re.compile(
     r"\s([(\[])([^()\[\]]*[0-9][^()\[\]]*)[)\]](?:\s+(?!dozen|hundred|thousand|[a-z]+illion|per)[A-Za-z]+)?$"
 )
-_ALTERNATIVE = re.compile(r"\b(?:or|not|no|than|if|to|but)\b", re.IGNORECASE)
+_ALTERNATIVE = re.compile(r"(?i)\b(?:or|not|no|than|if|to|but)\b")
 _AGAIN = re.compile(
-    r"\A(?:=|\\approx(?![A-Za-z])|i\.e\.,?|or|that is,?|equal to|equivalent to)\s*", re.IGNORECASE
+    r"(?i)\A(?:=|\\approx(?![A-Za-z])|i\.e\.,?|or|that is,?|equal to|equivalent to)\s*"
 )
 _TWICE = re.compile(
-    r"\s*[,;:]?\s*\b(?:or|i\.e\.|that is|namely)(?![A-Za-z]),?\s*|\s*[,;:]\s+|\s+-\s+",
-    re.IGNORECASE,
+    r"(?i)\s*[,;:]?\s*\b(?:or|i\.e\.|that is|namely)(?![A-Za-z]),?\s*|\s*[,;:]\s+|\s+-\s+"
 )
 # The last group of "1 000" in prose, or a number of its own: nobody can tell.
 _GROUP_BEFORE = re.compile(r"[0-9] $")
 _OPERAND_BEFORE = re.compile(
-    r"(?:[\w\\.]|[-+*/^_]\s*|\\times\s*|\\cdot\s*"
-    r"|(?:\b(?:not|never|than|twice|double|half of)|n't)\s+(?:be\s+)?)$",
-    re.IGNORECASE,
+    r"(?i)(?:[\w\\.]|[-+*/^_]\s*|\\times\s*|\\cdot\s*"
+    r"|(?:\b(?:not|never|than|twice|double|half of)|n't)\s+(?:be\s+)?)$"
 )
 _OPERAND_AFTER = re.compile(r"\s*(?:[*^_+]|/\s*[\d(\\])|\{|\s(?:squared|cubed)\b")
 _DENIED_AFTER = re.compile(
-    r"\s+(?:(?:is|are|was|be)\s+(?:not|wrong|incorrect|too)\b|(?:isn't|cannot|can't)\b)",
-    re.IGNORECASE,
+    r"(?i)\s+(?:(?:is|are|was|be)\s+(?:not|wrong|incorrect|too)\b|(?:isn't|cannot|can't)\b)"
 )
 _MINUEND = re.compile(r"(?:[\d)}\]]|(?<![A-Za-z])[A-Za-z])\s*$|\w$")
 _PROSE = re.compile(r"[A-Za-z ,.:;'\"()\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af-]*")
@@ -69,7 +69,7 @@ _DENIALS = (
     "twice double triple dozen hundred thousand million two three four five six seven eight nine "
     "ten"
 )
-_BOUND = re.compile(r"\b(?:at (?:least|most)|up to|as (?:many|much) as)\b", re.IGNORECASE)
+_BOUND = re.compile(r"(?i)\b(?:at (?:least|most)|up to|as (?:many|much) as)\b")
 _DENYING = frozenset(_DENIALS.split())
 # No benchmark has numbers of more digits, and their cost grows with the square.
 _MOST_DIGITS = 200
@@ -104,7 +104,7 @@ def quantity(text: str, *, algebra: bool = False) -> Quantity | None:
 
     Args:
       text: integers, decimals, fractions, mixed numbers, thousands separators, scientific notation,
-        repeating decimals, cost_axis signs, percentages, units, or number words.
+        repeating decimals, signs of money, percentages, units, or number words.
       algebra: a letter behind a number is a variable.
 
     Returns:
@@ -118,10 +118,14 @@ def quantity(text: str, *, algebra: bool = False) -> Quantity | None:
         text = _ASIDE.sub(r" (\2)", text, count=1)
     if text.endswith(")") and matching(text, text.find("(")) == len(text) - 1:
         text = _without_aside(text, algebra)
-    found = _NUMBER.match(text)
-    if found is None:
-        return _in_words(text)
-    return _read(found, text[found.end() :], algebra)
+    if found := _NUMBER.match(text):
+        return _read(found, text[found.end() :], algebra)
+    if (worded := number_in_words(text)) is None:
+        return None
+    value, rest = worded
+    if value.denominator == 1 and (half := _AND_A_HALF.match(rest)):
+        value, rest = value + Fraction(1, 2), rest[half.end() :]
+    return _measured(Quantity(value, fraction=value.denominator != 1), rest, algebra=False)
 
 
 def _without_aside(text: str, algebra: bool) -> str:
@@ -156,8 +160,8 @@ def computed(text: str) -> Fraction | None:
 
 
 def _same_said(first: Quantity, second: Quantity) -> bool:
-    """Whether two quantities are one that was said twice."""
-    return first.value == second.value or same_quantity(first, second, rounded=False, reduced=False)
+    """Returns whether two quantities are one that was said twice."""
+    return first.value == second.value or same_quantity(first, second)
 
 
 def repeated_quantity(text: str, *, algebra: bool = False) -> Quantity | None:
@@ -185,23 +189,21 @@ def last_quantity(text: str, *, algebra: bool = False) -> str:
       text: prose.
       algebra: an exclamation mark behind a number is a factorial.
     """
-    last = None
-    for found in _NUMBER.finditer(text):
-        last = found
+    *_, last = [None, *_NUMBER.finditer(text)]
     if last is None:
         return ""
     before, after = text[: last.start()], text[last.end() :]
-    if _OPERAND_BEFORE.search(before) or _OPERAND_AFTER.match(after):
-        return ""
-    if (algebra and after.startswith("!")) or _DENIED_AFTER.match(after):
-        return ""
-    if _GROUP_BEFORE.search(before) and re.match(r"[0-9]{3}(?![0-9])", last.group()):
-        return ""
-    # The dash of "5-7" and "x - 7" is a range or a subtraction, that of "is -7" a sign.
-    if last.group()[0] in "+-" and _MINUEND.search(before):
-        return ""
     attached = re.match(r"[A-Za-z]+", after)
-    if attached and unit_behind(attached.group(), algebra=False) is None:
+    if (
+        _OPERAND_BEFORE.search(before)
+        or _OPERAND_AFTER.match(after)
+        or (algebra and after.startswith("!"))
+        or _DENIED_AFTER.match(after)
+        or (_GROUP_BEFORE.search(before) and re.match(r"[0-9]{3}(?![0-9])", last.group()))
+        # The dash of "5-7" and "x - 7" is a range or a subtraction, that of "is -7" a sign.
+        or (last.group()[0] in "+-" and _MINUEND.search(before))
+        or (attached and unit_behind(attached.group(), algebra=False) is None)
+    ):
         return ""
     percent = _PERCENT.match(after)
     return last.group() + (percent.group() if percent else "")
@@ -228,8 +230,10 @@ def only_quantity(text: str, *, algebra: bool = False) -> Quantity | None:
     return quantity(text[found[0].start() :], algebra=algebra)
 
 
-def same_quantity(expected: Quantity, given: Quantity, *, rounded: bool, reduced: bool) -> bool:
-    """Whether two quantities are the same answer.
+def same_quantity(
+    expected: Quantity, given: Quantity, *, rounded: bool = False, reduced: bool = False
+) -> bool:
+    """Returns whether two quantities are the same answer.
 
     * Numbers are compared exactly, however they are written: 0.5 = 1/2, 18 = 18.00.
     * Units that are both given must agree; a unit that one of them leaves out does not count.
@@ -262,7 +266,7 @@ def same_quantity(expected: Quantity, given: Quantity, *, rounded: bool, reduced
 
 
 def _rounds_to(expected: Quantity, given: Quantity, decimals: int) -> bool:
-    """Whether an inexact reference of at least that many decimals stands for a number."""
+    """Returns whether an inexact reference of at least that many decimals stands for a number."""
     places, error = expected.decimals, abs(given.value - expected.value)
     # Of an integer nothing was rounded, and of a tiny number too much.
     if expected.value.denominator == 1 or abs(expected.value) * 10**places < 10:
@@ -276,77 +280,52 @@ def _rounds_to(expected: Quantity, given: Quantity, decimals: int) -> bool:
 
 
 def _read(found: re.Match[str], rest: str, algebra: bool) -> Quantity | None:
-    """The quantity of a number and of what follows it."""
-    if sum(character.isdigit() for character in found.group()) > _MOST_DIGITS:
+    """Reads a number in digits and what follows it."""
+    if sum(map(str.isdigit, found.group())) > _MOST_DIGITS:
         return None
-    groups = {name: value for name, value in found.groupdict().items() if value is not None}
-    top = next((groups[name] for name in groups if name.startswith("top")), None)
-    whole = next((groups[name] for name in groups if name.startswith("whole")), None)
+    # One notation matched; its groups have names of their own but for a figure behind them.
+    groups = {
+        name.rstrip("0123"): value.replace(",", "")
+        for name, value in found.groupdict().items()
+        if value is not None
+    }
     decimals, reduced = 0, True
-    if top is not None:
-        bottom = next(groups[name] for name in groups if name.startswith("bottom"))
-        numerator, denominator = int(_digits(top)), int(_digits(bottom))
-        if denominator == 0 or (whole is not None and numerator < 0):
+    if "top" in groups:
+        numerator, denominator = int(groups["top"]), int(groups["bottom"])
+        if denominator == 0 or ("whole" in groups and numerator < 0):
             return None
         value = Fraction(numerator, denominator)
         reduced = value.denominator == denominator != 1
-        value += int(whole or 0)
+        value += int(groups.get("whole", 0))
     elif "period" in groups:
         lead, period = groups["lead"], groups["period"]
-        places = len(lead.partition(".")[2])
         repeating = Fraction(int(period), 10 ** len(period) - 1)
-        value = _decimal(lead + "0") + repeating / 10**places
+        value = Fraction(lead + "0") + repeating / 10 ** len(lead.partition(".")[2])
     else:
         digits = groups.get("plain") or groups.get("digits") or groups.get("mantissa") or "1"
-        power = int(next((groups[name] for name in groups if name.startswith("power")), "0"))
-        value = _decimal(digits) * Fraction(10) ** power
+        power = int(groups.get("power", 0))
+        value = Fraction(digits) * Fraction(10) ** power
         decimals = len(digits.partition(".")[2]) if power == 0 else 0
-    half = _AND_A_HALF.match(rest)
-    if half:
+    if half := _AND_A_HALF.match(rest):
         value, rest = value + Fraction(1, 2), rest[half.end() :]
-    magnitude = _MAGNITUDE.match(rest)
-    if magnitude:
+    if magnitude := _MAGNITUDE.match(rest):
         value, rest = value * MAGNITUDES[magnitude.group(1).lower()], rest[magnitude.end() :]
         decimals = 0
+    negative = (groups.get("sign", "+")[0] in "-nNmM") != ("late" in groups)
+    number = Quantity(
+        -value if negative else value,
+        unit=_CURRENCIES.get(groups.get("money", "").lower(), ""),
+        decimals=decimals,
+        fraction="top" in groups and "whole" not in groups,
+        reduced=reduced,
+    )
+    return _measured(number, rest, algebra)
+
+
+def _measured(number: Quantity, rest: str, algebra: bool) -> Quantity | None:
+    """Adds the percent sign or the unit behind a number; None where anything else is there."""
     percent = _PERCENT.match(rest)
     unit = unit_behind(rest[percent.end() :] if percent else rest, algebra)
     if unit is None or (percent and unit):
         return None
-    negative = groups.get("sign", "+")[0] in "-nNmM"
-    if "late" in groups:
-        negative = not negative
-    return Quantity(
-        value=-value if negative else value,
-        percent=percent is not None,
-        unit=_CURRENCIES.get(groups.get("cost_axis", "").lower(), unit),
-        decimals=decimals,
-        fraction=top is not None and whole is None,
-        reduced=reduced,
-    )
-
-
-def _in_words(text: str) -> Quantity | None:
-    """The quantity of a number in words and of what follows it."""
-    found = number_in_words(text)
-    if found is None:
-        return None
-    value, rest = found
-    half = _AND_A_HALF.match(rest)
-    if half and value.denominator == 1:
-        value, rest = value + Fraction(1, 2), rest[half.end() :]
-    percent = _PERCENT.match(rest)
-    unit = unit_behind(rest[percent.end() :] if percent else rest, algebra=False)
-    if unit is None or (percent and unit):
-        return None
-    return Quantity(value, percent=percent is not None, unit=unit, fraction=value.denominator != 1)
-
-
-def _digits(text: str) -> str:
-    """A number without thousands separators."""
-    return text.replace(",", "")
-
-
-def _decimal(text: str) -> Fraction:
-    """The value of digits with an optional decimal point."""
-    whole, _, part = _digits(text).partition(".")
-    return Fraction(int(whole + part or "0"), 10 ** len(part))
+    return dataclasses.replace(number, percent=percent is not None, unit=number.unit or unit)

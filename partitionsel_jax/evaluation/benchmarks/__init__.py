@@ -5,16 +5,16 @@ questions = benchmarks.read_questions(benchmark, Path("DIRECTORY"))  # DIRECTORY
 benchmark.judge("It is 18.", questions[0]).scores  # {"accuracy": 1.0}
 """
 
-from partitionsel_jax.evaluation.benchmarks.few_shot import Examples
-from partitionsel_jax.evaluation.benchmarks.judging import BINARY, Judgement
-from partitionsel_jax.evaluation.benchmarks.procedural import generated, passed_over
-from partitionsel_jax.evaluation.benchmarks.questions import Question, digest, limited
+from partitionsel_jax.evaluation.benchmarks.questions import Examples, Question, digest, limited
 from partitionsel_jax.evaluation.benchmarks.registry import (
     BENCHMARKS,
+    BINARY,
     PROCEDURAL,
     Benchmark,
+    Judgement,
+    generated,
     named,
-    read_examples,
+    passed_over,
     read_questions,
 )
 
@@ -31,6 +31,5 @@ __all__ = [
     "limited",
     "named",
     "passed_over",
-    "read_examples",
     "read_questions",
 ]

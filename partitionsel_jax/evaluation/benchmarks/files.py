@@ -5,11 +5,10 @@ import dataclasses
 import io
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from partitionsel_jax.evaluation.benchmarks.questions import spelt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,15 +23,15 @@ class Row:
 
     path: Path
     number: int
-    fields: Mapping[str, Any]
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def error(self, problem: str) -> ValueError:
-        """What is wrong with this row, ready to be raised."""
+        """Makes the error that says what is wrong with this row."""
         where = f"{self.path}, row {self.number}" if self.number else str(self.path)
         return ValueError(f"{where}: {problem}; compare it with the published file")
 
     def text(self, *names: str, default: str | None = None) -> str:
-        """The first of the named fields that is there and not null or blank, as text.
+        """Gives the first of the named fields that is there and not null or blank, as text.
 
         Args:
           *names: in the order in which they are looked for.
@@ -54,8 +53,28 @@ class Row:
         raise self.error(f"expected a field {' or '.join(map(repr, names))} with text in it")
 
 
+def spelt(value: Any) -> str:
+    """Writes a published value as text: numbers as JSON has them, lists by commas; "" for null.
+
+    Raises:
+      TypeError: a mapping, which has no one spelling.
+      ValueError: a number that is not finite.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, list | tuple):
+        return ", ".join(spelt(item) for item in value)
+    if isinstance(value, bool | int | float):
+        if not math.isfinite(value):
+            raise ValueError(f"expected a finite number, got {value}")
+        return json.dumps(value)
+    raise TypeError(f"a {type(value).__name__} is neither text, number nor list")
+
+
 def find(directory: Path, patterns: Sequence[str], what: str) -> list[Path]:
-    """The files of the first pattern that any file matches, sorted.
+    """Finds the files of the first pattern that any file matches, sorted.
 
     Args:
       directory: where to look.
@@ -74,8 +93,12 @@ def find(directory: Path, patterns: Sequence[str], what: str) -> list[Path]:
     )
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a JSON array, of JSON lines, or of a Parquet file (by its suffix).
+def read_rows(path: Path, split: str = "") -> list[Row]:
+    """Reads the rows of a JSON array, of JSON lines, or of a Parquet file (by its suffix).
+
+    Args:
+      path: the file.
+      split: not looked at; readers of files that hold several need it.
 
     Raises:
       ValueError: a damaged file, or a row that is no object.
@@ -84,51 +107,39 @@ def read_rows(path: Path) -> list[Row]:
         return [Row(path, number, fields) for number, fields in enumerate(_parquet(path), 1)]
     text = read_text(path)
     if text.lstrip().startswith("["):
-        values = list(enumerate(_json(text, Row(path, 0, {})), 1))
+        values = list(enumerate(_json(text, Row(path, 0)), 1))
     else:
         lines = enumerate(text.split("\n"), 1)
-        values = [(n, _json(line, Row(path, n, {}))) for n, line in lines if line.strip()]
+        values = [(n, _json(line, Row(path, n))) for n, line in lines if line.strip()]
     for number, value in values:
         if not isinstance(value, dict):
-            raise Row(path, number, {}).error(f"expected an object, got {str(value)[:40]!r}")
+            raise Row(path, number).error(f"expected an object, got {str(value)[:40]!r}")
     return [Row(path, number, value) for number, value in values]
 
 
-def read_object(path: Path) -> Row:
-    """The one object that a JSON file holds.
-
-    Raises:
-      ValueError: a damaged file, or another value.
-    """
-    value = _json(read_text(path), row := Row(path, 0, {}))
-    if not isinstance(value, dict):
-        raise row.error(f"expected an object, got {str(value)[:40]!r}")
-    return dataclasses.replace(row, fields=value)
-
-
 def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
-    """The rows of a CSV file without a header.
+    """Reads the rows of a CSV file without a header.
 
     Raises:
       ValueError: a damaged file, or a row with another number of columns.
     """
-    rows = []
-    # strict: a quotation that the end of the file cuts off is an error.
+    rows: list[Row] = []
+    # strict: a quotation that the end of the file cuts off is an error, which pandas lets pass.
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         for number, values in enumerate(reader, 1):
             if len(values) != len(columns):
-                raise Row(path, number, {}).error(
+                raise Row(path, number).error(
                     f"expected the {len(columns)} columns {', '.join(columns)}, got {len(values)}"
                 )
             rows.append(Row(path, number, dict(zip(columns, values, strict=True))))
     except csv.Error as error:
-        raise Row(path, len(rows) + 1, {}).error(f"not CSV ({error})") from None
+        raise Row(path, len(rows) + 1).error(f"not CSV ({error})") from None
     return rows
 
 
 def read_text(path: Path, lines: int | None = None) -> str:
-    """A file's text, or that of its first lines, without the mark that some editors put before it.
+    """Reads a file, or its first lines, without the mark that some editors put before the text.
 
     Raises:
       ValueError: invalid UTF-8, by line.

@@ -1,13 +1,15 @@
-"""A benchmark's question, and how published values become text."""
+"""A benchmark's questions, and the prompts that put them to a model behind solved examples."""
 
 import dataclasses
 import hashlib
+import itertools
 import json
-import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from partitionsel_jax.data.streams import derive
+from partitionsel_jax.data.streams import derive, generator
+
+# Where a model that was shown examples has begun to make up the next question.
+_NEXT = "\nQuestion:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Question:
         task, a kind of question; "" where there are none.
       worked: the published solution that few-shot examples show; "" for the reference.
       entry: JSON of what else the judge needs; "" for nothing.
-      about: what tells it apart from others that are put in the same words; "" for the prompt.
+      about: what distinguishes it from others that are put in the same words; "" for the prompt.
     """
 
     id: str
@@ -34,28 +36,8 @@ class Question:
     about: str = ""
 
 
-def spelt(value: Any) -> str:
-    """A published value as text: numbers as JSON has them, lists by commas; "" for null.
-
-    Raises:
-      TypeError: a mapping, which has no one spelling.
-      ValueError: a number that is not finite.
-    """
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value.strip()
-    if isinstance(value, list | tuple):
-        return ", ".join(spelt(item) for item in value)
-    if isinstance(value, bool | int | float):
-        if not math.isfinite(value):
-            raise ValueError(f"expected a finite number, got {value}")
-        return json.dumps(value)
-    raise TypeError(f"a {type(value).__name__} is neither text, number nor list")
-
-
 def limited(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:
-    """At most `limit` questions, drawn over all groups alike; a larger limit only adds to them.
+    """Draws at most `limit` questions over all groups alike; a larger limit only adds to them.
 
     Which ones are drawn goes by their ids: where a few are missing, most of the others stay.
 
@@ -71,8 +53,95 @@ def limited(questions: Sequence[Question], limit: int, seed: int) -> list[Questi
 
 
 def digest(questions: Iterable[Question]) -> str:
-    """A text that differs where any field of any question, or their order, does."""
+    """Makes a text that differs where any field of any question, or their order, does."""
     content = hashlib.sha256()
     for question in questions:
         content.update(json.dumps(dataclasses.astuple(question)).encode())
     return content.hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Solved questions that few-shot prompts take theirs from.
+
+    Attributes:
+      count: examples before a question; 0 puts the question by itself.
+      pools: group -> its examples, in the order in which they are taken; "" for all.
+      by_group: True if a question's examples are of its own group.
+    """
+
+    count: int = 0
+    pools: Mapping[str, Sequence[Question]] = dataclasses.field(default_factory=dict, repr=False)
+    by_group: bool = False
+
+    @classmethod
+    def drawn(
+        cls, solved: Sequence[Question], count: int, *, seed: int, by_group: bool = False
+    ) -> "Examples":
+        """Puts the published training questions in an order that the seed alone decides."""
+        pools: dict[str, list[Question]] = {}
+        for place in generator(seed, "few-shot examples").permutation(len(solved)):
+            example = solved[place]
+            pools.setdefault(example.group if by_group else "", []).append(example)
+        return cls(count, pools, by_group)
+
+    def of(self, question: Question) -> list[Question]:
+        """Takes the examples of a question, which is never among them.
+
+        Raises:
+          ValueError: there are too few.
+        """
+        pool = self.pools.get(question.group if self.by_group else "", ())
+        others = (example for example in pool if example.prompt != question.prompt)
+        found = list(itertools.islice(others, self.count))
+        if len(found) < self.count:
+            among = f" of the group {question.group!r}" if self.by_group else ""
+            raise ValueError(
+                f"expected {self.count} examples{among} for question {question.id!r}, got "
+                f"{len(found)}; ask for fewer in config.few_shot"
+            )
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """A question as it is put to the model, before any template.
+
+    Attributes:
+      text: the examples that fitted, and the question.
+      dropped: examples that did not fit.
+      fits: True if it fits at all.
+    """
+
+    text: str
+    dropped: int
+    fits: bool
+
+
+def make_prompt(question: Question, examples: Examples, fits: Callable[[str], bool]) -> Prompt:
+    """Puts a question behind as many of its examples as fit; the first ones go first.
+
+    Without examples the prompt is the question alone. With them, each is "Question: ..." and
+    "Answer: ..." on two lines, as the Language Model Evaluation Harness has it for GSM8K
+    (github.com/EleutherAI/lm-evaluation-harness).
+
+    Args:
+      fits: prompt -> True if it leaves room for an answer.
+    """
+    if not examples.count:
+        return Prompt(question.prompt, 0, fits(question.prompt))
+    shots = [
+        f"Question: {example.prompt}\nAnswer: {example.worked or example.reference}"
+        for example in examples.of(question)
+    ]
+    asked = f"Question: {question.prompt}\nAnswer:"
+    for dropped in range(examples.count + 1):
+        text = "\n\n".join([*shots[dropped:], asked])
+        if fits(text):
+            return Prompt(text, dropped, True)
+    return Prompt(asked, examples.count, False)
+
+
+def own_answer(output: str, examples: Examples) -> str:
+    """Cuts an output where a model that was shown examples goes on with a question of its own."""
+    return output.partition(_NEXT)[0] if examples.count else output
