@@ -61,7 +61,7 @@ def flops(step: Step, layout: spmd.Layout) -> tuple[float, float]:
     def select(labels: RowInfo, domains_A: jax.Array, mine: Features, anchors: Features) -> Any:
         mean = chosen.anchor_mean
         found = held_out.from_features(anchors, domains_A, mean=mean, domains=step.domains)
-        return step.choose(compare(labels, mine, found, chosen), jax.random.key(0))
+        return step.select(compare(labels, mine, found, chosen), jax.random.key(0))
 
     def features(count: int) -> Features:
         nothing = jnp.zeros(count)

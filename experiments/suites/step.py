@@ -211,7 +211,7 @@ def _selection(shape: StepShape, step: Step, kind: str) -> passes.Pass:
     def choose(labels: RowInfo, pool: Features, anchors: Features, key: jax.Array) -> Any:
         mean = step.selection.anchor_mean
         found = held_out.from_features(anchors, domains_A, mean=mean, domains=step.domains)
-        return step.choose(compare(labels, pool, found, step.selection), key)
+        return step.select(compare(labels, pool, found, step.selection), key)
 
     labels = jax.tree.map(jnp.asarray, RowInfo.of(rows))
     inputs = (labels, features(shape.pool), features(shape.anchors), jax.random.key(0))

@@ -1,4 +1,4 @@
-"""A function of a few rows, applied to many: in microbatches, so that memory stays that of one."""
+"""Functions of many rows, computed in microbatches, so that memory stays that of one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -80,3 +80,47 @@ def needed(
         return 0, -(-batch // size)
     first = span[0] // size
     return first, jnp.where(span[1] > span[0], -(-span[1] // size), first)
+
+
+def sum_gradients(
+    objective: Callable[[Any, Any], tuple[jax.Array, jax.Array]],
+    parameters: Any,
+    rows: Any,
+    microbatch: int,
+    buckets: Buckets,
+) -> tuple[jax.Array, Any]:
+    """The second value of `objective`, and the gradient of the first, summed over microbatches.
+
+    Args:
+      objective: (parameters, rows) -> two sums over the rows; all-zero rows add nothing.
+      parameters: what is differentiated.
+      rows: a pytree whose leaves have a leading axis.
+      microbatch: rows at once; 0 for all.
+      buckets: the widths that a microbatch may have, and the rows' lengths.
+    """
+    count = jax.tree.leaves(rows)[0].shape[0]
+    size = min(microbatch or count, count)
+    choices = buckets.choices(size)
+    if len(buckets.widths) > 1:
+        order = buckets.order()
+        rows = jax.tree.map(lambda leaf: leaf[order], rows)
+
+    def differentiated(part: Any) -> tuple[jax.Array, Any]:
+        (_, value), gradient = jax.value_and_grad(objective, has_aux=True)(parameters, part)
+        return value, gradient
+
+    if size == count:
+        return switch(differentiated, rows, buckets.widths, choices[0])
+    pieces = -(-count // size)
+
+    def split(leaf: jax.Array) -> jax.Array:
+        filled = jnp.pad(leaf, [(0, pieces * size - count)] + [(0, 0)] * (leaf.ndim - 1))
+        return filled.reshape(pieces, size, *leaf.shape[1:])
+
+    def add(total: tuple[jax.Array, Any], piece: Any) -> tuple[tuple[jax.Array, Any], None]:
+        part, choice = piece
+        found = switch(differentiated, part, buckets.widths, choice)
+        return jax.tree.map(jnp.add, total, found), None
+
+    nothing = jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters)
+    return jax.lax.scan(add, nothing, (jax.tree.map(split, rows), choices))[0]

@@ -1,7 +1,9 @@
 """`select`: one entry point over all utilities, couplings and rules."""
 
+import dataclasses
 import functools
 import operator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from partitionsel_jax.selection.problem import (
     Selection,
     check_shapes,
     check_values,
+    domain_count,
     is_concrete,
     make_pool,
 )
@@ -97,17 +100,27 @@ def select(
         solver=solver,
         swaps=operator.index(swaps),
     )
-    return _select(problem, options, utility=utility, coupling=coupling)
+    budgets_of = None
+    if callable(problem.budgets):
+        budgets_of, count = problem.budgets, domain_count(problem)
+        problem = dataclasses.replace(problem, budgets=None, domain_count=count)  # type: ignore[arg-type]
+    return _select(problem, options, utility=utility, coupling=coupling, budgets_of=budgets_of)
 
 
-@functools.partial(jax.jit, static_argnames=("utility", "coupling"))
-def _select(problem: Problem, options: Options, *, utility: str, coupling: str) -> Selection:
+@functools.partial(jax.jit, static_argnames=("utility", "coupling", "budgets_of"))
+def _select(
+    problem: Problem,
+    options: Options,
+    *,
+    utility: str,
+    coupling: str,
+    budgets_of: Callable[[jax.Array], jax.Array] | None,
+) -> Selection:
     # Accelerators would otherwise round the factors of a float32 product to fewer digits than the
     # refit's tolerance needs.
     with jax.default_matmul_precision("highest"):
-        pool, dropped = make_pool(problem)
-        pool = tie(pool, problem, options)
-        pool = COUPLINGS[coupling](pool, options.size)
+        whole, dropped = make_pool(problem, budgets_of)
+        pool = COUPLINGS[coupling](tie(whole, problem, options), options.size)
         solution = UTILITIES[utility].solve(pool, options)
     return Selection(
         indices=solution.indices,
@@ -116,6 +129,8 @@ def _select(problem: Problem, options: Options, *, utility: str, coupling: str) 
         certificate=solution.certificate,
         gains=solution.gains,
         dropped=dropped,
+        candidates=whole.candidates,
+        budgets=whole.budgets,
     )
 
 

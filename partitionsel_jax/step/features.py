@@ -1,57 +1,20 @@
-"""The features of a step's rows, and what of them outlives the step.
+"""The features of a step's rows, and the tokens that they take.
 
-Letters of the shape comments: B rows, T tokens, N pool, A anchors, M feature dimension.
+Letters of the shape comments: B rows, T tokens.
 """
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from partitionsel_jax import gradients, models
-from partitionsel_jax.config.sections import FeatureSettings, SelectionSettings
+from partitionsel_jax.config.sections import FeatureSettings
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.gradients import Features, preconditioning
 from partitionsel_jax.gradients.buckets import Buckets
 from partitionsel_jax.gradients.microbatches import needed
 from partitionsel_jax.models.taps import Tap
-from partitionsel_jax.step.anchors import Anchors
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class FeatureCache:
-    """What later steps use again, on every device; None where they do not.
-
-    Attributes:
-      pool: features of the N rows of the pool, while several updates share it.
-      anchors: what is known of the anchors, while several steps share them.
-      used: bool[N], the rows of the pool that updates before this one have picked.
-    """
-
-    pool: Features | None
-    anchors: Anchors | None
-    used: jax.Array | None
-
-    @classmethod
-    def nothing(
-        cls, selection: SelectionSettings, settings: FeatureSettings, dim: int, domains: int
-    ) -> "FeatureCache":
-        """What is kept before the first step, of features of M = `dim` and P = `domains`."""
-        shares_pool, featured = selection.shares_pool, selection.needs_features
-        pool = anchors = used = None
-        if shares_pool:
-            used = jnp.zeros(selection.pool, bool)
-        if shares_pool and featured:
-            # A buffer each, since the step takes those of its state.
-            losses, norms = jnp.zeros(selection.pool), jnp.zeros(selection.pool)
-            pool = Features(jnp.zeros((selection.pool, dim)), losses, norms)
-        if settings.anchors_every > 1 and featured:
-            count = selection.anchors if selection.compares_anchors else 0
-            anchors = Anchors.nothing(dim, domains, count)
-        return cls(pool, anchors, used)
 
 
 def crop(rows: Rows, tokens: int) -> Rows:
@@ -78,7 +41,7 @@ def crop(rows: Rows, tokens: int) -> Rows:
 
 
 def has_response(rows: Rows) -> jax.Array:
-    """bool[B], whether a row has a token that its loss counts."""
+    """bool[B], True for a row with a token that its loss counts."""
     # The first token is predicted from nothing.
     return jnp.any(rows.response[:, 1:], axis=1)
 
@@ -104,8 +67,8 @@ class TokenCounts(NamedTuple):
     real: jax.Array
     computed: jax.Array
 
-    def and_also(self, other: "TokenCounts") -> "TokenCounts":
-        """Both together."""
+    def plus(self, other: "TokenCounts") -> "TokenCounts":
+        """The tokens of both."""
         return TokenCounts(self.real + other.real, self.computed + other.computed)
 
     @classmethod
@@ -115,7 +78,7 @@ class TokenCounts(NamedTuple):
         microbatch: int,
         span: tuple[jax.Array | int, jax.Array | int] | None = None,
     ) -> "TokenCounts":
-        """The work of a pass over rows in microbatches; see `map_microbatches`."""
+        """The tokens of a pass over rows in microbatches; see `map_microbatches`."""
         rows = buckets.lengths.shape[0]
         size = max(1, min(microbatch, rows))
         choices = buckets.choices(size)
@@ -146,7 +109,7 @@ def make_sketch(
     return gradients.make_sketch(settings.family, dim, seed)
 
 
-def compute(
+def compute_features(
     model: models.Model,
     scope: gradients.Scope,
     settings: FeatureSettings,
@@ -231,8 +194,3 @@ def compute(
         found,
     )
     return found, TokenCounts.of(buckets, settings.microbatch, span)
-
-
-def second_moments_of(optimizer: Any) -> Any:
-    """Adam's running mean of squared gradients, out of an optax state."""
-    return optax.tree_utils.tree_get(optimizer, "nu")

@@ -162,7 +162,7 @@ def _methods(shape: CostShape, kind: str, large: bool) -> list[Method]:
 
         def compute(trained: Any, frozen: Any, rows: Rows) -> Features:
             everything = trees.join(frozen, trained)
-            found = row_features.compute(
+            found = row_features.compute_features(
                 model, scope, settings, everything, rows, step=jnp.int32(0)
             )
             return found[0]

@@ -56,7 +56,7 @@ class Judge:
         self._step, self._pools = trained.setup.step, pools
         self._rows, self._anchors = trained.pool, trained.anchors
         # The candidates' shapes do not depend on the features' dimension: compiled once.
-        self._choose = jax.jit(lambda candidates, key: self._step.choose(candidates, key)[0])
+        self._choose = jax.jit(lambda candidates, key: self._step.select(candidates, key)[0])
         self._compare = jax.jit(self._compared)
 
     def _compared(
@@ -143,7 +143,9 @@ def _compute(
     scope = Scope(settings.parameters, settings.last_layers, model.config.layers)
     # The seed is an argument, so that all seeds share a program.
     seeded = dataclasses.replace(settings, seed=cast(int, seed))
-    features, _ = row_features.compute(model, scope, seeded, parameters, rows, step=jnp.int32(0))
+    features, _ = row_features.compute_features(
+        model, scope, seeded, parameters, rows, step=jnp.int32(0)
+    )
     return features.vectors
 
 
