@@ -59,7 +59,7 @@ def check_kinds(cls: type, section: Any, name: str, partial: Collection[str] = (
     prefix = f"{name}." if name else ""
     for key in section.keys() - fields.keys():
         for field in fields.values():
-            if key == getattr(field.metadata.get("facts"), "once", ""):
+            if key == getattr(field.metadata.get("declared"), "once", ""):
                 raise ValueError(f"config.{prefix}{key} is now called config.{prefix}{field.name}")
         where = f" in config.{name}" if name else ""
         raise ValueError(

@@ -33,9 +33,9 @@ class NoiseSettings:
 class DataSettings:
     """Where examples come from, how they become rows, and how rows become pools."""
 
-    train: int = needed(2000, "Rows per domain; 0: all the rest of a file.", low=0)
-    validation: int = needed(64, "Rows per domain.", low=2)
-    test: int = needed(32, "Rows per domain.", low=1)
+    train: int = needed(2000, "Training rows per domain; 0: all the rest of a file.", low=0)
+    validation: int = needed(64, "Validation rows per domain.", low=2)
+    test: int = needed(32, "Test rows per domain.", low=1)
     length: int = needed(96, "Tokens of a row.", low=2)
     source: str = field(
         REASONING_GYM,

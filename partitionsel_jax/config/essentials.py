@@ -1,4 +1,4 @@
-"""What of a configuration decides what a run computes, and a name for that."""
+"""The fields of a configuration that decide what a run computes, and a name for their values."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from partitionsel_jax.config.settings import OF_THE_PLAN, Settings
 # Fields that change which runs there are, where or how often they work, but not what one computes.
 INCIDENTAL = (
     *OF_THE_PLAN,
-    *(name for name, facts in fields.every(Settings) if facts.incidental),
+    *(name for name, declared in fields.every(Settings) if declared.incidental),
 )
 
 

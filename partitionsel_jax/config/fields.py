@@ -15,8 +15,8 @@ from partitionsel_jax.config.checks import choice
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
-    """What is declared of a field.
+class Declaration:
+    """Everything that is said of a field.
 
     Attributes:
       meaning: for the user.
@@ -44,14 +44,13 @@ class Facts:
     @property
     def range(self) -> str:
         """The bounds, to stand behind "must"; empty where there are none."""
-        low, high = (self.low, "[") if self.above is None else (self.above, "("), (self.high, "]")
+        if self.above is not None:
+            return f"be > {self.above}"
         if self.below is not None:
-            high = self.below, ")"
-        if high[0] is not None:
-            return f"lie in {low[1]}{low[0]}, {high[0]}{high[1]}"
-        if low[0] is None:
-            return ""
-        return f"be at least {low[0]}" if self.above is None else f"be > {low[0]}"
+            return f"lie in [{self.low}, {self.below})"
+        if self.high is not None:
+            return f"lie in [{self.low}, {self.high}]"
+        return "" if self.low is None else f"be at least {self.low}"
 
     def allows(self, value: float) -> bool:
         """Returns whether a number is within the bounds."""
@@ -63,52 +62,47 @@ class Facts:
         )
 
 
-def field(default: Any, meaning: str, *, compare: bool = True, **facts: Any) -> Any:
-    """A dataclass field with its `Facts`."""
-    metadata = {"facts": Facts(meaning, default, **facts)}
+def field(default: Any, meaning: str, *, compare: bool = True, **declared: Any) -> Any:
+    """A dataclass field with its `Declaration`."""
+    metadata = {"declared": Declaration(meaning, default, **declared)}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, compare=compare, metadata=metadata)
 
 
-def needed(default: Any, meaning: str, *, compare: bool = True, **facts: Any) -> Any:
+def needed(default: Any, meaning: str, *, compare: bool = True, **declared: Any) -> Any:
     """A `field` that has to stand in every config that is parsed."""
-    return dataclasses.field(compare=compare, metadata={"facts": Facts(meaning, default, **facts)})
+    metadata = {"declared": Declaration(meaning, default, **declared)}
+    return dataclasses.field(compare=compare, metadata=metadata)
 
 
-def every(section: type, prefix: str = "") -> Iterator[tuple[str, Facts]]:
-    """(dotted name, facts) of every field of a section and of the sections in it.
+def every(section: type, prefix: str = "") -> Iterator[tuple[str, Declaration]]:
+    """(dotted name, declaration) of every field of a section and of the sections in it.
 
     The meanings of fields that other rooms declare are those of their docstrings.
     """
-    hints = typing.get_type_hints(section)
-    documented = re.findall(
-        r"^ {6}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", section.__doc__ or "", re.MULTILINE
-    )
+    hints, documented = typing.get_type_hints(section), {}
+    entries = re.findall(r"^ {6}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", section.__doc__ or "", re.M)
+    for names, text in entries:
+        documented |= dict.fromkeys(names.split(", "), " ".join(text.split()))
     for each in dataclasses.fields(section):
-        facts = each.metadata.get("facts") or Facts(
-            " ".join(
-                " ".join(text.split())
-                for names, text in documented
-                if each.name in names.split(", ")
-            )
-        )
-        yield prefix + each.name, facts
+        meaning = documented.get(each.name, "")
+        yield prefix + each.name, each.metadata.get("declared") or Declaration(meaning)
         if dataclasses.is_dataclass(hints[each.name]):
             yield from every(hints[each.name], f"{prefix}{each.name}.")
 
 
 def defaults(section: type) -> dict[str, Any]:
-    """What config files start from: every field of a section with its default."""
+    """Every field of a section with its default, for config files to start from."""
     found = {}
     for each in dataclasses.fields(section):
-        facts: Facts = each.metadata["facts"]
-        value = facts.default
+        declared: Declaration = each.metadata["declared"]
+        value = declared.default
         if isinstance(value, type):
             value = defaults(value)
         elif dataclasses.is_dataclass(value):
             value = dataclasses.asdict(typing.cast(Any, value))
-        if not facts.noted:
+        if not declared.noted:
             found[each.name] = value
     return found
 
@@ -116,25 +110,28 @@ def defaults(section: type) -> dict[str, Any]:
 def check(section: Any, name: str) -> None:
     """Raises ValueError for a field that is not among its choices or not within its bounds."""
     for each in dataclasses.fields(section):
-        facts: Facts = each.metadata["facts"]
+        declared: Declaration = each.metadata["declared"]
         value, path = getattr(section, each.name), f"{name}.{each.name}"
-        if facts.choices:
-            choice(path, value, facts.choices)
-        if facts.range and not facts.allows(value):
-            raise ValueError(f"{path} must {facts.range}, not {value}")
+        if declared.choices:
+            choice(path, value, declared.choices)
+        if declared.range and not declared.allows(value):
+            raise ValueError(f"{path} must {declared.range}, not {value}")
 
 
-def described(section: type, values: Mapping[str, Any]) -> Iterator[str]:
-    """Lines for the user: every field with its value, meaning, choices and range.
+def described(section: type, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(dotted name, lines for the user) of every field that a config has.
 
-    Args:
-      section: whose fields they are.
-      values: dotted name -> value, of fields that hold one.
+    The lines are its value, meaning, choices and range.
     """
-    for name, facts in every(section):
-        if name in values and not facts.noted:
-            limits = [f"one of {', '.join(facts.choices)}"] if facts.choices else []
-            limits += [f"must {facts.range}"] if facts.range else []
-            limits += ["changes no result"] if facts.incidental else []
-            more = f" ({'; '.join(limits)})" if limits else ""
-            yield f"{name} = {values[name]!r}\n    {facts.meaning}{more}"
+    names = [name for name, _ in every(section)]
+    for name, declared in every(section):
+        value: Any = config
+        for part in name.split("."):
+            value = value.get(part)
+        if value is None or any(other.startswith(f"{name}.") for other in names):
+            continue
+        limits = [f"one of {', '.join(declared.choices)}"] if declared.choices else []
+        limits += [f"must {declared.range}"] if declared.range else []
+        limits += ["changes no result"] if declared.incidental else []
+        more = f" ({'; '.join(limits)})" if limits else ""
+        yield name, f"{name} = {value!r}\n    {declared.meaning}{more}"

@@ -24,8 +24,8 @@ def is_read(field: str, config: Mapping[str, Any]) -> bool:
     path = ""
     for name in field.split("."):
         path = f"{path}.{name}" if path else name
-        facts = _FACTS.get(path)
-        if facts is not None and facts.read_if is not None and not facts.read_if(section):
+        declared = _FACTS.get(path)
+        if declared is not None and declared.read_if is not None and not declared.read_if(section):
             return False
         section = section.get(name, {}) if isinstance(section, Mapping) else {}
     return True

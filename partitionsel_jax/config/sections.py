@@ -20,7 +20,7 @@ class FeatureSettings:
         "What is differentiated: all parameters, the adapters, or their second factors alone.",
         choices=gradients.scope.PARAMETERS,
     )
-    last_layers: int = needed(2, "Of the last so many layers alone; 0: of all.", low=0)
+    last_layers: int = needed(2, "Last layers that are differentiated; 0: all.", low=0)
     family: str = needed(
         "two_sided",
         "The sketch; identity keeps every coordinate.",
@@ -32,7 +32,7 @@ class FeatureSettings:
     seed: int = field(0, "Seed of the sketch, in 0 .. 2^32 - 1.")
     path: str = field(
         "factored",
-        "How: out of one batched backward pass, or by vmap(grad).",
+        "How features come about: out of one batched backward pass, or by vmap(grad).",
         choices=("factored", "reference"),
     )
     preconditioner: str = field(
@@ -133,7 +133,7 @@ def _refits(chosen: Mapping[str, Any]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class SelectionSettings:
-    """What is selected from every pool, and how it enters the update."""
+    """How examples are selected from every pool, and how they enter the update."""
 
     pool: int = needed(64, "Candidates of a step.", low=1)
     size: int = needed(8, "Candidates that are selected from them.", low=1)
@@ -142,7 +142,9 @@ class SelectionSettings:
     coupling: str = field(
         "joint", "How domains share utility and budgets.", choices=selection.COUPLINGS
     )
-    rule: str = field("greedy", "Which candidate a round adds.", choices=selection.RULES)
+    rule: str = field(
+        "greedy", "Which candidate a round adds to the selection.", choices=selection.RULES
+    )
     solver: str = field("exact", "How weights are refitted.", choices=selection.SOLVERS)
     reference: str = field(
         "",
@@ -156,12 +158,14 @@ class SelectionSettings:
         choices=("proportional", "uniform", "fixed", "temperature", "curriculum"),
         read_if=lambda chosen: _reads_budgets(chosen) and not _utility(chosen).takes_all,
     )
-    shares: tuple[float, ...] = field((), "Of fixed budgets, one a domain.", read_if=_of("fixed"))
+    shares: tuple[float, ...] = field(
+        (), "Shares of fixed budgets, one a domain.", read_if=_of("fixed")
+    )
     temperature: float = field(
         1.0, "Exponent of the counts in temperature budgets.", read_if=_of("temperature")
     )
     curriculum: CurriculumSettings = field(
-        CurriculumSettings(), "Of curriculum budgets.", read_if=_of("curriculum")
+        CurriculumSettings(), "How curriculum budgets follow losses.", read_if=_of("curriculum")
     )
     anchor_balance: bool = field(
         True,
@@ -174,7 +178,7 @@ class SelectionSettings:
         choices=("plain", "balanced"),
         read_if=lambda chosen: _utility(chosen).gradients,
     )
-    ridge: float = field(0.0, "Of the refit.", low=0, read_if=_refits)
+    ridge: float = field(0.0, "Ridge of the refit.", low=0, read_if=_refits)
     swaps: int = field(0, "Sweeps of improving exchanges.", low=0)
     step_scale: float = field(
         1.0,
@@ -286,10 +290,12 @@ class OptimizerSettings:
     Equal whatever their learning rates, since the updates that they compile to are.
     """
 
-    learning_rate: float = needed(2e-3, "The peak.", above=0, compare=False)
-    schedule: str = field("linear", "After the warm-up.", choices=("linear", "constant"))
+    learning_rate: float = needed(2e-3, "Peak of the learning rate.", above=0, compare=False)
+    schedule: str = field(
+        "linear", "Learning rate after the warm-up.", choices=("linear", "constant")
+    )
     warmup: float = field(0.03, "Share of the updates that warm up.", low=0, below=1)
-    weight_decay: float = field(0.0, "Of AdamW.", low=0)
+    weight_decay: float = field(0.0, "Weight decay of AdamW.", low=0)
     clip: float = field(1.0, "Largest norm of the gradient.", above=0)
     b1: float = field(0.9, "Decay of the first moments.", low=0, below=1)
     b2: float = field(0.999, "Decay of the second moments.", low=0, below=1)
@@ -309,9 +315,9 @@ class TrainingSettings:
     keep_best: int = field(
         0, "Checkpoints of lowest validation loss that stay.", low=0, incidental=True
     )
-    devices: int = field(0, "0: all there are.", low=0, incidental=True)
+    devices: int = field(0, "How many devices; 0: all there are.", low=0, incidental=True)
     microbatch: int = field(
-        0, "Selected rows in one backward pass of the update; 0: a device's.", low=0
+        0, "Selected rows in one backward pass of the update; 0: all of a device.", low=0
     )
     spmd: str = field(
         "pmap", "How the step is mapped over devices.", choices=FORMS, incidental=True

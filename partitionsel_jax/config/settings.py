@@ -31,7 +31,7 @@ class TuneSettings:
 
 @dataclasses.dataclass(frozen=True)
 class PlanSettings:
-    """What says how one configuration becomes several runs; read by `training.plan`."""
+    """How one configuration becomes several runs; read by `training.plan`."""
 
     repeats: int = field(1, "Runs with seeds seed, seed + 1, ...")
     methods: Mapping[str, Any] = field({}, "Label -> changed fields; several runs side by side.")

@@ -34,9 +34,8 @@ from partitionsel_jax.gradients.microbatches import map_microbatches
 from partitionsel_jax.gradients.scope import Path, is_stacked
 from partitionsel_jax.gradients.sketches import FACTORED, Sketch
 from partitionsel_jax.gradients.two_sided import Side, Whole
-from partitionsel_jax.varying import varying_like
 
-# What multiplies the gradient of a matrix from the left and right, or that of a vector.
+# Factors of a matrix's gradient from the left and from the right, or of a vector's gradient.
 Scale = tuple[jax.Array, jax.Array] | jax.Array
 
 
@@ -122,11 +121,12 @@ _attach.defvjp(_attach_forward, _attach_backward)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Watch:
+class _SketchTap:
     """Attaches the rules of the parameters in scope to the decoder; see `models.taps`.
 
     Attributes:
       sketch: of one of the families in `FACTORED`.
+      dim: of the sketch; 0 for the identity.
       leaves: what is in scope.
       side_inputs: f32 zeros by path; inside a layer, that layer's.
       scales: by path, as `side_inputs`; empty without preconditioning.
@@ -135,6 +135,7 @@ class _Watch:
     """
 
     sketch: Sketch
+    dim: int
     leaves: Mapping[Path, _Leaf]
     side_inputs: Mapping[Path, jax.Array]
     scales: Mapping[Path, Scale]
@@ -150,7 +151,7 @@ class _Watch:
         numbers_L = jnp.arange(len(next(iter(inputs.values()))) if inputs else 0)
         return (numbers_L, inputs, scales) if inputs else None
 
-    def layer(self, piece: Any) -> "_Watch":
+    def layer(self, piece: Any) -> "_SketchTap":
         if piece is None:
             return dataclasses.replace(self, path=("layers",))
         number, inputs, scales = piece
@@ -158,7 +159,7 @@ class _Watch:
             self, path=("layers",), number=number, side_inputs=inputs, scales=scales
         )
 
-    def at(self, name: str) -> "_Watch":
+    def at(self, name: str) -> "_SketchTap":
         return dataclasses.replace(self, path=(*self.path, name))
 
     def _key(self, path: Path) -> jax.Array:
@@ -167,21 +168,17 @@ class _Watch:
     def _sides(self, path: Path) -> tuple[Side, Side]:
         rows, columns = self.leaves[path].shape
         row_scale, column_scale = self.scales.get(path, (None, None))
-        if not self._dim:
+        if not self.dim:
             return Whole(rows, row_scale), Whole(columns, column_scale)
-        left, right = two_sided.sides(self._key(path), (rows, columns), self._dim)
+        left, right = two_sided.sides(self._key(path), (rows, columns), self.dim)
         return (
             dataclasses.replace(left, scale=row_scale),
             dataclasses.replace(right, scale=column_scale),
         )
 
-    @property
-    def _dim(self) -> int:
-        return 0 if self.sketch.family == "identity" else self.sketch.dim
-
     def _attach(self, rule: Callable, name: str, y: jax.Array, kept: Any, **static) -> jax.Array:
         path = (*self.path, name)
-        known = _Rule(rule, self._dim, self.leaves[path].shape, **static)
+        known = _Rule(rule, self.dim, self.leaves[path].shape, **static)
         return _attach(known, y, kept, self.side_inputs[path])
 
     def drop(self, x: jax.Array) -> jax.Array:
@@ -273,10 +270,7 @@ def factored_features(
         depths[path] = shape[:1] if is_stacked(path) else ()
         leaves[path] = _Leaf(number, shape[len(depths[path]) :])
     whole = sketch.family == "identity"
-
-    def zeros(path: Path, batch: int) -> jax.Array:
-        shape = leaves[path].shape if whole else (sketch.dim,)
-        return jnp.zeros((*depths[path], batch, *shape), jnp.float32)
+    dim = 0 if whole else sketch.dim
 
     def flat(path: Path, found: jax.Array) -> jax.Array:
         """[L, B, ...] or [B, ...] -> [B, D] if whole, else [B, M]."""
@@ -287,12 +281,16 @@ def factored_features(
         return jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)
 
     def one_microbatch(part: Any) -> tuple[jax.Array, jax.Array]:
-        batch = jax.tree.leaves(part)[0].shape[0]
+        row = jax.tree.leaves(part)[0]
+        inputs = {}
+        for path in paths:
+            shape = leaves[path].shape if whole else (sketch.dim,)
+            shape = (*depths[path], row.shape[0], *shape)
+            inputs[path] = jnp.zeros_like(row, jnp.float32, shape)
 
         def tapped(side_inputs: dict[Path, jax.Array]) -> jax.Array:
-            return losses(part, _Watch(sketch, leaves, side_inputs, scales or {}))
+            return losses(part, _SketchTap(sketch, dim, leaves, side_inputs, scales or {}))
 
-        inputs = varying_like({path: zeros(path, batch) for path in paths}, part)
         losses_B, pullback = jax.vjp(tapped, inputs)
         (found,) = pullback(jnp.ones_like(losses_B))
         parts = [flat(path, found[path]) for path in paths]

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.gradients.buckets import Buckets, switch
-from partitionsel_jax.varying import varying_like
 
 
 def map_microbatches(
@@ -54,7 +53,10 @@ def map_microbatches(
         order, choices = buckets.order(), buckets.choices(size)
         rows = jax.tree.map(lambda leaf: leaf[order], rows)
     parts = jax.tree.map(pad, rows)
-    results = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), shapes)
+    # Zeros like the rows, which differ between devices: the carry of a loop in a shard_map has to
+    # enter it as it leaves.
+    row = jax.tree.leaves(rows)[0]
+    results = jax.tree.map(lambda x: jnp.zeros_like(row, x.dtype, (count, *x.shape)), shapes)
 
     def body(number: jax.Array, results: Any) -> Any:
         part = jax.tree.map(lambda leaf: leaf[number], parts)
@@ -65,7 +67,7 @@ def map_microbatches(
         return jax.tree.map(lambda all_, new: all_.at[number].set(new), results, found)
 
     first, last = needed(batch, size, span)
-    results = jax.lax.fori_loop(first, last, body, varying_like(results, rows))
+    results = jax.lax.fori_loop(first, last, body, results)
     flat = jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[:batch], results)
     if order is None:
         return flat

@@ -26,7 +26,7 @@ _BITS = 30
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Anchors:
-    """What selection needs to know of the anchors, on every device.
+    """The anchors as selection reads them, on every device.
 
     Attributes:
       direction: f32[M], the mean of their features; nan if no anchor is sound.

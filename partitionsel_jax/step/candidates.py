@@ -20,7 +20,7 @@ from partitionsel_jax.step.anchors import Anchors
 
 
 class RowInfo(NamedTuple):
-    """What every device knows of the pool's rows; their tokens stay where they are.
+    """The numbers of the pool's rows that every device has; their tokens stay where they are.
 
     Attributes:
       domain, id, corrupted: see `Rows`; [N] each.
@@ -132,7 +132,7 @@ def describe(
     settings: SelectionSettings,
     curriculum: CurriculumState | None,
 ) -> dict[str, jax.Array]:
-    """What is logged of a selection.
+    """The record of a selection, for the log.
 
     Args:
       candidates: the pool.

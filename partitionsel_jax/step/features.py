@@ -33,11 +33,10 @@ def crop(rows: Rows, tokens: int) -> Rows:
     first_B = jnp.argmax(rows.response, axis=1)
     start_B = jnp.clip(first_B - tokens // 2, 0, length - tokens)
     place_BxT = start_B[:, None] + jnp.arange(tokens)[None, :]
-    cut = {
-        name: jnp.take_along_axis(getattr(rows, name), place_BxT, axis=1)
-        for name in ("tokens", "response")
-    }
-    return rows._replace(**cut)
+    return rows._replace(
+        tokens=jnp.take_along_axis(rows.tokens, place_BxT, axis=1),
+        response=jnp.take_along_axis(rows.response, place_BxT, axis=1),
+    )
 
 
 def has_response(rows: Rows) -> jax.Array:
@@ -102,9 +101,8 @@ def make_sketch(
     seed = jnp.asarray(settings.seed, jnp.uint32)
     if settings.sketch_every:
         # A stride, so that runs with neighbouring seeds do not come to share sketches.
-        seed += jnp.uint32(1_000_003) * (jnp.asarray(step) // settings.sketch_every).astype(
-            jnp.uint32
-        )
+        number = (jnp.asarray(step) // settings.sketch_every).astype(jnp.uint32)
+        seed += jnp.uint32(1_000_003) * number
     dim = coordinates if settings.family == "identity" else settings.dim
     return gradients.make_sketch(settings.family, dim, seed)
 
@@ -143,32 +141,28 @@ def compute_features(
         scoped = scope.extract(parameters)
     else:
         # Of parameters that devices split, the factored path knows the whole shapes.
-        whole = jax.eval_shape(model.init, jax.random.key(0))
-        scoped = jax.eval_shape(scope.extract, whole)
+        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        scoped = jax.eval_shape(scope.extract, shapes)
     sketch = make_sketch(settings, step, sum(leaf.size for leaf in scoped.values()))
     scales = None
     if settings.preconditioner != "none":
-        whole = settings.preconditioner == "adam"
-        make = preconditioning.exact if whole else preconditioning.factored
+        exact = settings.preconditioner == "adam"
+        make = preconditioning.exact if exact else preconditioning.factored
         scales = make(scope.extract(second_moments), step, decay)
     rows = crop(rows, settings.tokens)
     buckets = buckets_of(rows, widths, split, model.gathering)
+    how: dict[str, Any] = {
+        "microbatch": settings.microbatch,
+        "normalize": settings.normalize,
+        "span": span,
+        "buckets": buckets,
+    }
     if settings.path == "factored":
 
         def losses(rows: Rows, tap: Tap) -> jax.Array:
             return model.losses(parameters, rows.tokens, rows.response, scope.stop_below, tap)
 
-        found = gradients.factored_features(
-            losses,
-            scoped,
-            rows,
-            sketch,
-            microbatch=settings.microbatch,
-            normalize=settings.normalize,
-            scales=scales,
-            span=span,
-            buckets=buckets,
-        )
+        found = gradients.factored_features(losses, scoped, rows, sketch, scales=scales, **how)
     else:
 
         def loss(scoped: Any, row: Rows) -> jax.Array:
@@ -176,17 +170,10 @@ def compute_features(
             tokens, response = row.tokens[None], row.response[None]
             return model.losses(everything, tokens, response, scope.stop_below)[0]
 
+        whole = None if scales is None else preconditioning.expand(scales)
+        stacked = gradients.scope.stacked(scoped)
         found = gradients.per_example_features(
-            loss,
-            scoped,
-            rows,
-            sketch,
-            microbatch=settings.microbatch,
-            normalize=settings.normalize,
-            stacked=gradients.scope.stacked(scoped),
-            scales=None if scales is None else preconditioning.expand(scales),
-            span=span,
-            buckets=buckets,
+            loss, scoped, rows, sketch, stacked=stacked, scales=whole, **how
         )
     counted_B = has_response(rows)
     found = jax.tree.map(

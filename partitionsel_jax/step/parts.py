@@ -22,7 +22,7 @@ PURPOSES = ("parameters", "selection", "dropout")
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What an update consists of.
+    """Everything that an update consists of.
 
     Hashable, so that runs that differ in nothing but seed and learning rate share one compiled
     program: the seed is an argument of the step, and the learning rate lies in its state.

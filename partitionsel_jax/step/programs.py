@@ -37,7 +37,7 @@ _SHARES: dict[Hashable, dict[str, float]] = {}
 
 @dataclasses.dataclass(frozen=True)
 class Evaluators:
-    """What evaluations execute.
+    """The programs of evaluations.
 
     Attributes:
       losses: (trained, frozen, rows) -> f32[B].

@@ -17,7 +17,7 @@ from partitionsel_jax.step.step import Step
 
 
 class Picks(NamedTuple):
-    """What one update trains on; an empty slot repeats the first pick, at weight 0.
+    """The rows that one update trains on; an empty slot repeats the first pick, at weight 0.
 
     Attributes:
       rows: the K picked rows.

@@ -1,4 +1,4 @@
-"""What changes from update to update, what steps share, and a fingerprint of either.
+"""The state that changes from update to update, the features that steps share, and fingerprints.
 
 Letters of the shape comments: N pool, M feature dimension, P domains.
 """
@@ -19,7 +19,7 @@ from partitionsel_jax.step.anchors import Anchors
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FeatureCache:
-    """What later steps use again, on every device; None where they do not.
+    """Features that later steps use again, on every device; None where they do not.
 
     Attributes:
       pool: features of the N rows of the pool, while several updates share it.

@@ -254,7 +254,7 @@ def test_features_of_a_window_are_those_of_rows_cut_to_it():
     def compute(tokens, rows):
         settings = dataclasses.replace(step.features, tokens=tokens)
         parameters = state.parameters
-        return features.compute(
+        return features.compute_features(
             step.model, step.scope, settings, parameters, rows, step=state.step
         )[0]
 
