@@ -18,7 +18,7 @@ from partitionsel_jax.config.sections import FeatureSettings, OptimizerSettings,
 from partitionsel_jax.data import Rows
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.gradients import Scope
-from partitionsel_jax.gradients.buckets import Buckets
+from partitionsel_jax.gradients.microbatches import Buckets
 from partitionsel_jax.step.features import TokenCounts
 from partitionsel_jax.step.step import Step
 

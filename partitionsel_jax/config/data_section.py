@@ -7,7 +7,7 @@ from typing import Any
 from partitionsel_jax import data, evaluation
 from partitionsel_jax.config.checks import choice
 from partitionsel_jax.config.fields import check, field, needed
-from partitionsel_jax.gradients.buckets import check_widths
+from partitionsel_jax.gradients.microbatches import check_widths
 
 REASONING_GYM = "reasoning_gym"
 

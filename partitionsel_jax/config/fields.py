@@ -81,7 +81,8 @@ def every(section: type, prefix: str = "") -> Iterator[tuple[str, Declaration]]:
 
     The meanings of fields that other rooms declare are those of their docstrings.
     """
-    hints, documented = typing.get_type_hints(section), {}
+    hints = typing.get_type_hints(section)
+    documented: dict[str, str] = {}
     entries = re.findall(r"^ {6}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", section.__doc__ or "", re.M)
     for names, text in entries:
         documented |= dict.fromkeys(names.split(", "), " ".join(text.split()))

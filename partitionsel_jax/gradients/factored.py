@@ -28,9 +28,8 @@ import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.gradients import two_sided
-from partitionsel_jax.gradients.buckets import Buckets
 from partitionsel_jax.gradients.features import Features, finish
-from partitionsel_jax.gradients.microbatches import map_microbatches
+from partitionsel_jax.gradients.microbatches import Buckets, Span, map_microbatches
 from partitionsel_jax.gradients.scope import Path, is_stacked
 from partitionsel_jax.gradients.sketches import FACTORED, Sketch
 from partitionsel_jax.gradients.two_sided import Side, Whole
@@ -229,7 +228,7 @@ def factored_features(
     microbatch: int,
     normalize: bool,
     scales: Mapping[Path, Scale] | None = None,
-    span: tuple[jax.Array | int, jax.Array | int] | None = None,
+    span: Span | None = None,
     buckets: Buckets | None = None,
 ) -> Features:
     """Sketches the gradient of every row's loss, at the price of one backward pass over them.

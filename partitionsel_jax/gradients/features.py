@@ -7,8 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from partitionsel_jax.gradients.buckets import Buckets
-from partitionsel_jax.gradients.microbatches import map_microbatches
+from partitionsel_jax.gradients.microbatches import Buckets, Span, map_microbatches
 from partitionsel_jax.gradients.sketches import Sketch
 
 
@@ -38,7 +37,7 @@ def per_example_features(
     normalize: bool,
     stacked: Any = None,
     scales: Any = None,
-    span: tuple[jax.Array | int, jax.Array | int] | None = None,
+    span: Span | None = None,
     buckets: Buckets | None = None,
 ) -> Features:
     """Sketches the gradient of every example's loss, one microbatch at a time.

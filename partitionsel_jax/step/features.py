@@ -12,8 +12,7 @@ from partitionsel_jax import gradients, models
 from partitionsel_jax.config.sections import FeatureSettings
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.gradients import Features, preconditioning
-from partitionsel_jax.gradients.buckets import Buckets
-from partitionsel_jax.gradients.microbatches import needed
+from partitionsel_jax.gradients.microbatches import Buckets, Span, needed
 from partitionsel_jax.models.taps import Tap
 
 
@@ -75,7 +74,7 @@ class TokenCounts(NamedTuple):
         cls,
         buckets: Buckets,
         microbatch: int,
-        span: tuple[jax.Array | int, jax.Array | int] | None = None,
+        span: Span | None = None,
     ) -> "TokenCounts":
         """The tokens of a pass over rows in microbatches; see `map_microbatches`."""
         rows = buckets.lengths.shape[0]
@@ -119,7 +118,7 @@ def compute_features(
     decay: float = 0.0,
     widths: tuple[int, ...] = (),
     split: int = 0,
-    span: tuple[jax.Array | int, jax.Array | int] | None = None,
+    span: Span | None = None,
 ) -> tuple[Features, TokenCounts]:
     """Features of this device's rows; those of a row without a response token are NaN.
 

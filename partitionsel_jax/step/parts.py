@@ -68,23 +68,12 @@ class Parts:
     @functools.cached_property
     def schedule(self) -> optax.Schedule:
         """Update count -> share of the peak learning rate."""
-        chosen = self.optimizer
-        return optimizers.make_schedule(
-            schedule=chosen.schedule, warmup=chosen.warmup, updates=self.updates
-        )
+        return optimizers.make_schedule(self.optimizer, self.updates)
 
     @functools.cached_property
     def transformation(self) -> optax.GradientTransformationExtraArgs:
         """The optimizer, whose update is given the gradient's norm."""
-        chosen = self.optimizer
-        return optimizers.make_optimizer(
-            self.schedule,
-            learning_rate=chosen.learning_rate,
-            weight_decay=chosen.weight_decay,
-            clip=chosen.clip,
-            b1=chosen.b1,
-            b2=chosen.b2,
-        )
+        return optimizers.make_optimizer(self.optimizer, self.schedule)
 
     @functools.cached_property
     def gathering(self) -> models.Gathering:
