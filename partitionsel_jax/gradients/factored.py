@@ -46,58 +46,52 @@ class _Leaf:
     shape: tuple[int, ...]
 
 
-# The rules. Each maps what a map's forward pass kept, and the cotangent of its output, to the
-# gradient's sketch; all in float32.
-
-
-def _outer(rule: "_Rule", left_BxTxK: jax.Array, right_BxTxJ: jax.Array) -> jax.Array:
-    products_BxKxJ = jnp.einsum(
-        "btk,btj->bkj",
-        left_BxTxK,
-        right_BxTxJ,
-        precision="highest",
-        preferred_element_type=jnp.float32,
-    )
-    if not rule.dim:
-        return products_BxKxJ
-    return two_sided.flatten(products_BxKxJ, (rule.shape[0], rule.shape[1]), rule.dim)
-
-
-def _linear(rule: "_Rule", kept: Any, delta: jax.Array) -> jax.Array:
-    left_BxTxK, right = kept
-    return _outer(rule, left_BxTxK, right.apply(delta))
-
-
-def _lookup(rule: "_Rule", kept: Any, delta: jax.Array) -> jax.Array:
-    tokens, left, right = kept
-    return _outer(rule, left.at(tokens), right.apply(delta))
-
-
-def _head(rule: "_Rule", kept: Any, delta: jax.Array) -> jax.Array:
-    x, other, residual_BxTxK = kept
-    vocabulary = residual_BxTxK * delta[..., None]
-    if rule.vocab_axis == 0:
-        return _outer(rule, vocabulary, other.apply(x))
-    return _outer(rule, other.apply(x), vocabulary)
-
-
-def _vector(rule: "_Rule", kept: Any, delta: jax.Array) -> jax.Array:
-    x, key, scale = kept
-    delta = delta.astype(jnp.float32)
-    gradient_BxD = jnp.sum(delta if x is None else x * delta, axis=1)
-    if scale is not None:
-        gradient_BxD = gradient_BxD * scale[None, :]
-    return two_sided.vector(key, gradient_BxD, rule.dim) if rule.dim else gradient_BxD
-
-
 @dataclasses.dataclass(frozen=True)
 class _Rule:
-    """A rule, and what it has to know of its parameter; `dim` is 0 where nothing is sketched."""
+    """How one parameter's gradient is sketched in the backward pass of its map.
 
-    sketch: Callable[["_Rule", Any, jax.Array], jax.Array]
+    Attributes:
+      kind: "linear", "lookup", "head" or "vector".
+      dim: M; 0 where nothing is sketched.
+      shape: of the parameter, without the layer axis.
+      vocab_axis: the axis of a head's matrix that runs over the vocabulary.
+    """
+
+    kind: str
     dim: int
     shape: tuple[int, ...]
     vocab_axis: int = 0
+
+    def sketch(self, kept: Any, delta: jax.Array) -> jax.Array:
+        """The gradient's sketch in float32, from what the map kept and its output's cotangent."""
+        if self.kind == "vector":
+            x, key, scale = kept
+            delta = delta.astype(jnp.float32)
+            gradient_BxD = jnp.sum(delta if x is None else x * delta, axis=1)
+            if scale is not None:
+                gradient_BxD = gradient_BxD * scale[None, :]
+            return two_sided.vector(key, gradient_BxD, self.dim) if self.dim else gradient_BxD
+        if self.kind == "linear":
+            left_BxTxK, right = kept
+            right_BxTxJ = right.apply(delta)
+        elif self.kind == "lookup":
+            tokens, left, right = kept
+            left_BxTxK, right_BxTxJ = left.at(tokens), right.apply(delta)
+        else:
+            x, other, residual_BxTxK = kept
+            left_BxTxK, right_BxTxJ = residual_BxTxK * delta[..., None], other.apply(x)
+            if self.vocab_axis:
+                left_BxTxK, right_BxTxJ = right_BxTxJ, left_BxTxK
+        products_BxKxJ = jnp.einsum(
+            "btk,btj->bkj",
+            left_BxTxK,
+            right_BxTxJ,
+            precision="highest",
+            preferred_element_type=jnp.float32,
+        )
+        if not self.dim:
+            return products_BxKxJ
+        return two_sided.flatten(products_BxKxJ, (self.shape[0], self.shape[1]), self.dim)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -113,7 +107,7 @@ def _attach_forward(rule, y, kept, side_input):
 
 
 def _attach_backward(rule, kept, delta):
-    return delta, None, rule.sketch(rule, kept, delta)
+    return delta, None, rule.sketch(kept, delta)
 
 
 _attach.defvjp(_attach_forward, _attach_backward)
@@ -175,10 +169,10 @@ class _SketchTap:
             dataclasses.replace(right, scale=column_scale),
         )
 
-    def _attach(self, rule: Callable, name: str, y: jax.Array, kept: Any, **static) -> jax.Array:
+    def _attach(self, kind: str, name: str, y: jax.Array, kept: Any, **static) -> jax.Array:
         path = (*self.path, name)
-        known = _Rule(rule, self.dim, self.leaves[path].shape, **static)
-        return _attach(known, y, kept, self.side_inputs[path])
+        rule = _Rule(kind, self.dim, self.leaves[path].shape, **static)
+        return _attach(rule, y, kept, self.side_inputs[path])
 
     def drop(self, x: jax.Array) -> jax.Array:
         return x  # features are those of the whole adapter
@@ -188,7 +182,7 @@ class _SketchTap:
         if path not in self.leaves:
             return y
         left, right = self._sides(path)
-        return self._attach(_linear, name, y, (left.apply(x), right))
+        return self._attach("linear", name, y, (left.apply(x), right))
 
     def shift(self, name: str, y: jax.Array) -> jax.Array:
         return self._vector(name, None, y)
@@ -200,13 +194,13 @@ class _SketchTap:
         path = (*self.path, name)
         if path not in self.leaves:
             return y
-        return self._attach(_vector, name, y, (x, self._key(path), self.scales.get(path)))
+        return self._attach("vector", name, y, (x, self._key(path), self.scales.get(path)))
 
     def lookup(self, name: str, tokens: jax.Array, y: jax.Array) -> jax.Array:
         path = (*self.path, name)
         if path not in self.leaves:
             return y
-        return self._attach(_lookup, name, y, (tokens, *self._sides(path)))
+        return self._attach("lookup", name, y, (tokens, *self._sides(path)))
 
     def probe(self, name: str, vocab_axis: int) -> Side | None:
         path = (*self.path, name)
@@ -216,7 +210,7 @@ class _SketchTap:
         self, name: str, vocab_axis: int, x: jax.Array, residual: jax.Array, nll: jax.Array
     ) -> jax.Array:
         other = self._sides((*self.path, name))[1 - vocab_axis]
-        return self._attach(_head, name, nll, (x, other, residual), vocab_axis=vocab_axis)
+        return self._attach("head", name, nll, (x, other, residual), vocab_axis=vocab_axis)
 
 
 def factored_features(

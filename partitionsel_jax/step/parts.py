@@ -87,6 +87,12 @@ class Parts:
         scoped = jax.eval_shape(self.scope.extract, parameters)
         return sum(leaf.size for leaf in scoped.values())
 
+    @property
+    def shares(self) -> bool:
+        """True if steps share pools or anchors."""
+        chosen = self.selection
+        return chosen.shares_pool or (chosen.needs_features and self.features.anchors_every > 1)
+
     @staticmethod
     def key(seed: jax.Array | int, purpose: str) -> jax.Array:
         """One of the independent streams of a seed, named in `PURPOSES`."""
@@ -115,8 +121,10 @@ class Parts:
         chosen = self.selection
         follows = chosen.budgets == "curriculum" and not chosen.recorded
         curriculum = budgets.curriculum_start(self.domains) if follows else None
-        dim = self.features.dim or self.coordinates
-        cache = FeatureCache.empty(chosen, self.features, dim, self.domains)
+        cache = None
+        if self.shares:
+            dim = self.features.dim or self.coordinates
+            cache = FeatureCache.empty(chosen, self.features, dim, self.domains)
         return TrainState.create(trained, self.transformation, curriculum, cache), frozen
 
     @functools.partial(jax.jit, static_argnums=0)

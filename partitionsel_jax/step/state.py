@@ -34,8 +34,8 @@ class FeatureCache:
     @classmethod
     def empty(
         cls, selection: SelectionSettings, settings: FeatureSettings, dim: int, domains: int
-    ) -> "FeatureCache | None":
-        """The cache before the first step, for features of M = `dim`; None if nothing is shared."""
+    ) -> "FeatureCache":
+        """The cache before the first step, for features of M = `dim`."""
         pool = anchors = used = None
         if selection.shares_pool:
             used = jnp.zeros(selection.pool, bool)
@@ -46,8 +46,7 @@ class FeatureCache:
         if settings.anchors_every > 1 and selection.needs_features:
             count = selection.anchors if "anchor_similarity" in selection.reads else 0
             anchors = Anchors.nothing(dim, domains, count)
-        shares = used is not None or anchors is not None
-        return cls(pool, anchors, used) if shares else None
+        return cls(pool, anchors, used)
 
 
 @jax.tree_util.register_dataclass

@@ -59,9 +59,7 @@ class Step(Parts):
         Returns:
           The next state, and what is logged; the same on every device.
         """
-        chosen = self.selection
-        shares_anchors = chosen.needs_features and self.features.anchors_every > 1
-        if state.kept is None and (chosen.shares_pool or shares_anchors):
+        if state.kept is None and self.shares:
             raise ValueError(
                 "features.anchors_every and selection.updates_per_pool need a state that keeps "
                 "what steps share, got None; make the training state with Step.initial"
@@ -74,7 +72,7 @@ class Step(Parts):
         curriculum = state.curriculum
         if curriculum is not None and candidates.anchor_losses is not None:
             moved = budgets.curriculum_update(
-                curriculum, candidates.anchor_losses, decay=chosen.curriculum.decay
+                curriculum, candidates.anchor_losses, decay=self.selection.curriculum.decay
             )
             # The same anchor losses again say nothing of what was learnt since.
             curriculum = _either(fresh_anchors, moved, curriculum)
