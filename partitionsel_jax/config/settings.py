@@ -3,7 +3,7 @@
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from partitionsel_jax import data, gradients, models, selection
 from partitionsel_jax.config.checks import check_kinds
@@ -223,17 +223,11 @@ def build(cls: type, section: Any, name: str) -> Any:
       ValueError: as `check_kinds`, or what the dataclass refuses.
     """
     check_kinds(cls, section, name)
-    return _built(cls, section, name)
-
-
-def _built(cls: type, section: Mapping[str, Any], name: str) -> Any:
     values, hints = {}, typing.get_type_hints(cls)
     for key, value in section.items():
         if dataclasses.is_dataclass(hints[key]):
-            value = _built(typing.cast(type, hints[key]), value, f"{name}.{key}" if name else key)
-        elif isinstance(value, list):
-            value = tuple(value)
-        values[key] = value
+            value = build(cast(type, hints[key]), value, f"{name}.{key}" if name else key)
+        values[key] = tuple(value) if isinstance(value, list) else value
     return cls(**values)
 
 
