@@ -57,7 +57,7 @@ def check_kinds(cls: type, section: Any, name: str, partial: Collection[str] = (
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     prefix = f"{name}." if name else ""
-    for key in section.keys() - fields.keys():
+    for key in (key for key in section if key not in fields):
         for field in fields.values():
             if key == getattr(field.metadata.get("declared"), "once", ""):
                 raise ValueError(f"config.{prefix}{key} is now called config.{prefix}{field.name}")
