@@ -25,7 +25,7 @@ from experiments.suites.measuring import Options, Part, log, notes, table, verdi
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.data import Rows
 from partitionsel_jax.distributed import spmd
-from partitionsel_jax.gradients.buckets import Buckets
+from partitionsel_jax.gradients.microbatches import Buckets
 from partitionsel_jax.step.step import Step
 
 LENGTH = 512

@@ -104,7 +104,7 @@ def _features(
     scope = gradients.Scope(settings.parameters, settings.last_layers, model.config.layers)
     # The seed is an argument, so that all seeds share a program.
     seeded, step = dataclasses.replace(settings, seed=seed), jnp.int32(0)
-    return row_features.compute(model, scope, seeded, weights, rows, step=step)[0].vectors
+    return row_features.compute_features(model, scope, seeded, weights, rows, step=step)[0].vectors
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))

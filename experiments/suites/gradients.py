@@ -144,7 +144,7 @@ def _passes(settings: Settings, kind: str, large: bool) -> Iterator[dict[str, An
     def features(chosen: FeatureSettings, trained: Any, frozen: Any, rows: Rows) -> Features:
         scope = Scope(kind, chosen.last_layers, config.layers)
         everything, step = trees.join(frozen, trained), jnp.int32(0)
-        return row_features.compute(model, scope, chosen, everything, rows, step=step)[0]
+        return row_features.compute_features(model, scope, chosen, everything, rows, step=step)[0]
 
     def row(name: str, function: Callable[..., Any], microbatch: int = size, **known: Any) -> dict:
         # The one loop of unknown length is over blocks of the tokens that the loss counts.

@@ -1,4 +1,4 @@
-"""What the checks of a configuration's sections share."""
+"""Checks of a configuration's values by themselves: kinds, choices and sizes."""
 
 import collections.abc
 import dataclasses
@@ -10,8 +10,6 @@ from typing import Any
 
 # Beyond these no array counts anything, and no generator takes a seed.
 _LARGEST, _LARGEST_SEED = 2**31 - 1, 2**63 - 1
-# What fields were once called, and are called now.
-RENAMED = {"data.spoilt": "data.noise", "selection.picks": "selection.recorded"}
 # What errors call values of a kind, alone and in a list.
 _KINDS = {
     int: ("an integer", "integers"),
@@ -42,15 +40,6 @@ def not_below(name: str, value: Any, low: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {low}, not {value!r}")
 
 
-def at_least(section: str, settings: Any, low: float, *names: str) -> None:
-    """Raises ValueError unless the named fields of the section are `low` or more."""
-    for name in names:
-        if not getattr(settings, name) >= low:
-            raise ValueError(
-                f"{section}.{name} must be at least {low}, not {getattr(settings, name)}"
-            )
-
-
 def check_kinds(cls: type, section: Any, name: str, partial: Collection[str] = ()) -> None:
     """Makes sure that a section of the config has the fields of a dataclass, of the right kinds.
 
@@ -67,24 +56,20 @@ def check_kinds(cls: type, section: Any, name: str, partial: Collection[str] = (
         raise ValueError(f"{name or 'the config'} must be a section of fields, not {section!r}")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    for key in section:
-        if (renamed := RENAMED.get(_path(name, key))) is not None:
-            raise ValueError(f"config.{_path(name, key)} is now called config.{renamed}")
-        if key not in fields:
-            where = f" in config.{name}" if name else ""
-            raise ValueError(
-                f"unknown config key {key!r}{where}{near(key, fields)}; known: {sorted(fields)}"
-            )
+    prefix = f"{name}." if name else ""
+    for key in (key for key in section if key not in fields):
+        for field in fields.values():
+            if key == getattr(field.metadata.get("declared"), "once", ""):
+                raise ValueError(f"config.{prefix}{key} is now called config.{prefix}{field.name}")
+        where = f" in config.{name}" if name else ""
+        raise ValueError(
+            f"unknown config key {key!r}{where}{near(key, fields)}; known: {sorted(fields)}"
+        )
     for key, field in fields.items():
-        path = _path(name, key)
         if key in section:
-            _check_kind(hints[key], section[key], path, partial)
+            _check_kind(hints[key], section[key], prefix + key, partial)
         elif field.default is field.default_factory is dataclasses.MISSING and name not in partial:
-            raise ValueError(f"the config lacks {path}")
-
-
-def _path(name: str, key: str) -> str:
-    return f"{name}.{key}" if name else key
+            raise ValueError(f"the config lacks {prefix}{key}")
 
 
 def _check_kind(kind: Any, value: Any, path: str, partial: Collection[str] = ()) -> None:
@@ -120,9 +105,6 @@ def _check_size(value: Any, path: str) -> None:
         raise ValueError(f"{path} must be a finite number, not {value}")
     largest = _LARGEST_SEED if path.endswith("seed") else _LARGEST
     if isinstance(value, int) and abs(value) > largest:
-        raise ValueError(f"{path} must be at most {largest}, not {_short(value)}")
-
-
-def _short(number: int) -> str:
-    """An integer that may have more digits than Python writes."""
-    return str(number) if abs(number) < 10**20 else "one of more than 20 digits"
+        # Python refuses to write an integer of many thousand digits.
+        came = str(value) if abs(value) < 10**20 else "one of more than 20 digits"
+        raise ValueError(f"{path} must be at most {largest}, not {came}")

@@ -5,78 +5,71 @@ from collections.abc import Mapping
 from typing import Any
 
 from partitionsel_jax import data, evaluation
-from partitionsel_jax.config.checks import at_least, choice
-from partitionsel_jax.gradients.buckets import check_widths
+from partitionsel_jax.config.checks import choice
+from partitionsel_jax.config.fields import check, field, needed
+from partitionsel_jax.gradients.microbatches import check_widths
 
 REASONING_GYM = "reasoning_gym"
-_MOST_WORKERS = 512
 
 
 @dataclasses.dataclass(frozen=True)
 class NoiseSettings:
-    """Which share of the training answers is corrupted, and how (see data/label_noise.py)."""
+    """Which training answers are corrupted, and how (see data/label_noise.py)."""
 
-    kind: str = "none"
-    share: float = 0.0
+    kind: str = field("none", "How answers are corrupted.", choices=data.KINDS)
+    share: float = field(
+        0.0,
+        "Share of the training answers that are.",
+        low=0,
+        below=1,
+        read_if=lambda chosen: chosen.get("kind") != "none",
+    )
 
     def __post_init__(self):
-        choice("data.noise.kind", self.kind, data.KINDS)
-        if not 0 <= self.share < 1:
-            raise ValueError(f"data.noise.share must lie in [0, 1), not {self.share}")
+        check(self, "data.noise")
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """Where examples come from, how they become rows, and how rows become pools.
+    """Where examples come from, how they become rows, and how rows become pools."""
 
-    `source` is "reasoning_gym" (of `tasks`: task name -> arguments), "metamathqa",
-    "mol_instructions" or "instructions" (the last with `columns`); the last three are read from
-    `path`: a file, a directory or "owner/name" on the Hugging Face hub, "" for where the corpus was
-    published. `domains` are the names of those that there are, in order; empty for all that are
-    found, which `training.expand` notes as `found`. `train`, `validation` and `test` are rows per
-    domain; a `train` of 0 takes all the rest of a file. `anchors_path` is a file in the same format
-    whose rows are the anchors, instead of half of the validation rows; what they ask is neither
-    trained on nor scored.
-
-    `template` is how a question is put to the model (see data/templates.py), `length` the tokens of
-    a row. Microbatches of short rows are computed at the narrowest of `buckets`, or at `length`.
-    `mix` is the domains' shares in a pool: "natural", "uniform", or "weighted" by `weights`.
-    `workers` processes read the pools ahead, 0 for threads. `scorer` is how answers to the test
-    questions are judged (see evaluation/scoring.py), "" for what the source is judged by.
-    """
-
-    train: int
-    validation: int
-    test: int
-    length: int
-    source: str = REASONING_GYM
-    tasks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    path: str = ""
-    columns: data.Columns = dataclasses.field(default_factory=data.Columns)
-    domains: tuple[str, ...] = ()
-    found: tuple[str, ...] = ()
-    anchors_path: str = ""
-    noise: NoiseSettings = NoiseSettings()
-    template: str = "plain"
-    buckets: tuple[int, ...] = ()
-    mix: str = "natural"
-    weights: tuple[float, ...] = ()
-    workers: int = 0
-    scorer: str = ""
-    seed: int = 0
-    directory: str = ""
+    train: int = needed(2000, "Training rows per domain; 0: all the rest of a file.", low=0)
+    validation: int = needed(64, "Validation rows per domain.", low=2)
+    test: int = needed(32, "Test rows per domain.", low=1)
+    length: int = needed(96, "Tokens of a row.", low=2)
+    source: str = field(
+        REASONING_GYM,
+        "Where examples come from; instructions are a user's own files.",
+        choices=(REASONING_GYM, *data.FILE_KINDS),
+    )
+    tasks: Mapping[str, Mapping[str, Any]] = field({}, "reasoning-gym task -> its arguments.")
+    path: str = field(
+        "",
+        'File, directory or "owner/name" on the Hugging Face hub; "": where the corpus was '
+        "published.",
+    )
+    columns: data.Columns = field(data.Columns(), "Names of the columns of a user's own files.")
+    domains: tuple[str, ...] = field((), "Names, in order, of files; (): all that are found.")
+    found: tuple[str, ...] = field((), "Domains that the files turned out to have.", noted=True)
+    anchors_path: str = field(
+        "",
+        "File of the same format whose rows are the anchors, and neither trained on nor scored; "
+        '"": half of the validation rows.',
+    )
+    noise: NoiseSettings = field(NoiseSettings(), "Corrupted training answers.", once="spoilt")
+    template: str = field("plain", "How a question is put to the model.", choices=data.TEMPLATES)
+    buckets: tuple[int, ...] = field((), "Widths below length that short rows are computed at.")
+    mix: str = field("natural", "Shares of the domains in a pool.", choices=data.MIXES)
+    weights: tuple[float, ...] = field((), "Shares of the weighted mix.")
+    workers: int = field(
+        0, "Processes that read pools ahead; 0: threads.", low=0, high=512, incidental=True
+    )
+    scorer: str = field("", 'What judges answers; "": the source\'s own.')
+    seed: int = field(0, "Seed of the corpus and its label noise.")
+    directory: str = field("", 'Prepared corpora; "": the user\'s cache folder.', incidental=True)
 
     def __post_init__(self):
-        choice("data.source", self.source, (REASONING_GYM, *data.FILE_KINDS))
-        choice("data.template", self.template, data.TEMPLATES)
-        choice("data.mix", self.mix, data.MIXES)
-        at_least("data", self, 1, "test")
-        at_least("data", self, 2, "validation", "length")
-        at_least("data", self, 0, "train", "workers")
-        if self.workers > _MOST_WORKERS:
-            raise ValueError(
-                f"data.workers are processes, at most {_MOST_WORKERS} of them, not {self.workers}"
-            )
+        check(self, "data")
         if self.source == REASONING_GYM:
             self._check_generated()
         else:
@@ -99,7 +92,8 @@ class DataSettings:
     def _check_generated(self) -> None:
         if not self.tasks:
             raise ValueError("data.tasks is empty: name at least one reasoning-gym task")
-        at_least("data", self, 1, "train")
+        if not self.train:
+            raise ValueError("data.train must be at least 1, not 0")
         for name in ("path", "domains", "found", "scorer"):
             if getattr(self, name):
                 raise ValueError(

@@ -1,28 +1,17 @@
-"""What of a configuration decides what a run computes, and a name for that."""
+"""The fields of a configuration that decide what a run computes, and a name for their values."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
-# Fields that say which runs come of a configuration, and are no setting of any of them.
-OF_THE_PLAN = ("axes", "methods", "repeats", "tune")
+from partitionsel_jax.config import fields
+from partitionsel_jax.config.settings import OF_THE_PLAN, Settings
 
-# Fields that change where or how often a run works, but not what it computes.
+# Fields that change which runs there are, where or how often they work, but not what one computes.
 INCIDENTAL = (
     *OF_THE_PLAN,
-    "seed",
-    "data.directory",
-    "data.workers",
-    "evaluation.answers_every",
-    "features.fidelity_every",
-    "features.fidelity_rows",
-    "training.checkpoint_every",
-    "training.devices",
-    "training.keep_best",
-    "training.keep_checkpoints",
-    "training.split_weights",
-    "training.spmd",
+    *(name for name, declared in fields.every(Settings) if declared.incidental),
 )
 
 

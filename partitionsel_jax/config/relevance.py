@@ -1,72 +1,39 @@
-"""Which fields of a configuration a run never reads, so that an ablation does not vary them.
+"""Which fields of a configuration a run reads, so that an ablation varies no other."""
 
-Letters and names are those of `selection.UTILITIES`, whose entries say what a utility reads.
-"""
-
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from partitionsel_jax import selection
+from partitionsel_jax.config import fields
 from partitionsel_jax.config.sections import SelectionSettings
-from partitionsel_jax.selection.couplings import BUDGETED
+from partitionsel_jax.config.settings import Settings
 
-_DEFAULTS = {
-    field.name: field.default
-    for field in dataclasses.fields(SelectionSettings)
-    if field.default is not dataclasses.MISSING
-}
-# Budgets that a field is for.
-_BUDGETS_OF = {"shares": "fixed", "temperature": "temperature", "curriculum": "curriculum"}
+_FACTS = dict(fields.every(Settings))
 
 
 def is_read(field: str, config: Mapping[str, Any]) -> bool:
-    """Whether a run of a configuration may depend on one of its fields.
+    """Returns whether a run of a configuration may depend on one of its fields.
 
     Args:
       field: dotted, e.g. "selection.step_scale".
       config: nested mappings with all fields; names in it may be wrong, and all is then read.
     """
-    section, _, name = field.partition(".")
-    if section == "selection":
-        return _selection_reads(name.partition(".")[0], selection_of(config))
-    if section == "features":
-        utility = selection.UTILITIES.get(config["selection"]["utility"])
-        return utility is None or utility.gradients
-    if field == "data.noise.share":
-        return config["data"].get("noise", {}).get("kind") != "none"
+    section: Any = {**config, "selection": selection_of(config)}
+    if section["selection"]["utility"] not in selection.UTILITIES:
+        return True
+    path = ""
+    for name in field.split("."):
+        path = f"{path}.{name}" if path else name
+        declared = _FACTS.get(path)
+        if declared is not None and declared.read_if is not None and not declared.read_if(section):
+            return False
+        section = section.get(name, {}) if isinstance(section, Mapping) else {}
     return True
 
 
 def selection_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The selection of a configuration, with the defaults of what it leaves out."""
-    return {**_DEFAULTS, **config["selection"]}
-
-
-def _selection_reads(name: str, chosen: Mapping[str, Any]) -> bool:
-    utility = selection.UTILITIES.get(chosen["utility"])
-    if utility is None:
-        return True
-    budgeted = chosen["coupling"] in BUDGETED or chosen["coupling"] not in selection.COUPLINGS
-    follows = budgeted and chosen["budgets"] == "curriculum"
-    match name:
-        case "step_scale":
-            return chosen["utility"] == "taylor"
-        case "ridge" | "weights":
-            return utility.refits  # all other weights are 1
-        case "weight_cap":
-            return utility.refits and chosen["weights"] == "clipped"
-        case "reference":
-            return "reference_losses" in utility.also_reads
-        case "budgets":
-            return budgeted and not utility.takes_all
-        case "shares" | "temperature" | "curriculum":
-            return budgeted and chosen["budgets"] == _BUDGETS_OF[name]
-        case "anchors" | "anchor_balance":
-            return utility.gradients or follows
-        case "anchor_mean":
-            return utility.gradients
-    return True
+    return {**fields.defaults(SelectionSettings), **config["selection"]}
 
 
 def merged_coupling(config: Mapping[str, Any]) -> str:

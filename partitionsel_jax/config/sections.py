@@ -1,71 +1,76 @@
-"""The sections of a run's configuration, each checked by itself."""
+"""The sections of a run's configuration but the data's, each checked by itself."""
 
 import dataclasses
-import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from partitionsel_jax import gradients, selection
-from partitionsel_jax.config.checks import at_least, choice
-from partitionsel_jax.distributed.spmd import check_form
+from partitionsel_jax.config.fields import check, field, needed
+from partitionsel_jax.selection.couplings import BUDGETED
 
-WEIGHTS = ("uniform", "learned", "clipped")
-ANCHOR_MEANS = ("plain", "balanced")
-BUDGETS = ("proportional", "uniform", "fixed", "temperature", "curriculum")
-SCHEDULES = ("linear", "constant")
-FEATURE_PATHS = ("factored", "reference")
-PRECONDITIONERS = ("none", "adam", "adam_factored")
+FORMS = ("pmap", "shard_map")
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSettings:
-    """How an example's gradient becomes a feature vector (see gradients/).
+    """How an example's gradient becomes a feature vector (see gradients/)."""
 
-    `parameters` and `last_layers` say what is differentiated; `path` how: "factored", out of one
-    batched backward pass, or "reference", by vmap(grad). `family`, `dim` and `seed` make the
-    sketch; `dim` is 0 for "identity", which keeps every coordinate. `preconditioner` puts the
-    features into the geometry of Adam's steps: "adam" by its second moments, "adam_factored" by
-    their rank-one approximation, which is all that the factored path can use.
-
-    What makes features cheaper, at a price in fidelity: `tokens` (the window of a row that is
-    looked at, 0 for all of it; the losses that go with features, in the log and in what reads them,
-    are then those of the window), `anchors_every` (steps that share their anchors' features, taken
-    at the parameters and moments of the first of them, or of the first that has moments); also
-    `selection.updates_per_pool`. `sketch_every` is how many steps share a sketch, 0 for all.
-
-    Every `fidelity_every` steps, 0 for never, the features of `fidelity_rows` candidates are
-    compared with exact gradients, where the utility reads features at all.
-    """
-
-    parameters: str
-    last_layers: int
-    family: str
-    dim: int
-    normalize: bool
-    microbatch: int
-    seed: int = 0
-    path: str = "factored"
-    preconditioner: str = "none"
-    tokens: int = 0
-    anchors_every: int = 1
-    sketch_every: int = 0
-    fidelity_every: int = 0
-    fidelity_rows: int = 32
+    parameters: str = needed(
+        "full",
+        "What is differentiated: all parameters, the adapters, or their second factors alone.",
+        choices=gradients.scope.PARAMETERS,
+    )
+    last_layers: int = needed(2, "Last layers that are differentiated; 0: all.", low=0)
+    family: str = needed(
+        "two_sided",
+        "The sketch; identity keeps every coordinate.",
+        choices=gradients.FAMILIES,
+    )
+    dim: int = needed(1024, "Dimension of the sketch; 0 for identity.")
+    normalize: bool = needed(True, "Scale every feature to unit norm.")
+    microbatch: int = needed(16, "Rows in one backward pass.", low=1)
+    seed: int = field(0, "Seed of the sketch, in 0 .. 2^32 - 1.")
+    path: str = field(
+        "factored",
+        "How features come about: out of one batched backward pass, or by vmap(grad).",
+        choices=("factored", "reference"),
+    )
+    preconditioner: str = field(
+        "none",
+        "The geometry: plain; Adam's, by its second moments; or by their rank-one approximation, "
+        "which is all that the factored path can use.",
+        choices=("none", "adam", "adam_factored"),
+    )
+    tokens: int = field(
+        0,
+        "Window of a row that is looked at, 0: all. Losses that go with features are the window's.",
+        low=0,
+    )
+    anchors_every: int = field(
+        1,
+        "Steps that share their anchors' features, taken at the first of them (with a "
+        "preconditioner: at the first that has moments).",
+        low=1,
+    )
+    sketch_every: int = field(0, "Steps that share a sketch; 0: all.", low=0)
+    fidelity_every: int = field(
+        0,
+        "Steps between comparisons of features with exact gradients; 0: never.",
+        low=0,
+        incidental=True,
+    )
+    fidelity_rows: int = field(32, "Candidates that are compared.", low=2, incidental=True)
 
     def __post_init__(self):
-        choice("features.parameters", self.parameters, gradients.scope.PARAMETERS)
-        choice("features.family", self.family, gradients.FAMILIES)
-        choice("features.path", self.path, FEATURE_PATHS)
-        choice("features.preconditioner", self.preconditioner, PRECONDITIONERS)
-        at_least("features", self, 1, "microbatch", "anchors_every")
-        at_least("features", self, 0, "last_layers", "tokens", "sketch_every", "fidelity_every")
-        at_least("features", self, 2, "fidelity_rows")
+        check(self, "features")
         if self.family == "identity":
             if self.dim:
                 raise ValueError(
                     f"features.dim={self.dim}, but features.family='identity' keeps every "
                     "coordinate in scope: set features.dim=0"
                 )
-        else:
-            at_least("features", self, 1, "dim")
+        elif self.dim < 1:
+            raise ValueError(f"features.dim must be at least 1, not {self.dim}")
         if self.path == "factored" and self.family not in gradients.FACTORED:
             raise ValueError(
                 f"features.path='factored' cannot serve features.family={self.family!r}: choose "
@@ -95,76 +100,118 @@ class FeatureSettings:
 class CurriculumSettings:
     """How budgets="curriculum" follows the anchors' losses (see selection/curriculum.py)."""
 
-    decay: float = 0.9
-    blend: float = 0.5
-    floor: float = 0.05
-    sharpness: float = 1.0
+    decay: float = field(0.9, "Decay of the running mean of gains.", low=0, below=1)
+    blend: float = field(0.5, "Weight against proportional budgets.", low=0, high=1)
+    floor: float = field(0.05, "Smallest share of a domain.", low=0, high=1)
+    sharpness: float = field(1.0, "How much the gains tilt the shares.", low=0)
 
     def __post_init__(self):
-        section = "selection.curriculum"
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"{section}.decay must lie in [0, 1), not {self.decay}")
-        for name in ("blend", "floor"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(
-                    f"{section}.{name} is a share in [0, 1], not {getattr(self, name)}"
-                )
-        if not 0 <= self.sharpness < float("inf"):
-            raise ValueError(f"{section}.sharpness must be finite and >= 0, not {self.sharpness}")
+        check(self, "selection.curriculum")
+
+
+def _utility(chosen: Mapping[str, Any]) -> Any:
+    return selection.UTILITIES[chosen["utility"]]
+
+
+def _reads_budgets(chosen: Mapping[str, Any], *schemes: str) -> bool:
+    """True if a selection's coupling reads budgets, and they are of one of these schemes."""
+    budgeted = chosen["coupling"] in BUDGETED or chosen["coupling"] not in selection.COUPLINGS
+    return budgeted and (not schemes or chosen["budgets"] in schemes)
+
+
+def _of(scheme: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda chosen: _reads_budgets(chosen, scheme)
+
+
+def _reads_anchors(chosen: Mapping[str, Any]) -> bool:
+    return _utility(chosen).gradients or _reads_budgets(chosen, "curriculum")
+
+
+def _refits(chosen: Mapping[str, Any]) -> bool:
+    return _utility(chosen).refits  # all other weights are 1
 
 
 @dataclasses.dataclass(frozen=True)
 class SelectionSettings:
-    """What is picked from every pool, and how the picks enter the update.
+    """How examples are selected from every pool, and how they enter the update."""
 
-    `reference` is the folder of a finished run whose last parameters are the reference model of
-    `reducible_loss`: one of the same model, trained on data that this run does not see.
-    `anchor_balance` takes as many anchors from every domain; otherwise their mix is that of the
-    validation rows, and `anchor_mean` "balanced" makes up for it. `updates_per_pool` updates in a
-    row pick from the same pool, none of its rows twice, by features that are computed once.
-
-    `recorded` is the folder of a run whose recorded picks and weights are trained on: nothing is
-    then selected, and the other fields say how the picks came about.
-    """
-
-    pool: int
-    size: int
-    anchors: int
-    utility: str
-    coupling: str = "joint"
-    rule: str = "greedy"
-    solver: str = "exact"
-    reference: str = ""
-    budgets: str = "proportional"
-    shares: tuple[float, ...] = ()
-    temperature: float = 1.0
-    curriculum: CurriculumSettings = CurriculumSettings()
-    anchor_balance: bool = True
-    anchor_mean: str = "plain"
-    ridge: float = 0.0
-    swaps: int = 0
-    step_scale: float = 1.0
-    weights: str = "uniform"
-    weight_cap: float = 3.0
-    updates_per_pool: int = 1
-    recorded: str = ""
+    pool: int = needed(64, "Candidates of a step.", low=1)
+    size: int = needed(8, "Candidates that are selected from them.", low=1)
+    anchors: int = needed(32, "Anchors of a step.", low=1, read_if=_reads_anchors)
+    utility: str = needed("gradient_matching", "What is maximised.", choices=selection.UTILITIES)
+    coupling: str = field(
+        "joint", "How domains share utility and budgets.", choices=selection.COUPLINGS
+    )
+    rule: str = field(
+        "greedy", "Which candidate a round adds to the selection.", choices=selection.RULES
+    )
+    solver: str = field("exact", "How weights are refitted.", choices=selection.SOLVERS)
+    reference: str = field(
+        "",
+        "Folder of a finished run, the reference model of reducible_loss: the same model, trained "
+        "on data that this run does not see.",
+        read_if=lambda chosen: "reference_losses" in _utility(chosen).also_reads,
+    )
+    budgets: str = field(
+        "proportional",
+        "Most examples that a domain may have.",
+        choices=("proportional", "uniform", "fixed", "temperature", "curriculum"),
+        read_if=lambda chosen: _reads_budgets(chosen) and not _utility(chosen).takes_all,
+    )
+    shares: tuple[float, ...] = field(
+        (), "Shares of fixed budgets, one a domain.", read_if=_of("fixed")
+    )
+    temperature: float = field(
+        1.0, "Exponent of the counts in temperature budgets.", read_if=_of("temperature")
+    )
+    curriculum: CurriculumSettings = field(
+        CurriculumSettings(), "How curriculum budgets follow losses.", read_if=_of("curriculum")
+    )
+    anchor_balance: bool = field(
+        True,
+        "As many anchors from every domain; otherwise in the mix of the validation rows.",
+        read_if=_reads_anchors,
+    )
+    anchor_mean: str = field(
+        "plain",
+        "How anchors are averaged; balanced weighs every domain alike.",
+        choices=("plain", "balanced"),
+        read_if=lambda chosen: _utility(chosen).gradients,
+    )
+    ridge: float = field(0.0, "Ridge of the refit.", low=0, read_if=_refits)
+    swaps: int = field(0, "Sweeps of improving exchanges.", low=0)
+    step_scale: float = field(
+        1.0,
+        "The step that taylor models.",
+        above=0,
+        read_if=lambda chosen: chosen["utility"] == "taylor",
+    )
+    weights: str = field(
+        "uniform",
+        "Weights in the update: 1, the selector's, or these up to a cap.",
+        choices=("uniform", "learned", "clipped"),
+        read_if=_refits,
+    )
+    weight_cap: float = field(
+        3.0,
+        "Largest clipped weight, the mean being 1.",
+        low=1,
+        read_if=lambda chosen: _refits(chosen) and chosen["weights"] == "clipped",
+    )
+    updates_per_pool: int = field(
+        1,
+        "Updates in a row that select from one pool, no row twice, by features computed once.",
+        low=1,
+    )
+    recorded: str = field(
+        "",
+        "Folder of a run whose recorded selections and weights are trained on: nothing is then "
+        "selected, and the other fields say how they came about.",
+        once="picks",
+    )
 
     def __post_init__(self):
-        choice("selection.utility", self.utility, selection.UTILITIES)
-        choice("selection.coupling", self.coupling, selection.COUPLINGS)
-        choice("selection.rule", self.rule, selection.RULES)
-        choice("selection.solver", self.solver, selection.SOLVERS)
-        choice("selection.budgets", self.budgets, BUDGETS)
-        choice("selection.anchor_mean", self.anchor_mean, ANCHOR_MEANS)
-        choice("selection.weights", self.weights, WEIGHTS)
-        at_least("selection", self, 1, "pool", "size", "anchors", "updates_per_pool")
-        at_least("selection", self, 0, "swaps", "ridge")
-        if not self.step_scale > 0:
-            raise ValueError(f"selection.step_scale must be > 0, not {self.step_scale}")
-        if not 1 <= self.weight_cap < math.inf:
-            raise ValueError(
-                f"selection.weight_cap must be at least 1, the mean weight; got {self.weight_cap}"
-            )
+        check(self, "selection")
         if self.size > self.pool:
             raise ValueError(
                 f"selection.size={self.size} picks cannot come from selection.pool={self.pool} "
@@ -181,14 +228,9 @@ class SelectionSettings:
                 f"selection.utility='full' trains on the whole pool: set selection.size="
                 f"{self.pool} (it is {self.size}), or a pool of {self.size}"
             )
+        names = ("utility", "coupling", "rule", "solver", "swaps")
         try:
-            selection.check_choices(
-                utility=self.utility,
-                coupling=self.coupling,
-                rule=self.rule,
-                solver=self.solver,
-                swaps=self.swaps,
-            )
+            selection.check_choices(**{name: getattr(self, name) for name in names})
         except ValueError as error:
             raise ValueError(f"config.selection: {error}") from None
         if "reference_losses" in self.reads and not self.reference:
@@ -196,8 +238,8 @@ class SelectionSettings:
                 f"selection.utility={self.utility!r} needs selection.reference: set it to the "
                 "folder of a finished run of the same model"
             )
-        looks = self.recorded or self.needs_features or self.needs_losses
-        if self.budgets == "curriculum" and not looks:
+        computes_losses = self.recorded or self.needs_features or self.needs_losses
+        if self.budgets == "curriculum" and not computes_losses:
             raise ValueError(
                 f"selection.budgets='curriculum' follows the anchors' losses, which "
                 f"selection.utility={self.utility!r} never computes: choose other budgets, or a "
@@ -219,23 +261,18 @@ class SelectionSettings:
 
     @property
     def shares_pool(self) -> bool:
-        """Whether several updates pick from one pool."""
+        """True if several updates select from one pool."""
         return self.updates_per_pool > 1 and not self.recorded
 
     @property
     def needs_features(self) -> bool:
-        """Whether the utility reads gradients at all; the baselines that do not, skip them."""
+        """True if the utility reads gradients at all; the baselines that do not, skip them."""
         return selection.UTILITIES[self.utility].gradients and not self.recorded
 
     @property
     def needs_losses(self) -> bool:
-        """Whether the utility reads losses alone, for which a forward pass is enough."""
+        """True if the utility reads losses alone, for which a forward pass is enough."""
         return not self.needs_features and "losses" in self.reads
-
-    @property
-    def compares_anchors(self) -> bool:
-        """Whether the utility reads every anchor's feature, and not their mean alone."""
-        return "anchor_similarity" in self.reads
 
     @property
     def reads(self) -> frozenset[str]:
@@ -250,73 +287,75 @@ class SelectionSettings:
 class OptimizerSettings:
     """AdamW with clipping and a warm-up; see step/optimizer.py.
 
-    Equal whatever their learning rates, as the updates that they compile to are.
+    Equal whatever their learning rates, since the updates that they compile to are.
     """
 
-    learning_rate: float = dataclasses.field(compare=False)
-    schedule: str = "linear"
-    warmup: float = 0.03
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    b1: float = 0.9
-    b2: float = 0.999
+    learning_rate: float = needed(2e-3, "Peak of the learning rate.", above=0, compare=False)
+    schedule: str = field(
+        "linear", "Learning rate after the warm-up.", choices=("linear", "constant")
+    )
+    warmup: float = field(0.03, "Share of the updates that warm up.", low=0, below=1)
+    weight_decay: float = field(0.0, "Weight decay of AdamW.", low=0)
+    clip: float = field(1.0, "Largest norm of the gradient.", above=0)
+    b1: float = field(0.9, "Decay of the first moments.", low=0, below=1)
+    b2: float = field(0.999, "Decay of the second moments.", low=0, below=1)
 
     def __post_init__(self):
-        choice("optimizer.schedule", self.schedule, SCHEDULES)
-        if not self.learning_rate > 0:
-            raise ValueError(f"optimizer.learning_rate must be > 0, not {self.learning_rate}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"optimizer.warmup is a share in [0, 1), not {self.warmup}")
-        if not self.clip > 0:
-            raise ValueError(f"optimizer.clip must be > 0 (a norm), not {self.clip}")
-        for name in ("b1", "b2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"optimizer.{name} is a decay in [0, 1), not {getattr(self, name)}"
-                )
-        at_least("optimizer", self, 0, "weight_decay")
+        check(self, "optimizer")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
-    """How long, on how many devices (0: all), and what is kept.
+    """How long a run is, on which devices, and what is kept of it."""
 
-    `microbatch` picks go through a backward pass of the update at once; 0: all that a device has.
-    Beside the `keep_checkpoints` newest checkpoints, the `keep_best` of the lowest validation loss
-    stay. `spmd` is how the step is mapped over devices, see `spmd.Layout`; with `split_weights`
-    every device keeps a part of each matrix and of its optimizer state.
-    """
-
-    updates: int
-    evaluate_every: int
-    checkpoint_every: int
-    keep_checkpoints: int = 2
-    keep_best: int = 0
-    devices: int = 0
-    microbatch: int = 0
-    spmd: str = "pmap"
-    split_weights: bool = False
+    updates: int = needed(240, "Length of the run.", low=1)
+    evaluate_every: int = needed(20, "Updates between validation losses.", low=1)
+    checkpoint_every: int = needed(40, "Updates between checkpoints.", low=1, incidental=True)
+    keep_checkpoints: int = field(2, "Newest checkpoints that stay.", low=1, incidental=True)
+    keep_best: int = field(
+        0, "Checkpoints of lowest validation loss that stay.", low=0, incidental=True
+    )
+    devices: int = field(0, "How many devices; 0: all there are.", low=0, incidental=True)
+    microbatch: int = field(
+        0, "Selected rows in one backward pass of the update; 0: all of a device.", low=0
+    )
+    spmd: str = field(
+        "pmap", "How the step is mapped over devices.", choices=FORMS, incidental=True
+    )
+    split_weights: bool = field(
+        False,
+        "Every device keeps a part of each matrix and of its optimizer state (shard_map alone).",
+        incidental=True,
+    )
 
     def __post_init__(self):
+        check(self, "training")
         check_form(self.spmd, self.split_weights)
-        at_least("training", self, 1, "updates", "evaluate_every", "checkpoint_every")
-        at_least("training", self, 1, "keep_checkpoints")
-        at_least("training", self, 0, "keep_best", "devices", "microbatch")
+
+
+def check_form(form: str, split_weights: bool) -> None:
+    """Raises ValueError for an unknown form, or weights to be split under pmap."""
+    if form not in FORMS:
+        raise ValueError(f"training.spmd must be one of {list(FORMS)}, not {form!r}")
+    if split_weights and form != "shard_map":
+        raise ValueError(
+            f"training.split_weights=True needs training.spmd='shard_map', not {form!r}: under "
+            "pmap every device has all the weights"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSettings:
-    """How runs are evaluated.
+    """How runs are evaluated."""
 
-    `batch` rows go through a forward pass at once. With `test` False the test split is not looked
-    at, as in runs that tune something. Every `answers_every` updates, and after the last, the model
-    answers the validation questions; 0: never.
-    """
-
-    batch: int = 64
-    test: bool = True
-    answers_every: int = 0
+    batch: int = field(64, "Rows in one forward pass.", low=1)
+    test: bool = field(True, "Score the test split; False in runs that tune something.")
+    answers_every: int = field(
+        0,
+        "Updates between answering the validation questions, also after the last; 0: never.",
+        low=0,
+        incidental=True,
+    )
 
     def __post_init__(self):
-        at_least("evaluation", self, 1, "batch")
-        at_least("evaluation", self, 0, "answers_every")
+        check(self, "evaluation")

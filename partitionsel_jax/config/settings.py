@@ -3,12 +3,12 @@
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-from partitionsel_jax import data, gradients, models
+from partitionsel_jax import data, gradients, models, selection
 from partitionsel_jax.config.checks import check_kinds
 from partitionsel_jax.config.data_section import DataSettings
-from partitionsel_jax.config.essentials import OF_THE_PLAN
+from partitionsel_jax.config.fields import field, needed
 from partitionsel_jax.config.sections import (
     EvaluationSettings,
     FeatureSettings,
@@ -22,27 +22,68 @@ MAX_FEATURE_BYTES = 8 << 30
 
 
 @dataclasses.dataclass(frozen=True)
+class TuneSettings:
+    """Fields whose value every method chooses by validation loss, over seeds of their own."""
+
+    seeds: tuple[int, ...] = field((), "Seeds of the trial runs, none of them a reported one.")
+    grid: Mapping[str, Any] = field({}, "Fields that are chosen, and their values.")
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanSettings:
+    """How one configuration becomes several runs; read by `training.plan`."""
+
+    repeats: int = field(1, "Runs with seeds seed, seed + 1, ...")
+    methods: Mapping[str, Any] = field({}, "Label -> changed fields; several runs side by side.")
+    axes: Mapping[str, Any] = field({}, "Field -> its values; a run for every combination.")
+    tune: TuneSettings = field(TuneSettings, "Fields that every method chooses for itself.")
+
+
+# Fields that say which runs come of a configuration, and are no setting of any of them.
+OF_THE_PLAN = tuple(sorted(each.name for each in dataclasses.fields(PlanSettings)))
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
-    """Everything that one run is made of.
+    """Everything that one run is made of."""
 
-    `checkpoint` is the pretrained model that it starts from (see `models.load`), and which decides
-    the shape in `model`; empty for random weights and the byte-level tokenizer.
-    """
-
-    seed: int
-    data: DataSettings
-    model: models.DecoderConfig
-    lora: models.LoRAConfig
-    features: FeatureSettings
-    selection: SelectionSettings
-    optimizer: OptimizerSettings
-    training: TrainingSettings
-    evaluation: EvaluationSettings
-    checkpoint: str = ""
+    seed: int = needed(0, "Seed of the run, in 0 .. 2^31 - 1.", incidental=True)
+    data: DataSettings = needed(DataSettings, "What a run learns from.")
+    model: models.DecoderConfig = needed(
+        models.DecoderConfig(
+            vocab_size=264,  # 259 of the byte-level tokenizer, rounded up
+            layers=4,
+            width=96,
+            mlp_width=256,
+            heads=4,
+            kv_heads=2,
+            head_dim=24,
+        ),
+        "Shape and numerics of the decoder.",
+    )
+    lora: models.LoRAConfig = needed(models.LoRAConfig(targets=("q", "k", "v", "o")), "Adapters.")
+    features: FeatureSettings = needed(
+        FeatureSettings,
+        "How gradients become features.",
+        read_if=lambda config: selection.UTILITIES[config["selection"]["utility"]].gradients,
+    )
+    selection: SelectionSettings = needed(SelectionSettings, "What is selected.")
+    optimizer: OptimizerSettings = needed(OptimizerSettings, "The update.")
+    training: TrainingSettings = needed(TrainingSettings, "Length and devices.")
+    evaluation: EvaluationSettings = needed(EvaluationSettings, "Scores.")
+    checkpoint: str = field(
+        "",
+        "Pretrained model to start from, which decides the shape in model: path, preset or "
+        '"owner/name"; "": random weights and the byte-level tokenizer.',
+    )
 
     def __post_init__(self):
-        if not 0 <= self.seed < 2**31:
-            raise ValueError(f"seed must lie in 0 .. 2^31 - 1, not {self.seed}")
+        for name, seed, bits in (
+            ("seed", self.seed, 31),
+            ("features.seed", self.features.seed, 32),
+        ):
+            if not 0 <= seed < 2**bits:
+                raise ValueError(f"{name} must lie in 0 .. 2^{bits} - 1, not {seed}")
         if not self.lora.rank and self.model.param_dtype != "float32":
             raise ValueError(
                 f"model.param_dtype={self.model.param_dtype!r} cannot be trained itself, since its "
@@ -103,7 +144,7 @@ class Settings:
             self._check_split()
 
     def _check_split(self) -> None:
-        """What cannot be computed where a device has a part of each matrix only."""
+        """Refuses what cannot be computed where a device has a part of each matrix only."""
         if self.model.remat == "none":
             raise ValueError(
                 "training.split_weights=True with model.remat='none' would keep every layer that "
@@ -112,14 +153,14 @@ class Settings:
         if self.lora.rank:
             return  # adapters stay whole, and all else is frozen
         features = self.features
-        for field, value, usable in (
+        for name, value, usable in (
             ("path", features.path, "factored"),
             ("preconditioner", features.preconditioner, "none"),
             ("fidelity_every", features.fidelity_every, 0),
         ):
             if self.selection.needs_features and value != usable:
                 raise ValueError(
-                    f"features.{field}={value!r} needs whole gradients, and with "
+                    f"features.{name}={value!r} needs whole gradients, and with "
                     f"training.split_weights=True no device has them: use {usable!r}, adapters "
                     "(lora.rank > 0), or whole weights"
                 )
@@ -137,8 +178,6 @@ class Settings:
                 f"features.preconditioner={features.preconditioner!r} follows the optimizer, which "
                 "knows the adapters alone: set features.parameters='lora'"
             )
-        if not 0 <= features.seed < 2**32:
-            raise ValueError(f"features.seed must lie in 0 .. 2^32 - 1, not {features.seed}")
         sketched = features.path == "factored" and features.family != "identity"
         if "norms" in self.selection.reads and sketched:
             raise ValueError(
@@ -184,17 +223,11 @@ def build(cls: type, section: Any, name: str) -> Any:
       ValueError: as `check_kinds`, or what the dataclass refuses.
     """
     check_kinds(cls, section, name)
-    return _built(cls, section, name)
-
-
-def _built(cls: type, section: Mapping[str, Any], name: str) -> Any:
     values, hints = {}, typing.get_type_hints(cls)
     for key, value in section.items():
         if dataclasses.is_dataclass(hints[key]):
-            value = _built(typing.cast(type, hints[key]), value, f"{name}.{key}" if name else key)
-        elif isinstance(value, list):
-            value = tuple(value)
-        values[key] = value
+            value = build(cast(type, hints[key]), value, f"{name}.{key}" if name else key)
+        values[key] = tuple(value) if isinstance(value, list) else value
     return cls(**values)
 
 
@@ -202,8 +235,7 @@ def parse(config: Mapping[str, Any]) -> Settings:
     """Checks a whole configuration and freezes it.
 
     Args:
-      config: nested mappings, as `ConfigDict.to_dict()` gives them; what says how one config
-        becomes several runs (`OF_THE_PLAN`) is `training.plan`'s and is left aside.
+      config: nested mappings, as `ConfigDict.to_dict()` gives them; `OF_THE_PLAN` is left aside.
 
     Raises:
       ValueError: an unknown or missing key, or a value out of its range, by name.

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from partitionsel_jax.config.sections import check_form
 from partitionsel_jax.distributed import processes
 from partitionsel_jax.models import split_axis
 
 AXIS = "data"
-FORMS = ("pmap", "shard_map")
 
 # How an argument lies on the devices: the same on each, by its rows, or as weights lie.
 Kind = Literal["replicated", "rows", "weights"]
@@ -214,17 +214,6 @@ class Layout:
         if self.processes == 1:
             return rows
         return jax.tree.map(lambda leaf: leaf[self.process], shard(rows, self.processes))
-
-
-def check_form(form: str, split_weights: bool) -> None:
-    """Raises ValueError for an unknown form, or weights to be split under pmap."""
-    if form not in FORMS:
-        raise ValueError(f"training.spmd must be one of {list(FORMS)}, not {form!r}")
-    if split_weights and form != "shard_map":
-        raise ValueError(
-            f"training.split_weights=True needs training.spmd='shard_map', not {form!r}: under "
-            "pmap every device has all the weights"
-        )
 
 
 def _along(axis: int, leaf: Any) -> PartitionSpec:

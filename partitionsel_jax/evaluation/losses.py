@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from partitionsel_jax.gradients.buckets import narrowed
+from partitionsel_jax.gradients.microbatches import narrowed
 
 
 @dataclasses.dataclass(frozen=True)

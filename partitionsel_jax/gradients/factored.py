@@ -28,15 +28,13 @@ import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.gradients import two_sided
-from partitionsel_jax.gradients.buckets import Buckets
 from partitionsel_jax.gradients.features import Features, finish
-from partitionsel_jax.gradients.microbatches import map_microbatches
+from partitionsel_jax.gradients.microbatches import Buckets, Span, map_microbatches
 from partitionsel_jax.gradients.scope import Path, is_stacked
 from partitionsel_jax.gradients.sketches import FACTORED, Sketch
 from partitionsel_jax.gradients.two_sided import Side, Whole
-from partitionsel_jax.varying import varying_like
 
-# What multiplies the gradient of a matrix from the left and right, or that of a vector.
+# Factors of a matrix's gradient from the left and from the right, or of a vector's gradient.
 Scale = tuple[jax.Array, jax.Array] | jax.Array
 
 
@@ -48,58 +46,52 @@ class _Leaf:
     shape: tuple[int, ...]
 
 
-# The rules. Each maps what a map's forward pass kept, and the cotangent of its output, to the
-# gradient's sketch; all in float32.
-
-
-def _outer(rule: "_Rule", left_BxTxK: jax.Array, right_BxTxJ: jax.Array) -> jax.Array:
-    products_BxKxJ = jnp.einsum(
-        "btk,btj->bkj",
-        left_BxTxK,
-        right_BxTxJ,
-        precision="highest",
-        preferred_element_type=jnp.float32,
-    )
-    if not rule.dim:
-        return products_BxKxJ
-    return two_sided.flatten(products_BxKxJ, (rule.shape[0], rule.shape[1]), rule.dim)
-
-
-def _linear(rule: "_Rule", kept: Any, delta: jax.Array) -> jax.Array:
-    left_BxTxK, right = kept
-    return _outer(rule, left_BxTxK, right.apply(delta))
-
-
-def _lookup(rule: "_Rule", kept: Any, delta: jax.Array) -> jax.Array:
-    tokens, left, right = kept
-    return _outer(rule, left.at(tokens), right.apply(delta))
-
-
-def _head(rule: "_Rule", kept: Any, delta: jax.Array) -> jax.Array:
-    x, other, residual_BxTxK = kept
-    vocabulary = residual_BxTxK * delta[..., None]
-    if rule.vocab_axis == 0:
-        return _outer(rule, vocabulary, other.apply(x))
-    return _outer(rule, other.apply(x), vocabulary)
-
-
-def _vector(rule: "_Rule", kept: Any, delta: jax.Array) -> jax.Array:
-    x, key, scale = kept
-    delta = delta.astype(jnp.float32)
-    gradient_BxD = jnp.sum(delta if x is None else x * delta, axis=1)
-    if scale is not None:
-        gradient_BxD = gradient_BxD * scale[None, :]
-    return two_sided.vector(key, gradient_BxD, rule.dim) if rule.dim else gradient_BxD
-
-
 @dataclasses.dataclass(frozen=True)
 class _Rule:
-    """A rule, and what it has to know of its parameter; `dim` is 0 where nothing is sketched."""
+    """How one parameter's gradient is sketched in the backward pass of its map.
 
-    sketch: Callable[["_Rule", Any, jax.Array], jax.Array]
+    Attributes:
+      kind: "linear", "lookup", "head" or "vector".
+      dim: M; 0 where nothing is sketched.
+      shape: of the parameter, without the layer axis.
+      vocab_axis: the axis of a head's matrix that runs over the vocabulary.
+    """
+
+    kind: str
     dim: int
     shape: tuple[int, ...]
     vocab_axis: int = 0
+
+    def sketch(self, kept: Any, delta: jax.Array) -> jax.Array:
+        """The gradient's sketch in float32, from what the map kept and its output's cotangent."""
+        if self.kind == "vector":
+            x, key, scale = kept
+            delta = delta.astype(jnp.float32)
+            gradient_BxD = jnp.sum(delta if x is None else x * delta, axis=1)
+            if scale is not None:
+                gradient_BxD = gradient_BxD * scale[None, :]
+            return two_sided.vector(key, gradient_BxD, self.dim) if self.dim else gradient_BxD
+        if self.kind == "linear":
+            left_BxTxK, right = kept
+            right_BxTxJ = right.apply(delta)
+        elif self.kind == "lookup":
+            tokens, left, right = kept
+            left_BxTxK, right_BxTxJ = left.at(tokens), right.apply(delta)
+        else:
+            x, other, residual_BxTxK = kept
+            left_BxTxK, right_BxTxJ = residual_BxTxK * delta[..., None], other.apply(x)
+            if self.vocab_axis:
+                left_BxTxK, right_BxTxJ = right_BxTxJ, left_BxTxK
+        products_BxKxJ = jnp.einsum(
+            "btk,btj->bkj",
+            left_BxTxK,
+            right_BxTxJ,
+            precision="highest",
+            preferred_element_type=jnp.float32,
+        )
+        if not self.dim:
+            return products_BxKxJ
+        return two_sided.flatten(products_BxKxJ, (self.shape[0], self.shape[1]), self.dim)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -115,18 +107,19 @@ def _attach_forward(rule, y, kept, side_input):
 
 
 def _attach_backward(rule, kept, delta):
-    return delta, None, rule.sketch(rule, kept, delta)
+    return delta, None, rule.sketch(kept, delta)
 
 
 _attach.defvjp(_attach_forward, _attach_backward)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Watch:
+class _SketchTap:
     """Attaches the rules of the parameters in scope to the decoder; see `models.taps`.
 
     Attributes:
       sketch: of one of the families in `FACTORED`.
+      dim: of the sketch; 0 for the identity.
       leaves: what is in scope.
       side_inputs: f32 zeros by path; inside a layer, that layer's.
       scales: by path, as `side_inputs`; empty without preconditioning.
@@ -135,6 +128,7 @@ class _Watch:
     """
 
     sketch: Sketch
+    dim: int
     leaves: Mapping[Path, _Leaf]
     side_inputs: Mapping[Path, jax.Array]
     scales: Mapping[Path, Scale]
@@ -150,7 +144,7 @@ class _Watch:
         numbers_L = jnp.arange(len(next(iter(inputs.values()))) if inputs else 0)
         return (numbers_L, inputs, scales) if inputs else None
 
-    def layer(self, piece: Any) -> "_Watch":
+    def layer(self, piece: Any) -> "_SketchTap":
         if piece is None:
             return dataclasses.replace(self, path=("layers",))
         number, inputs, scales = piece
@@ -158,7 +152,7 @@ class _Watch:
             self, path=("layers",), number=number, side_inputs=inputs, scales=scales
         )
 
-    def at(self, name: str) -> "_Watch":
+    def at(self, name: str) -> "_SketchTap":
         return dataclasses.replace(self, path=(*self.path, name))
 
     def _key(self, path: Path) -> jax.Array:
@@ -167,22 +161,18 @@ class _Watch:
     def _sides(self, path: Path) -> tuple[Side, Side]:
         rows, columns = self.leaves[path].shape
         row_scale, column_scale = self.scales.get(path, (None, None))
-        if not self._dim:
+        if not self.dim:
             return Whole(rows, row_scale), Whole(columns, column_scale)
-        left, right = two_sided.sides(self._key(path), (rows, columns), self._dim)
+        left, right = two_sided.sides(self._key(path), (rows, columns), self.dim)
         return (
             dataclasses.replace(left, scale=row_scale),
             dataclasses.replace(right, scale=column_scale),
         )
 
-    @property
-    def _dim(self) -> int:
-        return 0 if self.sketch.family == "identity" else self.sketch.dim
-
-    def _attach(self, rule: Callable, name: str, y: jax.Array, kept: Any, **static) -> jax.Array:
+    def _attach(self, kind: str, name: str, y: jax.Array, kept: Any, **static) -> jax.Array:
         path = (*self.path, name)
-        known = _Rule(rule, self._dim, self.leaves[path].shape, **static)
-        return _attach(known, y, kept, self.side_inputs[path])
+        rule = _Rule(kind, self.dim, self.leaves[path].shape, **static)
+        return _attach(rule, y, kept, self.side_inputs[path])
 
     def drop(self, x: jax.Array) -> jax.Array:
         return x  # features are those of the whole adapter
@@ -192,7 +182,7 @@ class _Watch:
         if path not in self.leaves:
             return y
         left, right = self._sides(path)
-        return self._attach(_linear, name, y, (left.apply(x), right))
+        return self._attach("linear", name, y, (left.apply(x), right))
 
     def shift(self, name: str, y: jax.Array) -> jax.Array:
         return self._vector(name, None, y)
@@ -204,13 +194,13 @@ class _Watch:
         path = (*self.path, name)
         if path not in self.leaves:
             return y
-        return self._attach(_vector, name, y, (x, self._key(path), self.scales.get(path)))
+        return self._attach("vector", name, y, (x, self._key(path), self.scales.get(path)))
 
     def lookup(self, name: str, tokens: jax.Array, y: jax.Array) -> jax.Array:
         path = (*self.path, name)
         if path not in self.leaves:
             return y
-        return self._attach(_lookup, name, y, (tokens, *self._sides(path)))
+        return self._attach("lookup", name, y, (tokens, *self._sides(path)))
 
     def probe(self, name: str, vocab_axis: int) -> Side | None:
         path = (*self.path, name)
@@ -220,7 +210,7 @@ class _Watch:
         self, name: str, vocab_axis: int, x: jax.Array, residual: jax.Array, nll: jax.Array
     ) -> jax.Array:
         other = self._sides((*self.path, name))[1 - vocab_axis]
-        return self._attach(_head, name, nll, (x, other, residual), vocab_axis=vocab_axis)
+        return self._attach("head", name, nll, (x, other, residual), vocab_axis=vocab_axis)
 
 
 def factored_features(
@@ -232,7 +222,7 @@ def factored_features(
     microbatch: int,
     normalize: bool,
     scales: Mapping[Path, Scale] | None = None,
-    span: tuple[jax.Array | int, jax.Array | int] | None = None,
+    span: Span | None = None,
     buckets: Buckets | None = None,
 ) -> Features:
     """Sketches the gradient of every row's loss, at the price of one backward pass over them.
@@ -273,10 +263,7 @@ def factored_features(
         depths[path] = shape[:1] if is_stacked(path) else ()
         leaves[path] = _Leaf(number, shape[len(depths[path]) :])
     whole = sketch.family == "identity"
-
-    def zeros(path: Path, batch: int) -> jax.Array:
-        shape = leaves[path].shape if whole else (sketch.dim,)
-        return jnp.zeros((*depths[path], batch, *shape), jnp.float32)
+    dim = 0 if whole else sketch.dim
 
     def flat(path: Path, found: jax.Array) -> jax.Array:
         """[L, B, ...] or [B, ...] -> [B, D] if whole, else [B, M]."""
@@ -287,12 +274,16 @@ def factored_features(
         return jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)
 
     def one_microbatch(part: Any) -> tuple[jax.Array, jax.Array]:
-        batch = jax.tree.leaves(part)[0].shape[0]
+        row = jax.tree.leaves(part)[0]
+        inputs = {}
+        for path in paths:
+            shape = leaves[path].shape if whole else (sketch.dim,)
+            shape = (*depths[path], row.shape[0], *shape)
+            inputs[path] = jnp.zeros_like(row, jnp.float32, shape)
 
         def tapped(side_inputs: dict[Path, jax.Array]) -> jax.Array:
-            return losses(part, _Watch(sketch, leaves, side_inputs, scales or {}))
+            return losses(part, _SketchTap(sketch, dim, leaves, side_inputs, scales or {}))
 
-        inputs = varying_like({path: zeros(path, batch) for path in paths}, part)
         losses_B, pullback = jax.vjp(tapped, inputs)
         (found,) = pullback(jnp.ones_like(losses_B))
         parts = [flat(path, found[path]) for path in paths]

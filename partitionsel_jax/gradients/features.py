@@ -7,16 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from partitionsel_jax.gradients.buckets import Buckets
-from partitionsel_jax.gradients.microbatches import map_microbatches
+from partitionsel_jax.gradients.microbatches import Buckets, Span, map_microbatches
 from partitionsel_jax.gradients.sketches import Sketch
-from partitionsel_jax.varying import varying_like
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """What selection needs to know of a batch of examples.
+    """Gradient features of a batch of examples, as selection reads them.
 
     Attributes:
       vectors: f32[B, m], sketched gradients, of unit norm when `normalize` was asked for.
@@ -39,7 +37,7 @@ def per_example_features(
     normalize: bool,
     stacked: Any = None,
     scales: Any = None,
-    span: tuple[jax.Array | int, jax.Array | int] | None = None,
+    span: Span | None = None,
     buckets: Buckets | None = None,
 ) -> Features:
     """Sketches the gradient of every example's loss, one microbatch at a time.
@@ -72,8 +70,10 @@ def per_example_features(
     """
 
     def one_microbatch(part: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-        # Differentiating what is replicated would sum over the devices of a shard_map.
-        local = varying_like(parameters, part)
+        # Differentiating what is replicated would sum over the devices of a shard_map: with a zero
+        # of this device's rows added, parameters are its own.
+        zero = jnp.zeros_like(jax.tree.leaves(part)[0], shape=())
+        local = jax.tree.map(lambda leaf: leaf + zero.astype(leaf.dtype), parameters)
         losses_B, gradients = jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0))(local, part)
         if scales is not None:
             gradients = jax.tree.map(lambda leaf, scale: leaf * scale[None], gradients, scales)

@@ -1,20 +1,78 @@
-"""A function of a few rows, applied to many: in microbatches, so that memory stays that of one."""
+"""Functions of many rows, computed a few rows at a time, so that memory stays that of a few.
 
+A compiled program has fixed shapes, but not every microbatch needs the widest. With buckets, rows
+are put in order of their lengths, what is done with a microbatch is compiled once for each width,
+and every microbatch goes through the narrowest that holds its rows: `lax.switch` executes one
+branch only, and padding is not computed.
+
+Letters: B rows, b rows of a microbatch, T tokens of a row.
+"""
+
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from partitionsel_jax.gradients.buckets import Buckets, switch
-from partitionsel_jax.varying import varying_like
+# The first row that is needed and the one after the last; may be traced.
+Span = tuple[jax.Array | int, jax.Array | int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Buckets:
+    """The widths that there are, and the lengths of the rows.
+
+    Attributes:
+      widths: ascending; static. The last one is T.
+      lengths: i32[B], columns of each row that are not padding, in 0 .. T.
+      split: static; rows before it and rows from it on are put in order each on their own. 0 for
+        all together.
+      axis_name: of the mapped axis whose devices take the same width each time, the widest that one
+        of them needs, since they gather weights from each other on the way; None: each its own.
+
+    Raises:
+      ValueError: widths that are not positive and ascending.
+    """
+
+    widths: tuple[int, ...]
+    lengths: jax.Array
+    split: int = 0
+    axis_name: str | None = None
+
+    def __post_init__(self):
+        check_widths(self.widths)
+
+    def order(self) -> jax.Array:
+        """i32[B], the rows from the shortest to the longest; ties stay as they are."""
+        late_B = jnp.arange(self.lengths.shape[0]) >= self.split
+        return jnp.argsort(self.lengths + late_B * (self.widths[-1] + 1), stable=True)
+
+    def choices(self, size: int) -> jax.Array:
+        """i32[ceil(B / size)], the place in `widths` of what each microbatch of `order` needs."""
+        lengths_B = self.lengths[self.order()]
+        filled = jnp.pad(lengths_B, (0, -lengths_B.shape[0] % size), "edge")
+        longest = filled.reshape(-1, size).max(axis=1)
+        # A row longer than all of them, which there should not be, is cut to the widest.
+        found = jnp.minimum(
+            jnp.searchsorted(jnp.asarray(self.widths), longest), len(self.widths) - 1
+        )
+        if self.axis_name is None or len(self.widths) == 1:
+            return found
+        return jax.lax.pmax(found, self.axis_name)
+
+
+def check_widths(widths: tuple[int, ...]) -> None:
+    """Raises ValueError unless there are widths, positive and ascending."""
+    if not widths or any(a >= b for a, b in zip((0, *widths), widths, strict=False)):
+        raise ValueError(f"expected ascending widths of at least 1, got {widths}; sort them")
 
 
 def map_microbatches(
     function: Callable[[Any], Any],
     rows: Any,
     microbatch: int,
-    span: tuple[jax.Array | int, jax.Array | int] | None = None,
+    span: Span | None = None,
     buckets: Buckets | None = None,
 ) -> Any:
     """Applies `function` to rows, `microbatch` at a time, and puts the results together.
@@ -23,8 +81,8 @@ def map_microbatches(
       function: rows with a leading axis b -> a pytree of arrays with that leading axis.
       rows: a pytree whose leaves have a leading axis B.
       microbatch: b, at least 1; B need not be a multiple of it.
-      span: (start, stop), the rows that are needed, may be traced: microbatches without any of
-        them are skipped, at no cost. None: all.
+      span: the rows that are needed: microbatches without any of them are skipped, at no cost.
+        None: all.
       buckets: the widths that microbatches may have, and the rows' lengths; a span then has to
         begin and end at 0, `buckets.split` or B. None: all columns of all rows.
 
@@ -38,23 +96,19 @@ def map_microbatches(
         raise ValueError(f"features.microbatch must be at least 1, not {microbatch}")
     batch = jax.tree.leaves(rows)[0].shape[0]
     size = max(1, min(microbatch, batch))
-    count = -(-batch // size)
-
-    def pad(leaf: jax.Array) -> jax.Array:
-        # Repeats the last row: a copy is finite wherever the rows are.
-        filled = jnp.pad(leaf, [(0, count * size - batch)] + [(0, 0)] * (leaf.ndim - 1), "edge")
-        return filled.reshape(count, size, *leaf.shape[1:])
-
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), rows)
     shapes = jax.eval_shape(function, one)
     if not batch:
         return jax.tree.map(lambda x: jnp.zeros((0, *x.shape[1:]), x.dtype), shapes)
-    order = choices = None
-    if buckets is not None and len(buckets.widths) > 1:
-        order, choices = buckets.order(), buckets.choices(size)
-        rows = jax.tree.map(lambda leaf: leaf[order], rows)
-    parts = jax.tree.map(pad, rows)
-    results = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), shapes)
+    if buckets is not None and len(buckets.widths) == 1:
+        buckets = None  # whole rows, as they are
+    # The filling repeats the last row: a copy is finite wherever the rows are.
+    parts, count = _split(rows, size, buckets, "edge")
+    choices = None if buckets is None else buckets.choices(size)
+    # Zeros like the rows, which differ between devices: the carry of a loop in a shard_map has to
+    # enter it as it leaves.
+    row = jax.tree.leaves(rows)[0]
+    results = jax.tree.map(lambda x: jnp.zeros_like(row, x.dtype, (count, *x.shape)), shapes)
 
     def body(number: jax.Array, results: Any) -> Any:
         part = jax.tree.map(lambda leaf: leaf[number], parts)
@@ -65,16 +119,91 @@ def map_microbatches(
         return jax.tree.map(lambda all_, new: all_.at[number].set(new), results, found)
 
     first, last = needed(batch, size, span)
-    results = jax.lax.fori_loop(first, last, body, varying_like(results, rows))
+    results = jax.lax.fori_loop(first, last, body, results)
     flat = jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[:batch], results)
-    if order is None:
+    if buckets is None:
         return flat
+    order = buckets.order()
     return jax.tree.map(lambda leaf: jnp.zeros_like(leaf).at[order].set(leaf), flat)
 
 
-def needed(
-    batch: int, size: int, span: tuple[jax.Array | int, jax.Array | int] | None
-) -> tuple[jax.Array | int, jax.Array | int]:
+def sum_gradients(
+    objective: Callable[[Any, Any], tuple[jax.Array, jax.Array]],
+    parameters: Any,
+    rows: Any,
+    microbatch: int,
+    buckets: Buckets,
+) -> tuple[jax.Array, Any]:
+    """The second value of `objective`, and the gradient of the first, summed over microbatches.
+
+    Args:
+      objective: (parameters, rows) -> two sums over the rows; all-zero rows add nothing.
+      parameters: what is differentiated.
+      rows: a pytree whose leaves have a leading axis.
+      microbatch: rows at once; 0 for all.
+      buckets: the widths that a microbatch may have, and the rows' lengths.
+    """
+    count = jax.tree.leaves(rows)[0].shape[0]
+    size = min(microbatch or count, count)
+    choices = buckets.choices(size)
+    parts, pieces = _split(rows, size, buckets if len(buckets.widths) > 1 else None, "constant")
+
+    def differentiated(part: Any) -> tuple[jax.Array, Any]:
+        (_, value), gradient = jax.value_and_grad(objective, has_aux=True)(parameters, part)
+        return value, gradient
+
+    if pieces == 1:
+        whole = jax.tree.map(lambda leaf: leaf[0], parts)
+        return switch(differentiated, whole, buckets.widths, choices[0])
+
+    def add(total: tuple[jax.Array, Any], piece: Any) -> tuple[tuple[jax.Array, Any], None]:
+        part, choice = piece
+        found = switch(differentiated, part, buckets.widths, choice)
+        return jax.tree.map(jnp.add, total, found), None
+
+    nothing = jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters)
+    return jax.lax.scan(add, nothing, (parts, choices))[0]
+
+
+def _split(rows: Any, size: int, buckets: Buckets | None, fill: str) -> tuple[Any, int]:
+    """The rows as [pieces, size, ...], in the order of their buckets, filled up; and pieces."""
+    count = jax.tree.leaves(rows)[0].shape[0]
+    pieces = -(-count // size)
+    if buckets is not None:
+        order = buckets.order()
+        rows = jax.tree.map(lambda leaf: leaf[order], rows)
+
+    def split(leaf: jax.Array) -> jax.Array:
+        widths = [(0, pieces * size - count)] + [(0, 0)] * (leaf.ndim - 1)
+        return jnp.pad(leaf, widths, fill).reshape(pieces, size, *leaf.shape[1:])
+
+    return jax.tree.map(split, rows), pieces
+
+
+def switch(
+    function: Callable[[Any], Any], rows: Any, widths: tuple[int, ...], choice: jax.Array
+) -> Any:
+    """`function` of the rows at one of the widths; only that one is computed.
+
+    Args:
+      function: rows [b, width] -> a pytree whose shapes do not depend on the width.
+      rows: a pytree whose leaves are [b] or [b, T, ...].
+      widths: static.
+      choice: i32[], place in `widths`.
+    """
+
+    if len(widths) == 1:
+        return function(narrowed(rows, widths[0]))
+    branches = [lambda rows, width=width: function(narrowed(rows, width)) for width in widths]
+    return jax.lax.switch(choice, branches, rows)
+
+
+def narrowed(rows: Any, width: int) -> Any:
+    """The first `width` columns of every leaf that has columns."""
+    return jax.tree.map(lambda leaf: leaf[:, :width] if leaf.ndim > 1 else leaf, rows)
+
+
+def needed(batch: int, size: int, span: Span | None) -> tuple[jax.Array | int, jax.Array | int]:
     """The first microbatch that holds a row of the span, and the one after the last."""
     if span is None:
         return 0, -(-batch // size)

@@ -42,7 +42,7 @@ def _damped(
 def exact(
     second_moments: Mapping[Path, jax.Array], updates: jax.Array, decay: float
 ) -> dict[Path, jax.Array]:
-    """What the reference path multiplies gradients by.
+    """The factors that the reference path multiplies gradients by.
 
     Args:
       second_moments: f32, Adam's, of the parameters in scope by path.
@@ -64,7 +64,7 @@ def exact(
 def factored(
     second_moments: Mapping[Path, jax.Array], updates: jax.Array, decay: float
 ) -> dict[Path, Scale]:
-    """What the factored path multiplies the factors of gradients by.
+    """The factors that the factored path multiplies its two sides by.
 
     Args and conventions as for `exact`; eps^2 is added to the row and column means instead.
 
@@ -87,7 +87,7 @@ def factored(
 
 
 def expand(scales: Mapping[Path, Scale]) -> dict[Path, jax.Array]:
-    """What `factored` gave, as whole arrays, for the reference path."""
+    """The result of `factored` as whole arrays, for the reference path."""
     return {
         path: scale[0][..., :, None] * scale[1][..., None, :] if isinstance(scale, tuple) else scale
         for path, scale in scales.items()

@@ -14,12 +14,12 @@ Path = tuple[str, ...]
 
 
 def is_stacked(path: Path) -> bool:
-    """Whether the parameter at a path is stacked over layers, along its first axis."""
+    """True if the parameter at a path is stacked over layers, along its first axis."""
     return path[0] == "layers"
 
 
 def stacked(scoped: Mapping[Path, Any]) -> dict[Path, bool]:
-    """Which of the parameters by path are stacked over layers; see `Sketch.__call__`."""
+    """By path, True for parameters stacked over layers; see `Sketch.__call__`."""
     return {path: is_stacked(path) for path in scoped}
 
 

@@ -34,7 +34,6 @@ import numpy as np
 
 from partitionsel_jax.gradients import blocks, two_sided
 from partitionsel_jax.gradients.blocks import BLOCK
-from partitionsel_jax.varying import varying_like
 
 # Keeps the sketch's stream apart from others that fold small numbers into a key of the same seed.
 _STREAM = 0x5E7C4
@@ -59,9 +58,8 @@ def _blockwise(sketch_block: Callable[[jax.Array, jax.Array, int], jax.Array]) -
         # compile.
         flat = _flat(leaves)
         batch, size = flat[0].shape[0], sum(leaf.shape[1] for leaf in flat)
-        total = jnp.zeros((batch, sketch.dim), jnp.float32)
         if not size:
-            return total
+            return jnp.zeros((batch, sketch.dim), jnp.float32)
         block = min(BLOCK, 1 << (size - 1).bit_length())
         count = -(-size // block)
         flat.append(jnp.zeros((batch, count * block - size), jnp.float32))
@@ -71,7 +69,7 @@ def _blockwise(sketch_block: Callable[[jax.Array, jax.Array, int], jax.Array]) -
             x_BxC = jax.lax.dynamic_index_in_dim(x_BxKxC, number, axis=1, keepdims=False)
             return total + sketch_block(jax.random.fold_in(sketch.key, number), x_BxC, sketch.dim)
 
-        total = varying_like(total, x_BxKxC)
+        total = jnp.zeros_like(x_BxKxC, jnp.float32, (batch, sketch.dim))
         return jax.lax.fori_loop(0, count, add, total) / jnp.sqrt(jnp.float32(sketch.dim))
 
     return family

@@ -33,7 +33,6 @@ import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.gradients.blocks import BLOCK, unpack_signs
-from partitionsel_jax.varying import varying_like
 
 _HALVES = (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
 
@@ -122,8 +121,8 @@ class Signs:
         full, rest = divmod(self.size, BLOCK)
         if not full:
             return block(0, rest)
-        total = jnp.zeros((*x.shape[:axis], *x.shape[axis + 1 :], self.width), jnp.float32)
-        total = varying_like(total, x)
+        shape = (*x.shape[:axis], *x.shape[axis + 1 :], self.width)
+        total = jnp.zeros_like(x, jnp.float32, shape)
         total = jax.lax.fori_loop(0, full, lambda i, sum_: sum_ + block(i * BLOCK, BLOCK), total)
         return total + block(full * BLOCK, rest) if rest else total
 
@@ -209,7 +208,7 @@ def leaf(key: jax.Array, x: jax.Array, stacked: bool, dim: int) -> jax.Array:
       stacked: static.
       dim: m.
     """
-    total = varying_like(jnp.zeros((x.shape[0], dim), jnp.float32), x)
+    total = jnp.zeros_like(x, jnp.float32, (x.shape[0], dim))
     if not math.prod(x.shape[1:]):
         return total
     if not stacked:

@@ -19,7 +19,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap, sequential_vmap
 from jax.custom_derivatives import SymbolicZero
 
-from partitionsel_jax.varying import varying_like
+from partitionsel_jax.models.varying import varying_like
 
 _LANES = 128  # blocks are multiples of it, as matrix units like them
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import operator
+from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,9 @@ class Problem:
       alignment: f32[N]; s_i = <g_i, anchor gradient>.
       gram: f32[N, N], symmetric; K_ij = <g_i, g_j>. None where `features` are given.
       domains: i32[N] in [-1, P); -1 marks a padding row, which is never picked.
-      budgets: i32[P], >= 0; most picks per domain. They sum to the selection's size.
+      budgets: i32[P], >= 0; most picks per domain. They sum to the selection's size. Or a function
+        of the counts i32[P] of candidates that can be picked (those of `selection.budgets` with
+        their size bound): eager calls compile once per function.
       losses: f32[N] or None; needed by `loss` and `reducible_loss` only.
       anchor_similarity: f32[N, A] or None; inner product (or cosine) of every candidate with every
         anchor, needed by `anchor_coverage` and `fair_transport` only. An anchor that is finite for
@@ -36,17 +40,20 @@ class Problem:
         the square roots of the Gram matrix's diagonal, which say nothing if features are unit.
       reference_losses: f32[N] or None; losses under a reference model, for `reducible_loss` only.
         None: `losses` have them taken off already.
+      domain_count: P, for budgets that are a function; None: one more than the largest of the
+        domains, which then have to be concrete. Static.
     """
 
     alignment: jax.Array
     gram: jax.Array | None
     domains: jax.Array
-    budgets: jax.Array
+    budgets: jax.Array | Callable[[jax.Array], jax.Array]
     losses: jax.Array | None = None
     anchor_similarity: jax.Array | None = None
     features: jax.Array | None = None
     norms: jax.Array | None = None
     reference_losses: jax.Array | None = None
+    domain_count: int | None = dataclasses.field(default=None, metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass
@@ -63,6 +70,8 @@ class Selection:
       gains: f32[K]; what each pick adds to the utility, 0 at padding: its score when it was picked,
         or w_i s_i / 2 where weights are refitted. They sum to the utility, where there is one.
       dropped: i32[]; candidates left out because an entry of theirs was not finite.
+      candidates: bool[N]; what could be picked: False for padding and for dropped ones.
+      budgets: i32[P]; those of the problem, or what its function made of the candidates' counts.
     """
 
     indices: jax.Array
@@ -71,6 +80,8 @@ class Selection:
     certificate: jax.Array
     gains: jax.Array
     dropped: jax.Array
+    candidates: jax.Array | None = None
+    budgets: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -129,8 +140,15 @@ class Pool:
     group_count: int = dataclasses.field(default=1, metadata={"static": True})
 
 
-def make_pool(problem: Problem) -> tuple[Pool, jax.Array]:
-    """Masks padding and non-finite candidates out; also counts the latter (i32[])."""
+def make_pool(
+    problem: Problem, budgets_of: Callable[[jax.Array], jax.Array] | None = None
+) -> tuple[Pool, jax.Array]:
+    """Masks padding and non-finite candidates out; also counts the latter (i32[]).
+
+    Args:
+      problem: with `domain_count` and without budgets where `budgets_of` gives them.
+      budgets_of: counts i32[P] of candidates -> i32[P].
+    """
     # First the cast: what overflows float32 is not finite either.
     problem = jax.tree.map(_as_float32, problem)
     present_N = problem.domains >= 0
@@ -164,11 +182,20 @@ def make_pool(problem: Problem) -> tuple[Pool, jax.Array]:
     else:
         assert problem.features is not None  # `check_shapes` has seen to it
         gram = FactoredGram(clean(problem.features))
+    budgets: jax.Array
+    if budgets_of is None:
+        budgets = problem.budgets  # type: ignore[assignment]
+    else:
+        # A candidate that cannot be picked must not earn its domain a budget.
+        count = cast(int, problem.domain_count)
+        counts_P = jnp.bincount(jnp.where(sound_N, problem.domains, count), length=count)
+        budgets = budgets_of(counts_P)
+        _check_array("budgets", budgets, (count,), jnp.integer)
     pool = Pool(
         alignment=clean(problem.alignment),
         gram=gram,
         domains=jnp.maximum(problem.domains.astype(jnp.int32), 0),
-        budgets=problem.budgets.astype(jnp.int32),
+        budgets=budgets.astype(jnp.int32),
         candidates=sound_N,
         groups=jnp.zeros(sound_N.shape, jnp.int32),
         losses=clean_or_none(problem.losses),
@@ -221,8 +248,9 @@ def check_shapes(problem: Problem, size: int) -> None:
     if problem.features is not None:
         _check_array("features", problem.features, (pool_size, "M"), jnp.floating)
     _check_array("domains", problem.domains, (pool_size,), jnp.integer)
-    _check_array("budgets", problem.budgets, ("P",), jnp.integer)
-    if problem.budgets.shape[0] < 1:
+    if not callable(problem.budgets):
+        _check_array("budgets", problem.budgets, ("P",), jnp.integer)
+    if domain_count(problem) < 1:
         raise ValueError("budgets must name at least one domain, got shape (0,); pass i32[P].")
     for name in ("losses", "norms", "reference_losses"):
         if getattr(problem, name) is not None:
@@ -235,6 +263,31 @@ def check_shapes(problem: Problem, size: int) -> None:
             f"size must be at most the pool's {pool_size} candidates, got {size}; "
             "draw a larger pool or select fewer."
         )
+
+
+def domain_count(problem: Problem) -> int:
+    """P, from the budgets, or where these are a function from `domain_count` or the domains.
+
+    Raises:
+      ValueError: a `domain_count` that the budgets contradict, or none where nothing else says it.
+    """
+    given = problem.domain_count
+    if not callable(problem.budgets):
+        count = problem.budgets.shape[0]
+        if given not in (None, count):
+            raise ValueError(
+                f"domain_count must be {count} as budgets has {count} entries, got {given}; "
+                "leave it out."
+            )
+        return count
+    if given is not None:
+        return given
+    if not is_concrete(problem.domains):
+        raise ValueError(
+            "domain_count must be given where budgets are a function and domains are traced, got "
+            "None; pass the number of domains P."
+        )
+    return max(1, int(np.max(problem.domains)) + 1)
 
 
 def check_size(size: int) -> None:
@@ -256,16 +309,16 @@ def check_values(problem: Problem, size: int, *, budgeted: bool) -> None:
       ValueError: domains outside [-1, P), negative budgets, budgets that do not sum to `size`
         (where `budgeted`), or a Gram matrix that is not symmetric.
     """
-    domain_count = problem.budgets.shape[0]
+    count = domain_count(problem)
     if is_concrete(problem.domains):
         domains = np.asarray(problem.domains)
-        if domains.min() < -1 or domains.max() >= domain_count:
+        if domains.min() < -1 or domains.max() >= count:
             raise ValueError(
-                f"domains must lie in [-1, {domain_count}) as budgets has {domain_count} entries, "
+                f"domains must lie in [-1, {count}) as budgets has {count} entries, "
                 f"got values from {domains.min()} to {domains.max()}; number the domains from 0 "
                 "and use -1 for padding rows only."
             )
-    if is_concrete(problem.budgets):
+    if not callable(problem.budgets) and is_concrete(problem.budgets):
         _check_budgets(np.asarray(problem.budgets), size, budgeted=budgeted)
     if problem.gram is not None and is_concrete(problem.gram):
         _check_symmetric(problem.gram)

@@ -1,7 +1,9 @@
 """`select`: one entry point over all utilities, couplings and rules."""
 
+import dataclasses
 import functools
 import operator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from partitionsel_jax.selection.problem import (
     Selection,
     check_shapes,
     check_values,
+    domain_count,
     is_concrete,
     make_pool,
 )
@@ -102,7 +105,13 @@ def select(
         swaps=operator.index(swaps),
         certificate=bool(certificate),
     )
-    solution, dropped = _select(problem, options, utility=utility, coupling=coupling)
+    budgets_of = None
+    if callable(problem.budgets):
+        budgets_of, count = problem.budgets, domain_count(problem)
+        problem = dataclasses.replace(problem, budgets=None, domain_count=count)  # type: ignore[arg-type]
+    solution, dropped, pool = _select(
+        problem, options, utility=utility, coupling=coupling, budgets_of=budgets_of
+    )
     nan = jnp.asarray(np.nan, jnp.float32)
     return Selection(
         indices=solution.indices,
@@ -111,20 +120,27 @@ def select(
         certificate=nan if solution.certificate is None else solution.certificate,
         gains=solution.gains,
         dropped=dropped,
+        candidates=pool["candidates"],
+        budgets=pool["budgets"],
     )
 
 
-@functools.partial(jax.jit, static_argnames=("utility", "coupling"))
+@functools.partial(jax.jit, static_argnames=("utility", "coupling", "budgets_of"))
 def _select(
-    problem: Problem, options: Options, *, utility: str, coupling: str
-) -> tuple[Solution, jax.Array]:
+    problem: Problem,
+    options: Options,
+    *,
+    utility: str,
+    coupling: str,
+    budgets_of: Callable[[jax.Array], jax.Array] | None,
+) -> tuple[Solution, jax.Array, dict[str, jax.Array]]:
     # Accelerators would otherwise round the factors of a float32 product to fewer digits than the
     # refit's tolerance needs.
     with jax.default_matmul_precision("highest"):
-        pool, dropped = make_pool(problem)
-        pool = tie(pool, problem, options)
-        pool = COUPLINGS[coupling](pool, options.size)
-        return UTILITIES[utility].solve(pool, options), dropped
+        whole, dropped = make_pool(problem, budgets_of)
+        pool = COUPLINGS[coupling](tie(whole, problem, options), options.size)
+        solution = UTILITIES[utility].solve(pool, options)
+    return solution, dropped, {"candidates": whole.candidates, "budgets": whole.budgets}
 
 
 def certify(
@@ -151,8 +167,8 @@ def certify(
     Raises:
       ValueError: as `select`.
     """
-    size = result.indices.shape[0]
-    check_shapes(problem, size)
+    problem = dataclasses.replace(problem, budgets=result.budgets)
+    check_shapes(problem, result.indices.shape[0])
     if coupling not in COUPLINGS:
         raise ValueError(f"coupling must be one of {sorted(COUPLINGS)}, got {coupling!r}.")
     return _certify(problem, result, _scalar("ridge", ridge), coupling=coupling)
@@ -161,9 +177,8 @@ def certify(
 @functools.partial(jax.jit, static_argnames=("coupling",))
 def _certify(problem: Problem, result: Selection, ridge: jax.Array, *, coupling: str) -> jax.Array:
     with jax.default_matmul_precision("highest"):
-        pool, _ = make_pool(problem)
-        pool = tie(pool, problem, result, ridge)
-        pool = COUPLINGS[coupling](pool, result.indices.shape[0])
+        pool, _ = make_pool(problem, None)
+        pool = COUPLINGS[coupling](tie(pool, problem, result, ridge), result.indices.shape[0])
         return certificates.certify(pool, result.indices, result.weights, result.utility, ridge)
 
 

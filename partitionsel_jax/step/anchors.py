@@ -26,7 +26,7 @@ _BITS = 30
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Anchors:
-    """What selection needs to know of the anchors, on every device.
+    """The anchors as selection reads them, on every device.
 
     Attributes:
       direction: f32[M], the mean of their features; nan if no anchor is sound.
@@ -66,12 +66,12 @@ class AnchorStats(NamedTuple):
 
     @classmethod
     def of(cls, features: Features, domains_A: jax.Array) -> "AnchorStats":
-        """Those of anchors with these features and domains."""
+        """The numbers of anchors with these features and domains."""
         return cls(domains_A, features.losses, jnp.max(jnp.abs(features.vectors), axis=1))
 
 
 def summarise(
-    facts: AnchorStats,
+    stats: AnchorStats,
     vectors_axM: jax.Array,
     *,
     mean: str,
@@ -82,24 +82,24 @@ def summarise(
     """The anchors of all devices; those with a non-finite feature are left out.
 
     Args:
-      facts: of all anchors, those of one device behind those of another.
+      stats: of all anchors, those of one device behind those of another.
       vectors_axM: f32[a, M], features of this device's anchors.
       mean: "plain", or "balanced" to give every domain with a sound anchor the same weight.
       domains: P.
       vectors_AxM: f32[A, M], to be kept in the result; None where nothing reads them.
       axis_name: of the mapped axis; None where all anchors are here.
     """
-    sound_A = jnp.isfinite(facts.largest)
+    sound_A = jnp.isfinite(stats.largest)
     weights_A = sound_A.astype(jnp.float32)
     if mean == "balanced":
-        counts_P = jax.ops.segment_sum(weights_A, facts.domain, domains)
-        weights_A = weights_A / jnp.maximum(counts_P, 1.0)[facts.domain]
+        counts_P = jax.ops.segment_sum(weights_A, stats.domain, domains)
+        weights_A = weights_A / jnp.maximum(counts_P, 1.0)[stats.domain]
     weights_A = weights_A / jnp.maximum(weights_A.sum(), 1e-30)
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * vectors_axM.shape[0]
     weights_a = jax.lax.dynamic_slice_in_dim(weights_A, first, vectors_axM.shape[0])
     # The weight of an anchor that is not sound is 0, which alone would leave a nan.
     weighted_axM = weights_a[:, None] * jnp.where(weights_a[:, None] > 0, vectors_axM, 0.0)
-    _, exponent = jnp.frexp(jnp.max(jnp.where(sound_A, facts.largest, 0.0)))
+    _, exponent = jnp.frexp(jnp.max(jnp.where(sound_A, stats.largest, 0.0)))
     units_axM = jnp.round(jnp.ldexp(weighted_axM, _BITS - exponent)).astype(jnp.int32)
     total_M = units_axM.sum(axis=0)
     if axis_name is not None:
@@ -107,7 +107,7 @@ def summarise(
     direction_M = jnp.ldexp(total_M.astype(jnp.float32), exponent - _BITS)
     return Anchors(
         direction=jnp.where(jnp.any(sound_A), direction_M, jnp.nan),
-        losses=mean_losses(jnp.where(sound_A, facts.loss, jnp.nan), facts.domain, domains),
+        losses=mean_losses(jnp.where(sound_A, stats.loss, jnp.nan), stats.domain, domains),
         dropped=jnp.sum(~sound_A, dtype=jnp.int32),
         vectors=vectors_AxM,
     )
@@ -122,8 +122,8 @@ def from_features(features: Features, domains_A: jax.Array, *, mean: str, domain
       mean, domains: see `summarise`.
     """
     vectors = features.vectors
-    facts = AnchorStats.of(features, domains_A)
-    return summarise(facts, vectors, mean=mean, domains=domains, vectors_AxM=vectors)
+    stats = AnchorStats.of(features, domains_A)
+    return summarise(stats, vectors, mean=mean, domains=domains, vectors_AxM=vectors)
 
 
 def mean_losses(losses_A: jax.Array, domains_A: jax.Array, domains: int) -> jax.Array:

@@ -12,12 +12,15 @@ import jax.numpy as jnp
 
 from partitionsel_jax.config.sections import SelectionSettings
 from partitionsel_jax.data.rows import Rows
+from partitionsel_jax.distributed import spmd
 from partitionsel_jax.gradients.features import Features
+from partitionsel_jax.selection import Selection, diagnostics
+from partitionsel_jax.selection.budgets import CurriculumState
 from partitionsel_jax.step.anchors import Anchors
 
 
 class RowInfo(NamedTuple):
-    """What every device knows of the pool's rows; their tokens stay where they are.
+    """The numbers of the pool's rows that every device has; their tokens stay where they are.
 
     Attributes:
       domain, id, corrupted: see `Rows`; [N] each.
@@ -29,7 +32,7 @@ class RowInfo(NamedTuple):
 
     @classmethod
     def of(cls, rows: Rows) -> "RowInfo":
-        """Those of these rows."""
+        """The information of these rows."""
         return cls(rows.domain, rows.id, rows.corrupted)
 
 
@@ -39,7 +42,7 @@ class Candidates:
     """The pool as the selector sees it, on every device.
 
     Attributes:
-      labels: of the N rows.
+      info: of the N rows.
       losses: f32[N].
       gram: f32[N, N], alignment: f32[N]; see `selection.Problem`.
       anchor_norm: f32[], norm of the anchor direction.
@@ -51,7 +54,7 @@ class Candidates:
         there are no features.
     """
 
-    labels: RowInfo
+    info: RowInfo
     losses: jax.Array
     gram: jax.Array
     alignment: jax.Array
@@ -63,11 +66,11 @@ class Candidates:
     anchors_dropped: jax.Array | None = None
 
     @classmethod
-    def without_features(cls, labels: RowInfo, counted_N: jax.Array) -> "Candidates":
-        """Of which only bool[N] is known, whether they have a token that the loss counts."""
+    def without_features(cls, info: RowInfo, counted_N: jax.Array) -> "Candidates":
+        """Candidates known only by bool[N], True for a row with a token that the loss counts."""
         count = counted_N.shape[0]
         return cls(
-            labels=labels,
+            info=info,
             losses=jnp.full(count, jnp.nan),
             gram=jnp.zeros((count, count)),
             alignment=jnp.where(counted_N, 0.0, jnp.nan),
@@ -76,23 +79,23 @@ class Candidates:
 
 
 def compare(
-    labels: RowInfo, pool: Features, anchors: Anchors, settings: SelectionSettings
+    info: RowInfo, pool: Features, anchors: Anchors, settings: SelectionSettings
 ) -> Candidates:
     """The candidates from the features of all rows; what the utility does not read is left out.
 
     Args:
-      labels: of the N rows of the pool.
+      info: of the N rows of the pool.
       pool: features of the N rows.
       anchors: what is known of the anchors.
       settings: what is read of them.
     """
     product = functools.partial(jnp.dot, precision="highest")
     similarity_NxA = None
-    if settings.compares_anchors:
-        assert anchors.vectors is not None  # as they are read
+    if "anchor_similarity" in settings.reads:
+        assert anchors.vectors is not None  # as the utility reads them
         similarity_NxA = product(pool.vectors, anchors.vectors.T)
     return Candidates(
-        labels=labels,
+        info=info,
         losses=pool.losses,
         gram=product(pool.vectors, pool.vectors.T),
         alignment=product(pool.vectors, anchors.direction),
@@ -102,3 +105,74 @@ def compare(
         anchor_losses=anchors.losses if settings.budgets == "curriculum" else None,
         anchors_dropped=anchors.dropped,
     )
+
+
+def deal(pool: Rows, info: RowInfo, places_K: jax.Array) -> Rows:
+    """This device's contiguous part of the selected rows, [K / devices, ...].
+
+    Args:
+      pool: this device's rows.
+      info: of all rows.
+      places_K: i32[K], what is selected, in the pool of all devices.
+
+    Raises:
+      ValueError: the devices do not divide K.
+    """
+    # One array of both: no token is negative, so that the sign is free to carry the mask.
+    packed = spmd.deal(jnp.where(pool.response, ~pool.tokens, pool.tokens), places_K)
+    response = packed < 0
+    mine = spmd.share(jax.tree.map(lambda leaf: leaf[places_K], info))
+    return Rows(jnp.where(response, ~packed, packed), response, **mine._asdict())
+
+
+def describe(
+    candidates: Candidates,
+    domains_N: jax.Array,
+    result: Selection,
+    settings: SelectionSettings,
+    curriculum: CurriculumState | None,
+) -> dict[str, jax.Array]:
+    """The record of a selection, for the log.
+
+    Args:
+      candidates: the pool.
+      domains_N: i32[N], -1 for candidates that were not to be selected.
+      result: the selection.
+      settings: how it was made.
+      curriculum: state of curriculum budgets, or None.
+    """
+    assert result.budgets is not None and result.candidates is not None  # as `select` gives them
+    indices_K, domains = result.indices, result.budgets.shape[0]
+    record = {
+        "indices": indices_K,
+        "weights": result.weights,
+        "gains": result.gains,
+        "utility": result.utility,
+        "certificate": result.certificate,
+        "dropped": result.dropped,
+        "dropped_ids": jnp.where((domains_N >= 0) & ~result.candidates, candidates.info.id, -1),
+        "budgets": result.budgets,
+        "pool": jnp.bincount(candidates.info.domain, length=domains),
+        "selected": diagnostics.domain_mix(domains_N, indices_K, domains),
+        "pool_loss": candidates.losses.mean(where=jnp.isfinite(candidates.losses)),
+    }
+    if curriculum is not None and candidates.anchor_losses is not None:
+        record["anchor_losses"] = candidates.anchor_losses
+        record["anchor_gains"] = curriculum.gains
+    if settings.needs_features:
+        assert candidates.anchors_dropped is not None  # as there are features
+        gram, alignment = candidates.gram, candidates.alignment
+        limits = domains_N, result.budgets
+        if settings.coupling == "agnostic":
+            limits = jnp.zeros_like(domains_N), jnp.full((1,), settings.size, jnp.int32)
+        record |= {
+            "anchors_dropped": candidates.anchors_dropped,
+            "conflicting_pairs": diagnostics.conflicting_pairs(gram, indices_K)[1],
+            "matching_cosine": diagnostics.matching_cosine(
+                gram, alignment, indices_K, result.weights, candidates.anchor_norm
+            ),
+            "conflicting_weight": diagnostics.conflicting_weight(gram, indices_K, result.weights),
+            "redundancy": diagnostics.redundancy(gram, indices_K),
+            "top_k_overlap": diagnostics.top_k_overlap(alignment, *limits, indices_K),
+        }
+    return record

@@ -1,57 +1,19 @@
-"""The features of a step's rows, and what of them outlives the step.
+"""The features of a step's rows, and the tokens that they take.
 
-Letters of the shape comments: B rows, T tokens, N pool, A anchors, M feature dimension.
+Letters of the shape comments: B rows, T tokens.
 """
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from partitionsel_jax import gradients, models
-from partitionsel_jax.config.sections import FeatureSettings, SelectionSettings
+from partitionsel_jax.config.sections import FeatureSettings
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.gradients import Features, preconditioning
-from partitionsel_jax.gradients.buckets import Buckets
-from partitionsel_jax.gradients.microbatches import needed
+from partitionsel_jax.gradients.microbatches import Buckets, Span, needed
 from partitionsel_jax.models.taps import Tap
-from partitionsel_jax.step.anchors import Anchors
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class FeatureCache:
-    """What later steps use again, on every device; None where they do not.
-
-    Attributes:
-      pool: features of the N rows of the pool, while several updates share it.
-      anchors: what is known of the anchors, while several steps share them.
-      used: bool[N], the rows of the pool that updates before this one have picked.
-    """
-
-    pool: Features | None
-    anchors: Anchors | None
-    used: jax.Array | None
-
-    @classmethod
-    def nothing(
-        cls, selection: SelectionSettings, settings: FeatureSettings, dim: int, domains: int
-    ) -> "FeatureCache":
-        """What is kept before the first step, of features of M = `dim` and P = `domains`."""
-        shares_pool, featured = selection.shares_pool, selection.needs_features
-        pool = anchors = used = None
-        if shares_pool:
-            used = jnp.zeros(selection.pool, bool)
-        if shares_pool and featured:
-            # A buffer each, since the step takes those of its state.
-            losses, norms = jnp.zeros(selection.pool), jnp.zeros(selection.pool)
-            pool = Features(jnp.zeros((selection.pool, dim)), losses, norms)
-        if settings.anchors_every > 1 and featured:
-            count = selection.anchors if selection.compares_anchors else 0
-            anchors = Anchors.nothing(dim, domains, count)
-        return cls(pool, anchors, used)
 
 
 def crop(rows: Rows, tokens: int) -> Rows:
@@ -70,15 +32,14 @@ def crop(rows: Rows, tokens: int) -> Rows:
     first_B = jnp.argmax(rows.response, axis=1)
     start_B = jnp.clip(first_B - tokens // 2, 0, length - tokens)
     place_BxT = start_B[:, None] + jnp.arange(tokens)[None, :]
-    cut = {
-        name: jnp.take_along_axis(getattr(rows, name), place_BxT, axis=1)
-        for name in ("tokens", "response")
-    }
-    return rows._replace(**cut)
+    return rows._replace(
+        tokens=jnp.take_along_axis(rows.tokens, place_BxT, axis=1),
+        response=jnp.take_along_axis(rows.response, place_BxT, axis=1),
+    )
 
 
 def has_response(rows: Rows) -> jax.Array:
-    """bool[B], whether a row has a token that its loss counts."""
+    """bool[B], True for a row with a token that its loss counts."""
     # The first token is predicted from nothing.
     return jnp.any(rows.response[:, 1:], axis=1)
 
@@ -104,8 +65,8 @@ class TokenCounts(NamedTuple):
     real: jax.Array
     computed: jax.Array
 
-    def and_also(self, other: "TokenCounts") -> "TokenCounts":
-        """Both together."""
+    def plus(self, other: "TokenCounts") -> "TokenCounts":
+        """The tokens of both."""
         return TokenCounts(self.real + other.real, self.computed + other.computed)
 
     @classmethod
@@ -113,9 +74,9 @@ class TokenCounts(NamedTuple):
         cls,
         buckets: Buckets,
         microbatch: int,
-        span: tuple[jax.Array | int, jax.Array | int] | None = None,
+        span: Span | None = None,
     ) -> "TokenCounts":
-        """The work of a pass over rows in microbatches; see `map_microbatches`."""
+        """The tokens of a pass over rows in microbatches; see `map_microbatches`."""
         rows = buckets.lengths.shape[0]
         size = max(1, min(microbatch, rows))
         choices = buckets.choices(size)
@@ -139,14 +100,13 @@ def make_sketch(
     seed = jnp.asarray(settings.seed, jnp.uint32)
     if settings.sketch_every:
         # A stride, so that runs with neighbouring seeds do not come to share sketches.
-        seed += jnp.uint32(1_000_003) * (jnp.asarray(step) // settings.sketch_every).astype(
-            jnp.uint32
-        )
+        number = (jnp.asarray(step) // settings.sketch_every).astype(jnp.uint32)
+        seed += jnp.uint32(1_000_003) * number
     dim = coordinates if settings.family == "identity" else settings.dim
     return gradients.make_sketch(settings.family, dim, seed)
 
 
-def compute(
+def compute_features(
     model: models.Model,
     scope: gradients.Scope,
     settings: FeatureSettings,
@@ -158,7 +118,7 @@ def compute(
     decay: float = 0.0,
     widths: tuple[int, ...] = (),
     split: int = 0,
-    span: tuple[jax.Array | int, jax.Array | int] | None = None,
+    span: Span | None = None,
 ) -> tuple[Features, TokenCounts]:
     """Features of this device's rows; those of a row without a response token are NaN.
 
@@ -180,32 +140,28 @@ def compute(
         scoped = scope.extract(parameters)
     else:
         # Of parameters that devices split, the factored path knows the whole shapes.
-        whole = jax.eval_shape(model.init, jax.random.key(0))
-        scoped = jax.eval_shape(scope.extract, whole)
+        shapes = jax.eval_shape(model.init, jax.random.key(0))
+        scoped = jax.eval_shape(scope.extract, shapes)
     sketch = make_sketch(settings, step, sum(leaf.size for leaf in scoped.values()))
     scales = None
     if settings.preconditioner != "none":
-        whole = settings.preconditioner == "adam"
-        make = preconditioning.exact if whole else preconditioning.factored
+        exact = settings.preconditioner == "adam"
+        make = preconditioning.exact if exact else preconditioning.factored
         scales = make(scope.extract(second_moments), step, decay)
     rows = crop(rows, settings.tokens)
     buckets = buckets_of(rows, widths, split, model.gathering)
+    how: dict[str, Any] = {
+        "microbatch": settings.microbatch,
+        "normalize": settings.normalize,
+        "span": span,
+        "buckets": buckets,
+    }
     if settings.path == "factored":
 
         def losses(rows: Rows, tap: Tap) -> jax.Array:
             return model.losses(parameters, rows.tokens, rows.response, scope.stop_below, tap)
 
-        found = gradients.factored_features(
-            losses,
-            scoped,
-            rows,
-            sketch,
-            microbatch=settings.microbatch,
-            normalize=settings.normalize,
-            scales=scales,
-            span=span,
-            buckets=buckets,
-        )
+        found = gradients.factored_features(losses, scoped, rows, sketch, scales=scales, **how)
     else:
 
         def loss(scoped: Any, row: Rows) -> jax.Array:
@@ -213,17 +169,10 @@ def compute(
             tokens, response = row.tokens[None], row.response[None]
             return model.losses(everything, tokens, response, scope.stop_below)[0]
 
+        whole = None if scales is None else preconditioning.expand(scales)
+        stacked = gradients.scope.stacked(scoped)
         found = gradients.per_example_features(
-            loss,
-            scoped,
-            rows,
-            sketch,
-            microbatch=settings.microbatch,
-            normalize=settings.normalize,
-            stacked=gradients.scope.stacked(scoped),
-            scales=None if scales is None else preconditioning.expand(scales),
-            span=span,
-            buckets=buckets,
+            loss, scoped, rows, sketch, stacked=stacked, scales=whole, **how
         )
     counted_B = has_response(rows)
     found = jax.tree.map(
@@ -231,8 +180,3 @@ def compute(
         found,
     )
     return found, TokenCounts.of(buckets, settings.microbatch, span)
-
-
-def second_moments_of(optimizer: Any) -> Any:
-    """Adam's running mean of squared gradients, out of an optax state."""
-    return optax.tree_utils.tree_get(optimizer, "nu")

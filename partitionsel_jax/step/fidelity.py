@@ -16,8 +16,7 @@ import jax.numpy as jnp
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.selection import diagnostics
-from partitionsel_jax.step import picks
-from partitionsel_jax.step.candidates import Candidates, RowInfo
+from partitionsel_jax.step.candidates import Candidates, RowInfo, deal
 from partitionsel_jax.step.state import TrainState
 from partitionsel_jax.step.step import Step
 
@@ -26,7 +25,7 @@ MAX_BYTES = 4 << 30
 
 
 def check(step: Step, devices: int) -> None:
-    """Whether the comparison that the settings ask for can be made.
+    """Makes sure that the comparison that the settings ask for can be made.
 
     Raises:
       ValueError: rows that the devices do not divide, or gradients that would not fit.
@@ -66,14 +65,14 @@ def compare(
     """
     count = step.features.fidelity_rows
     # Of all devices, so that the rows compared do not depend on how many hold them.
-    rows = picks.deal(pool, spmd.gather(RowInfo.of(pool)), jnp.arange(count))
+    rows = deal(pool, spmd.gather(RowInfo.of(pool)), jnp.arange(count))
     configured, *_ = step.featurize(state, frozen, pool, anchors)
     configured = _first(configured, count)
     exact_step, fresh = _restricted(step, exact=True), dataclasses.replace(state, kept=None)
     exact, *_ = exact_step.featurize(fresh, frozen, rows, anchors)
     key = jax.random.fold_in(step.key(seed, "selection"), state.step)
     picked, exact_picks = (
-        _restricted(step).choose(candidates, key, state.curriculum)[0].indices
+        _restricted(step).select(candidates, key, state.curriculum)[0].indices
         for candidates in (configured, exact)
     )
     return {
@@ -109,14 +108,14 @@ def _restricted(step: Step, exact: bool = False) -> Step:
 
 
 def _first(candidates: Candidates, count: int) -> Candidates:
-    """So many candidates from the beginning of the pool."""
+    """The first candidates of the pool."""
 
     def cut(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf[:count], tree)
 
     return dataclasses.replace(
         candidates,
-        labels=cut(candidates.labels),
+        info=cut(candidates.info),
         losses=cut(candidates.losses),
         gram=candidates.gram[:count, :count],
         alignment=cut(candidates.alignment),

@@ -18,7 +18,7 @@ NORMS = ("loss", "gradient_norm", "update_norm")
 
 
 def is_sound(record: Mapping[str, Any]) -> jax.Array:
-    """bool[], whether an update was finite and had a candidate to pick."""
+    """bool[], True if an update was finite and had a candidate to select."""
     norms = jnp.stack([jnp.asarray(record[name], jnp.float32) for name in NORMS])
     return jnp.all(jnp.isfinite(norms)) & (jnp.sum(jnp.asarray(record["selected"])) > 0)
 

@@ -6,20 +6,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from partitionsel_jax.config.sections import OptimizerSettings
 
-def make_schedule(*, schedule: str, warmup: float, updates: int) -> optax.Schedule:
-    """Linear warm-up over a share of the updates, then constant or linear to zero.
 
-    Args:
-      schedule: "linear" or "constant".
-      warmup: share of `updates`, in [0, 1).
-      updates: length of the run.
+def make_schedule(settings: OptimizerSettings, updates: int) -> optax.Schedule:
+    """Linear warm-up over a share of the run's updates, then constant or linear to zero.
 
     Returns:
       update count (0-based) -> share of the peak learning rate.
     """
-    rising = max(1, round(warmup * updates))
-    end = 1.0 if schedule == "constant" else 0.0
+    rising = max(1, round(settings.warmup * updates))
+    end = 1.0 if settings.schedule == "constant" else 0.0
     return optax.join_schedules(
         [
             # The first update already moves: the ramp starts one notch above zero.
@@ -79,23 +76,14 @@ def scale_by_peak(schedule: optax.Schedule, learning_rate: float) -> optax.Gradi
 
 
 def make_optimizer(
-    schedule: optax.Schedule,
-    *,
-    learning_rate: float,
-    weight_decay: float,
-    clip: float,
-    b1: float,
-    b2: float,
+    settings: OptimizerSettings, schedule: optax.Schedule
 ) -> optax.GradientTransformationExtraArgs:
-    """Clips the global norm to `clip`, then AdamW (arXiv 1711.05101).
-
-    `schedule` and `learning_rate` are as in `scale_by_peak`; see `clip_by_norm`, too.
-    """
+    """Clips the global norm, then AdamW (arXiv 1711.05101); see `clip_by_norm`, `scale_by_peak`."""
     return optax.chain(
-        clip_by_norm(clip),
-        optax.scale_by_adam(b1=b1, b2=b2),
-        optax.add_decayed_weights(weight_decay),
-        scale_by_peak(schedule, learning_rate),
+        clip_by_norm(settings.clip),
+        optax.scale_by_adam(b1=settings.b1, b2=settings.b2),
+        optax.add_decayed_weights(settings.weight_decay),
+        scale_by_peak(schedule, settings.learning_rate),
     )
 
 

@@ -52,12 +52,3 @@ def domain_budgets(
         "proportional": budgets.proportional,
         "uniform": budgets.uniform,
     }[settings.budgets](counts_P, settings.size)
-
-
-def matroid(
-    domains_N: jax.Array, budgets_P: jax.Array, settings: SelectionSettings
-) -> tuple[jax.Array, jax.Array]:
-    """Domains and budgets as the coupling lets them limit the picks."""
-    if settings.coupling == "agnostic":
-        return jnp.zeros_like(domains_N), jnp.full((1,), settings.size, jnp.int32)
-    return domains_N, budgets_P

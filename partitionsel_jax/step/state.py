@@ -1,4 +1,7 @@
-"""What changes from update to update, and a fingerprint of it."""
+"""The state that changes from update to update, the features that steps share, and fingerprints.
+
+Letters of the shape comments: N pool, M feature dimension, P domains.
+"""
 
 import dataclasses
 from typing import Any
@@ -7,8 +10,43 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from partitionsel_jax.config.sections import FeatureSettings, SelectionSettings
+from partitionsel_jax.gradients import Features
 from partitionsel_jax.selection.budgets import CurriculumState
-from partitionsel_jax.step.features import FeatureCache
+from partitionsel_jax.step.anchors import Anchors
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class FeatureCache:
+    """Features that later steps use again, on every device; None where they do not.
+
+    Attributes:
+      pool: features of the N rows of the pool, while several updates share it.
+      anchors: what is known of the anchors, while several steps share them.
+      used: bool[N], the rows of the pool that updates before this one have selected.
+    """
+
+    pool: Features | None
+    anchors: Anchors | None
+    used: jax.Array | None
+
+    @classmethod
+    def empty(
+        cls, selection: SelectionSettings, settings: FeatureSettings, dim: int, domains: int
+    ) -> "FeatureCache":
+        """The cache before the first step, for features of M = `dim`."""
+        pool = anchors = used = None
+        if selection.shares_pool:
+            used = jnp.zeros(selection.pool, bool)
+        if selection.shares_pool and selection.needs_features:
+            # A buffer each, since the step takes those of its state.
+            losses, norms = jnp.zeros(selection.pool), jnp.zeros(selection.pool)
+            pool = Features(jnp.zeros((selection.pool, dim)), losses, norms)
+        if settings.anchors_every > 1 and selection.needs_features:
+            count = selection.anchors if "anchor_similarity" in selection.reads else 0
+            anchors = Anchors.nothing(dim, domains, count)
+        return cls(pool, anchors, used)
 
 
 @jax.tree_util.register_dataclass
@@ -38,6 +76,7 @@ class TrainState:
         curriculum: CurriculumState | None = None,
         kept: FeatureCache | None = None,
     ) -> "TrainState":
+        """The state at step 0."""
         start = jnp.zeros((), jnp.int32)
         return cls(start, parameters, optimizer.init(parameters), curriculum, kept)
 

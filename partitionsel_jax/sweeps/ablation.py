@@ -15,8 +15,9 @@ from etils import epath
 from partitionsel_jax import paths
 from partitionsel_jax.distributed import processes, stopping
 from partitionsel_jax.machine_errors import lack
+from partitionsel_jax.step import programs
 from partitionsel_jax.sweeps import tuning
-from partitionsel_jax.training import loop, programs, workdir
+from partitionsel_jax.training import loop, workdir
 from partitionsel_jax.training.checkpoints import NotSaved
 from partitionsel_jax.training.plan import Plan, PlannedRun, Point, survey
 from partitionsel_jax.training.recorder import NonFiniteUpdate

@@ -153,9 +153,9 @@ def _pick(
 ) -> dict[str, jax.Array]:
     """What a step would pick, and how much of it is in `recorded_K`, the ids that a run picked."""
     key = jax.random.fold_in(step.key(seed, "selection"), state.step)
-    candidates, _, _ = step.look(state, frozen, pool, anchors, reference)
-    result, record = step.choose(candidates, key)
-    picked_K, labels = result.indices >= 0, candidates.labels
+    candidates, _, _ = step.candidates(state, frozen, pool, anchors, reference)
+    result, record = step.select(candidates, key)
+    picked_K, labels = result.indices >= 0, candidates.info
     ids_K = jnp.where(picked_K, labels.id[result.indices], -1)
     shared = picked_K & jnp.isin(ids_K, recorded_K)
     corrupted_K = picked_K & labels.corrupted[result.indices]

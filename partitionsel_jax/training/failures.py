@@ -15,10 +15,10 @@ from partitionsel_jax.distributed import processes
 from partitionsel_jax.file_errors import reading
 from partitionsel_jax.json_files import INTEGER, read_fields
 from partitionsel_jax.step import halting
+from partitionsel_jax.step import programs as run_programs
 from partitionsel_jax.step.state import TrainState
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import pretrained, records, workdir
-from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import reference as references
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints

@@ -15,10 +15,10 @@ from partitionsel_jax.distributed import processes, stopping
 from partitionsel_jax.evaluation import DomainLosses
 from partitionsel_jax.json_files import NUMBER, check_fields
 from partitionsel_jax.step import costs, fidelity
+from partitionsel_jax.step import programs as run_programs
 from partitionsel_jax.step.state import TrainState, fingerprint
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import corpora, failures, pretrained, recorded, records, workdir
-from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints, NotSaved
 from partitionsel_jax.training.plan import PlannedRun, expand

@@ -1,44 +1,23 @@
-"""Training on the picks that another run has recorded, instead of selecting.
+"""The picks that another run has recorded, read and checked, to be trained on.
 
-Letters of the shape comments: K selected, P domains.
+Letters of the shape comments: S steps, K selected.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from partitionsel_jax import data, paths
 from partitionsel_jax.config.settings import Settings
-from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.json_files import INTEGER, NUMBERS, is_a
-from partitionsel_jax.selection import Selection, diagnostics
-from partitionsel_jax.step.candidates import RowInfo
-from partitionsel_jax.step.state import TrainState
-from partitionsel_jax.step.step import Step
+from partitionsel_jax.step.recorded import Picks
 from partitionsel_jax.training import workdir
 from partitionsel_jax.training.records import JsonLines
 
 SELECTIONS = "selections.jsonl"
-
-
-class Picks(NamedTuple):
-    """What one update trains on; an empty slot repeats the first pick, at weight 0.
-
-    Attributes:
-      rows: the K picked rows.
-      picked: bool[K], False for an empty slot.
-      weights, gains: f32[K], the selector's.
-    """
-
-    rows: Rows
-    picked: Any
-    weights: Any
-    gains: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,43 +86,6 @@ def load(settings: Settings, corpus: data.Corpus, layout: spmd.Layout) -> Record
         layout.process,
         layout.processes,
     )
-
-
-def update(
-    step: Step,
-    state: TrainState,
-    frozen: Any,
-    picks: Picks,
-    anchors: Any,
-    seed: jax.Array,
-    reference: Any = None,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """`Step.__call__` with this device's share of recorded picks in the pool's place."""
-    del anchors, reference
-    dropout = jax.random.fold_in(step.key(seed, "dropout"), state.step)
-    rows = picks.rows
-    labels, picked_K, weights_K, gains_K = spmd.gather(
-        (RowInfo.of(rows), picks.picked, picks.weights, picks.gains)
-    )
-    nothing = jnp.zeros(())
-    indices_K = jnp.where(picked_K, jnp.arange(len(picked_K), dtype=jnp.int32), -1)
-    result = Selection(
-        indices=indices_K,
-        weights=weights_K,
-        utility=nothing,
-        certificate=nothing,
-        gains=gains_K,
-        dropped=nothing,
-    )
-    state, record = step.update(state, frozen, rows, labels, result, key=dropout)
-    del record["corrupted_pool"]  # there is no pool
-    return state, record | {
-        "weights": weights_K,
-        "gains": gains_K,
-        "dropped": jnp.zeros((), jnp.int32),
-        "dropped_ids": jnp.full(1, -1),
-        "selected": diagnostics.domain_mix(labels.domain, indices_K, step.domains),
-    }
 
 
 def _name(settings: Settings) -> str:

@@ -10,10 +10,10 @@ import numpy as np
 from partitionsel_jax import data, evaluation
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.distributed import spmd
+from partitionsel_jax.step import programs as run_programs
 from partitionsel_jax.step.state import TrainState
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import corpora, pretrained, recorded
-from partitionsel_jax.training import programs as run_programs
 from partitionsel_jax.training import reference as references
 
 

@@ -27,7 +27,7 @@ LONG = "Step by step we find that many things hold. " * 40
 _GSM8K = [
     ("16 - 3 - 4 = 9\n9 * 2 = 18\n#### 18", GSM8K_REFERENCE, True, "the published form"),
     ("#### 18.", "#### 18", True, "full stop after the number"),
-    ("#### $18", "#### 18", True, "cost_axis"),
+    ("#### $18", "#### 18", True, "currency"),
     ("#### $18.00", "#### 18", True, "cents of zero"),
     ("#### <<9*2=18>>18", "#### 18", True, "a calculator's note"),
     ("The answer is five quarters.", "#### 5", True, "coins, not a fraction"),
@@ -291,7 +291,7 @@ _MATH = [
     ("\\boxed{50\\%}", "\\frac12", True, "a percentage for a fraction"),
     ("\\boxed{25 \\text{ cm}^2}", "25", True, "a unit"),
     ("\\boxed{10\\sqrt{2}\\text{ cm}}", "10\\sqrt{2}", True, "a unit behind an expression"),
-    ("\\boxed{\\$32,348}", "32,\\!348", True, "cost_axis and LaTeX's separator"),
+    ("\\boxed{\\$32,348}", "32,\\!348", True, "currency and LaTeX's separator"),
     ("\\boxed{10,000}", "10000", True, "a separator"),
     ("\\boxed{3 \\frac{1}{2}}", "\\frac{7}{2}", True, "a mixed number"),
     ("\\boxed{\\text{(C)}}", "\\text{(C)}", True, "a choice"),

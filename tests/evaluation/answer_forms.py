@@ -160,7 +160,7 @@ _GSM8K = [
     ("The answer is 50% (0.5).", "50", "5", "a ratio in brackets"),
     ("The answer is 1 000.", "1000", "1", "thousands apart by a space"),
     ("#### 1 000 000", "1000000", "0", "millions apart by spaces"),
-    ("So he pays $1 234 in all.\n#### $1 234", "1234", "234", "cost_axis and a space"),
+    ("So he pays $1 234 in all.\n#### $1 234", "1234", "234", "currency and a space"),
     ("1. 16 - 7 = 9\n2. 9 * 2 = 18\n\nShe makes $18.", "18", "2", "a list of steps"),
     (
         "\\begin{aligned}\n\\text{eggs} &= 9 \\\\\n9 \\cdot 2 &= 18\n\\end{aligned}",

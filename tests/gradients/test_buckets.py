@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from partitionsel_jax.gradients.buckets import Buckets, narrowed
-from partitionsel_jax.gradients.microbatches import map_microbatches, needed
+from partitionsel_jax.gradients.microbatches import Buckets, map_microbatches, narrowed, needed
 
 WIDTH = 8
 

@@ -8,7 +8,8 @@ import pytest
 
 from partitionsel_jax import sweeps, training
 from partitionsel_jax.distributed import stopping
-from partitionsel_jax.training import loop, programs, recorder
+from partitionsel_jax.step import programs
+from partitionsel_jax.training import loop, recorder
 from partitionsel_jax.training import setup as run_setup
 from tests.training.conftest import rows
 

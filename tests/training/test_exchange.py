@@ -8,8 +8,7 @@ import pytest
 from partitionsel_jax import gradients
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.step import anchors as held_out
-from partitionsel_jax.step import picks
-from partitionsel_jax.step.candidates import RowInfo
+from partitionsel_jax.step.candidates import RowInfo, deal
 from tests.training.test_step import random_rows
 
 ANCHORS, DIM, DOMAINS = 8, 37, 3
@@ -27,9 +26,7 @@ def test_picks_are_dealt_as_gathering_and_sharing_all_rows_would(devices):
     rows = random_rows(16, 1)
     dealt = on(
         devices,
-        lambda pool: spmd.gather(
-            picks.deal(pool, spmd.gather(RowInfo.of(pool)), jnp.asarray(PLACES))
-        ),
+        lambda pool: spmd.gather(deal(pool, spmd.gather(RowInfo.of(pool)), jnp.asarray(PLACES))),
         rows,
     )
     for found, expected in zip(dealt, rows, strict=True):

@@ -14,8 +14,9 @@ from flax import traverse_util
 from partitionsel_jax import data, training
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import spmd
+from partitionsel_jax.step import programs
 from partitionsel_jax.step.step import Step
-from partitionsel_jax.training import corpora, loop, programs
+from partitionsel_jax.training import corpora, loop
 from tests.training.conftest import tiny_config
 
 LENGTH, POOL, ANCHORS, COMPARED = 10, 16, 4, 12

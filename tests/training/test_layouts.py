@@ -8,10 +8,10 @@ import pytest
 
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import spmd
-from partitionsel_jax.gradients.buckets import Buckets
+from partitionsel_jax.gradients.microbatches import Buckets
+from partitionsel_jax.step import programs
 from partitionsel_jax.step.state import fingerprint
 from partitionsel_jax.step.step import Step
-from partitionsel_jax.training import programs
 from tests.training.test_step import random_rows
 
 OPTIONS = {

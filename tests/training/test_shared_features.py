@@ -13,10 +13,10 @@ import pytest
 from partitionsel_jax import data, selection
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import spmd
-from partitionsel_jax.step import features
+from partitionsel_jax.step import features, programs
 from partitionsel_jax.step.candidates import RowInfo
 from partitionsel_jax.step.step import Step
-from partitionsel_jax.training import loop, programs
+from partitionsel_jax.training import loop
 from tests.training.conftest import tiny_config
 
 LENGTH, POOL, ANCHORS = 10, 16, 4
@@ -254,7 +254,7 @@ def test_features_of_a_window_are_those_of_rows_cut_to_it():
     def compute(tokens, rows):
         settings = dataclasses.replace(step.features, tokens=tokens)
         parameters = state.parameters
-        return features.compute(
+        return features.compute_features(
             step.model, step.scope, settings, parameters, rows, step=state.step
         )[0]
 

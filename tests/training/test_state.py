@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from partitionsel_jax.config.sections import OptimizerSettings
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.step import optimizer
 from partitionsel_jax.step.state import TrainState, fingerprint
@@ -44,19 +45,17 @@ def test_the_fingerprint_does_not_depend_on_the_devices():
     ],
 )
 def test_schedules_rise_then_fall_or_stay(schedule, expected):
-    rate = optimizer.make_schedule(schedule=schedule, warmup=0.2, updates=10)
+    rate = optimizer.make_schedule(OptimizerSettings(1.0, schedule, warmup=0.2), 10)
     np.testing.assert_allclose([rate(step) for step in range(10)], expected, atol=1e-6)
 
 
 def test_a_run_without_warm_up_starts_at_the_peak():
-    rate = optimizer.make_schedule(schedule="linear", warmup=0.0, updates=4)
+    rate = optimizer.make_schedule(OptimizerSettings(1.0, "linear", warmup=0.0), 4)
     np.testing.assert_allclose([rate(step) for step in range(4)], [1.0, 1.0, 2 / 3, 1 / 3])
 
 
 def test_the_gradient_is_clipped_before_the_moments_see_it():
-    chosen = optimizer.make_optimizer(
-        lambda _: 1.0, learning_rate=0.1, weight_decay=0.0, clip=1.0, b1=0.9, b2=0.999
-    )
+    chosen = optimizer.make_optimizer(OptimizerSettings(0.1), lambda _: 1.0)
     state = TrainState.create({"w": jnp.zeros(2)}, chosen)
     gradient = {"w": jnp.array([30.0, 40.0])}
     _, after = chosen.update(gradient, state.optimizer, state.parameters, norm=jnp.float32(50))

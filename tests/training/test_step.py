@@ -256,7 +256,7 @@ def chosen_from(step, pool, anchors, reference_losses=None):
     made = compare(RowInfo.of(rows), pool, found, step.selection)
     if "reference_losses" in step.selection.reads:
         made = dataclasses.replace(made, reference_losses=reference_losses)
-    result, record = jax.jit(step.choose)(made, jax.random.key(3))
+    result, record = jax.jit(step.select)(made, jax.random.key(3))
     finite = jnp.isfinite(anchors.vectors).all(axis=1)
     direction = jnp.mean(anchors.vectors, axis=0, where=finite[:, None])
     problem = selection.Problem(

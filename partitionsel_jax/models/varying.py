@@ -1,4 +1,4 @@
-"""Which axes of a device mesh a value differs along; only matters inside `jax.shard_map`.
+"""Values that differ along the axes of a device mesh; only matters inside `jax.shard_map`.
 
 There, differentiating with respect to a value that is replicated sums over the devices, and the
 carry of a loop that ends up varying must vary from the start.

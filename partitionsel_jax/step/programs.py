@@ -16,12 +16,11 @@ from partitionsel_jax.distributed import spmd
 from partitionsel_jax.gradients.features import Features, unit
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.step import anchors as held_out
-from partitionsel_jax.step import fidelity
+from partitionsel_jax.step import fidelity, recorded
 from partitionsel_jax.step.candidates import Candidates, RowInfo, compare
 from partitionsel_jax.step.halting import halting
 from partitionsel_jax.step.state import TrainState
 from partitionsel_jax.step.step import Step
-from partitionsel_jax.training import recorded
 
 # Feature dimension for timing selection where none is set; the time hardly depends on it.
 IDENTITY_STAND_IN = 1024
@@ -38,7 +37,7 @@ _SHARES: dict[Hashable, dict[str, float]] = {}
 
 @dataclasses.dataclass(frozen=True)
 class Evaluators:
-    """What evaluations execute.
+    """The programs of evaluations.
 
     Attributes:
       losses: (trained, frozen, rows) -> f32[B].
@@ -88,15 +87,15 @@ def _stages(step: Step, layout: spmd.Layout) -> tuple[spmd.Program, spmd.Program
     """Selection and update as programs of their own, to be timed."""
 
     # The pool is not read where it is not used: `jax.pmap` wants one argument to map over.
-    def choose(candidates, seed, curriculum, pool):
-        return step.choose(candidates, jax.random.key(seed), curriculum)[0]
+    def select(candidates, seed, curriculum, pool):
+        return step.select(candidates, jax.random.key(seed), curriculum)[0]
 
     def update(state, frozen, result, pool):
-        labels, key = spmd.gather(RowInfo.of(pool)), jax.random.key(0)
-        return step.update(state, frozen, pool, labels, result, state.curriculum, state.kept, key)
+        info, key = spmd.gather(RowInfo.of(pool)), jax.random.key(0)
+        return step.update(state, frozen, pool, info, result, state.curriculum, state.kept, key)
 
     return (
-        layout.map(choose, ("replicated", "replicated", "replicated", "rows")),
+        layout.map(select, ("replicated", "replicated", "replicated", "rows")),
         layout.map(update, ("weights", "weights", "replicated", "rows"), returns_first=True),
     )
 
@@ -137,7 +136,7 @@ def stage_shares(
     key = step, layout, *(np.shape(leaf) for leaf in jax.tree.leaves((pool, anchors)))
     if key in _SHARES:
         return _SHARES[key]
-    run_choose, run_update = _stages(step, layout)
+    run_select, run_update = _stages(step, layout)
     picks = jnp.arange(step.selection.size, dtype=jnp.int32)
     nothing = jnp.zeros(())
     result = selection.Selection(
@@ -166,7 +165,7 @@ def stage_shares(
         math.lcm(step.features.anchors_every, step.selection.updates_per_pool), MOST_SHARING
     )
 
-    chosen = _seconds(lambda: run_choose(candidates, seed, state.curriculum, pool))
+    chosen = _seconds(lambda: run_select(candidates, seed, state.curriculum, pool))
     updated = _seconds(lambda: run_update(state, frozen, result, pool))
     # On a busy machine the parts may seem to take longer than the whole.
     mean = sum(map(whole, range(sharing))) / sharing
@@ -187,14 +186,14 @@ def _random_candidates(step: Step) -> Candidates:
 
     chosen = step.selection
     numbers_N = jnp.arange(chosen.pool, dtype=jnp.int32)
-    labels = RowInfo(numbers_N % step.domains, numbers_N, numbers_N < 0)
+    info = RowInfo(numbers_N % step.domains, numbers_N, numbers_N < 0)
     anchors = held_out.from_features(
         features(chosen.anchors),
         jnp.arange(chosen.anchors, dtype=jnp.int32) % step.domains,
         mean=chosen.anchor_mean,
         domains=step.domains,
     )
-    made = compare(labels, features(chosen.pool), anchors, chosen)
+    made = compare(info, features(chosen.pool), anchors, chosen)
     if "reference_losses" in chosen.reads:
         made = dataclasses.replace(made, reference_losses=jnp.zeros(chosen.pool))
     return made

@@ -1,0 +1,133 @@
+"""The parts of a step: model, scope of the features, settings, and the state it starts from."""
+
+import dataclasses
+import functools
+from typing import Any, Self
+
+import jax
+import optax
+
+from partitionsel_jax import gradients, models
+from partitionsel_jax.config.sections import FeatureSettings, OptimizerSettings, SelectionSettings
+from partitionsel_jax.config.settings import Settings
+from partitionsel_jax.data.rows import Rows
+from partitionsel_jax.distributed import spmd
+from partitionsel_jax.models import parameters as trees
+from partitionsel_jax.selection import budgets
+from partitionsel_jax.step import optimizer as optimizers
+from partitionsel_jax.step.state import FeatureCache, TrainState
+
+PURPOSES = ("parameters", "selection", "dropout")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Everything that an update consists of.
+
+    Hashable, so that runs that differ in nothing but seed and learning rate share one compiled
+    program: the seed is an argument of the step, and the learning rate lies in its state.
+
+    Args:
+      model: the decoder.
+      scope: the parameters whose gradients become features.
+      features, selection, optimizer: the settings of each stage.
+      updates: length of the run, for the learning rate's schedule.
+      domains: P.
+      microbatch: selected rows in one backward pass of the update; 0 for all that a device has.
+      widths: tokens that microbatches of short rows may have instead of all.
+    """
+
+    model: models.Model
+    scope: gradients.Scope
+    features: FeatureSettings
+    selection: SelectionSettings
+    optimizer: OptimizerSettings
+    updates: int
+    domains: int
+    microbatch: int = 0
+    widths: tuple[int, ...] = ()
+
+    @classmethod
+    def create(cls, settings: Settings, devices: int = 1) -> Self:
+        """The step of these settings; `devices` split the weights where they are to be split."""
+        model = models.Model(settings.model, settings.lora)
+        if settings.training.split_weights:
+            model = model.split(spmd.AXIS, devices)
+        return cls(
+            model=model,
+            scope=settings.scope,
+            features=settings.features,
+            selection=settings.selection,
+            optimizer=settings.optimizer,
+            updates=settings.training.updates,
+            domains=len(settings.data.names),
+            microbatch=settings.training.microbatch,
+            widths=settings.data.buckets,
+        )
+
+    @functools.cached_property
+    def schedule(self) -> optax.Schedule:
+        """Update count -> share of the peak learning rate."""
+        return optimizers.make_schedule(self.optimizer, self.updates)
+
+    @functools.cached_property
+    def transformation(self) -> optax.GradientTransformationExtraArgs:
+        """The optimizer, whose update is given the gradient's norm."""
+        return optimizers.make_optimizer(self.optimizer, self.schedule)
+
+    @functools.cached_property
+    def gathering(self) -> models.Gathering:
+        """How the trained parameters lie on the devices."""
+        return self.model.gathering or models.Gathering(spmd.AXIS)
+
+    @functools.cached_property
+    def coordinates(self) -> int:
+        """How many coordinates a gradient in scope has."""
+        parameters = jax.eval_shape(self.model.init, jax.random.key(0))
+        scoped = jax.eval_shape(self.scope.extract, parameters)
+        return sum(leaf.size for leaf in scoped.values())
+
+    @property
+    def shares(self) -> bool:
+        """True if steps share pools or anchors."""
+        chosen = self.selection
+        return chosen.shares_pool or (chosen.needs_features and self.features.anchors_every > 1)
+
+    @staticmethod
+    def key(seed: jax.Array | int, purpose: str) -> jax.Array:
+        """One of the independent streams of a seed, named in `PURPOSES`."""
+        return jax.random.fold_in(jax.random.key(seed), PURPOSES.index(purpose))
+
+    def losses(self, parameters: Any, rows: Rows, tap: models.Tap = models.NO_TAP) -> jax.Array:
+        """f32[B], each row's mean cross-entropy over its response."""
+        return self.model.losses(parameters, rows.tokens, rows.response, tap=tap)
+
+    def initial(
+        self, seed: jax.Array | int, base: dict[str, Any] | None = None
+    ) -> tuple[TrainState, Any]:
+        """The state at step 0 and the frozen parameters.
+
+        Args:
+          seed: the run's, of all parameters that are drawn.
+          base: those of a pretrained model, without adapters; None to draw them as well.
+        """
+        key, adapted = self.key(seed, "parameters"), self.model.lora.rank > 0
+        if base is None:
+            trained, frozen = trees.split(
+                self.model.init(key), lambda path: not adapted or models.is_adapter(path)
+            )
+        else:
+            trained, frozen = (self._new_adapters(key), base) if adapted else (base, {})
+        chosen = self.selection
+        follows = chosen.budgets == "curriculum" and not chosen.recorded
+        curriculum = budgets.curriculum_start(self.domains) if follows else None
+        cache = None
+        if self.shares:
+            dim = self.features.dim or self.coordinates
+            cache = FeatureCache.empty(chosen, self.features, dim, self.domains)
+        return TrainState.create(trained, self.transformation, curriculum, cache), frozen
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _new_adapters(self, key: jax.Array) -> Any:
+        """New adapters alone: what else `init` draws is never computed."""
+        return trees.split(self.model.init(key), models.is_adapter)[0]
