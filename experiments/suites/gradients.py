@@ -28,7 +28,7 @@ from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.data import Rows
 from partitionsel_jax.gradients import Features, Scope
 from partitionsel_jax.models import parameters as trees
-from partitionsel_jax.step import counting
+from partitionsel_jax.step import costs
 from partitionsel_jax.step import features as row_features
 
 PARTS = ("cost", "fidelity")
@@ -157,7 +157,7 @@ def _passes(settings: Settings, kind: str, large: bool) -> Iterator[dict[str, An
             "method": name,
             "kind": kind,
             "program": measuring.compile_program(name, function, trained, frozen, rows),
-            "operations": counting.count(traced, devices=1, rounds=rounds).products,
+            "operations": costs.count_traced(traced, devices=1, rounds=rounds).products,
             "yardstick": None,
             "target": None,
         } | known

@@ -23,7 +23,7 @@ from experiments.suites import measuring, workloads
 from experiments.suites.measuring import TIMED, Options, Part, notes, table
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.gradients import unit
-from partitionsel_jax.step import flops
+from partitionsel_jax.step import costs
 from partitionsel_jax.step.step import Step
 
 SELECTING, WHOLE = "PartitionSel", "whole pool"
@@ -71,12 +71,14 @@ def limit_of(settings: Settings) -> float:
     chosen, features = settings.selection, settings.features
     rows = workloads.random_rows(settings, chosen.pool)
     exact = dataclasses.replace(features, family="identity", dim=0)
-    counted = flops.count(dataclasses.replace(settings, features=exact), 1, rows)
+    counted = costs.count_flops(dataclasses.replace(settings, features=exact), 1, rows)
     # Exact features multiply out the gradients of the weights besides: two operations a coordinate.
     weights = 2 * settings.data.length * Step.create(settings).coordinates
     of_row = counted.features / (chosen.pool + chosen.anchors) - weights
     fresh = chosen.pool + chosen.anchors / features.anchors_every
-    return (fresh * of_row + counted.update) / flops.count(on_whole_pool(settings), 1, rows).update
+    return (fresh * of_row + counted.update) / costs.count_flops(
+        on_whole_pool(settings), 1, rows
+    ).update
 
 
 def run(options: Options) -> Iterator[Part]:

@@ -180,6 +180,14 @@ class SelectionSettings:
     )
     ridge: float = field(0.0, "Ridge of the refit.", low=0, read_if=_refits)
     swaps: int = field(0, "Sweeps of improving exchanges.", low=0)
+    certificate_every: int = field(
+        1,
+        "Updates between certificates, which say how far the selection may be from the best; 0: "
+        "never.",
+        low=0,
+        read_if=_refits,
+        incidental=True,
+    )
     step_scale: float = field(
         1.0,
         "The step that taylor models.",

@@ -167,7 +167,8 @@ def certify(
     Raises:
       ValueError: as `select`.
     """
-    problem = dataclasses.replace(problem, budgets=result.budgets)
+    if result.budgets is not None:  # which the problem may only have a function for
+        problem = dataclasses.replace(problem, budgets=result.budgets)
     check_shapes(problem, result.indices.shape[0])
     if coupling not in COUPLINGS:
         raise ValueError(f"coupling must be one of {sorted(COUPLINGS)}, got {coupling!r}.")

@@ -74,7 +74,12 @@ def count(function: Callable[..., Any], *shapes: Any, devices: int, rounds: floa
       rounds: how often a loop runs whose end depends on the data.
     """
     program = jax.make_jaxpr(function, axis_env=[(spmd.AXIS, devices)])(*shapes)
-    return Counts(**_add_up(program.jaxpr, devices, rounds))
+    return count_traced(program.jaxpr, devices, rounds)
+
+
+def count_traced(jaxpr: core.Jaxpr, devices: int, rounds: float = 1.0) -> Counts:
+    """Counts a per-device function that is traced already; see `count`."""
+    return Counts(**_add_up(jaxpr, devices, rounds))
 
 
 def _add_up(jaxpr: core.Jaxpr, devices: int, rounds: float) -> dict[str, float]:

@@ -17,7 +17,15 @@ from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.gradients.microbatches import map_microbatches, sum_gradients
 from partitionsel_jax.models import parameters as trees
-from partitionsel_jax.selection import Problem, Selection, budgets, diagnostics, select
+from partitionsel_jax.selection import (
+    UTILITIES,
+    Problem,
+    Selection,
+    budgets,
+    certify,
+    diagnostics,
+    select,
+)
 from partitionsel_jax.selection.budgets import CurriculumState
 from partitionsel_jax.step import anchors as held_out
 from partitionsel_jax.step import optimizer as optimizers
@@ -80,7 +88,9 @@ class Step(Parts):
         if cache is not None and cache.used is not None:
             used_N = cache.used & ~fresh_pool
 
-        result, record = self.select(candidates, key, curriculum, used_N)
+        every = self.selection.certificate_every
+        certified = every == 1 or (every > 0 and state.step % every == 0)
+        result, record = self.select(candidates, key, curriculum, used_N, certified)
 
         if cache is not None and used_N is not None:
             # Out of bounds, hence nowhere, for padding.
@@ -206,6 +216,7 @@ class Step(Parts):
         key: jax.Array,
         curriculum: CurriculumState | None = None,
         used_N: jax.Array | None = None,
+        certified: jax.Array | bool = True,
     ) -> tuple[Selection, dict[str, jax.Array]]:
         """Budgets, the selection and what is worth logging about it; replicated.
 
@@ -214,6 +225,7 @@ class Step(Parts):
           key: for utilities and rules that draw.
           curriculum: state of curriculum budgets, this step's anchor losses in it.
           used_N: bool[N], candidates that an earlier update has selected, or None.
+          certified: whether to compute a certificate, the sharp one; bool[] to decide as it runs.
         """
         chosen, domains_N = self.selection, candidates.info.domain
         if used_N is not None:
@@ -240,7 +252,18 @@ class Step(Parts):
             swaps=chosen.swaps,
             step_scale=chosen.step_scale,
             key=key,
+            certificate=False,
         )
+        if UTILITIES[chosen.utility].refits and certified is not False:
+            sharp = functools.partial(
+                certify, problem, result, coupling=chosen.coupling, ridge=chosen.ridge
+            )
+            certificate = (
+                sharp()
+                if certified is True
+                else jax.lax.cond(certified, sharp, lambda: jnp.asarray(jnp.nan, jnp.float32))
+            )
+            result = dataclasses.replace(result, certificate=certificate)
         return result, describe(candidates, domains_N, result, chosen, curriculum)
 
     def update(
