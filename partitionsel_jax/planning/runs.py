@@ -6,7 +6,7 @@ from typing import Any
 
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.config.settings import Settings
-from partitionsel_jax.training import pretrained
+from partitionsel_jax.training import starts
 
 
 def planned(
@@ -27,7 +27,7 @@ def planned(
     Raises:
       ValueError: a config that makes no sense, or a pool that the devices do not divide.
     """
-    config = pretrained.complete({**config, "repeats": 1, "methods": {}})
+    config = starts.complete({**config, "repeats": 1, "methods": {}})
     selection, chosen_data = dict(config["selection"]), dict(config["data"])
     candidates = pool or selection["pool"]
     if candidates % devices:

@@ -19,7 +19,7 @@ from partitionsel_jax.sweeps import tuning
 from partitionsel_jax.training import loop, programs, workdir
 from partitionsel_jax.training.checkpoints import NotSaved
 from partitionsel_jax.training.plan import Plan, PlannedRun, Point, survey
-from partitionsel_jax.training.recorder import NonFiniteUpdate
+from partitionsel_jax.training.records import NonFiniteUpdate
 
 _LOG = logging.getLogger(__name__)
 
@@ -99,16 +99,15 @@ def ablate(
         _LOG.info("%s", line)
     runs = _dealt(plan, shard)
     for run in runs:
-        # What else tuned runs hold is known once they are tuned.
-        if run.trial or not plan.trial_seeds:
+        if _is_known(run, plan):
             loop.check(run, root)
     if not runs:
         _LOG.info("no run is left for part %d of %d", shard.number, shard.count)
-    series = _Series(runs, root, stop)
+    series = _Series(plan, runs, root, stop)
     with series.counted():
         if plan.trial_seeds:
             for point in shard.of(plan.points):
-                series.tune(point, plan)
+                series.tune(point)
         else:
             for run in runs:
                 series.attempt(run)
@@ -143,8 +142,10 @@ def _dealt(plan: Plan, shard: Shard) -> list[PlannedRun]:
 class _Series:
     """Runs one after the other, with a count of them."""
 
-    def __init__(self, planned: Sequence[PlannedRun], root: epath.Path, stop: stopping.NoStop):
-        self._root, self._stop, self._total = root, stop, len(planned)
+    def __init__(
+        self, plan: Plan, planned: Sequence[PlannedRun], root: epath.Path, stop: stopping.NoStop
+    ):
+        self._plan, self._root, self._stop, self._total = plan, root, stop, len(planned)
         self._left = [_group(run) for run in planned]
         self._seconds: dict[str, float] = {}
         self.finished, self.failures = 0, list[str]()
@@ -169,7 +170,8 @@ class _Series:
         was_finished = (workdir.folder_of(run, self._root) / "summary.json").exists()
         programs.make_room()
         try:
-            summary = loop.train(run, self._root, self._stop)
+            is_checked = _is_known(run, self._plan)
+            summary = loop.train(run, self._root, self._stop, is_checked=is_checked)
         except Exception as error:
             if jax.process_count() > 1 and not isinstance(error, NonFiniteUpdate):
                 raise  # perhaps on this process alone, and the others wait for it
@@ -183,20 +185,20 @@ class _Series:
             self._tell()
         return summary
 
-    def tune(self, point: Point, plan: Plan) -> None:
+    def tune(self, point: Point) -> None:
         """Tunes a point where it has a grid, then runs it."""
         chosen: dict[str, Any] = {}
-        if trials := tuning.trials(point, plan.trial_seeds):
+        if trials := tuning.trials(point, self._plan.trial_seeds):
             before = len(self.failures)
             losses = [self._loss(self.attempt(run)) for run in trials]
             reason = "" if len(self.failures) == before else "a trial of it failed"
             if not reason and not any(map(math.isfinite, losses)):
                 reason = "all of its trials diverged: try smaller values in config.tune.grid"
             if reason:
-                self._leave(point, plan, reason)
+                self._leave(point, reason)
                 return
             chosen = tuning.choose(point, trials, losses, self._root)
-        for seed in plan.seeds:
+        for seed in self._plan.seeds:
             self.attempt(point.run(seed, chosen))
 
     @staticmethod
@@ -204,9 +206,9 @@ class _Series:
         loss = None if summary is None else summary["validation_loss"]
         return math.inf if loss is None else loss
 
-    def _leave(self, point: Point, plan: Plan, reason: str) -> None:
+    def _leave(self, point: Point, reason: str) -> None:
         """Notes that nothing could be chosen for a point."""
-        for run in (point.run(seed, {}) for seed in plan.seeds):
+        for run in (point.run(seed, {}) for seed in self._plan.seeds):
             self._left.remove(_group(run))
         self.failures.append(f"{point.name}: not run, since {reason}")
         _LOG.error("%s", self.failures[-1])
@@ -243,6 +245,11 @@ class _Series:
             days = f"{int(rest // 86400)} d " if rest >= 86400 else ""
             parts.append(f"{len(self._left)} left, ETA {days}{clock}")
         return ", ".join(parts)
+
+
+def _is_known(run: PlannedRun, plan: Plan) -> bool:
+    """True unless what else a run holds is known once it is tuned."""
+    return run.trial or not plan.trial_seeds
 
 
 def _group(run: PlannedRun) -> str:

@@ -25,11 +25,10 @@ from partitionsel_jax.distributed import spmd, stopping
 from partitionsel_jax.file_errors import reading
 from partitionsel_jax.step.state import TrainState, fingerprint
 from partitionsel_jax.step.step import Step
-from partitionsel_jax.training import loop, records, workdir
-from partitionsel_jax.training import reference as references
+from partitionsel_jax.training import loop, records, starts, workdir
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.plan import PlannedRun
-from partitionsel_jax.training.recorder import NonFiniteUpdate, describe_failure, is_sound
+from partitionsel_jax.training.records import NonFiniteUpdate, describe_failure, is_sound
 from partitionsel_jax.training.setup import Setup
 
 _LOG = logging.getLogger(__name__)
@@ -109,9 +108,10 @@ def score(
     _, config = _recorded(folder)
     settings = run_settings.parse(config)
     layout = run_setup.choose_layout(settings)
+    # All are refused before any data is read.
     others = {name: _other(config, name, changes) for name in utilities}
     scorers = {name: _Scorer.create(other, layout) for name, other in others.items()}
-    setup = run_setup.prepare(settings, layout)
+    setup = run_setup.prepare(settings)
     pools = run_setup.draw_pools(settings, setup.corpus, layout)
     root.mkdir(parents=True, exist_ok=True)
     last, scored = _score_all(setup, pools, scorers, root, every)
@@ -133,12 +133,10 @@ class _Scorer:
 
     @classmethod
     def create(cls, settings: Settings, layout: spmd.Layout) -> "_Scorer":
-        reference = None
-        if "reference_losses" in settings.selection.reads:
-            reference = layout.place(references.load(settings))
         step = Step.create(settings, len(layout.devices))
         kinds: tuple[spmd.Kind, ...] = (*Step.KINDS, "replicated")
-        return cls(layout.map(functools.partial(_pick, step), kinds), reference)
+        program = layout.map(functools.partial(_pick, step), kinds)
+        return cls(program, layout.place(starts.load_reference(settings)))
 
 
 def _pick(
@@ -181,7 +179,7 @@ def _score_all(
     progress = records.Progress(label, updates, setup.settings.selection.pool)
     files = {name: records.JsonLines(root / f"{name}.jsonl", upto=-1, first=1) for name in scorers}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in scorers}
-    clock = loop.Clock()
+    spent = loop.Seconds()
     for step in range(updates):
         picks, nothing = setup.pools[step]
         if step % every == 0:
@@ -197,7 +195,7 @@ def _score_all(
         record = jax.device_get(record)
         if not is_sound(record):
             raise NonFiniteUpdate(f"update {step + 1} is not finite: {describe_failure(record)}")
-        progress.update(step + 1, float(record["loss"]), clock.lap())
+        progress.update(step + 1, float(record["loss"]), spent.lap())
     for file in files.values():
         file.close()
     return int(fingerprint(state.parameters)), found
@@ -222,11 +220,9 @@ def _recorded(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A run's config.json, and its configuration with its own picks in the selection's place."""
     path = folder / "config.json"
     if not path.exists():
-        inner = sorted(str(found.parent) for found in folder.glob("*/*/config.json"))
-        hint = f" ({', '.join(inner[:4])} ...)" if inner else ""
         raise ValueError(
             f"{folder} is not the folder of a run, as it lacks config.json: name the folder that "
-            f"holds it beside selections.jsonl{hint}"
+            f"holds it beside selections.jsonl{workdir.hint(folder, 'config.json')}"
         )
     about = workdir.read_config(folder)
     with reading(path):

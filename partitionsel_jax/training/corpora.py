@@ -16,7 +16,7 @@ from partitionsel_jax.data.fitting import Named
 from partitionsel_jax.data.sources.scanning import spelt
 from partitionsel_jax.data.sources.survey import Survey
 from partitionsel_jax.data.sources.survey import survey as read_survey
-from partitionsel_jax.training import pretrained
+from partitionsel_jax.training import starts
 
 _LOG = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def load(settings: Settings) -> data.Corpus:
     anchors = own_anchors(chosen)
     if anchors is not None:
         _check_foreign(settings, anchors.foreign)
-    builder, tokenizer = prepare(chosen), pretrained.tokenizer(settings)
+    builder, tokenizer = prepare(chosen), starts.tokenizer(settings)
     own = None if anchors is None else anchors.fingerprint
     # A builder's name holds a digest of its content.
     content = builder.info.full_name, str(builder.data_dir), tokenizer.fingerprint, own

@@ -15,8 +15,7 @@ from partitionsel_jax import hub, models
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.models import pretrained
 from partitionsel_jax.models.pretrained import adapters, writing
-from partitionsel_jax.training import finished
-from partitionsel_jax.training import pretrained as run_pretrained
+from partitionsel_jax.training import starts
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,8 +81,8 @@ def export(
         raise ValueError("--adapter and --merged must be apart: name two directories side by side")
     name = f"--workdir={os.fspath(workdir)!r}"
     if adapter is not None:
-        _check_adapted(finished.settings_of(workdir, name))
-    run = finished.load(workdir, name)
+        _check_adapted(starts.settings_of(workdir, name))
+    run = starts.load_finished(workdir, name)
     # An accelerator's quick products would show larger differences than any that matter.
     with jax.default_matmul_precision("highest"):
         expected = _logits(run, run.settings.lora, run.parameters)
@@ -127,7 +126,7 @@ def _check_adapted(settings: Settings) -> None:
 
 
 def _export_adapter(
-    run: finished.FinishedRun, expected: jax.Array, target: str | os.PathLike[str]
+    run: starts.FinishedRun, expected: jax.Array, target: str | os.PathLike[str]
 ) -> Difference:
     chosen = run.settings
     base, revision = chosen.checkpoint, None
@@ -151,14 +150,14 @@ def _export_adapter(
 
 
 def _export_merged(
-    run: finished.FinishedRun, expected: jax.Array, target: str | os.PathLike[str], dtype: str
+    run: starts.FinishedRun, expected: jax.Array, target: str | os.PathLike[str], dtype: str
 ) -> Difference:
     chosen = run.settings
     weights = models.merge(run.parameters, chosen.lora, jnp.dtype(dtype))
     with writing.new_directory(target) as folder:
         bos_id = eos_id = None
         if chosen.checkpoint:
-            tokenizer = run_pretrained.open_checkpoint(chosen).tokenizer
+            tokenizer = starts.open_checkpoint(chosen).tokenizer
             bos_id, eos_id = tokenizer.bos_id, tokenizer.eos_id
             tokenizer.save(folder)
         writing.checkpoint(folder, chosen.model, weights, dtype, bos_id=bos_id, eos_id=eos_id)
@@ -189,7 +188,7 @@ def _tokens(vocab_size: int) -> np.ndarray:
 
 
 def _logits(
-    run: finished.FinishedRun, lora: models.LoRAConfig, parameters: dict[str, Any]
+    run: starts.FinishedRun, lora: models.LoRAConfig, parameters: dict[str, Any]
 ) -> jax.Array:
     config = dataclasses.replace(run.settings.model, dtype="float32", attention="xla")
     return jax.jit(models.Model(config, lora).apply)(parameters, _tokens(config.vocab_size))

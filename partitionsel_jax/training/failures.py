@@ -1,4 +1,4 @@
-"""An update that was not sound, kept on disk and made again."""
+"""Keeps an update that was not sound on disk, and makes it again."""
 
 import dataclasses
 from typing import Any
@@ -17,9 +17,8 @@ from partitionsel_jax.json_files import INTEGER, read_fields
 from partitionsel_jax.step import halting
 from partitionsel_jax.step.state import TrainState
 from partitionsel_jax.step.step import Step
-from partitionsel_jax.training import pretrained, records, workdir
 from partitionsel_jax.training import programs as run_programs
-from partitionsel_jax.training import reference as references
+from partitionsel_jax.training import records, starts, workdir
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints
 from partitionsel_jax.training.setup import Setup
@@ -90,13 +89,11 @@ def replay(folder: epath.PathLike) -> dict[str, Any]:
     settings = dataclasses.replace(settings, training=training)
     layout = run_setup.choose_layout(settings)
     step = Step.create(settings, devices)
-    state, frozen = layout.place(step.initial(settings.seed, pretrained.weights(settings)))
+    state, frozen = layout.place(step.initial(settings.seed, starts.weights(settings)))
     restored = Checkpoints(folder / _STATE, keep=1).restore(state)
     if restored is None:
         raise ValueError(f"{folder / _STATE} holds no state: restore it from a copy")
-    reference = None
-    if "reference_losses" in settings.selection.reads:
-        reference = layout.place(references.load(settings))
+    reference = layout.place(starts.load_reference(settings))
     with reading(folder / _ROWS), (folder / _ROWS).open("rb") as file, np.load(file) as arrays:
         pool, anchors = (
             layout.rows(Rows(*(arrays[f"{name}_{field}"] for field in Rows._fields)))

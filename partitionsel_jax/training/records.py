@@ -1,4 +1,4 @@
-"""What a run writes down: JSON lines that survive a kill, TensorBoard events, a progress line."""
+"""Records of a run: JSON lines that survive a kill, TensorBoard events, a progress line."""
 
 import contextlib
 import io
@@ -14,7 +14,9 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax import json_files
+from partitionsel_jax.evaluation import DomainLosses
 from partitionsel_jax.file_errors import reading
+from partitionsel_jax.step.halting import NORMS
 
 _LOG = logging.getLogger(__name__)
 
@@ -136,56 +138,48 @@ class JsonLines:
 class TensorBoard:
     """Scalar curves for TensorBoard; a restart hides what came after its checkpoint.
 
-    Where they cannot be written, they have a gap: a warning says so, and the next flush begins a
-    new file.
+    Where they cannot be written, they have a gap: a warning says so, and a new file is begun. The
+    library's own `SummaryWriter` would wait for ever for a thread that a full disk has ended.
     """
 
-    def __init__(self, directory: epath.PathLike, start: int):
-        self._directory, self._start = os.fspath(directory), start
+    def __init__(self, directory: epath.PathLike):
+        self._directory = os.fspath(directory)
         self._events: Any = None
         self._gap = False
-        self._guarded(self._open)
-
-    def _open(self) -> None:
-        from tensorboardX import event_file_writer, record_writer
-        from tensorboardX.proto import event_pb2
-
-        record_writer.directory_check(self._directory)
-        self._events = event_file_writer.EventsWriter(os.path.join(self._directory, "events"))
-        started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._events.write_event(event_pb2.Event(step=self._start, session_log=started))
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        from tensorboardX import summary
+        """Writes what is a finite number of some values."""
+        self._guarded(self._write, step, values)
+
+    def _write(self, step: int, values: Mapping[str, Any]) -> None:
+        from tensorboardX import event_file_writer, record_writer, summary
         from tensorboardX.proto import event_pb2
 
-        def write() -> None:
-            for name, value in values.items():
-                if isinstance(value, (int, float)) and math.isfinite(value):
-                    made, now = summary.scalar(name, value), time.time()
-                    self._events.write_event(
-                        event_pb2.Event(wall_time=now, step=step, summary=made)
-                    )
-
-        # Nothing of a step is hidden when a new file begins after it.
-        self._start = step + 1
-        if self._events is not None:
-            self._guarded(write)
+        if self._events is None:
+            record_writer.directory_check(self._directory)
+            file = os.path.join(self._directory, "events")
+            self._events = event_file_writer.EventsWriter(file)
+            started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._events.write_event(event_pb2.Event(step=step, session_log=started))
+        for name, value in values.items():
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                made, now = summary.scalar(name, value), time.time()
+                self._events.write_event(event_pb2.Event(wall_time=now, step=step, summary=made))
 
     def flush(self) -> None:
-        if self._events is None:
-            self._guarded(self._open)
-        else:
+        """Puts the curves on the disk."""
+        if self._events is not None:
             self._guarded(self._events.flush)
+            self._gap = self._gap and self._events is None
 
     def close(self) -> None:
+        """Flushes and ends."""
         if self._events is not None:
             self._guarded(self._events.close)
 
-    def _guarded(self, write: Callable[[], Any]) -> None:
+    def _guarded(self, write: Callable[..., Any], *arguments: Any) -> None:
         try:
-            write()
-            self._gap = False
+            write(*arguments)
         except OSError as error:
             if not self._gap:
                 _LOG.warning("TensorBoard's curves have a gap: %s", error)
@@ -232,3 +226,138 @@ class Progress:
             parts.append(f"selection {100 * self.overhead:.0f} % of the step")
         parts.append(f"ETA {int(remaining) // 60}:{int(remaining) % 60:02d}")
         _LOG.info("%s", "  ".join(parts))
+
+
+# What a selections.jsonl row holds of a step's record; the rest goes to metrics.jsonl.
+SELECTION_FIELDS = ("ids", "domains", "corrupted", "weights", "update_weights", "gains")
+_NOT_METRICS = (*SELECTION_FIELDS, "indices")
+
+
+class NonFiniteUpdate(RuntimeError):
+    """An update whose loss or gradient was not finite, or that had no usable candidate.
+
+    The state before it is kept.
+    """
+
+
+def is_sound(record: Mapping[str, Any]) -> bool:
+    """Whether an update was finite and had a candidate to pick; of a record or its plain form."""
+    norms = [record[name] for name in NORMS]
+    finite = all(norm is not None and math.isfinite(norm) for norm in norms)
+    return finite and bool(sum(record["selected"]))
+
+
+def describe_failure(record: Mapping[str, Any]) -> str:
+    """What was not sound about an update."""
+    norms = [float(record[name]) for name in NORMS]
+    without = _present(record["dropped_ids"])
+    return (
+        f"loss, gradient norm, update norm {norms}, "
+        f"{record['dropped']} candidates left out {_shortened(without)}, "
+        f"{record.get('anchors_dropped', 0)} anchors left out, "
+        f"picked examples {list(map(int, record['ids']))}; the state before it is kept; lower "
+        "optimizer.learning_rate, or look at those rows"
+    )
+
+
+def _present(ids: Any) -> list[int]:
+    """The ids in an array that is padded with -1."""
+    return [number for number in map(int, ids) if number >= 0]
+
+
+def _shortened(ids: list[int], most: int = 20) -> str:
+    shown = ", ".join(map(str, ids[:most]))
+    return f"[{shown}, ... {len(ids)} in all]" if len(ids) > most else f"[{shown}]"
+
+
+class NoRecorder:
+    """Writes nothing: the recorder of a process that is not the first."""
+
+    def start(self, losses: DomainLosses) -> None:
+        """Does nothing."""
+
+    def step(
+        self, step: int, record: dict[str, Any], seconds: float, losses: DomainLosses | None
+    ) -> None:
+        """Does nothing."""
+
+    def flush(self) -> bool:
+        """Returns True: nothing could fail."""
+        return True
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+class Recorder(NoRecorder):
+    """The files that a run appends to, opened where its checkpoint left off.
+
+    Args:
+      folder: the run's.
+      upto: the last step whose rows are kept; -1 for a new run.
+      progress: the line on the screen.
+    """
+
+    def __init__(self, folder: epath.Path, upto: int, progress: Progress):
+        self._metrics = JsonLines(folder / "metrics.jsonl", upto=upto, first=0)
+        self._selections = JsonLines(folder / "selections.jsonl", upto=upto, first=1)
+        self._board = TensorBoard(folder / "tensorboard")
+        self._progress = progress
+        self._without: set[int] = set()
+
+    def _validation(self, step: int, losses: DomainLosses | None) -> dict[str, Any]:
+        if losses is None:
+            return {}
+        self._board.scalars(step, {"validation/loss": losses.mean})
+        self._progress.validated(losses.mean)
+        return {
+            "validation_loss": losses.mean,
+            "validation_loss_per_domain": losses.per_domain,
+        }
+
+    def start(self, losses: DomainLosses) -> None:
+        self._metrics.append({"step": 0, **self._validation(0, losses)})
+
+    def step(
+        self, step: int, record: dict[str, Any], seconds: float, losses: DomainLosses | None
+    ) -> None:
+        """Writes the rows of one update; of one that is not sound, the picks alone."""
+        record = plain(record)
+        self._warn_of_dropped(step, dropped := _present(record["dropped_ids"]))
+        self._selections.append({"step": step} | {key: record[key] for key in SELECTION_FIELDS})
+        if not is_sound(record):
+            self.flush()
+            return
+        row = {name: value for name, value in record.items() if name not in _NOT_METRICS}
+        row = {"step": step, **row, "dropped_ids": dropped, "seconds": {"step": seconds}}
+        self._board.scalars(step, {f"train/{key}": value for key, value in row.items()})
+        self._metrics.append(row | self._validation(step, losses))
+        self._progress.update(step, row["loss"], seconds)
+
+    def _warn_of_dropped(self, step: int, ids: list[int]) -> None:
+        """Once per example."""
+        if new := [number for number in ids if number not in self._without]:
+            self._without.update(new)
+            _LOG.warning(
+                "update %d leaves out %d candidates, whose features or losses are not finite: "
+                "examples %s",
+                step,
+                len(new),
+                _shortened(new),
+            )
+
+    def flush(self) -> bool:
+        """Puts the rows on the disk; False, and a warning, where that fails: they are kept."""
+        try:
+            self._metrics.flush()
+            self._selections.flush()
+        except OSError as error:
+            _LOG.warning("rows cannot be written (%s); training goes on, they are kept", error)
+            return False
+        self._board.flush()
+        return True
+
+    def close(self) -> None:
+        with contextlib.ExitStack() as stack:
+            for file in (self._board, self._selections, self._metrics):
+                stack.callback(file.close)
