@@ -103,11 +103,16 @@ def ending_together() -> Iterator[None]:
             raise
         # Without another process everything fails: the monitor knows which one is gone.
         time.sleep(_MONITOR_S)
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        reason = first_line(error)
         end(f"error: process {jax.process_index()}: {reason}", 1, told=f"ended: {reason}")
     finally:
         for monitor in _MONITORS:
             monitor.farewell()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, shortened; its type's name where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def end(line: str, code: int, told: str, others: int = 1) -> NoReturn:

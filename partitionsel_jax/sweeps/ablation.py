@@ -133,7 +133,7 @@ def _dealt(plan: Plan, shard: Shard) -> list[PlannedRun]:
         run
         for point in shard.of(plan.points)
         for run in (
-            *tuning.trials(point, plan.trial_seeds),
+            *point.trials(plan.trial_seeds),
             *(point.run(seed, {}) for seed in plan.seeds),
         )
     ]
@@ -188,30 +188,22 @@ class _Series:
     def tune(self, point: Point) -> None:
         """Tunes a point where it has a grid, then runs it."""
         chosen: dict[str, Any] = {}
-        if trials := tuning.trials(point, self._plan.trial_seeds):
+        if trials := point.trials(self._plan.trial_seeds):
             before = len(self.failures)
-            losses = [self._loss(self.attempt(run)) for run in trials]
+            found = [(self.attempt(run) or {}).get("validation_loss") for run in trials]
+            losses = [math.inf if loss is None else loss for loss in found]
             reason = "" if len(self.failures) == before else "a trial of it failed"
             if not reason and not any(map(math.isfinite, losses)):
                 reason = "all of its trials diverged: try smaller values in config.tune.grid"
             if reason:
-                self._leave(point, reason)
+                for seed in self._plan.seeds:
+                    self._left.remove(_group(point.run(seed, {})))
+                self.failures.append(f"{point.name}: not run, since {reason}")
+                _LOG.error("%s", self.failures[-1])
                 return
             chosen = tuning.choose(point, trials, losses, self._root)
         for seed in self._plan.seeds:
             self.attempt(point.run(seed, chosen))
-
-    @staticmethod
-    def _loss(summary: Mapping[str, Any] | None) -> float:
-        loss = None if summary is None else summary["validation_loss"]
-        return math.inf if loss is None else loss
-
-    def _leave(self, point: Point, reason: str) -> None:
-        """Notes that nothing could be chosen for a point."""
-        for run in (point.run(seed, {}) for seed in self._plan.seeds):
-            self._left.remove(_group(run))
-        self.failures.append(f"{point.name}: not run, since {reason}")
-        _LOG.error("%s", self.failures[-1])
 
     def _failed(self, run: PlannedRun, name: str, error: Exception) -> None:
         what = " ".join(str(error).split()) or type(error).__name__

@@ -252,15 +252,6 @@ def _compile(setup: Setup, state: TrainState, frozen: Any, spent: Seconds) -> di
     return run_programs.stage_shares(setup.step, setup.layout, *inputs, setup.reference)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Update:
-    """One that runs, or has run: its number from 1, what it read, and its record."""
-
-    step: int
-    rows: Any
-    record: dict[str, Any]
-
-
 @dataclasses.dataclass
 class _Fit:
     """The updates that are left of a run, with everything that they write.
@@ -291,7 +282,8 @@ class _Fit:
         self.flops = flops.count(setup.settings, devices, setup.validation_rows)
         self.waited = 0.0  # seconds for rows, since the last evaluation
         losses: DomainLosses | None = None
-        running: _Update | None = None
+        # Number and record of the update that runs.
+        running: tuple[int, dict[str, Any]] | None = None
         self.spent.lap()
         reading = data.prefetch(setup.pools, start, last, workers=setup.settings.data.workers)
         with contextlib.closing(reading):
@@ -301,8 +293,8 @@ class _Fit:
                 self.waited += time.perf_counter() - began
                 state, record = self._update(step, state, rows)
                 if running is not None:
-                    self._write(running, state)
-                running = _Update(step, rows, record)
+                    self._write(*running, state)
+                running = step, record
                 ends = stop.asked()
                 evaluates = step % chosen.evaluate_every == 0 or step == last
                 saves = step % chosen.checkpoint_every == 0 or step == last or ends
@@ -310,7 +302,7 @@ class _Fit:
                     continue
                 jax.block_until_ready(record)
                 losses = self._evaluate(step, state, record) if evaluates else None
-                self._write(running, state, losses)
+                self._write(step, record, state, losses)
                 running = None
                 if saves:
                     self._save(state, losses, is_last=ends or step == last)
@@ -350,22 +342,26 @@ class _Fit:
         return losses
 
     def _write(
-        self, update: _Update, state: TrainState, losses: DomainLosses | None = None
+        self,
+        step: int,
+        record: dict[str, Any],
+        state: TrainState,
+        losses: DomainLosses | None = None,
     ) -> None:
         """Writes the rows of an update, once it is done; `state` is that of the last one begun."""
-        record = jax.device_get(update.record)
+        record = jax.device_get(record)
         record |= {"flops": self.flops.of(int(record["tokens"]))}
         seconds = self.spent.lap()
         self.spent.train += seconds
-        self.recorder.step(update.step, record, seconds, losses)
+        self.recorder.step(step, record, seconds, losses)
         if is_sound(record):
             return
         what = describe_failure(record)
         if self.setup.settings.selection.recorded:
-            raise NonFiniteUpdate(f"update {update.step} on recorded picks is not finite: {what}")
-        place = failures.dump(self.folder, self.setup, update.step, state, update.rows)
+            raise NonFiniteUpdate(f"update {step} on recorded picks is not finite: {what}")
+        place = failures.dump(self.folder, self.setup, step, state)
         raise NonFiniteUpdate(
-            f"update {update.step} is not finite; `python -m experiments.replay --failure={place}` "
+            f"update {step} is not finite; `python -m experiments.replay --failure={place}` "
             f"makes it again: {what}"
         )
 

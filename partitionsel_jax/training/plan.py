@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from partitionsel_jax.config import relevance
@@ -83,6 +83,12 @@ class Point:
         config = changed(run.config, {"evaluation.test": False})
         folder = f"{TUNING}/{self.name},{self.grid.text(tried)}/seed{seed}"
         return dataclasses.replace(run, folder=folder, config=config, trial=True)
+
+    def trials(self, seeds: Sequence[int]) -> list[PlannedRun]:
+        """The runs that choose its values: every combination of its grid with every seed."""
+        if not self.grid:
+            return []
+        return [self.trial(seed, tried) for tried in self.grid.combinations() for seed in seeds]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from etils import epath
 
 from partitionsel_jax import data, models, paths
 from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.distributed import processes
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.models import pretrained
 from partitionsel_jax.step.state import TrainState, fingerprint
@@ -151,10 +152,9 @@ def load_finished(folder: epath.PathLike, name: str) -> FinishedRun:
                 path, jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
             )
     except Exception as error:  # whatever a missing or broken file makes a reader raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(
-            f"{name}: its last checkpoint {path} cannot be read ({reason}); restore it from a "
-            "copy, or train it again"
+            f"{name}: its last checkpoint {path} cannot be read ({processes.first_line(error)}); "
+            "restore it from a copy, or train it again"
         ) from None
     if int(fingerprint(restored)) != summary["fingerprint"]:
         raise ValueError(
