@@ -245,5 +245,5 @@ def _is_known(run: PlannedRun, plan: Plan) -> bool:
 
 
 def _group(run: PlannedRun) -> str:
-    """What runs that should take equally long have in common."""
+    """Names the point of a run: its runs should take equally long."""
     return run.folder.rpartition("/")[0]

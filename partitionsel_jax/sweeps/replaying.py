@@ -77,7 +77,7 @@ def score(
     changes: Mapping[str, Any],
     every: int = 1,
 ) -> dict[str, dict[str, float]]:
-    """What other utilities would have picked from the pools that a recorded run saw.
+    """Says what other utilities would have picked from the pools that a recorded run saw.
 
     The run is trained again on its picks, in memory, so that each pool is looked at with the
     parameters that the run had then. What utility U would have picked is written to `root/U.jsonl`,
@@ -149,7 +149,7 @@ def _pick(
     reference: Any,
     recorded_K: jax.Array,
 ) -> dict[str, jax.Array]:
-    """What a step would pick, and how much of it is in `recorded_K`, the ids that a run picked."""
+    """Selects as a step would; counts what of it a run picked too, whose ids are `recorded_K`."""
     key = jax.random.fold_in(step.key(seed, "selection"), state.step)
     candidates, _, _ = step.look(state, frozen, pool, anchors, reference)
     result, record = step.choose(candidates, key)
@@ -267,7 +267,7 @@ def _other(config: Mapping[str, Any], utility: str, changes: Mapping[str, Any]) 
 
 
 def _same(folder: epath.Path, parameters: int) -> bool | None:
-    """Whether a run ended with parameters of this fingerprint; None where it does not say."""
+    """True if a run ended with parameters of this fingerprint; None where it does not say."""
     summary = folder / "summary.json"
     if not summary.exists():
         return None

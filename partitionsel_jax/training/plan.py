@@ -55,7 +55,7 @@ class PlannedRun:
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """What is run with several seeds: a method at one combination of the axes' values.
+    """A method at one combination of the axes' values, to be run with several seeds.
 
     Attributes:
       method: its label.

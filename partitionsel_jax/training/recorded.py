@@ -26,7 +26,7 @@ SELECTIONS = "selections.jsonl"
 
 
 class Picks(NamedTuple):
-    """What one update trains on; an empty slot repeats the first pick, at weight 0.
+    """The rows that one update trains on; an empty slot repeats the first pick, at weight 0.
 
     Attributes:
       rows: the K picked rows.

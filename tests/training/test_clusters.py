@@ -45,7 +45,7 @@ def found(monkeypatch, tmp_path):
     scontrol.write_text('#!/bin/sh\n[ "$3" = "gpu[08-09]" ] && echo gpu08 && echo gpu09\n')
     scontrol.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", False)
+    monkeypatch.delenv("TPU_SKIP_MDS_QUERY", raising=False)  # which JAX may have set
     monkeypatch.setattr(socket, "gethostbyname", lambda name: "10.0.0.1")
 
     def find(environment, **flags):
@@ -65,13 +65,13 @@ def found(monkeypatch, tmp_path):
         (SLURM, ("gpu08:61443", 4, 2)),
         (SLURM | {"JAX_COORDINATOR_PORT": "99"}, ("gpu08:99", 4, 2)),
         (SLURM | {"SLURM_STEP_NODELIST": "other[1-2]"}, ("other1:61443", 4, 2)),
-        (MPI, ("10.96.0.1:64839", 4, 1)),
+        (MPI, ("10.96.0.1:62624", 4, 1)),
         (MPI_5 | {"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, ("127.0.0.1:8476", 4, 1)),
         (TPU | ONE_SLICE, ("t0:8482", 3, 1)),
         (TPU | SLICES, ("t0.pods:8482", 6, 4)),
         # The variables of JAX are the user's; mpirun's are closer to a process than its job's.
         (JAX | SLURM, ("boss:1234", 4, 3)),
-        (SLURM | MPI, ("10.96.0.1:64839", 4, 1)),
+        (SLURM | MPI, ("10.96.0.1:62624", 4, 1)),
     ],
 )
 def test_every_launcher_is_known_by_its_variables(found, environment, expected):

@@ -46,14 +46,34 @@ def adapted(tiny, checkpoints):
     return with_adapters(tiny, checkpoints["tiny-llama3.2"])
 
 
+def short(config):
+    """One update, evaluated and saved."""
+    config.training.update({"updates": 1, "evaluate_every": 1, "checkpoint_every": 1})
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained_on_a_copy(checkpoints, corpus_directory, tmp_path_factory):
+    """The place of a checkpoint, and the folder of a run that started from there."""
+    place = tmp_path_factory.mktemp("copy")
+    shutil.copytree(checkpoints["tiny-llama3.2"], place / "model")
+    config = short(with_adapters(tiny_config(), place / "model"))
+    config.data.directory = corpus_directory
+    config.selection.utility = "random"
+    (planned,) = training.expand(config.to_dict())
+    training.train(planned, place / "run")
+    return place / "model", place / "run"
+
+
 @pytest.fixture
-def run_on_a_copy(adapted, train, checkpoints, tmp_path):
+def run_on_a_copy(adapted, checkpoints, trained_on_a_copy, tmp_path):
     """A checkpoint that may be changed, and the folder of a run that started from it."""
-    copied = tmp_path / "model"
-    shutil.copytree(checkpoints["tiny-llama3.2"], copied)
-    adapted.checkpoint = str(copied)
-    adapted.training.update({"updates": 1, "evaluate_every": 1, "checkpoint_every": 1})
-    return copied, train(adapted)[1]
+    place, trained = trained_on_a_copy
+    short(adapted).checkpoint = str(place)
+    shutil.copytree(trained, tmp_path / "run")
+    yield place, tmp_path / "run"
+    shutil.rmtree(place)
+    shutil.copytree(checkpoints["tiny-llama3.2"], place)
 
 
 @pytest.fixture(scope="module")
@@ -228,8 +248,7 @@ def test_dropout_acts_in_updates_and_on_any_number_of_devices(adapted, checkpoin
 def test_a_workdir_is_the_same_from_every_directory(adapted, tmp_path, monkeypatch, name):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    adapted.training.update({"updates": 1, "evaluate_every": 1, "checkpoint_every": 1})
-    (planned,) = training.expand(adapted.to_dict())
+    (planned,) = training.expand(short(adapted).to_dict())
     training.train(planned, name)
     assert {path.name for path in tmp_path.iterdir()} == {name.removeprefix("~/")}
     assert exporting.export(name, adapter="~/adapter")[0].agrees
