@@ -112,7 +112,8 @@ class Stop(NoStop):
         print(f"{name}: stopping after this update", flush=True)
         if self._processes == 1:
             self._last = 0
-        for process in range(self._processes if self._processes > 1 else 0):
+            return
+        for process in range(self._processes):
             store_put(f"{_KEY}/ask/{process}", "stop")
 
     def _left(self) -> float:

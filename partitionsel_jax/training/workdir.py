@@ -136,8 +136,8 @@ def locked(folder: epath.Path) -> Iterator[None]:
         yield
 
 
-def claim(run: "PlannedRun", root: epath.PathLike, device: str) -> None:
-    """Writes the config.json of a run that `check` let pass, where there is none yet.
+def claim(run: "PlannedRun", root: epath.PathLike, device: str) -> epath.Path:
+    """Writes the config.json of a run that `check` let pass, where it lacks one; returns the folder.
 
     Args:
       run: from `plan.expand`.
@@ -146,7 +146,7 @@ def claim(run: "PlannedRun", root: epath.PathLike, device: str) -> None:
     """
     folder = folder_of(run, root)
     if (folder / "config.json").exists():
-        return
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
     settings = run.settings
     write_json(
@@ -169,6 +169,7 @@ def claim(run: "PlannedRun", root: epath.PathLike, device: str) -> None:
             "config": run.config,
         },
     )
+    return folder
 
 
 def _check_same(run: "PlannedRun", path: epath.Path) -> None:

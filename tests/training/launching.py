@@ -20,7 +20,9 @@ def free_port():
 def environment(devices, **more):
     """This process's variables, with so many simulated devices."""
     flags = re.sub(r"(device_count)=\d+", rf"\1={devices}", os.environ["XLA_FLAGS"])
-    return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)} | more
+    # Of several processes one compiles, and hands the program to the others.
+    shared = {"JAX_SHARE_BINARY_BETWEEN_HOSTS": "true"}
+    return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)} | shared | more
 
 
 def rendezvous(count):
