@@ -137,7 +137,9 @@ def locked(folder: epath.Path) -> Iterator[None]:
 
 
 def claim(run: "PlannedRun", root: epath.PathLike, device: str) -> epath.Path:
-    """Writes the config.json of a run that `check` let pass, where it lacks one; returns the folder.
+    """Writes the config.json of a run that `check` let pass, where it has none.
+
+    Returns the folder, which is made when missing.
 
     Args:
       run: from `plan.expand`.
