@@ -20,9 +20,7 @@ def free_port():
 def environment(devices, **more):
     """This process's variables, with so many simulated devices."""
     flags = re.sub(r"(device_count)=\d+", rf"\1={devices}", os.environ["XLA_FLAGS"])
-    # Of several processes one compiles, and hands the program to the others.
-    shared = {"JAX_SHARE_BINARY_BETWEEN_HOSTS": "true"}
-    return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)} | shared | more
+    return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)} | more
 
 
 def rendezvous(count):
