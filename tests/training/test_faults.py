@@ -83,7 +83,7 @@ def test_signals_end_a_process_with_a_code_of_their_own(corpus_directory, finish
     while said[-1] and "  1/8" not in said[-1]:
         said.append(process.stdout.readline())
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.8)
+    time.sleep(0.3)
     process.send_signal(signal.SIGTERM)  # as `timeout` does
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 75, "".join(said) + rest
