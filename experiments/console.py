@@ -94,7 +94,6 @@ def join_processes() -> None:
 
     values = flags.FLAGS
     found = clusters.find(
-        os.environ,
         coordinator=values.coordinator,
         processes=values.processes,
         process=values.process,

@@ -14,23 +14,22 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
 from partitionsel_jax.distributed.clusters import Rendezvous
-from partitionsel_jax.distributed.roll_call import roll_call
-from partitionsel_jax.distributed.watching import Watch
+from partitionsel_jax.distributed.peers import PeerMonitor, roll_call
 
 _LOG = logging.getLogger(__name__)
 
 # Seconds to wait for all processes at the start; a pod's hosts need not boot at the same time.
 PATIENCE_S = 90
 # Seconds without a sign of life after which JAX counts a process as dead, and ends the others; one
-# that is gone is noticed by `Watch` before.
+# that is gone is noticed by `PeerMonitor` before.
 HEARTBEAT_S = 30
 # Seconds for all to come to a meeting later on; whoever dies is noticed much earlier.
 _MEETING_S = 1800
-# Seconds in which the watch says that another process is gone, before what failed here for it.
-_WATCH_S = 1.0
+# Seconds in which the monitor says that another process is gone, before what failed here for it.
+_MONITOR_S = 1.0
 _BARRIERS = itertools.count()
-# Of this process, where it works with others.
-_WATCH: list[Watch] = []
+# One, where this process works with others.
+_MONITORS: list[PeerMonitor] = []
 
 
 def join(rendezvous: Rendezvous, patience: float = PATIENCE_S) -> None:
@@ -41,11 +40,18 @@ def join(rendezvous: Rendezvous, patience: float = PATIENCE_S) -> None:
     Raises:
       ValueError: see `roll_call`.
     """
-    _WATCH.append(Watch(rendezvous.process, roll_call(rendezvous, patience)))
+    _MONITORS.append(PeerMonitor(rendezvous.process, roll_call(rendezvous, patience)))
+    # JAX gives a process of SLURM or Open MPI one GPU, unless told not to: alone on a host, it has
+    # all of them.
+    is_alone = (
+        os.environ.get("SLURM_STEP_NUM_NODES") == str(rendezvous.processes)
+        or os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
+    )
     jax.distributed.initialize(
         rendezvous.coordinator,
         rendezvous.processes,
         rendezvous.process,
+        cluster_detection_method="deactivate" if is_alone else None,
         initialization_timeout=HEARTBEAT_S,
         heartbeat_timeout_seconds=HEARTBEAT_S,
         shutdown_timeout_seconds=HEARTBEAT_S,
@@ -53,12 +59,12 @@ def join(rendezvous: Rendezvous, patience: float = PATIENCE_S) -> None:
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes."""
+    """True on the process that writes."""
     return jax.process_index() == 0
 
 
 def wait() -> None:
-    """Until every process is here.
+    """Waits until every process is here.
 
     Before a program's first run, too: collectives whose devices meet for the first time give up
     after half a minute, and one process may compile for longer than another.
@@ -69,7 +75,7 @@ def wait() -> None:
 
 
 def agreed(value: int) -> int:
-    """Process 0's number, on all."""
+    """Returns process 0's number, on all."""
     if jax.process_count() == 1:
         return value
     wait()
@@ -77,7 +83,7 @@ def agreed(value: int) -> int:
 
 
 def of_all(value: float) -> list[float]:
-    """Every process's number, on all."""
+    """Returns every process's number, on all."""
     if jax.process_count() == 1:
         return [value]
     wait()
@@ -86,7 +92,7 @@ def of_all(value: float) -> list[float]:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-    """Where an error is raised on one of several processes, ends all with one line and code 1.
+    """Ends all processes with one line and code 1 where an error is raised on one of several.
 
     What JAX does at the end of a program waits for the others, and ends with a stack trace.
     """
@@ -95,13 +101,18 @@ def ending_together() -> Iterator[None]:
     except Exception as error:
         if jax.process_count() == 1:
             raise
-        # Without another process everything fails: the watch knows which one is gone.
-        time.sleep(_WATCH_S)
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        # Without another process everything fails: the monitor knows which one is gone.
+        time.sleep(_MONITOR_S)
+        reason = first_line(error)
         end(f"error: process {jax.process_index()}: {reason}", 1, told=f"ended: {reason}")
     finally:
-        for watch in _WATCH:
-            watch.farewell()
+        for monitor in _MONITORS:
+            monitor.farewell()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, shortened; its type's name where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def end(line: str, code: int, told: str, others: int = 1) -> NoReturn:
@@ -113,8 +124,8 @@ def end(line: str, code: int, told: str, others: int = 1) -> NoReturn:
       told: what the others print after "process N".
       others: what they end with.
     """
-    for watch in _WATCH:
-        watch.end(line, code, told, others)
+    for monitor in _MONITORS:
+        monitor.end(line, code, told, others)
     print(line, flush=True)
     os._exit(code)
 

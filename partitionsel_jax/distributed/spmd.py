@@ -152,13 +152,13 @@ class Layout:
         return Program(make)
 
     def specs(self, kind: Kind, tree: Any) -> Any:
-        """The partition of an argument, or of every leaf of it, under shard_map."""
-        if kind == "rows":
-            return PartitionSpec(AXIS)
-        if kind == "replicated" or not self.split_weights:
-            return PartitionSpec()
+        """The partition of every leaf of an argument, under shard_map."""
 
         def spec(path: Any, leaf: Any) -> PartitionSpec:
+            if kind == "rows":
+                return PartitionSpec(AXIS)
+            if kind == "replicated" or not self.split_weights:
+                return PartitionSpec()
             names = tuple(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
             axis = split_axis(names, np.shape(leaf), len(self.devices))
             return PartitionSpec() if axis is None else _along(axis + len(leaf.shape), leaf)
@@ -167,9 +167,6 @@ class Layout:
 
     def place(self, tree: Any, kind: Kind = "weights") -> Any:
         """Puts arrays that every process has whole onto the devices."""
-        specs = self.specs(kind, tree)
-        if isinstance(specs, PartitionSpec):
-            specs = jax.tree.map(lambda _: specs, tree)
 
         def put(leaf: Any, spec: PartitionSpec) -> jax.Array:
             sharding = NamedSharding(self.mesh, spec)
@@ -178,7 +175,7 @@ class Layout:
             whole = np.asarray(leaf)
             return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
 
-        return jax.tree.map(put, tree, specs)
+        return jax.tree.map(put, tree, self.specs(kind, tree))
 
     def rows(self, part: Any) -> Any:
         """This process's rows [B / processes, ...] as an argument of kind "rows"."""
@@ -204,10 +201,7 @@ class Layout:
                 shape = (*shape[:axis], shape[axis] // devices, *shape[axis + 1 :])
             return jax.ShapeDtypeStruct(shape, leaf.dtype)
 
-        specs = self.specs(kind, tree)
-        if isinstance(specs, PartitionSpec):
-            specs = jax.tree.map(lambda _: specs, tree)
-        return jax.tree.map(local, tree, specs)
+        return jax.tree.map(local, tree, self.specs(kind, tree))
 
     def part(self, rows: Any) -> Any:
         """This process's part of rows [B, ...] that all processes have."""

@@ -10,12 +10,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
-from partitionsel_jax.distributed import processes, shared_store
+# The coordinator's key-value store has no public name.
+from jax._src import distributed as jax_distributed
+
+from partitionsel_jax.distributed import processes
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,21 +45,24 @@ class NoStop:
     """A stop that nobody asks for: signals stay what they were."""
 
     def asked(self) -> bool:
-        """No."""
+        """Returns False."""
         return False
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Nothing."""
+        """Does nothing."""
         yield
 
 
 class Stop(NoStop):
-    """Whether a run should end, the same answer on all processes.
+    """Says when a run should end: the same answer on all processes.
 
     All processes ask equally often, in the same places. The one that is told to stop tells the
     others; each then says how often it has asked, and the answer is yes from the first time on
     that none of them has come to yet. Until then asking costs nothing: no collective, no message.
+
+    `multihost_utils.reached_preemption_sync_point` agrees in the same way, but hears of SIGTERM
+    alone, takes the signal for itself, and cannot tell a process that has nothing to save.
 
     Args:
       process, processes: which of how many this is.
@@ -73,14 +79,14 @@ class Stop(NoStop):
         self._holding = False
 
     def asked(self) -> bool:
-        """Whether to end here."""
+        """True from the update on at which all processes end."""
         with self._place:
             self._count += 1
             return self._last is not None and self._count >= self._last
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """While something would be lost by ending at once."""
+        """Marks the time while something would be lost by ending at once."""
         self._holding = True
         try:
             yield
@@ -88,26 +94,27 @@ class Stop(NoStop):
             self._holding = False
 
     def tell(self, number: int) -> None:
-        """What a signal does: the first asks all processes to stop, a second one ends them.
+        """Does what a signal asks: the first stops all processes, a second one ends them.
 
         Where nothing would be lost, the first one ends them too. What comes again within `SAME_S`
         is no second one.
         """
+        name = signal.Signals(number).name
         if self._signal is not None:
             if number == self._signal[0] and self._left() > 0:
                 return
-            why = f"ended at once by a second {_name(number)}"
+            why = f"ended at once by a second {name}"
             processes.end(why, 128 + number, told=f"was {why}")
         if not self._holding:
-            why = f"stopped by {_name(number)}; the same command goes on"
+            why = f"stopped by {name}; the same command goes on"
             processes.end(why, EXIT_CODE, told=f"was {why}", others=EXIT_CODE)
         self._signal = number, time.monotonic()
-        print(f"{_name(number)}: stopping after this update", flush=True)
+        print(f"{name}: stopping after this update", flush=True)
         if self._processes == 1:
             self._last = 0
             return
         for process in range(self._processes):
-            shared_store.put(f"{_KEY}/ask/{process}", "stop")
+            store_put(f"{_KEY}/ask/{process}", "stop")
 
     def _left(self) -> float:
         """Seconds in which the signal that asked to stop may come again."""
@@ -123,22 +130,45 @@ class Stop(NoStop):
     def listen(self) -> None:
         """Waits until one of several processes is told to stop, or `close`."""
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # the others are gone
-            if shared_store.get(f"{_KEY}/ask/{self._process}", _FOREVER_MS) != "stop":
+            if store_get(f"{_KEY}/ask/{self._process}", _FOREVER_MS) != "stop":
                 return
             with self._place:
-                shared_store.put(f"{_KEY}/at/{self._process}", str(self._count))
+                store_put(f"{_KEY}/at/{self._process}", str(self._count))
                 places = [
-                    int(shared_store.get(f"{_KEY}/at/{process}", 1000 * _PATIENCE_S))
+                    int(store_get(f"{_KEY}/at/{process}", 1000 * _PATIENCE_S))
                     for process in range(self._processes)
                 ]
                 self._last = max(places) + 1
 
     def close(self) -> None:
         """Ends `listen`."""
-        shared_store.put(f"{_KEY}/ask/{self._process}", "closed")
+        store_put(f"{_KEY}/ask/{self._process}", "closed")
 
 
 NO_STOP = NoStop()
+
+
+def store_put(key: str, value: str) -> None:
+    """Leaves a value with the coordinator for all processes; the first one stays."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        _client().key_value_set(key, value)
+
+
+def store_get(key: str, timeout_ms: int) -> str:
+    """Returns a value once it is there.
+
+    Raises:
+      JaxRuntimeError: it did not come in time, or the coordinator is gone.
+    """
+    return _client().blocking_key_value_get(key, timeout_ms)
+
+
+def _client() -> Any:
+    return jax_distributed.global_state.client
+
+
+# What the wake-up descriptor and the handlers were before; not empty while a program listens.
+_BEFORE: list[tuple[int, dict[signal.Signals, Any]]] = []
 
 
 @contextlib.contextmanager
@@ -151,12 +181,20 @@ def listening() -> Iterator[Stop]:
     stop = Stop(jax.process_index(), jax.process_count())
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
-    before = {number: signal.signal(number, _nothing) for number in SIGNALS}
-    wakeup = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-    _ACTIVE.append(wakeup)
-    threads = [_started(lambda: _read(readable, stop))]
+    # Python only writes to the wake-up descriptor for a signal that has a handler.
+    handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    _BEFORE.append((signal.set_wakeup_fd(writable, warn_on_full_buffer=False), handlers))
+
+    def read() -> None:
+        while received := os.read(readable, 1):
+            if received[0] in SIGNALS:
+                stop.tell(received[0])
+
+    threads = [threading.Thread(target=read, daemon=True)]
     if jax.process_count() > 1:
-        threads.append(_started(stop.listen))
+        threads.append(threading.Thread(target=stop.listen, daemon=True))
+    for thread in threads:
+        thread.start()
     try:
         yield stop
     except Exception:
@@ -165,7 +203,7 @@ def listening() -> Iterator[Stop]:
         raise
     finally:
         stop.settle()
-        _restore(before)
+        _give_back()
         os.close(writable)
         if len(threads) > 1:
             stop.close()
@@ -174,61 +212,22 @@ def listening() -> Iterator[Stop]:
         os.close(readable)
 
 
-# What the wake-up descriptor was before; not empty while a program listens.
-_ACTIVE: list[int] = []
-
-
-def _restore(before: dict[signal.Signals, Any]) -> None:
-    signal.set_wakeup_fd(_ACTIVE.pop())
-    for number, handler in before.items():
+def _give_back() -> None:
+    """Lets signals do what they did before."""
+    wakeup, handlers = _BEFORE.pop()
+    signal.set_wakeup_fd(wakeup)
+    for number, handler in handlers.items():
         # None: one that was not set from Python, and cannot be set again.
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-class _Forking(threading.local):
-    """Keeps signals from a forked process until it has its own handlers.
-
-    Before, they would count as this process's, which hears of them through the same descriptor.
-    """
-
-    mask: set[signal.Signals | int]
-
-    def before(self) -> None:
-        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS if _ACTIVE else ())
-
-    def in_parent(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
-
-    def in_child(self) -> None:
-        if _ACTIVE:
-            _restore(dict.fromkeys(SIGNALS))
-            _ACTIVE.clear()
-        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+def _in_child() -> None:
+    """Keeps a forked process's signals its own: its parent listens on the same descriptor."""
+    if _BEFORE:
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        _BEFORE.clear()
 
 
-_FORKING = _Forking()
-os.register_at_fork(
-    before=_FORKING.before,
-    after_in_parent=_FORKING.in_parent,
-    after_in_child=_FORKING.in_child,
-)
-
-
-def _nothing(number: int, frame: Any) -> None:
-    """Python only writes to the wake-up descriptor for a signal that has a handler."""
-
-
-def _read(readable: int, stop: Stop) -> None:
-    while received := os.read(readable, 1):
-        if received[0] in SIGNALS:
-            stop.tell(received[0])
-
-
-def _started(work: Callable[[], None]) -> threading.Thread:
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
-
-
-def _name(number: int) -> str:
-    return signal.Signals(number).name
+os.register_at_fork(after_in_child=_in_child)

@@ -19,7 +19,7 @@ from partitionsel_jax.models.config import DTYPES
 from partitionsel_jax.planning.hardware import GIGA, Slice
 from partitionsel_jax.step import costs
 from partitionsel_jax.step.step import Step
-from partitionsel_jax.training import pretrained
+from partitionsel_jax.training import starts
 
 # Products with the Gram matrix that the certificate takes: 15 to 60 on unit features.
 CERTIFICATE = 60
@@ -71,7 +71,7 @@ def planned(
     Raises:
       ValueError: a config that makes no sense, or a pool that the devices do not divide.
     """
-    config = pretrained.complete({**config, "repeats": 1, "methods": {}})
+    config = starts.complete({**config, "repeats": 1, "methods": {}})
     selection, chosen_data = dict(config["selection"]), dict(config["data"])
     candidates = pool or selection["pool"]
     if candidates % devices:

@@ -20,7 +20,7 @@ from partitionsel_jax.sweeps import tuning
 from partitionsel_jax.training import loop, workdir
 from partitionsel_jax.training.checkpoints import NotSaved
 from partitionsel_jax.training.plan import Plan, PlannedRun, Point, survey
-from partitionsel_jax.training.recorder import NonFiniteUpdate
+from partitionsel_jax.training.records import NonFiniteUpdate
 
 _LOG = logging.getLogger(__name__)
 
@@ -100,16 +100,15 @@ def ablate(
         _LOG.info("%s", line)
     runs = _dealt(plan, shard)
     for run in runs:
-        # What else tuned runs hold is known once they are tuned.
-        if run.trial or not plan.trial_seeds:
+        if _is_known(run, plan):
             loop.check(run, root)
     if not runs:
         _LOG.info("no run is left for part %d of %d", shard.number, shard.count)
-    series = _Series(runs, root, stop)
+    series = _Series(plan, runs, root, stop)
     with series.counted():
         if plan.trial_seeds:
             for point in shard.of(plan.points):
-                series.tune(point, plan)
+                series.tune(point)
         else:
             for run in runs:
                 series.attempt(run)
@@ -135,7 +134,7 @@ def _dealt(plan: Plan, shard: Shard) -> list[PlannedRun]:
         run
         for point in shard.of(plan.points)
         for run in (
-            *tuning.trials(point, plan.trial_seeds),
+            *point.trials(plan.trial_seeds),
             *(point.run(seed, {}) for seed in plan.seeds),
         )
     ]
@@ -144,8 +143,10 @@ def _dealt(plan: Plan, shard: Shard) -> list[PlannedRun]:
 class _Series:
     """Runs one after the other, with a count of them."""
 
-    def __init__(self, planned: Sequence[PlannedRun], root: epath.Path, stop: stopping.NoStop):
-        self._root, self._stop, self._total = root, stop, len(planned)
+    def __init__(
+        self, plan: Plan, planned: Sequence[PlannedRun], root: epath.Path, stop: stopping.NoStop
+    ):
+        self._plan, self._root, self._stop, self._total = plan, root, stop, len(planned)
         self._left = [_group(run) for run in planned]
         self._seconds: dict[str, float] = {}
         self.finished, self.failures = 0, list[str]()
@@ -170,7 +171,8 @@ class _Series:
         was_finished = (workdir.folder_of(run, self._root) / "summary.json").exists()
         programs.make_room()
         try:
-            summary = loop.train(run, self._root, self._stop)
+            is_checked = _is_known(run, self._plan)
+            summary = loop.train(run, self._root, self._stop, is_checked=is_checked)
         except Exception as error:
             if jax.process_count() > 1 and not isinstance(error, NonFiniteUpdate):
                 raise  # perhaps on this process alone, and the others wait for it
@@ -184,33 +186,25 @@ class _Series:
             self._tell()
         return summary
 
-    def tune(self, point: Point, plan: Plan) -> None:
+    def tune(self, point: Point) -> None:
         """Tunes a point where it has a grid, then runs it."""
         chosen: dict[str, Any] = {}
-        if trials := tuning.trials(point, plan.trial_seeds):
+        if trials := point.trials(self._plan.trial_seeds):
             before = len(self.failures)
-            losses = [self._loss(self.attempt(run)) for run in trials]
+            found = [(self.attempt(run) or {}).get("validation_loss") for run in trials]
+            losses = [math.inf if loss is None else loss for loss in found]
             reason = "" if len(self.failures) == before else "a trial of it failed"
             if not reason and not any(map(math.isfinite, losses)):
                 reason = "all of its trials diverged: try smaller values in config.tune.grid"
             if reason:
-                self._leave(point, plan, reason)
+                for seed in self._plan.seeds:
+                    self._left.remove(_group(point.run(seed, {})))
+                self.failures.append(f"{point.name}: not run, since {reason}")
+                _LOG.error("%s", self.failures[-1])
                 return
             chosen = tuning.choose(point, trials, losses, self._root)
-        for seed in plan.seeds:
+        for seed in self._plan.seeds:
             self.attempt(point.run(seed, chosen))
-
-    @staticmethod
-    def _loss(summary: Mapping[str, Any] | None) -> float:
-        loss = None if summary is None else summary["validation_loss"]
-        return math.inf if loss is None else loss
-
-    def _leave(self, point: Point, plan: Plan, reason: str) -> None:
-        """Notes that nothing could be chosen for a point."""
-        for run in (point.run(seed, {}) for seed in plan.seeds):
-            self._left.remove(_group(run))
-        self.failures.append(f"{point.name}: not run, since {reason}")
-        _LOG.error("%s", self.failures[-1])
 
     def _failed(self, run: PlannedRun, name: str, error: Exception) -> None:
         what = " ".join(str(error).split()) or type(error).__name__
@@ -246,6 +240,11 @@ class _Series:
         return ", ".join(parts)
 
 
+def _is_known(run: PlannedRun, plan: Plan) -> bool:
+    """True unless what else a run holds is known once it is tuned."""
+    return run.trial or not plan.trial_seeds
+
+
 def _group(run: PlannedRun) -> str:
-    """What runs that should take equally long have in common."""
+    """Names the point of a run: its runs should take equally long."""
     return run.folder.rpartition("/")[0]

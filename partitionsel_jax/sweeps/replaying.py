@@ -25,11 +25,10 @@ from partitionsel_jax.distributed import spmd, stopping
 from partitionsel_jax.file_errors import reading
 from partitionsel_jax.step.state import TrainState, fingerprint
 from partitionsel_jax.step.step import Step
-from partitionsel_jax.training import loop, records, workdir
-from partitionsel_jax.training import reference as references
+from partitionsel_jax.training import loop, records, starts, workdir
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.plan import PlannedRun
-from partitionsel_jax.training.recorder import NonFiniteUpdate, describe_failure, is_sound
+from partitionsel_jax.training.records import NonFiniteUpdate, describe_failure, is_sound
 from partitionsel_jax.training.setup import Setup
 
 _LOG = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ def score(
     changes: Mapping[str, Any],
     every: int = 1,
 ) -> dict[str, dict[str, float]]:
-    """What other utilities would have picked from the pools that a recorded run saw.
+    """Says what other utilities would have picked from the pools that a recorded run saw.
 
     The run is trained again on its picks, in memory, so that each pool is looked at with the
     parameters that the run had then. What utility U would have picked is written to `root/U.jsonl`,
@@ -109,9 +108,10 @@ def score(
     _, config = _recorded(folder)
     settings = run_settings.parse(config)
     layout = run_setup.choose_layout(settings)
+    # All are refused before any data is read.
     others = {name: _other(config, name, changes) for name in utilities}
     scorers = {name: _Scorer.create(other, layout) for name, other in others.items()}
-    setup = run_setup.prepare(settings, layout)
+    setup = run_setup.prepare(settings)
     pools = run_setup.draw_pools(settings, setup.corpus, layout)
     root.mkdir(parents=True, exist_ok=True)
     last, scored = _score_all(setup, pools, scorers, root, every)
@@ -133,12 +133,10 @@ class _Scorer:
 
     @classmethod
     def create(cls, settings: Settings, layout: spmd.Layout) -> "_Scorer":
-        reference = None
-        if "reference_losses" in settings.selection.reads:
-            reference = layout.place(references.load(settings))
         step = Step.create(settings, len(layout.devices))
         kinds: tuple[spmd.Kind, ...] = (*Step.KINDS, "replicated")
-        return cls(layout.map(functools.partial(_pick, step), kinds), reference)
+        program = layout.map(functools.partial(_pick, step), kinds)
+        return cls(program, layout.place(starts.load_reference(settings)))
 
 
 def _pick(
@@ -151,7 +149,7 @@ def _pick(
     reference: Any,
     recorded_K: jax.Array,
 ) -> dict[str, jax.Array]:
-    """What a step would pick, and how much of it is in `recorded_K`, the ids that a run picked."""
+    """Selects as a step would; counts what of it a run picked too, whose ids are `recorded_K`."""
     key = jax.random.fold_in(step.key(seed, "selection"), state.step)
     candidates, _, _ = step.candidates(state, frozen, pool, anchors, reference)
     result, record = step.select(candidates, key)
@@ -181,7 +179,7 @@ def _score_all(
     progress = records.Progress(label, updates, setup.settings.selection.pool)
     files = {name: records.JsonLines(root / f"{name}.jsonl", upto=-1, first=1) for name in scorers}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in scorers}
-    clock = loop.Clock()
+    spent = loop.Seconds()
     for step in range(updates):
         picks, nothing = setup.pools[step]
         if step % every == 0:
@@ -197,7 +195,7 @@ def _score_all(
         record = jax.device_get(record)
         if not is_sound(record):
             raise NonFiniteUpdate(f"update {step + 1} is not finite: {describe_failure(record)}")
-        progress.update(step + 1, float(record["loss"]), clock.lap())
+        progress.update(step + 1, float(record["loss"]), spent.lap())
     for file in files.values():
         file.close()
     return int(fingerprint(state.parameters)), found
@@ -222,11 +220,9 @@ def _recorded(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A run's config.json, and its configuration with its own picks in the selection's place."""
     path = folder / "config.json"
     if not path.exists():
-        inner = sorted(str(found.parent) for found in folder.glob("*/*/config.json"))
-        hint = f" ({', '.join(inner[:4])} ...)" if inner else ""
         raise ValueError(
             f"{folder} is not the folder of a run, as it lacks config.json: name the folder that "
-            f"holds it beside selections.jsonl{hint}"
+            f"holds it beside selections.jsonl{workdir.hint(folder, 'config.json')}"
         )
     about = workdir.read_config(folder)
     with reading(path):
@@ -271,7 +267,7 @@ def _other(config: Mapping[str, Any], utility: str, changes: Mapping[str, Any]) 
 
 
 def _same(folder: epath.Path, parameters: int) -> bool | None:
-    """Whether a run ended with parameters of this fingerprint; None where it does not say."""
+    """True if a run ended with parameters of this fingerprint; None where it does not say."""
     summary = folder / "summary.json"
     if not summary.exists():
         return None

@@ -17,13 +17,6 @@ _LOG = logging.getLogger(__name__)
 CHOSEN = "chosen.json"
 
 
-def trials(point: Point, seeds: Sequence[int]) -> list[PlannedRun]:
-    """The runs that choose a point's values: every combination of its grid with every seed."""
-    if not point.grid:
-        return []
-    return [point.trial(seed, tried) for tried in point.grid.combinations() for seed in seeds]
-
-
 def choose(
     point: Point, runs: Sequence[PlannedRun], losses: Sequence[float], root: epath.Path
 ) -> dict[str, Any]:
@@ -34,7 +27,7 @@ def choose(
 
     Args:
       point: what is tuned.
-      runs: from `trials`.
+      runs: its trials.
       losses: the final validation loss of each; infinite where it diverged.
       root: the workdir.
 
@@ -48,16 +41,17 @@ def choose(
     ]
     means = [float(np.mean(of_seeds)) for of_seeds in each]
     best = tried[int(np.argmin(means))]
-    _LOG.info(
-        "%s  tuned: %s, mean validation loss %.4f", point.name, point.grid.text(best), min(means)
-    )
+    chosen = point.grid.text(best)
+    _LOG.info("%s  tuned: %s, mean validation loss %.4f", point.name, chosen, min(means))
     for field, value in best.items():
-        listed = sorted(point.grid.values[field]) if _ordered(point.grid.values[field]) else []
-        if len(listed) > 1 and value in (listed[0], listed[-1]):
-            _LOG.warning(
-                "%s  %s=%r is at the end of what was tried, %s: a better one may lie beyond",
-                *(point.name, field, value, listed),
-            )
+        values = point.grid.values[field]
+        if all(isinstance(item, (int, float)) and math.isfinite(item) for item in values):
+            listed = sorted(values)
+            if len(listed) > 1 and value in (listed[0], listed[-1]):
+                _LOG.warning(
+                    f"{point.name}  {field}={value!r} is at the end of what was tried, {listed}: "
+                    "a better one may lie beyond"
+                )
     if processes.is_first():
         folder = root / TUNING / point.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +67,3 @@ def choose(
             },
         )
     return best
-
-
-def _ordered(values: Sequence[Any]) -> bool:
-    return all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)

@@ -10,7 +10,7 @@ from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.data.generation import distinct_entries
 from partitionsel_jax.models import pretrained as checkpoints
 from partitionsel_jax.step.state import fingerprint
-from partitionsel_jax.training import finished, pretrained
+from partitionsel_jax.training import starts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,11 +70,11 @@ def of_run(workdir: str | os.PathLike[str], name: str, template: str = "") -> An
       ValueError: no finished run, a template that its tokenizer does not have, or files that are
         damaged or were changed.
     """
-    settings = finished.settings_of(workdir, name)
-    tokenizer = pretrained.tokenizer(settings)
+    settings = starts.settings_of(workdir, name)
+    tokenizer = starts.tokenizer(settings)
     template = template or settings.data.template
     data.check_template(template, tokenizer)
-    run = finished.load(workdir, name)
+    run = starts.load_finished(workdir, name)
     model = models.Model(settings.model, settings.lora)
     return Answering(model, run.parameters, tokenizer, template)
 

@@ -16,7 +16,7 @@ from partitionsel_jax.evaluation.benchmarks import PROCEDURAL, Benchmark, Questi
 from partitionsel_jax.evaluation.outputs import SUMMARY, differences
 from partitionsel_jax.json_files import write_json
 from partitionsel_jax.text_table import aligned
-from partitionsel_jax.training import answering, corpora, finished
+from partitionsel_jax.training import answering, corpora, starts
 from partitionsel_jax.training.benchmark_settings import BenchmarkSettings
 
 COMPARISON = "comparison.json"
@@ -66,7 +66,7 @@ def evaluate_all(
     others = {
         one.name: _evaluation_of(against, one.name, target) for one in chosen if against is not None
     }
-    described = None if run is None else finished.settings_of(run, name)
+    described = None if run is None else starts.settings_of(run, name)
     anchors = None if described is None else corpora.own_anchors(described.data)
     seen = frozenset[str]()
     if PROCEDURAL in settings.benchmarks:
@@ -178,7 +178,7 @@ def _seen(
     """Collects the questions that reasoning_gym leaves out; see `evaluate_all`."""
     runs = [] if described is None else [described]
     if against is not None and (paths.absolute(against) / "config.json").exists():
-        runs.append(finished.settings_of(against, f"--against={against!r}"))
+        runs.append(starts.settings_of(against, f"--against={against!r}"))
     tasks = settings.reasoning_gym.tasks
     seen = frozenset[str]().union(*(answering.seen_questions(one, tasks) for one in runs))
     return seen.union(anchors.questions if anchors is not None else ())

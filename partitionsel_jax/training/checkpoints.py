@@ -108,12 +108,6 @@ class Checkpoints:
                 f"{self._remedy}; the run goes on from update {max(saved, default=0)}"
             )
 
-    def _failed(self, error: Exception) -> None:
-        """Notes why a save has failed, and what to do about it."""
-        found = lack(error)
-        self._failure = found.what if found else _first_line(error)
-        self._remedy = found.remedy if found else _REMEDY
-
     def _settle(self) -> None:
         """Waits for the save that was started, and says so if it failed on any process."""
         if self._saving is None:
@@ -124,18 +118,15 @@ class Checkpoints:
         if self._failure is None:
             return
         _LOG.warning(
-            "the state after update %d could not be saved under %s (%s); training goes on, and the "
-            "next checkpoint is another try",
-            step,
-            self._directory,
-            self._failure,
+            f"the state after update {step} could not be saved under {self._directory} "
+            f"({self._failure}); training goes on, and the next checkpoint is another try"
         )
         with contextlib.suppress(Exception):
             self._manager.close()
         self._manager = self._open()
 
     def _wait(self) -> None:
-        """Until this process has written its part."""
+        """Waits until this process has written its part."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # as in `save`, from the thread that writes
@@ -143,6 +134,12 @@ class Checkpoints:
                 self._failed(error)
         if self._failure is None and not (self._directory / str(self._saving)).exists():
             self._failure = "it is not there"
+
+    def _failed(self, error: Exception) -> None:
+        """Notes why a save has failed, and what to do about it."""
+        found = lack(error)
+        self._failure = found.what if found else processes.first_line(error)
+        self._remedy = found.remedy if found else _REMEDY
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The newest sound checkpoint, or None when there is none.
@@ -160,11 +157,8 @@ class Checkpoints:
                 if damaged:
                     self._set_aside(damaged)
                 return loaded.state, loaded.about["extra"]
-            _LOG.warning(
-                "checkpoint %s is damaged (%s); trying the one before",
-                self._directory / str(step),
-                problem,
-            )
+            place = self._directory / str(step)
+            _LOG.warning("checkpoint %s is damaged (%s); trying the one before", place, problem)
             damaged.append(step)
         if damaged:
             raise ValueError(
@@ -174,7 +168,7 @@ class Checkpoints:
         return None
 
     def _steps(self) -> list[int]:
-        """What process 0 finds, newest first."""
+        """The checkpoints that process 0 finds, newest first."""
         found = sorted(self._manager.all_steps(), reverse=True)
         count = processes.agreed(len(found))
         padded = (found + [0] * count)[:count]
@@ -190,16 +184,13 @@ class Checkpoints:
         except (MemoryError, PermissionError, ConnectionError, TimeoutError):
             raise  # says nothing about the files
         except Exception as error:  # whatever a broken file makes a reader raise
-            problem = _first_line(error)
+            problem = processes.first_line(error)
         # Only where all have read it: the fingerprint is computed together.
         problem = _of_any(problem)
         if problem is None and loaded is not None:
-            found, expected = int(fingerprint(loaded.state)), loaded.about["fingerprint"]
-            problem = _of_any(
-                None
-                if found == expected
-                else "its contents do not match the fingerprint taken when it was saved"
-            )
+            same = int(fingerprint(loaded.state)) == loaded.about["fingerprint"]
+            other = "its contents do not match the fingerprint taken when it was saved"
+            problem = _of_any(None if same else other)
         return loaded, problem
 
     def _read(self, step: int, like: TrainState) -> Any:
@@ -223,18 +214,15 @@ class Checkpoints:
     def _set_aside(self, steps: list[int]) -> None:
         self._manager.close()
         if processes.is_first():
-            self._move(steps)
+            folder = self._directory.parent / "damaged"
+            folder.mkdir(parents=True, exist_ok=True)
+            for step in steps:
+                target, number = folder / str(step), 1
+                while target.exists():
+                    target, number = folder / f"{step}-{number}", number + 1
+                (self._directory / str(step)).rename(target)
         processes.wait()
         self._manager = self._open()
-
-    def _move(self, steps: list[int]) -> None:
-        folder = self._directory.parent / "damaged"
-        folder.mkdir(parents=True, exist_ok=True)
-        for step in steps:
-            target, number = folder / str(step), 1
-            while target.exists():
-                target, number = folder / f"{step}-{number}", number + 1
-            (self._directory / str(step)).rename(target)
 
     def close(self) -> None:
         """Waits for the save that was started, and ends; `finish` is what says how it went."""
@@ -245,17 +233,13 @@ class Checkpoints:
 
 
 def _loss_of(metrics: Mapping[str, Any]) -> float:
-    """What checkpoints are compared by; one without it is the worst."""
+    """Returns the loss that checkpoints are compared by; one without it is the worst."""
     loss = metrics["validation_loss"]
     return math.inf if loss is None else loss
 
 
 def _of_any(problem: str | None) -> str | None:
-    """What is wrong on this process or another; the same, None or not, on all."""
+    """Says what is wrong on this process or another; the same, None or not, on all."""
     if any(processes.of_all(problem is not None)):
         return problem or "another process failed"
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

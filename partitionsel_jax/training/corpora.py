@@ -1,4 +1,4 @@
-"""The corpus of a run: prepared when it is not yet, and opened as the settings say."""
+"""Corpora of runs: prepared when they are not yet, and opened as the settings say."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.data.fitting import Named
 from partitionsel_jax.data.sources.scanning import Survey, spelt
 from partitionsel_jax.data.sources.scanning import survey as read_survey
-from partitionsel_jax.training import pretrained
+from partitionsel_jax.training import starts
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _LOADED: dict[Hashable, data.Corpus] = {}
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with paths that mean the same anywhere, and the domains of its files.
+    """Makes a configuration's paths mean the same anywhere, and notes the domains of its files.
 
     Which domains there are is only known once the files are prepared. They are noted as `found`:
     `domains` stays what was asked for, which decides what is prepared.
@@ -57,7 +57,7 @@ def check(settings: Settings) -> None:
 
 
 def prepare(settings: DataSettings) -> Any:
-    """The TFDS builder of the corpus, written when it is not there yet."""
+    """Returns the TFDS builder of the corpus, written when it is not there yet."""
     directory = settings.directory or epath.Path("~/.cache/partitionsel_jax").expanduser()
     sizes = {split: getattr(settings, split) for split in data.SPLITS}
     if settings.source == REASONING_GYM:
@@ -74,9 +74,9 @@ def prepare(settings: DataSettings) -> Any:
 
 
 def survey(config: Mapping[str, Any]) -> Survey | None:
-    """What the files of a configuration hold, whether or not a corpus can be made of them.
+    """Surveys the files of a configuration, whether or not a corpus can be made of them.
 
-    None where there are no files, or no settings to read them by.
+    Returns None where there are no files, or no settings to read them by.
     """
     try:
         settings = run_settings.build(DataSettings, dict(config["data"]), "data")
@@ -88,12 +88,12 @@ def survey(config: Mapping[str, Any]) -> Survey | None:
 
 
 def load(settings: Settings) -> data.Corpus:
-    """The corpus of a run, prepared when it is not yet, corrupted as asked."""
+    """Opens the corpus of a run, prepared when it is not yet, corrupted as asked."""
     chosen = settings.data
     anchors = own_anchors(chosen)
     if anchors is not None:
         _check_foreign(settings, anchors.foreign)
-    builder, tokenizer = prepare(chosen), pretrained.tokenizer(settings)
+    builder, tokenizer = prepare(chosen), starts.tokenizer(settings)
     own = None if anchors is None else anchors.fingerprint
     # A builder's name holds a digest of its content.
     content = builder.info.full_name, str(builder.data_dir), tokenizer.fingerprint, own
@@ -118,7 +118,7 @@ def load(settings: Settings) -> data.Corpus:
 
 
 def own_anchors(settings: DataSettings) -> data.OwnAnchors | None:
-    """The rows of `anchors_path`, where there is one.
+    """Reads the rows of `anchors_path`, where there is one.
 
     Raises:
       ValueError: what `data.read_anchors` refuses.
@@ -134,7 +134,7 @@ def own_anchors(settings: DataSettings) -> data.OwnAnchors | None:
 
 
 def _tell(corpus: data.Corpus, length: int) -> None:
-    """Says aloud what of the files is not in the corpus."""
+    """Logs what of the files is not in the corpus."""
     report = corpus.report
     if "read" in report:
         duplicates = sum(report["duplicates"]["train"].values())
@@ -142,14 +142,9 @@ def _tell(corpus: data.Corpus, length: int) -> None:
             sum(reason["rows"] for reason in report[what].values()) for what in ("skipped", "bad")
         )
         _LOG.info(
-            "corpus  %d training rows in %d domains of %d rows read, %d of other domains, %d bad; "
-            "%d left out because validation or test rows nearly ask the same",
-            len(corpus.train),
-            len(corpus.domains),
-            report["read"],
-            skipped,
-            bad,
-            duplicates,
+            f"corpus  {len(corpus.train)} training rows in {len(corpus.domains)} domains of "
+            f"{report['read']} rows read, {skipped} of other domains, {bad} bad; {duplicates} left "
+            "out because validation or test rows nearly ask the same"
         )
         _tell_places("bad rows", report["bad"])
         _tell_places("rows passed over", report["skipped"])
@@ -158,14 +153,12 @@ def _tell(corpus: data.Corpus, length: int) -> None:
             _LOG.info("columns that are not read: %s", ", ".join(map(repr, unread)))
         if report["left_out"]:
             _LOG.info("rows left out: %s", report["left_out"])
-    if "anchors" in report:
-        _tell_places("bad anchors", report["anchors"]["bad"])
+    if anchors := report.get("anchors"):
+        _tell_places("bad anchors", anchors["bad"])
         _LOG.info(
-            "anchors  %d of data.anchors_path; %d left out because validation or test rows ask "
-            "them, and %d training rows because these anchors do",
-            len(corpus.anchors),
-            report["anchors"]["scored elsewhere"],
-            report["anchors"]["training rows"],
+            f"anchors  {len(corpus.anchors)} of data.anchors_path; {anchors['scored elsewhere']} "
+            f"left out because validation or test rows ask them, and {anchors['training rows']} "
+            "training rows because these anchors do"
         )
     for split, rows in corpus.refused.items():
         if rows.rows:
@@ -188,20 +181,18 @@ def _check_anchors(settings: Settings, corpus: data.Corpus) -> None:
     """Raises ValueError if a step wants more anchors of the user's own than there are."""
     chosen, found = settings.selection, corpus.report["anchors"]
     counts = np.bincount(corpus.anchors.domains, minlength=len(corpus.domains))
-    most = int(counts.min() * len(counts) if chosen.anchor_balance else counts.sum())
+    balanced = chosen.anchor_balance
+    most = int(counts.min() * len(counts) if balanced else counts.sum())
     if chosen.anchors <= most:
         return
-    if not chosen.anchor_balance:
-        have, remedy = f"{most}", f"set selection.anchors to at most {most}"
-    else:
-        each = zip(counts, corpus.domains, strict=True)
-        have = ", ".join(f"{count} of {name}" for count, name in each)
-        remedy = "set selection.anchor_balance=False"
-        if most:
-            remedy = f"set selection.anchors to at most {most}, or selection.anchor_balance=False"
+    each = zip(counts, corpus.domains, strict=True)
+    have = ", ".join(f"{count} of {name}" for count, name in each) if balanced else str(most)
+    remedies = [f"selection.anchors to at most {most}"] if most or not balanced else []
+    remedies += ["selection.anchor_balance=False"] if balanced else []
+    remedy = f"set {', or '.join(remedies)}"
     raise ValueError(
         f"expected selection.anchors={chosen.anchors} rows"
-        f"{', as many of each domain,' if chosen.anchor_balance else ''} in "
+        f"{', as many of each domain,' if balanced else ''} in "
         f"data.anchors_path={settings.data.anchors_path!r}, got {have}, of {found['read']} rows "
         f"read: {corpus.left_out['anchors'].rows} do not fit into "
         f"data.length={settings.data.length}, {found['scored elsewhere']} ask what "
@@ -227,7 +218,7 @@ def _check_foreign(settings: Settings, foreign: int) -> None:
 
 
 def scorers(settings: Settings) -> dict[str, evaluation.Scorer]:
-    """What judges the answers of each domain, in order."""
+    """Returns the scorer of each domain's answers, in order."""
     chosen = settings.data
     if chosen.source == REASONING_GYM:
         return {task[0]: evaluation.task_scorer(task) for task in chosen.task_list}

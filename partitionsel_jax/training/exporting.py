@@ -1,4 +1,4 @@
-"""A finished run's adapters and merged weights for other libraries, written and checked."""
+"""Exports a finished run's adapters and merged weights for other libraries, and checks them."""
 
 import dataclasses
 import itertools
@@ -15,8 +15,7 @@ from partitionsel_jax import hub, models
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.models import pretrained
 from partitionsel_jax.models.pretrained import adapters, writing
-from partitionsel_jax.training import finished
-from partitionsel_jax.training import pretrained as run_pretrained
+from partitionsel_jax.training import starts
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,8 +81,8 @@ def export(
         raise ValueError("--adapter and --merged must be apart: name two directories side by side")
     name = f"--workdir={os.fspath(workdir)!r}"
     if adapter is not None:
-        _check_adapted(finished.settings_of(workdir, name))
-    run = finished.load(workdir, name)
+        _check_adapted(starts.settings_of(workdir, name))
+    run = starts.load_finished(workdir, name)
     # An accelerator's quick products would show larger differences than any that matter.
     with jax.default_matmul_precision("highest"):
         expected = _logits(run, run.settings.lora, run.parameters)
@@ -92,25 +91,19 @@ def export(
             differences.append(_export_adapter(run, expected, adapter))
         if merged is not None:
             differences.append(_export_merged(run, expected, merged, dtype))
-    for difference in differences:
-        _LOG.info(
-            "%s: largest difference of a logit %.2g, of logits up to %.3g",
-            difference.what,
-            difference.largest,
-            difference.scale,
-        )
-        if difference.rounding:
+    for found in differences:
+        text = f"{found.what}: largest difference of a logit {found.largest:.2g}"
+        _LOG.info(f"{text}, of logits up to {found.scale:.3g}")
+        if found.rounding:
             _LOG.info(
-                "%s: rounding the weights to %s moves them by up to %.2g more",
-                difference.what,
-                dtype,
-                difference.rounding,
+                f"{found.what}: rounding the weights to {dtype} moves them by up to "
+                f"{found.rounding:.2g} more"
             )
-    for difference in differences:
-        if not difference.agrees:
+    for found in differences:
+        if not found.agrees:
             raise ValueError(
-                f"the {difference.what} model's logits differ from the run's by up to "
-                f"{difference.largest:.3g}, of {difference.scale:.3g}; more than {TOLERANCE:g} of "
+                f"the {found.what} model's logits differ from the run's by up to "
+                f"{found.largest:.3g}, of {found.scale:.3g}; more than {TOLERANCE:g} of "
                 "it was not expected: do not use it"
             )
     return differences
@@ -127,7 +120,7 @@ def _check_adapted(settings: Settings) -> None:
 
 
 def _export_adapter(
-    run: finished.FinishedRun, expected: jax.Array, target: str | os.PathLike[str]
+    run: starts.FinishedRun, expected: jax.Array, target: str | os.PathLike[str]
 ) -> Difference:
     chosen = run.settings
     base, revision = chosen.checkpoint, None
@@ -151,14 +144,14 @@ def _export_adapter(
 
 
 def _export_merged(
-    run: finished.FinishedRun, expected: jax.Array, target: str | os.PathLike[str], dtype: str
+    run: starts.FinishedRun, expected: jax.Array, target: str | os.PathLike[str], dtype: str
 ) -> Difference:
     chosen = run.settings
     weights = models.merge(run.parameters, chosen.lora, jnp.dtype(dtype))
     with writing.new_directory(target) as folder:
         bos_id = eos_id = None
         if chosen.checkpoint:
-            tokenizer = run_pretrained.open_checkpoint(chosen).tokenizer
+            tokenizer = starts.open_checkpoint(chosen).tokenizer
             bos_id, eos_id = tokenizer.bos_id, tokenizer.eos_id
             tokenizer.save(folder)
         writing.checkpoint(folder, chosen.model, weights, dtype, bos_id=bos_id, eos_id=eos_id)
@@ -183,13 +176,14 @@ def _compared(
     return Difference(what, float(largest), float(jnp.abs(expected).max()), rounding)
 
 
-def _tokens(vocab_size: int) -> np.ndarray:
-    tokens = np.random.default_rng(0).integers(vocab_size, size=(_ROWS, _TOKENS))
-    return tokens.astype(np.int32)
-
-
 def _logits(
-    run: finished.FinishedRun, lora: models.LoRAConfig, parameters: dict[str, Any]
+    run: starts.FinishedRun, lora: models.LoRAConfig, parameters: dict[str, Any]
 ) -> jax.Array:
     config = dataclasses.replace(run.settings.model, dtype="float32", attention="xla")
     return jax.jit(models.Model(config, lora).apply)(parameters, _tokens(config.vocab_size))
+
+
+def _tokens(vocab_size: int) -> np.ndarray:
+    """Random tokens that logits are compared on."""
+    tokens = np.random.default_rng(0).integers(vocab_size, size=(_ROWS, _TOKENS))
+    return tokens.astype(np.int32)

@@ -1,4 +1,4 @@
-"""How one configuration becomes several runs: methods side by side, axes, and seeds."""
+"""Expands one configuration into several runs: methods side by side, axes, and seeds."""
 
 import collections
 import copy
@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from partitionsel_jax.config import relevance
@@ -15,7 +15,7 @@ from partitionsel_jax.config.axes import Axes, changed
 from partitionsel_jax.config.checks import check_kinds
 from partitionsel_jax.config.essentials import OF_THE_PLAN, flatten
 from partitionsel_jax.config.settings import Settings
-from partitionsel_jax.training import corpora, pretrained
+from partitionsel_jax.training import corpora, starts
 
 _LOG = logging.getLogger(__name__)
 
@@ -47,10 +47,15 @@ class PlannedRun:
     tuned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     trial: bool = False
 
+    @functools.cached_property
+    def settings(self) -> Settings:
+        """Its configuration, parsed."""
+        return run_settings.parse(self.config)
+
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """What is run with several seeds: a method at one combination of the axes' values.
+    """A method at one combination of the axes' values, to be run with several seeds.
 
     Attributes:
       method: its label.
@@ -78,6 +83,12 @@ class Point:
         config = changed(run.config, {"evaluation.test": False})
         folder = f"{TUNING}/{self.name},{self.grid.text(tried)}/seed{seed}"
         return dataclasses.replace(run, folder=folder, config=config, trial=True)
+
+    def trials(self, seeds: Sequence[int]) -> list[PlannedRun]:
+        """The runs that choose its values: every combination of its grid with every seed."""
+        if not self.grid:
+            return []
+        return [self.trial(seed, tried) for tried in self.grid.combinations() for seed in seeds]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +166,7 @@ def survey(config: Mapping[str, Any]) -> Plan:
         raise ValueError(f"tune.{min(unknown)} is unknown: config.tune has a grid and seeds")
     grid = Axes.read(tune.get("grid") or {}, base, "tune.grid")
     trial_seeds = _trial_seeds(tune.get("seeds") or (), grid, axes, seeds)
-    points, left_out = _Survey(base, axes, grid).points(config.get("methods") or {})
+    points, left_out = _points(base, config.get("methods") or {}, axes, grid)
     if len(points) == len(seeds) == 1 and not (config.get("methods") or axes or grid):
         points = [dataclasses.replace(points[0], name="")]
     for point in points:
@@ -210,94 +221,85 @@ def _trial_seeds(
     return tuple(seeds)
 
 
-class _Survey:
-    """One expansion: the points there are, and why others are not."""
-
-    def __init__(self, base: dict[str, Any], axes: Axes, grid: Axes):
-        self._base, self._axes, self._grid = base, axes, grid
-        self._varied = [field for field in axes.values if field != "seed"]
-        self._refused: dict[str, list[str]] = collections.defaultdict(list)
-        self._reasons: dict[tuple[str, Any], str] = {}
-        self._used: set[tuple[str, Any]] = set()
-        self._seen: set[str] = set()
-        self._equal = 0
-
-    def points(self, methods: Mapping[str, Any]) -> tuple[list[Point], list[str]]:
-        """The points, and lines about what is left out."""
-        found: dict[str, Point] = {}
-        for method, changes in (methods or {"": {}}).items():
-            own, pinned = _with_method(self._base, method, changes)
-            varied = [field for field in self._varied if field not in pinned]
-            for values in self._axes.combinations(varied):
-                self._add(found, method, own, values, pinned)
-        if not found:  # whatever is wrong is not a matter of one value
-            raise ValueError(next(iter(self._refused)))
-        for key in [("", method) for method in methods] + [
-            (field, value) for field in self._varied for value in self._axes.values[field]
-        ]:
-            if key not in self._used:
-                self._refuse(*key)
-        total = sum(map(len, self._refused.values()))
-        lines = [
-            f"left out: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}: {reason}"
-            for reason, names in self._refused.items()
-        ]
-        if total or self._equal:
-            lines.append(
-                f"{len(found)} combinations are run, {total} make no sense, and {self._equal} "
-                "would differ from these only in what their method does not read"
-            )
-        return list(found.values()), lines
-
-    def _add(
-        self,
-        found: dict[str, Point],
-        method: str,
-        own: dict[str, Any],
-        values: dict[str, Any],
-        pinned: set[str],
-    ) -> None:
-        config = changed(own, values)
-        read = {field: value for field, value in values.items() if relevance.is_read(field, config)}
-        if "selection.coupling" in read:
-            read["selection.coupling"] = relevance.merged_coupling(config)
-        config = changed(own, read)
-        selection = relevance.selection_of(config)
-        label = method or f"{selection['utility']}-{selection['coupling']}"
-        # What the label says already is not said again.
-        shown = ("selection.utility", "selection.coupling") if not method else ()
-        text = self._axes.text({field: read[field] for field in read if field not in shown})
-        name = f"{label},{text}" if text else label
-        if name in self._seen:
-            self._equal += name in found
-            return
-        self._seen.add(name)
-        tuned = {
-            field: listed
-            for field, listed in self._grid.values.items()
-            if field not in pinned and relevance.is_read(field, config)
-        }
-        try:
-            config = corpora.complete(pretrained.complete(config))
-            run_settings.parse(config)
-        except ValueError as error:
-            self._refused[str(error)].append(name)
-            for key in [("", method), *values.items()]:
-                self._reasons.setdefault(key, str(error))
-            return
-        self._used |= {("", method), *read.items()}
-        grid = dataclasses.replace(self._grid, values=tuned)
-        found[name] = Point(label, name, config, read, grid)
-
-    def _refuse(self, field: str, value: Any) -> None:
-        """Raises ValueError for what is left with no run."""
-        what = f"axes.{field}={value!r}" if field else f"methods.{value}"
-        if reason := self._reasons.get((field, value)):
-            raise ValueError(f"{what} fits no run: {reason}")
-        raise ValueError(
-            f"{what} changes no run: no method reads it, all set the field themselves, or another "
-            "value computes the same; leave it out, or add what reads it"
+def _points(
+    base: dict[str, Any], methods: Mapping[str, Any], axes: Axes, grid: Axes
+) -> tuple[list[Point], list[str]]:
+    """The points there are, and lines about combinations that are left out."""
+    found: dict[str, Point] = {}
+    refused: dict[str, list[str]] = collections.defaultdict(list)
+    # Values of a field, or methods (under ""), that a run has, and why others have none.
+    used: set[tuple[str, Any]] = set()
+    reasons: dict[tuple[str, Any], str] = {}
+    seen: set[str] = set()
+    equal = 0
+    varied = [field for field in axes.values if field != "seed"]
+    for method, changes in (methods or {"": {}}).items():
+        own, pinned = _with_method(base, method, changes)
+        for values in axes.combinations([field for field in varied if field not in pinned]):
+            config, read = _as_read(own, values)
+            selection = relevance.selection_of(config)
+            label = method or f"{selection['utility']}-{selection['coupling']}"
+            # What the label says already is not said again.
+            shown = ("selection.utility", "selection.coupling") if not method else ()
+            text = axes.text({field: read[field] for field in read if field not in shown})
+            name = f"{label},{text}" if text else label
+            if name in seen:
+                equal += name in found
+                continue
+            seen.add(name)
+            tuned = {
+                field: listed
+                for field, listed in grid.values.items()
+                if field not in pinned and relevance.is_read(field, config)
+            }
+            try:
+                config = corpora.complete(starts.complete(config))
+                run_settings.parse(config)
+            except ValueError as error:
+                refused[str(error)].append(name)
+                for key in [("", method), *values.items()]:
+                    reasons.setdefault(key, str(error))
+                continue
+            used |= {("", method), *read.items()}
+            own_grid = dataclasses.replace(grid, values=tuned)
+            found[name] = Point(label, name, config, read, own_grid)
+    if not found:  # whatever is wrong is not a matter of one value
+        raise ValueError(next(iter(refused)))
+    listed = [(field, value) for field in varied for value in axes.values[field]]
+    for field, value in [*(("", method) for method in methods), *listed]:
+        if (field, value) not in used:
+            raise ValueError(_describe_useless(field, value, reasons.get((field, value))))
+    total = sum(map(len, refused.values()))
+    lines = [
+        f"left out: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}: {reason}"
+        for reason, names in refused.items()
+    ]
+    if total or equal:
+        lines.append(
+            f"{len(found)} combinations are run, {total} make no sense, and {equal} "
+            "would differ from these only in what their method does not read"
         )
+    return list(found.values()), lines
+
+
+def _as_read(own: dict[str, Any], values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A method's configuration at some values, and those of them that it reads."""
+    config = changed(own, values)
+    read = {field: value for field, value in values.items() if relevance.is_read(field, config)}
+    if "selection.coupling" in read:
+        read["selection.coupling"] = relevance.merged_coupling(config)
+    return changed(own, read), read
+
+
+def _describe_useless(field: str, value: Any, reason: str | None) -> str:
+    """Says why a value, or a method, is left with no run."""
+    what = f"axes.{field}={value!r}" if field else f"methods.{value}"
+    if reason:
+        return f"{what} fits no run: {reason}"
+    return (
+        f"{what} changes no run: no method reads it, all set the field themselves, or another "
+        "value computes the same; leave it out, or add what reads it"
+    )
 
 
 def _with_method(

@@ -7,7 +7,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 from partitionsel_jax import data, paths
 from partitionsel_jax.config.settings import Settings
@@ -65,7 +64,14 @@ def load(settings: Settings, corpus: data.Corpus, layout: spmd.Layout) -> Record
       ValueError: as `check`, or picks of other examples than the corpus holds.
     """
     rows = _rows(settings)
-    _check_examples(settings, corpus)
+    summary = paths.absolute(settings.selection.recorded) / "summary.json"
+    # There is none of a run that was stopped, or of picks that were published alone.
+    origin = workdir.read_summary(summary.parent)["origin"] if summary.exists() else {}
+    if origin.get("examples", corpus.fingerprint) != corpus.fingerprint:
+        raise ValueError(
+            f"{_name(settings)} was trained on other examples than these: give the data settings "
+            "(and files) that it was trained with"
+        )
     ids_SxK = np.array([row["ids"] for row in rows], np.int64)
     # A slot that was left empty repeats the first pick.
     known_SxK = np.where(ids_SxK >= 0, ids_SxK, ids_SxK[:, :1])
@@ -99,10 +105,12 @@ def _rows(settings: Settings) -> list[dict[str, Any]]:
     if not path.exists():
         raise ValueError(f"{name} has no {SELECTIONS}: name the folder of a run, with config.json")
     rows = JsonLines.read(path)[:updates]
-    if [row["step"] for row in rows] != list(range(1, updates + 1)):
+    found = [row["step"] for row in rows]
+    if found != list(range(1, updates + 1)):
+        unbroken = next((i for i, step in enumerate(found) if step != i + 1), len(found))
         raise ValueError(
             f"{name} does not hold one row for each of the updates 1..{updates}: set "
-            f"training.updates to at most {_unbroken(rows)}, or let that run finish"
+            f"training.updates to at most {unbroken}, or let that run finish"
         )
     fields = ("ids", "domains", "weights", "gains")
     for row in rows:
@@ -119,23 +127,3 @@ def _rows(settings: Settings) -> list[dict[str, Any]]:
                 f"{settings.selection.size}: set it to the number of recorded picks"
             )
     return rows
-
-
-def _unbroken(rows: list[dict[str, Any]]) -> int:
-    """How many updates from the first one on have a row each."""
-    steps = [row["step"] for row in rows]
-    return next((i for i, step in enumerate(steps) if step != i + 1), len(steps))
-
-
-def _check_examples(settings: Settings, corpus: data.Corpus) -> None:
-    """Raises ValueError where the recorded run says that it had other examples."""
-    summary: epath.Path = paths.absolute(settings.selection.recorded) / "summary.json"
-    if not summary.exists():
-        return  # of a run that was stopped, or picks that were published alone
-    origin = workdir.read_summary(summary.parent)["origin"]
-    examples = origin.get("examples", corpus.fingerprint)
-    if examples != corpus.fingerprint:
-        raise ValueError(
-            f"{_name(settings)} was trained on other examples than these: give the data settings "
-            "(and files) that it was trained with"
-        )

@@ -1,4 +1,4 @@
-"""What a run writes down: JSON lines that survive a kill, TensorBoard events, a progress line."""
+"""Records of a run: JSON lines that survive a kill, TensorBoard events, a progress line."""
 
 import contextlib
 import io
@@ -14,10 +14,15 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax import json_files
+from partitionsel_jax.evaluation import DomainLosses
 from partitionsel_jax.file_errors import reading
+from partitionsel_jax.step.halting import NORMS
 
 _LOG = logging.getLogger(__name__)
 
+# What a selections.jsonl row holds of a step's record; the rest goes to metrics.jsonl.
+SELECTION_FIELDS = ("ids", "domains", "corrupted", "weights", "update_weights", "gains")
+_NOT_METRICS = (*SELECTION_FIELDS, "indices")
 # Bytes of rows after which they are written, if no flush was asked for before.
 _BLOCK = 8192
 
@@ -28,7 +33,7 @@ def write_json(path: epath.PathLike, value: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A value as strict JSON has it: arrays as lists, numpy scalars as Python's, NaN as null."""
+    """Converts to strict JSON: arrays to lists, numpy scalars to Python's, NaN to null."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -49,6 +54,7 @@ class JsonLines:
     Args:
       path: the file; made when missing.
       upto: the last step to keep; -1 keeps nothing.
+      first: the step of the first row.
 
     Raises:
       ValueError: a step up to `upto` has no row, so that the file cannot be the run's own.
@@ -57,13 +63,12 @@ class JsonLines:
     def __init__(self, path: epath.PathLike, upto: int, first: int):
         path = epath.Path(path)
         kept = [row for row in self.read(path) if row["step"] <= upto] if path.exists() else []
-        expected = list(range(first, upto + 1))
-        if [row["step"] for row in kept] != expected:
+        if [row["step"] for row in kept] != list(range(first, upto + 1)):
             raise ValueError(
                 f"{path} does not hold exactly one row for each of the steps {first}..{upto} that "
                 "the checkpoint continues from: it was edited or belongs to another run"
             )
-        kept_text = "".join(self._line(row) for row in kept)
+        kept_text = "".join(map(self._line, kept))
         json_files.write_text(path, kept_text)
         # Unbuffered, so that what a failed write leaves behind is known; not so on a bucket.
         is_bucket = "://" in os.fspath(path)
@@ -73,17 +78,15 @@ class JsonLines:
 
     @staticmethod
     def read(path: epath.Path) -> list[dict[str, Any]]:
-        """The rows of a file; a line that is cut off or damaged is left out."""
+        """Reads the rows of a file; a line that is cut off or damaged is left out."""
         rows = []
         with reading(path):
             lines = path.read_bytes().splitlines()
         for line in lines:
-            try:
+            with contextlib.suppress(ValueError, RecursionError):
                 row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict) and type(row.get("step")) is int:
-                rows.append(row)
+                if isinstance(row, dict) and type(row.get("step")) is int:
+                    rows.append(row)
         return rows
 
     @staticmethod
@@ -93,8 +96,7 @@ class JsonLines:
     def append(self, row: Mapping[str, Any]) -> None:
         self._waiting += self._line(row).encode()
         if len(self._waiting) > _BLOCK:
-            # A full disk is for `flush` to complain about.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # a full disk is for `flush` to complain about
                 self._write()
 
     def flush(self) -> None:
@@ -122,70 +124,56 @@ class JsonLines:
         self._size, self._waiting = self._size + len(self._waiting), b""
 
     def close(self) -> None:
-        """Flushes and ends.
-
-        Raises:
-          OSError: as `flush`; the file is closed all the same.
-        """
-        try:
+        """Flushes and ends; raises OSError as `flush`, but the file is closed all the same."""
+        with contextlib.closing(self._file):
             self.flush()
-        finally:
-            self._file.close()
 
 
 class TensorBoard:
     """Scalar curves for TensorBoard; a restart hides what came after its checkpoint.
 
-    Where they cannot be written, they have a gap: a warning says so, and the next flush begins a
-    new file.
+    Where they cannot be written, they have a gap: a warning says so, and a new file is begun. The
+    library's own `SummaryWriter` would wait for ever for a thread that a full disk has ended.
     """
 
-    def __init__(self, directory: epath.PathLike, start: int):
-        self._directory, self._start = os.fspath(directory), start
+    def __init__(self, directory: epath.PathLike):
+        self._directory = os.fspath(directory)
         self._events: Any = None
         self._gap = False
-        self._guarded(self._open)
-
-    def _open(self) -> None:
-        from tensorboardX import event_file_writer, record_writer
-        from tensorboardX.proto import event_pb2
-
-        record_writer.directory_check(self._directory)
-        self._events = event_file_writer.EventsWriter(os.path.join(self._directory, "events"))
-        started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._events.write_event(event_pb2.Event(step=self._start, session_log=started))
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        from tensorboardX import summary
-        from tensorboardX.proto import event_pb2
+        """Writes those values that are finite numbers."""
+        self._guarded(lambda: self._write(step, values))
 
-        def write() -> None:
-            for name, value in values.items():
-                if isinstance(value, (int, float)) and math.isfinite(value):
-                    made, now = summary.scalar(name, value), time.time()
-                    self._events.write_event(
-                        event_pb2.Event(wall_time=now, step=step, summary=made)
-                    )
+    def _write(self, step: int, values: Mapping[str, Any]) -> None:
+        from tensorboardX import event_file_writer, record_writer, summary
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        # Nothing of a step is hidden when a new file begins after it.
-        self._start = step + 1
-        if self._events is not None:
-            self._guarded(write)
+        if self._events is None:
+            record_writer.directory_check(self._directory)
+            file = os.path.join(self._directory, "events")
+            self._events = event_file_writer.EventsWriter(file)
+            started = SessionLog(status=SessionLog.START)
+            self._events.write_event(Event(step=step, session_log=started))
+        for name, value in values.items():
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                made = summary.scalar(name, value)
+                self._events.write_event(Event(wall_time=time.time(), step=step, summary=made))
 
     def flush(self) -> None:
-        if self._events is None:
-            self._guarded(self._open)
-        else:
+        """Puts the curves on the disk."""
+        if self._events is not None:
             self._guarded(self._events.flush)
+            self._gap = self._events is None
 
     def close(self) -> None:
+        """Flushes and ends."""
         if self._events is not None:
             self._guarded(self._events.close)
 
     def _guarded(self, write: Callable[[], Any]) -> None:
         try:
             write()
-            self._gap = False
         except OSError as error:
             if not self._gap:
                 _LOG.warning("TensorBoard's curves have a gap: %s", error)
@@ -203,32 +191,149 @@ class Progress:
 
     Attributes:
       overhead: share of the step's time that goes into features and selection; None hides it.
+      validation: the validation loss that is shown; None hides it.
     """
 
     def __init__(self, label: str, total: int, pool: int, every: float = 5):
         self._label, self._total, self._pool, self._every = label, total, pool, every
         self.overhead: float | None = None
+        self.validation: float | None = None
         self._shown = 0.0
         self._seconds: list[float] = []
-        self._validation: float | None = None
-
-    def validated(self, loss: float) -> None:
-        """Shows this validation loss from now on."""
-        self._validation = loss
 
     def update(self, step: int, loss: float, seconds: float) -> None:
+        """Shows an update, if it is the last one or time for a line."""
         self._seconds = [*self._seconds[-19:], seconds]
         now = time.monotonic()
         if step != self._total and now - self._shown < self._every:
             return
         self._shown = now
         pace = float(np.mean(self._seconds))
-        remaining = pace * (self._total - step)
+        remaining = int(pace * (self._total - step))
         parts = [f"{self._label}  {step}/{self._total}", f"loss {loss:.3f}"]
-        if self._validation is not None:
-            parts.append(f"validation {self._validation:.3f}")
+        if self.validation is not None:
+            parts.append(f"validation {self.validation:.3f}")
         parts.append(f"{self._pool / pace:.0f} examples/s")
         if self.overhead is not None:
             parts.append(f"selection {100 * self.overhead:.0f} % of the step")
-        parts.append(f"ETA {int(remaining) // 60}:{int(remaining) % 60:02d}")
+        parts.append(f"ETA {remaining // 60}:{remaining % 60:02d}")
         _LOG.info("%s", "  ".join(parts))
+
+
+class NonFiniteUpdate(RuntimeError):
+    """An update whose loss or gradient was not finite, or that had no usable candidate.
+
+    The state before it is kept.
+    """
+
+
+def is_sound(record: Mapping[str, Any]) -> bool:
+    """True if an update was finite and had a candidate; takes a record or its plain form."""
+    norms = [record[name] for name in NORMS]
+    finite = all(norm is not None and math.isfinite(norm) for norm in norms)
+    return finite and bool(sum(record["selected"]))
+
+
+def describe_failure(record: Mapping[str, Any]) -> str:
+    """Says what was not sound about an update, and what to do."""
+    norms = [float(record[name]) for name in NORMS]
+    return (
+        f"loss, gradient norm, update norm {norms}, {record['dropped']} candidates left out "
+        f"{_shortened(_present(record['dropped_ids']))}, "
+        f"{record.get('anchors_dropped', 0)} anchors left out, "
+        f"picked examples {list(map(int, record['ids']))}; the state before it is kept; lower "
+        "optimizer.learning_rate, or look at those rows"
+    )
+
+
+def _present(ids: Any) -> list[int]:
+    """The ids in an array that is padded with -1."""
+    return [number for number in map(int, ids) if number >= 0]
+
+
+def _shortened(ids: list[int], most: int = 20) -> str:
+    shown = ", ".join(map(str, ids[:most]))
+    return f"[{shown}, ... {len(ids)} in all]" if len(ids) > most else f"[{shown}]"
+
+
+class NoRecorder:
+    """Writes nothing: the recorder of a process that is not the first."""
+
+    def start(self, losses: DomainLosses) -> None:
+        """Writes the row of step 0, before the first update."""
+
+    def step(
+        self, step: int, record: dict[str, Any], seconds: float, losses: DomainLosses | None
+    ) -> None:
+        """Writes the rows of one update; of one that is not sound, the picks alone."""
+
+    def flush(self) -> bool:
+        """Puts the rows on the disk; False, and a warning, where that fails: they are kept."""
+        return True
+
+    def close(self) -> None:
+        """Flushes and ends; raises OSError where rows cannot be written."""
+
+
+class Recorder(NoRecorder):
+    """The files that a run appends to, opened where its checkpoint left off.
+
+    Args:
+      folder: the run's.
+      upto: the last step whose rows are kept; -1 for a new run.
+      progress: the line on the screen.
+    """
+
+    def __init__(self, folder: epath.Path, upto: int, progress: Progress):
+        self._metrics = JsonLines(folder / "metrics.jsonl", upto=upto, first=0)
+        self._selections = JsonLines(folder / "selections.jsonl", upto=upto, first=1)
+        self._board = TensorBoard(folder / "tensorboard")
+        self._progress = progress
+        # Examples that a warning has named.
+        self._dropped: set[int] = set()
+
+    def start(self, losses: DomainLosses) -> None:
+        self._metrics.append({"step": 0, **self._validation(0, losses)})
+
+    def _validation(self, step: int, losses: DomainLosses | None) -> dict[str, Any]:
+        if losses is None:
+            return {}
+        self._board.scalars(step, {"validation/loss": losses.mean})
+        self._progress.validation = losses.mean
+        return {"validation_loss": losses.mean, "validation_loss_per_domain": losses.per_domain}
+
+    def step(
+        self, step: int, record: dict[str, Any], seconds: float, losses: DomainLosses | None
+    ) -> None:
+        record = plain(record)
+        dropped = _present(record["dropped_ids"])
+        if new := [number for number in dropped if number not in self._dropped]:
+            self._dropped.update(new)
+            _LOG.warning(
+                f"update {step} leaves out {len(new)} candidates, whose features or losses are not "
+                f"finite: examples {_shortened(new)}"
+            )
+        self._selections.append({"step": step} | {key: record[key] for key in SELECTION_FIELDS})
+        if not is_sound(record):
+            self.flush()
+            return
+        row = {name: value for name, value in record.items() if name not in _NOT_METRICS}
+        row = {"step": step, **row, "dropped_ids": dropped, "seconds": {"step": seconds}}
+        self._board.scalars(step, {f"train/{key}": value for key, value in row.items()})
+        self._metrics.append(row | self._validation(step, losses))
+        self._progress.update(step, row["loss"], seconds)
+
+    def flush(self) -> bool:
+        try:
+            self._metrics.flush()
+            self._selections.flush()
+        except OSError as error:
+            _LOG.warning("rows cannot be written (%s); training goes on, they are kept", error)
+            return False
+        self._board.flush()
+        return True
+
+    def close(self) -> None:
+        with contextlib.ExitStack() as stack:
+            for file in (self._board, self._selections, self._metrics):
+                stack.callback(file.close)

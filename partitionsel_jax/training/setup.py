@@ -1,4 +1,4 @@
-"""Everything a run needs before its first update, and the evaluations that use the same parts."""
+"""Parts of a run: everything that its first update needs, and the evaluations that use the same."""
 
 import dataclasses
 import functools
@@ -13,13 +13,12 @@ from partitionsel_jax.distributed import spmd
 from partitionsel_jax.step import programs as run_programs
 from partitionsel_jax.step.state import TrainState
 from partitionsel_jax.step.step import Step
-from partitionsel_jax.training import corpora, pretrained, recorded
-from partitionsel_jax.training import reference as references
+from partitionsel_jax.training import corpora, recorded, starts
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What a run works with once everything is checked and read.
+    """Parts that a run works with once everything is checked and read.
 
     Attributes:
       settings: the whole configuration.
@@ -102,27 +101,27 @@ def choose_layout(settings: Settings) -> spmd.Layout:
     return spmd.Layout(tuple(available[:count]), chosen_form.spmd, chosen_form.split_weights)
 
 
-def prepare(settings: Settings, layout: spmd.Layout) -> Setup:
+def prepare(settings: Settings, layout: spmd.Layout | None = None) -> Setup:
     """Reads the data and names the programs of a run; nothing is compiled yet.
 
+    Args:
+      settings: the whole configuration.
+      layout: where the run's arrays lie, if not as `choose_layout` has it.
+
     Raises:
-      ValueError: data or a reference model that do not fit.
+      ValueError: devices, data or a reference model that do not fit.
     """
+    layout = layout or choose_layout(settings)
     corpus = corpora.load(settings)
     step = Step.create(settings, len(layout.devices))
-    reference = None
-    if "reference_losses" in settings.selection.reads:
-        reference = layout.place(references.load(settings))
-    pools: data.ByStep
-    if settings.selection.recorded:
-        pools = recorded.load(settings, corpus, layout)
-    else:
-        pools = draw_pools(settings, corpus, layout)
+    reference = layout.place(starts.load_reference(settings))
+    load_pools = recorded.load if settings.selection.recorded else draw_pools
+    pools: data.ByStep = load_pools(settings, corpus, layout)
     return Setup(settings, corpus, pools, layout, step, reference)
 
 
 def draw_pools(settings: Settings, corpus: data.Corpus, layout: spmd.Layout) -> data.Pools:
-    """This process's part of the pools and anchors that a run selects from."""
+    """Draws this process's part of the pools and anchors that a run selects from."""
     return data.Pools(
         corpus,
         pool_size=settings.selection.pool,
@@ -140,13 +139,18 @@ def draw_pools(settings: Settings, corpus: data.Corpus, layout: spmd.Layout) -> 
 
 def initialise(setup: Setup) -> tuple[TrainState, Any]:
     """The state at step 0 and the frozen parameters, on all devices."""
-    base = pretrained.weights(setup.settings)
+    base = starts.weights(setup.settings)
     return setup.layout.place(setup.step.initial(setup.settings.seed, base))
 
 
 def validate(setup: Setup, trained: Any, frozen: Any) -> evaluation.DomainLosses:
     """Losses on the scored validation rows, which are never anchors."""
     return _losses(setup, trained, frozen, setup.validation_rows)
+
+
+def validation_accuracy(setup: Setup, trained: Any, frozen: Any) -> float:
+    """Share of the scored validation questions that are answered right."""
+    return _answers(setup, trained, frozen, setup.corpus.validation)["accuracy"]
 
 
 def answer_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any] | None:
@@ -159,26 +163,6 @@ def answer_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any] | Non
     return {"loss": losses.mean, "loss_per_domain": losses.per_domain, **answers}
 
 
-def validation_accuracy(setup: Setup, trained: Any, frozen: Any) -> float:
-    """Share of the scored validation questions that are answered right."""
-    return _answers(setup, trained, frozen, setup.corpus.validation)["accuracy"]
-
-
-def _answers(setup: Setup, trained: Any, frozen: Any, source: data.Source) -> dict[str, Any]:
-    stops = np.asarray(source.tokenizer.stop_ids, np.int32)
-
-    def generate(tokens, lengths):
-        rows = setup.shard(tokens), setup.shard(lengths)
-        return setup.evaluators.generate(trained, frozen, *rows, stops)
-
-    return evaluation.answer_accuracy(
-        generate,
-        source,
-        corpora.scorers(setup.settings),
-        batch=setup.settings.evaluation.batch,
-    )
-
-
 def _losses(setup: Setup, trained: Any, frozen: Any, rows: data.Rows) -> evaluation.DomainLosses:
     return evaluation.domain_losses(
         lambda piece: setup.evaluators.losses(trained, frozen, setup.shard(piece)),
@@ -186,4 +170,14 @@ def _losses(setup: Setup, trained: Any, frozen: Any, rows: data.Rows) -> evaluat
         batch=setup.settings.evaluation.batch,
         domains=setup.step.domains,
         widths=setup.settings.data.buckets,
+    )
+
+
+def _answers(setup: Setup, trained: Any, frozen: Any, source: data.Source) -> dict[str, Any]:
+    stops = np.asarray(source.tokenizer.stop_ids, np.int32)
+    return evaluation.answer_accuracy(
+        lambda *rows: setup.evaluators.generate(trained, frozen, *map(setup.shard, rows), stops),
+        source,
+        corpora.scorers(setup.settings),
+        batch=setup.settings.evaluation.batch,
     )

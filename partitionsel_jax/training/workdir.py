@@ -1,23 +1,25 @@
-"""A run's folder: whose it is, and where everything in it lives."""
+"""A run's folder: which run it belongs to, and who may write to it."""
 
 import contextlib
 import fcntl
 import importlib.metadata
+import json
 import logging
 import os
 import subprocess
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from etils import epath
 
 from partitionsel_jax import __version__
-from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.config.essentials import config_hash, essentials
 from partitionsel_jax.json_files import INTEGER, NUMBER, read_fields
-from partitionsel_jax.training.plan import PlannedRun
 from partitionsel_jax.training.records import write_json
+
+if TYPE_CHECKING:
+    from partitionsel_jax.training.plan import PlannedRun
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ _REMEDY = "restore it from a copy, or train again in a new --workdir"
 
 
 def read_config(folder: epath.PathLike) -> dict[str, Any]:
-    """What config.json holds of the run in a folder.
+    """Reads the config.json of the run in a folder.
 
     Raises:
       ValueError: it is damaged, or was edited.
@@ -47,16 +49,22 @@ def read_config(folder: epath.PathLike) -> dict[str, Any]:
 
 
 def read_summary(folder: epath.PathLike) -> dict[str, Any]:
-    """What summary.json holds of the finished run in a folder; raises as `read_config`."""
+    """Reads the summary.json of the finished run in a folder; raises as `read_config`."""
     return read_fields(epath.Path(folder) / "summary.json", _SUMMARY, _REMEDY)
 
 
-def folder_of(run: PlannedRun, root: epath.PathLike) -> epath.Path:
-    """Where a run lives below its plan's workdir."""
+def hint(folder: epath.Path, file: str) -> str:
+    """Names runs below a folder that is none itself, for an error's text."""
+    inner = sorted(str(path.parent) for path in folder.glob(f"*/*/{file}"))
+    return f" ({', '.join(inner[:4])} ...)" if inner else ""
+
+
+def folder_of(run: "PlannedRun", root: epath.PathLike) -> epath.Path:
+    """Returns the folder of a run below its plan's workdir."""
     return epath.Path(root) / run.folder if run.folder else epath.Path(root)
 
 
-def check(run: PlannedRun, root: epath.PathLike) -> None:
+def check(run: "PlannedRun", root: epath.PathLike) -> None:
     """Makes sure that a run may write to its folder; touches nothing.
 
     Raises:
@@ -95,7 +103,7 @@ def _check_writable(folder: epath.Path) -> None:
         )
 
 
-def check_free(run: PlannedRun, root: epath.PathLike) -> None:
+def check_free(run: "PlannedRun", root: epath.PathLike) -> None:
     """Raises ValueError if another process trains in a run's folder."""
     folder = folder_of(run, root)
     if not _is_bucket(folder) and (folder / LOCK).exists():
@@ -128,8 +136,10 @@ def locked(folder: epath.Path) -> Iterator[None]:
         yield
 
 
-def claim(run: PlannedRun, root: epath.PathLike, device: str) -> epath.Path:
-    """The folder of a run that `check` let pass, with its config.json; made when missing.
+def claim(run: "PlannedRun", root: epath.PathLike, device: str) -> epath.Path:
+    """Writes the config.json of a run that `check` let pass, where it has none.
+
+    Returns the folder, which is made when missing.
 
     Args:
       run: from `plan.expand`.
@@ -140,7 +150,7 @@ def claim(run: PlannedRun, root: epath.PathLike, device: str) -> epath.Path:
     if (folder / "config.json").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    parsed = run_settings.parse(run.config)
+    settings = run.settings
     write_json(
         folder / "config.json",
         {
@@ -150,10 +160,10 @@ def claim(run: PlannedRun, root: epath.PathLike, device: str) -> epath.Path:
             "tuned": run.tuned,
             "trial": run.trial,
             "config_hash": config_hash(run.config),
-            "domains": list(parsed.data.names),
-            "updates": parsed.training.updates,
-            "pool_size": parsed.selection.pool,
-            "selected": parsed.selection.size,
+            "domains": list(settings.data.names),
+            "updates": settings.training.updates,
+            "pool_size": settings.selection.pool,
+            "selected": settings.selection.size,
             "device": device,
             "versions": {"partitionsel_jax": __version__}
             | {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -164,27 +174,21 @@ def claim(run: PlannedRun, root: epath.PathLike, device: str) -> epath.Path:
     return folder
 
 
-def _check_same(run: PlannedRun, path: epath.Path) -> None:
+def _check_same(run: "PlannedRun", path: epath.Path) -> None:
     stored = read_config(path.parent)
     theirs = essentials(stored["config"]) | {"seed": stored["seed"]}
     # Through JSON, so that tuples and lists compare equal.
-    ours = essentials(run.config) | {"seed": run.seed}
+    ours = json.loads(json.dumps(essentials(run.config))) | {"seed": run.seed}
     changed = [
         f"{field}: {theirs.get(field)!r} there, {ours.get(field)!r} now"
         for field in sorted(theirs.keys() | ours.keys())
-        if _listed(theirs.get(field)) != _listed(ours.get(field))
+        if theirs.get(field) != ours.get(field)
     ]
     if changed:
         raise ValueError(
             f"{path.parent} holds a run of another config ({'; '.join(changed)}): "
             "choose another --workdir, or the config it was started with"
         )
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_listed(item) for item in value]
-    return value
 
 
 def _commit() -> str | None:

@@ -18,7 +18,7 @@ from partitionsel_jax.data.generation import distinct_entries
 from partitionsel_jax.evaluation import benchmarks, comparing, evaluating, molecules
 from partitionsel_jax.models.pretrained import adapters, tiny
 from partitionsel_jax.time_limited import NotStarted
-from partitionsel_jax.training import answering, benchmark_settings, benchmarking, finished
+from partitionsel_jax.training import answering, benchmark_settings, benchmarking, starts
 from tests import commands
 from tests.evaluation import benchmark_files
 from tests.training.conftest import tiny_config
@@ -688,7 +688,7 @@ def test_a_run_is_not_asked_what_it_was_trained_on(tmp_path, monkeypatch):
     trained = tiny_config()
     trained.data.tasks = tasks
     trained = run_settings.parse(trained.to_dict())
-    monkeypatch.setattr(finished, "settings_of", lambda *_: trained)
+    monkeypatch.setattr(starts, "settings_of", lambda *_: trained)
     monkeypatch.setattr(answering, "of_run", lambda *_: Told({}))
     asked = {"tasks": tasks, "questions": 20, "seed": 1}
     changes = {"reasoning_gym": asked, "few_shot": {"reasoning_gym": 2}}
@@ -719,7 +719,7 @@ def trained_run(tmp_path, monkeypatch):
     chosen = run_settings.parse(chosen.to_dict())
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.json").write_text("{}")
-    monkeypatch.setattr(finished, "settings_of", lambda *_: chosen)
+    monkeypatch.setattr(starts, "settings_of", lambda *_: chosen)
     monkeypatch.setattr(answering, "of_run", lambda *_: Told({}, weights=1))
     monkeypatch.setattr(answering, "of_model", lambda *_, **__: Told({}, weights=2))
     asked = {"tasks": tasks, "questions": 20, "seed": 1}
@@ -767,7 +767,7 @@ def test_what_the_anchors_of_a_run_ask_is_left_out_and_counted(tmp_path, monkeyp
     chosen.data.anchors_path = str(anchors)
     chosen.selection.anchor_balance = False
     chosen = run_settings.parse(chosen.to_dict())
-    monkeypatch.setattr(finished, "settings_of", lambda *_: chosen)
+    monkeypatch.setattr(starts, "settings_of", lambda *_: chosen)
     monkeypatch.setattr(answering, "of_run", lambda *_: Told({}))
     monkeypatch.setattr(answering, "seen_questions", lambda *_: frozenset())
     settings = config(
@@ -838,8 +838,8 @@ def test_a_run_answers_by_its_own_parameters_tokenizer_and_template(monkeypatch)
     settings = run_settings.parse(chosen.to_dict())
     parameters = models.Model(settings.model, settings.lora).init(jax.random.key(1))
     run = dataclasses.make_dataclass("Run", ["parameters"])(parameters)
-    monkeypatch.setattr(finished, "settings_of", lambda *_: settings)
-    monkeypatch.setattr(finished, "load", lambda *_: run)
+    monkeypatch.setattr(starts, "settings_of", lambda *_: settings)
+    monkeypatch.setattr(starts, "load_finished", lambda *_: run)
     subject = answering.of_run("run", "--workdir='run'")
     assert (subject.template, subject.tokenizer) == ("alpaca", data.ByteTokenizer())
     assert subject.fits("a" * 10_000, 512)

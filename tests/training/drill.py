@@ -26,14 +26,14 @@ from typing import Any
 
 from tests.training import launching
 
-UPDATES = 240
+UPDATES = 120
 CHANGES = {
     "training.updates": UPDATES,
-    "training.evaluate_every": 40,
+    "training.evaluate_every": 30,
     "training.checkpoint_every": 8,
 }
 # Spreads a run over seconds without work for the processor, so that moments differ.
-FAULTS = {"read_slowly": 0.02}
+FAULTS = {"read_slowly": 0.05}
 # Seconds that a process may go on after it was told to stop, or after another one was killed.
 PATIENCE_S = 60
 

@@ -10,7 +10,6 @@ and with whom it runs is said by the environment, as by a launcher.
 
 import json
 import logging
-import os
 import sys
 import time
 from pathlib import Path
@@ -68,12 +67,11 @@ def step(config, folder):
     from partitionsel_jax.training import setup
 
     parsed = settings.parse(config.to_dict())
-    layout = setup.choose_layout(parsed)
-    made = setup.prepare(parsed, layout)
+    made = setup.prepare(parsed)
     state, frozen = setup.initialise(made)
     seen = []
     for number in range(parsed.training.updates):
-        pool, anchors = map(layout.rows, made.pools[number])
+        pool, anchors = map(made.layout.rows, made.pools[number])
         state, record = made.training_step(state, frozen, pool, anchors, made.seed, made.reference)
         record = jax.device_get({name: record[name] for name in ("ids", "loss")})
         seen.append([record["ids"].tolist(), float(record["loss"])])
@@ -91,7 +89,7 @@ def main(mode, corpora, workdir, changes, faults):
     config.update_from_flattened_dict({"training.devices": 0} | json.loads(changes))
     for name, value in json.loads(faults).items():
         FAULTS[name](value)
-    rendezvous = distributed.clusters.find(os.environ)
+    rendezvous = distributed.clusters.find()
     if rendezvous is not None:
         distributed.processes.join(rendezvous, patience=30)
     with distributed.processes.ending_together():

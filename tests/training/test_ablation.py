@@ -9,7 +9,7 @@ import pytest
 from partitionsel_jax import sweeps, training
 from partitionsel_jax.distributed import stopping
 from partitionsel_jax.step import programs
-from partitionsel_jax.training import loop, recorder
+from partitionsel_jax.training import loop, records
 from partitionsel_jax.training import setup as run_setup
 from tests.training.conftest import rows
 
@@ -39,7 +39,8 @@ def trained(monkeypatch):
     calls = []
 
     def stand_in(result):
-        def train(run, root, stop):
+        def train(run, root, stop, is_checked):
+            assert is_checked is (run.trial or not run.tuned)
             calls.append(run)
             found = result(run)
             if isinstance(found, BaseException):
@@ -141,7 +142,7 @@ def test_every_point_runs_with_the_value_of_its_own_lowest_mean_loss(
 
 
 def test_a_trial_that_diverges_is_not_chosen_and_is_no_failure(tiny, tmp_path, trained):
-    diverged = recorder.NonFiniteUpdate("update 3 is not finite")
+    diverged = records.NonFiniteUpdate("update 3 is not finite")
     trained(lambda run: diverged if rate(run) == 4e-3 else -rate(run))
     outcome = sweeps.ablate(tuned(tiny), tmp_path)
     assert outcome.failures == ()
@@ -165,8 +166,8 @@ def test_a_run_that_tunes_leaves_the_test_split_alone(finished):
     changed = config.to_dict()
     changed["evaluation"]["test"] = False
     (run,) = training.expand(changed)
-    settings = loop.run_settings.parse(run.config)
-    setup = run_setup.prepare(settings, run_setup.choose_layout(settings))
+    settings = run.settings
+    setup = run_setup.prepare(settings)
     assert run_setup.answer_test(setup, None, None) is None
 
 

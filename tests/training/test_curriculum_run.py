@@ -10,7 +10,7 @@ import pytest
 from partitionsel_jax import training
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.selection import budgets
-from partitionsel_jax.training import loop, reference
+from partitionsel_jax.training import loop, starts
 from partitionsel_jax.training import setup as run_setup
 from tests.training.conftest import tiny_config
 
@@ -97,7 +97,7 @@ def test_budgets_and_picks_do_not_depend_on_the_device_count(finished, config):
     several = config.copy_and_resolve_references()
     several.training.devices = 8
     settings = run_settings.parse(several.to_dict())
-    setup = run_setup.prepare(settings, run_setup.choose_layout(settings))
+    setup = run_setup.prepare(settings)
     state, frozen = run_setup.initialise(setup)
     metrics, selections = rows(folder, "metrics.jsonl")[1:], rows(folder, "selections.jsonl")
     for update, (row, picked) in enumerate(zip(metrics, selections, strict=True)):
@@ -111,7 +111,7 @@ def test_budgets_and_picks_do_not_depend_on_the_device_count(finished, config):
 def load(config, folder):
     config = config.copy_and_resolve_references()
     config.selection.reference = str(folder)
-    return reference.load(run_settings.parse(config.to_dict()))
+    return starts.load_reference(run_settings.parse(config.to_dict()))
 
 
 def test_a_reference_that_is_no_finished_run_is_refused(config, reference_run, tmp_path):

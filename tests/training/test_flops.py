@@ -106,4 +106,4 @@ def _validation(config):
     from partitionsel_jax.training import setup as run_setup
 
     settings = settings_of(config.copy_and_resolve_references())
-    return run_setup.prepare(settings, run_setup.choose_layout(settings)).validation_rows
+    return run_setup.prepare(settings).validation_rows

@@ -21,9 +21,9 @@ def folder(tmp_path_factory):
 
 # One of two processes: see test_processes.py, and drill.py for many.
 def test_a_disturbed_run_ends_like_an_undisturbed_one(trainer, folder):
-    seen = drill.drill(trainer, folder, kills=3, terms=1)
+    seen = drill.drill(trainer, folder, kills=2, terms=1)
     assert not seen.problems
-    assert sum(seen.counts.values()) == 4
+    assert sum(seen.counts.values()) == 3
     # At least one has hit a save.
     assert any(where == "save" for _, where in seen.counts)
 

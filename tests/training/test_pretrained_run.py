@@ -16,8 +16,7 @@ from partitionsel_jax.distributed import spmd
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.models.pretrained import TINY, tiny
 from partitionsel_jax.step.step import Step
-from partitionsel_jax.training import exporting, finished
-from partitionsel_jax.training import pretrained as run_pretrained
+from partitionsel_jax.training import exporting, starts
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints
 from tests.training.conftest import tiny_config
@@ -47,14 +46,34 @@ def adapted(tiny, checkpoints):
     return with_adapters(tiny, checkpoints["tiny-llama3.2"])
 
 
+def short(config):
+    """One update, evaluated and saved."""
+    config.training.update({"updates": 1, "evaluate_every": 1, "checkpoint_every": 1})
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained_on_a_copy(checkpoints, corpus_directory, tmp_path_factory):
+    """The place of a checkpoint, and the folder of a run that started from there."""
+    place = tmp_path_factory.mktemp("copy")
+    shutil.copytree(checkpoints["tiny-llama3.2"], place / "model")
+    config = short(with_adapters(tiny_config(), place / "model"))
+    config.data.directory = corpus_directory
+    config.selection.utility = "random"
+    (planned,) = training.expand(config.to_dict())
+    training.train(planned, place / "run")
+    return place / "model", place / "run"
+
+
 @pytest.fixture
-def run_on_a_copy(adapted, train, checkpoints, tmp_path):
+def run_on_a_copy(adapted, checkpoints, trained_on_a_copy, tmp_path):
     """A checkpoint that may be changed, and the folder of a run that started from it."""
-    copied = tmp_path / "model"
-    shutil.copytree(checkpoints["tiny-llama3.2"], copied)
-    adapted.checkpoint = str(copied)
-    adapted.training.update({"updates": 1, "evaluate_every": 1, "checkpoint_every": 1})
-    return copied, train(adapted)[1]
+    place, trained = trained_on_a_copy
+    short(adapted).checkpoint = str(place)
+    shutil.copytree(trained, tmp_path / "run")
+    yield place, tmp_path / "run"
+    shutil.rmtree(place)
+    shutil.copytree(checkpoints["tiny-llama3.2"], place)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +100,7 @@ def test_the_shape_comes_from_the_checkpoint_and_is_recorded(done):
 
 def test_adapters_train_and_the_checkpoint_s_weights_stay(done, checkpoints):
     summary, folder = done
-    run = finished.load(folder, "run")
+    run = starts.load_finished(folder, "run")
     base = models.load(checkpoints["tiny-llama3.2"]).parameters
     jax.tree.map(np.testing.assert_array_equal, run.frozen, base)
     adapters, rest = trees.split(run.parameters, models.is_adapter)
@@ -98,7 +117,7 @@ def test_both_exports_say_what_the_run_says(done, tmp_path):
     differences = exporting.export(folder, adapter=tmp_path / "a", merged=tmp_path / "m")
     assert [difference.what for difference in differences] == ["adapter", "merged"]
     assert all(difference.agrees and difference.scale > 0.1 for difference in differences)
-    run = finished.load(folder, "run")
+    run = starts.load_finished(folder, "run")
     tokens = np.arange(60, dtype=np.int32)[None, :]
     expected = models.Model(run.settings.model, run.settings.lora).apply(run.parameters, tokens)
     merged = models.load(tmp_path / "m")
@@ -144,7 +163,7 @@ def test_other_libraries_are_told_the_tokens_that_begin_and_end(done, tmp_path):
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "m" / "tokenizer.json"))
     assert theirs.encode("hi").ids == [tokenizer.bos_id, *tokenizer.encode("hi")]
     adapter = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
-    assert adapter["base_model_name_or_path"] == finished.settings_of(folder, "run").checkpoint
+    assert adapter["base_model_name_or_path"] == starts.settings_of(folder, "run").checkpoint
 
 
 def test_an_export_of_a_run_whose_checkpoint_was_replaced_is_refused(run_on_a_copy, tmp_path):
@@ -229,8 +248,7 @@ def test_dropout_acts_in_updates_and_on_any_number_of_devices(adapted, checkpoin
 def test_a_workdir_is_the_same_from_every_directory(adapted, tmp_path, monkeypatch, name):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    adapted.training.update({"updates": 1, "evaluate_every": 1, "checkpoint_every": 1})
-    (planned,) = training.expand(adapted.to_dict())
+    (planned,) = training.expand(short(adapted).to_dict())
     training.train(planned, name)
     assert {path.name for path in tmp_path.iterdir()} == {name.removeprefix("~/")}
     assert exporting.export(name, adapter="~/adapter")[0].agrees
@@ -266,7 +284,7 @@ def test_full_fine_tuning_starts_from_the_checkpoint_and_moves_it(
     adapted.optimizer.learning_rate = 1e-6
     adapted.training.update({"updates": 2, "evaluate_every": 2, "checkpoint_every": 2})
     _, folder = train(adapted)
-    found = finished.load(folder, "run").parameters
+    found = starts.load_finished(folder, "run").parameters
     base = models.load(checkpoints["tiny-llama3.2"]).parameters
     moved = [
         float(jnp.abs(a - b).max())
@@ -283,7 +301,7 @@ def test_a_base_in_bfloat16_stays_frozen_in_it(adapted, checkpoints):
     (run,) = training.expand(adapted.to_dict())
     settings = run_settings.parse(run.config)
     step = Step.create(settings)
-    state, frozen = step.initial(0, run_pretrained.weights(settings))
+    state, frozen = step.initial(0, starts.weights(settings))
     assert {leaf.dtype for leaf in jax.tree.leaves(frozen)} == {jnp.dtype("bfloat16")}
     assert {leaf.dtype for leaf in jax.tree.leaves(state.parameters)} == {jnp.dtype("float32")}
 
@@ -293,7 +311,7 @@ def test_fresh_adapters_are_those_of_a_whole_initialisation(adapted):
     settings = run_settings.parse(run.config)
     step = Step.create(settings)
     drawn, _ = step.initial(3)
-    found, _ = step.initial(3, run_pretrained.weights(settings))
+    found, _ = step.initial(3, starts.weights(settings))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found.parameters, drawn.parameters
     )

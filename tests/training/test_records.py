@@ -83,7 +83,7 @@ def test_flushed_rows_are_on_disk_before_the_file_is_closed(tmp_path):
 def test_the_progress_line_says_where_how_fast_and_when(project_log):
     progress = records.Progress("run", total=10, pool=64, every=0)
     progress.overhead = 0.25
-    progress.validated(2.5)
+    progress.validation = 2.5
     progress.update(4, 3.0, 0.5)
     assert project_log.messages == [
         "run  4/10  loss 3.000  validation 2.500  128 examples/s  "

@@ -191,7 +191,7 @@ def test_anchors_of_any_number_need_not_be_balanced(tiny):
         run_settings.parse(tiny.to_dict())
     tiny.selection.anchor_balance = False
     settings = run_settings.parse(tiny.to_dict())
-    setup = run_setup.prepare(settings, run_setup.choose_layout(settings))
+    setup = run_setup.prepare(settings)
     assert len(setup.pools[0][1].id) == 7
 
 

@@ -10,7 +10,7 @@ from etils import epath
 from partitionsel_jax import training
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.step import halting
-from partitionsel_jax.training import loop, recorder, records
+from partitionsel_jax.training import loop, records
 from partitionsel_jax.training import setup as run_setup
 from tests.training.conftest import rows, without_seconds
 
@@ -143,7 +143,7 @@ def test_picks_and_losses_do_not_depend_on_the_device_count(finished, devices):
     several = config.copy_and_resolve_references()
     several.training.devices = devices
     settings = run_settings.parse(several.to_dict())
-    setup = run_setup.prepare(settings, run_setup.choose_layout(settings))
+    setup = run_setup.prepare(settings)
     state, frozen = run_setup.initialise(setup)
     metrics, selections = rows(folder, "metrics.jsonl")[1:], rows(folder, "selections.jsonl")
     for update, (row, picked) in enumerate(zip(metrics, selections, strict=True)):
@@ -172,7 +172,7 @@ def test_a_domain_without_rows_is_refused_and_leaves_no_folder(tiny, train, tmp_
 
 def test_prompts_that_are_cut_are_counted_aloud(tiny, project_log):
     settings = run_settings.parse(tiny.to_dict())
-    run_setup.prepare(settings, run_setup.choose_layout(settings))
+    run_setup.prepare(settings)
     assert any("a prompt cut from the left in data.length=48" in m for m in project_log.messages)
 
 
@@ -202,19 +202,19 @@ def test_single_runs_and_plans_do_not_mix_in_one_workdir(finished, tiny, tmp_pat
     [{"loss": np.nan}, {"gradient_norm": np.inf}, {"update_norm": np.nan}, {"selected": [0, 0]}],
 )
 def test_of_a_non_finite_update_the_picks_alone_are_recorded(tmp_path, change):
-    sound = {field: [0.0, 0.0] for field in recorder.SELECTION_FIELDS}
+    sound = {field: [0.0, 0.0] for field in records.SELECTION_FIELDS}
     sound |= {"ids": [7, 9], "selected": [1, 1], "dropped": 3, "dropped_ids": [-1, 5, 4, 6]}
     sound |= {"loss": 1.0, "gradient_norm": 1.0, "update_norm": 1.0}
     progress = records.Progress("run", total=2, pool=4)
-    files = recorder.Recorder(epath.Path(tmp_path), -1, progress)
+    files = records.Recorder(epath.Path(tmp_path), -1, progress)
     files.step(1, sound, 0.1, None)
     files.step(2, sound | change, 0.1, None)
     files.close()
-    assert recorder.is_sound(sound) and not recorder.is_sound(sound | change)
+    assert records.is_sound(sound) and not records.is_sound(sound | change)
     assert bool(halting.is_sound(sound)) and not bool(halting.is_sound(sound | change))
     assert [row["step"] for row in rows(tmp_path, "selections.jsonl")] == [1, 2]
     assert [row["step"] for row in rows(tmp_path, "metrics.jsonl")] == [1]
-    said = recorder.describe_failure(sound)
+    said = records.describe_failure(sound)
     assert "picked examples [7, 9]" in said
     assert "3 candidates left out [5, 4, 6]" in said
 

@@ -6,7 +6,7 @@ Readers of rows take a file and a split ("test" or "train"); the others make a q
 import re
 from pathlib import Path
 
-from partitionsel_jax.data.sources.cells import BadRow
+from partitionsel_jax.data.sources.rows import BadRow
 from partitionsel_jax.data.sources.schemas import joined, molecule_metadata
 from partitionsel_jax.evaluation.benchmarks.files import (
     Row,
