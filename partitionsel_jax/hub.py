@@ -1,6 +1,5 @@
 """Repositories of the Hugging Face hub: what they are called, and how they are downloaded."""
 
-import importlib
 import os
 import re
 from collections.abc import Sequence
@@ -10,12 +9,12 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 def is_repository(name: str) -> bool:
-    """Whether a name has the form of "owner/name" or "owner/name@revision"."""
+    """Returns whether a name has the form of "owner/name" or "owner/name@revision"."""
     return bool(_REPOSITORY.fullmatch(name)) and not name.startswith(".")
 
 
 def parted(repository: str) -> tuple[str, str | None]:
-    """A repository's name and its revision: "owner/name@revision"."""
+    """Splits "owner/name@revision" into the repository's name and its revision."""
     name, _, revision = repository.partition("@")
     return name, revision or None
 
@@ -37,13 +36,12 @@ def download(
       kind: "model" or "dataset".
       subject: what errors say cannot be downloaded.
       remedy: what else than the network errors suggest.
-      directory: where to; None for the hub's own cache.
 
     Raises:
       ValueError: no `huggingface_hub`, no such repository, no access, or no network.
     """
     try:
-        hub = importlib.import_module("huggingface_hub")
+        import huggingface_hub
     except ImportError:
         raise ValueError(
             f"downloading {repository!r} from a hub needs the package huggingface_hub: pip install "
@@ -52,7 +50,7 @@ def download(
     name, revision = parted(repository)
     where = {} if directory is None else {"local_dir": os.fspath(directory)}
     try:
-        folder = hub.snapshot_download(
+        folder = huggingface_hub.snapshot_download(
             name, repo_type=kind, revision=revision, allow_patterns=list(patterns), **where
         )
     except Exception as error:  # of the network, of HTTP, or of the hub's own making
