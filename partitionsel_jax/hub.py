@@ -1,6 +1,5 @@
 """Repositories of the Hugging Face hub: what they are called, and how they are downloaded."""
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,10 +47,13 @@ def download(
             "huggingface_hub"
         ) from None
     name, revision = parted(repository)
-    where = {} if directory is None else {"local_dir": os.fspath(directory)}
     try:
         folder = huggingface_hub.snapshot_download(
-            name, repo_type=kind, revision=revision, allow_patterns=list(patterns), **where
+            name,
+            repo_type=kind,
+            revision=revision,
+            allow_patterns=list(patterns),
+            local_dir=directory,
         )
     except Exception as error:  # of the network, of HTTP, or of the hub's own making
         reason = (str(error).strip().splitlines() or [""])[0]

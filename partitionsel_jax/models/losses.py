@@ -1,6 +1,6 @@
 """The loss that candidates, anchors, updates and validation all share.
 
-`response_loss` is its definition, on logits that somebody has made. `response_losses` is the same
+`response_loss` is its definition, on given logits. `response_losses` is the same
 number from the activations before the head, without logits of the whole batch: blocks of
 (tokens x vocabulary) are made, reduced and dropped, and only response tokens reach the head.
 
@@ -43,7 +43,7 @@ def response_loss(logits: jax.Array, tokens: jax.Array, response: jax.Array) -> 
 
 
 def shift(tokens_BxT: jax.Array, response_BxT: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What positions 0 .. T-2 predict: targets i32[B, T-1], and bool[B, T-1] whether it counts."""
+    """Targets i32[B, T-1] of positions 0 .. T-2, and bool[B, T-1], True where one counts."""
     return tokens_BxT[:, 1:], response_BxT[:, 1:]
 
 

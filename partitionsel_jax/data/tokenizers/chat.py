@@ -61,7 +61,7 @@ _PROBES: Mapping[str, Callable[[str], list[Message]]] = {
 
 
 def _parts(turns: Sequence[Message]) -> tuple[set[str], set[str]]:
-    """What a conversation has: messages that every template should write, and other parts."""
+    """Parts that a conversation has: those that every template should write, and others."""
     roles = [turn.get("role") for turn in turns]
     there = {
         "messages of the user": "user" in roles,

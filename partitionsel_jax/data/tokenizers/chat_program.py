@@ -1,4 +1,4 @@
-"""What runs in the process that chat templates have to themselves; see `TimeLimited`.
+"""The program of the process that chat templates have to themselves; see `TimeLimited`.
 
 A template is a program that came with a checkpoint: it may loop without end, fill the memory, or
 differ from call to call. Its limits are those of a process; what would be random is refused. The

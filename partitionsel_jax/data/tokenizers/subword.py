@@ -120,7 +120,7 @@ class SubwordTokenizer(Tokenizer):
 
     @functools.cached_property
     def answer_start(self) -> str:
-        """What the chat template writes where an answer begins; empty where it does not say."""
+        """Text that the chat template writes where an answer begins; empty where it writes none."""
         try:
             asked, begun = (self.render([_ASKED], answer=answer) for answer in (False, True))
         except ValueError:  # `chat` says why
@@ -228,7 +228,7 @@ class SubwordTokenizer(Tokenizer):
     def _pieces(
         self, conversations: Sequence[Sequence[Message]], answer: bool
     ) -> list[list[Piece]]:
-        """What the template writes of each conversation."""
+        """The conversations as the template writes them."""
         template, texts = self._chat, list({*strings(conversations)})
         spans = dict(zip(texts, self._special_spans(texts), strict=True))
         return template.batch(conversations, answer=answer, special=spans)

@@ -1,4 +1,4 @@
-"""What a tokenizer offers to the data, to generation and to evaluation; and the simplest one."""
+"""The interface of all tokenizers, and the simplest of them."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -11,15 +11,15 @@ class Tokenizer(Protocol):
     """Text to token ids and back; the package's docstring says which tokens begin and end what.
 
     Attributes:
-      pad_id: fills rows up, and is never looked at.
+      pad_id: fills rows up, and is masked everywhere.
       bos_id: begins every row; None for a model that was trained without such a token.
       eos_id: closes a response, unless it is a turn of a chat.
       turn_end_id: closes a response that is a turn of a chat; `eos_id` without a chat template.
       stop_ids: the tokens at any of which a generated answer ends, each once.
       vocab_size: the largest id, plus 1; a model may have more rows than that.
       chat_template: the Jinja template of conversations; None where there is none.
-      answer_start: what that template writes where an answer begins; empty without one.
-      fingerprint: a text that differs where other rows could come of it.
+      answer_start: text that this template writes where an answer begins; empty without one.
+      fingerprint: differs between tokenizers that could encode a row differently.
     """
 
     @property

@@ -100,7 +100,7 @@ def read(
         tensors = names.adapters(config, lora.rank, lora.targets)
         # Whatever else lies beside them, the adapters' own file is meant.
         source = weights.SafetensorsFiles(folder, WEIGHTS)
-        weights.check_tensors(tensors, source.shapes, source.where)
+        weights.check(tensors, source.shapes, source.where)
     return lora, weights.read(tensors, source, jnp.float32)
 
 

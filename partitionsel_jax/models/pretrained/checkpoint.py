@@ -55,7 +55,11 @@ class Checkpoint:
         with reading(path):
             folder = _directory(path)
             config, source = _opened(folder)
-            expected = weights.check(config, source.shapes, source.where, str(folder))
+            weights.check_depth(config, len(source.shapes), str(folder))
+            expected = names.tensors(config)
+            # Some checkpoints repeat the embedding as the head that is tied to it.
+            ignored = (HEAD,) if config.tied else ()
+            weights.check(expected, source.shapes, source.where, ignored)
         return cls(folder, config, expected, source)
 
     def parameters(self, dtype: str) -> dict[str, Any]:

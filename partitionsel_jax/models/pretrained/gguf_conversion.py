@@ -3,6 +3,7 @@
 Everything else reads that directory, which lies in a cache and may be deleted at any time.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -16,10 +17,10 @@ import numpy as np
 
 from partitionsel_jax import data
 from partitionsel_jax.models.config import DecoderConfig, RopeScaling
-from partitionsel_jax.models.pretrained import description, gguf_header, weights, writing
-from partitionsel_jax.models.pretrained.description import QWEN2_BIASES, Fields
+from partitionsel_jax.models.pretrained import description, gguf_header, names, weights, writing
+from partitionsel_jax.models.pretrained.description import Fields
 from partitionsel_jax.models.pretrained.gguf_header import GGUFTensor
-from partitionsel_jax.models.rotary import slowdown
+from partitionsel_jax.models.rotary import frequencies, slowdown
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
 _VERSION = 1  # of the conversion: another one makes all directories anew
@@ -42,15 +43,24 @@ _MODULES = {
     "mlp.down_proj": "ffn_down",
 }
 _SCALING = "rope_freqs.weight"
-# Fields of an architecture that are read or change nothing in what is computed, and values of
-# others that do not either. Another one that is not 0, false or empty is refused.
-_READ = (
-    "embedding_length", "attention.head_count", "attention.head_count_kv", "attention.key_length",
-    "attention.value_length", "attention.layer_norm_rms_epsilon", "rope.freq_base",
-    "rope.dimension_count", "rope.scaling.type", "rope.scaling.factor", "rope.scale_linear",
-    "block_count", "feed_forward_length", "context_length", "vocab_size",
-    "rope.scaling.original_context_length", "rope.scaling.finetuned",
-)  # fmt: skip
+# llama.cpp's fields of an architecture -> those of config.json.
+_CONFIG = {
+    "embedding_length": "hidden_size",
+    "block_count": "num_hidden_layers",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "rope.freq_base": "rope_theta",
+    "context_length": "max_position_embeddings",
+}
+_REQUIRED = [*_CONFIG][:5]
+_EQUAL = ("rope.dimension_count", "attention.value_length")  # to the head's dimension
+_FACTORS = ("rope.scaling.factor", "rope.scale_linear")
+# Fields that change nothing in what is computed, and values of others that do not either. Another
+# one that is not 0, false or empty is refused.
+_HARMLESS = ("vocab_size", "rope.scaling.original_context_length", "rope.scaling.finetuned")
 _NEUTRAL = {"attention.causal": True, "tensor_data_layout": "Meta AI original pth"}
 # Llama 3's rotary scaling, of which GGUF files hold the outcome alone: (factor, original context).
 _LLAMA3 = ((8.0, 8192), (32.0, 8192))
@@ -112,9 +122,12 @@ def directory_of(file: Path) -> Path:
         for other in folder.parent.iterdir():
             if other != folder and not other.name.startswith("."):
                 shutil.rmtree(other, ignore_errors=True)
-    except OSError as error:
-        if not folder.exists():  # which another process may have made in the meantime
-            raise ValueError(f"{file} cannot be converted to {folder} ({error})") from None
+    except (OSError, ValueError) as error:
+        if folder.exists():  # another process has made it in the meantime
+            return folder
+        if isinstance(error, ValueError):
+            raise
+        raise ValueError(f"{file} cannot be converted to {folder} ({error})") from None
     return folder
 
 
@@ -135,9 +148,11 @@ def convert(file: Path, folder: Path) -> None:
                 f"{', '.join(TYPES)} are"
             )
     config = _decoder(fields, tensors)
-    held = {gguf_name(name): name for name in _hub_names(config.layers, len(tensors))}
-    shapes = {held.get(name, name): t.shape for name, t in tensors.items() if name != _SCALING}
-    expected = weights.check(config, shapes, lambda name: str(file), str(file))
+    weights.check_depth(config, len(tensors), str(file))
+    expected = names.tensors(config)
+    known = {gguf_name(tensor.name): tensor.name for tensor in expected}
+    shapes = {known.get(name, name): t.shape for name, t in tensors.items() if name != _SCALING}
+    weights.check(expected, shapes, lambda name: str(file))
     if metadata.get("tokenizer.ggml.model"):
         write_tokenizer(fields, folder)
         try:
@@ -181,16 +196,6 @@ def gguf_name(name: str) -> str:
     return f"blk.{layer}.{_MODULES[module]}.{kind}"
 
 
-def _hub_names(layers: int, most: int) -> list[str]:
-    """A hub's name of every tensor that a decoder may have; of no more layers than tensors."""
-    return [*_OUTSIDE] + [
-        f"model.layers.{layer}.{module}.{kind}"
-        for layer in range(min(layers, most))
-        for module in _MODULES
-        for kind in ("weight", "bias")
-    ]
-
-
 def _dequantised(tensor: GGUFTensor) -> np.ndarray:
     if not tensor.quantised:
         return tensor.data
@@ -202,82 +207,59 @@ def _dequantised(tensor: GGUFTensor) -> np.ndarray:
 
 
 def _decoder(fields: Fields, tensors: Mapping[str, GGUFTensor]) -> DecoderConfig:
-    """The decoder that the metadata describes."""
-    where = fields.where
-    architecture = fields.get("general.architecture", str)
-    if architecture not in ("llama", "qwen2"):
-        raise ValueError(
-            f"{where}: architecture {architecture!r:.80} is not supported; llama and qwen2 are"
-        )
+    """The decoder that the metadata describes, by way of the config.json that says the same."""
+    where, architecture = fields.where, fields.get("general.architecture", str)
     prefix = f"{architecture}."
     said = {
         name.removeprefix(prefix): value
         for name, value in fields.content.items()
         if name.startswith(prefix)
     }
+    read = (*_CONFIG, *_EQUAL, *_FACTORS, *_HARMLESS, "rope.scaling.type")
     for name, value in said.items():
-        if name not in _READ and (value != _NEUTRAL[name] if name in _NEUTRAL else value):
+        if name not in read and (value != _NEUTRAL[name] if name in _NEUTRAL else value):
             raise ValueError(
                 f"{where}: '{prefix}{name:.80}' says {value!r:.80}, which is not supported"
             )
-    ours = Fields(said, f"{where}: {architecture}")
-    width, heads = ours.get("embedding_length", int), ours.get("attention.head_count", int)
-    if heads < 1:
-        raise ValueError(f"{where}: attention.head_count must be at least 1, not {heads}")
-    head_dim = ours.get("attention.key_length", int, width // heads)
-    for name in ("rope.dimension_count", "attention.value_length"):
-        if (found := ours.get(name, int, head_dim)) != head_dim:
-            raise ValueError(
-                f"{where}: {name}={found} beside head_dim={head_dim} is not supported: they must "
-                "be equal"
-            )
+    if missing := [prefix + name for name in _REQUIRED if said.get(name) is None]:
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
     if "token_embd.weight" not in tensors:
         raise ValueError(f"{where} lacks the tensor 'token_embd.weight'")
-    try:
-        theta = ours.get("rope.freq_base", float, 10_000.0)
-        return DecoderConfig(
-            vocab_size=tensors["token_embd.weight"].shape[0],
-            layers=ours.get("block_count", int),
-            width=width,
-            mlp_width=ours.get("feed_forward_length", int),
-            heads=heads,
-            kv_heads=ours.get("attention.head_count_kv", int, heads),
-            head_dim=head_dim,
-            rope_theta=theta,
-            rope_scaling=_rope_scaling(ours, tensors.get(_SCALING), theta, head_dim),
-            norm_eps=ours.get("attention.layer_norm_rms_epsilon", float),
-            tied="output.weight" not in tensors,
-            biases=QWEN2_BIASES if architecture == "qwen2" else (),
-            context=ours.get("context_length", int, 0),
-        )
-    except ValueError as error:
-        raise ValueError(error if where in str(error) else f"{where}: {error}") from None
+    content = {ours: said[name] for name, ours in _CONFIG.items() if name in said}
+    content |= {
+        "model_type": architecture,
+        "vocab_size": tensors["token_embd.weight"].shape[0],
+        "tie_word_embeddings": "output.weight" not in tensors,
+    }
+    config = description.decoder_config(content, where)
+    for name in _EQUAL:
+        if said.get(name, config.head_dim) != config.head_dim:
+            raise ValueError(
+                f"{where}: {name}={said[name]!r:.80} beside head_dim={config.head_dim} is not "
+                "supported: they must be equal"
+            )
+    scaling = _rope_scaling(Fields(said, where), tensors.get(_SCALING), config)
+    return dataclasses.replace(config, rope_scaling=scaling)
 
 
-def _rope_scaling(
-    fields: Fields, stored: GGUFTensor | None, theta: float, head_dim: int
-) -> RopeScaling:
+def _rope_scaling(fields: Fields, stored: GGUFTensor | None, config: DecoderConfig) -> RopeScaling:
     # Files that say a factor and no type mean "linear", and 0 means 1, as llama.cpp reads them.
     kind = fields.get("rope.scaling.type", str, "linear")
-    names = ("rope.scaling.factor", "rope.scale_linear")
-    factors = {fields.get(name, float, 0.0) or 1.0 for name in names} - {1.0}
+    factors = {fields.get(name, float, 0.0) or 1.0 for name in _FACTORS} - {1.0}
     if kind not in ("none", "linear"):
-        raise ValueError(f"{fields.where}: rope scaling {kind!r} is not supported; linear is")
+        raise ValueError(f"{fields.where}: rope scaling {kind!r:.80} is not supported; linear is")
     if len(factors) > 1 or (factors and (kind == "none" or stored is not None)):
         raise ValueError(
             f"{fields.where}: its fields and tensors disagree about rope scaling (type {kind}, "
             f"factors {sorted(factors)}, {_SCALING} "
             f"{'not ' * (stored is None)}there); convert it anew"
         )
-    if factors:
-        return RopeScaling("linear", factors.pop())
     if stored is None:
-        return RopeScaling()
-    if stored.shape == (head_dim // 2,):
-        plain = theta ** -(np.arange(0, head_dim, 2) / head_dim)
+        return RopeScaling("linear", factors.pop()) if factors else RopeScaling()
+    if stored.shape == (config.head_dim // 2,):
         for factor, original in _LLAMA3:
             scaling = RopeScaling("llama3", factor, original=original)
-            if np.allclose(_dequantised(stored), slowdown(plain, scaling), rtol=1e-3):
+            if np.allclose(_dequantised(stored), slowdown(frequencies(config), scaling), rtol=1e-3):
                 return scaling
     raise ValueError(
         f"{fields.where}: {_SCALING} holds factors of no known rope scaling; Llama 3.1's and "

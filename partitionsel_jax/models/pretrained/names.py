@@ -1,4 +1,4 @@
-"""What the parameters are called: here, and in a hub's checkpoints and adapters."""
+"""Names of the parameters: here, and in a hub's checkpoints and adapters."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from partitionsel_jax.file_errors import one_line, reading
 from partitionsel_jax.models.config import DecoderConfig
-from partitionsel_jax.models.pretrained import names
 from partitionsel_jax.models.pretrained.description import read_json
+from partitionsel_jax.models.pretrained.names import Tensor
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -145,42 +145,32 @@ def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     return ((row, min(row + rows, shape[0])) for row in range(0, shape[0], rows))
 
 
-def check(
-    config: DecoderConfig,
-    shapes: Mapping[str, tuple[int, ...]],
-    where: Callable[[str], str],
-    path: str,
-) -> list[names.Tensor]:
-    """Every tensor of a decoder, once they are known to be there, before anything is read.
-
-    Args:
-      config: the decoder.
-      shapes: of the tensors that the checkpoint at `path` holds, by their names in a hub.
-      where: gives the file of a tensor, or the one that should name it.
-      path: the checkpoint.
-
-    Raises:
-      ValueError: a tensor that is missing, has another shape, or that nobody knows, with its file.
-    """
-    # Before anything is made for each of the layers.
-    if config.layers > len(shapes):
+def check_depth(config: DecoderConfig, held: int, path: str) -> None:
+    """Raises ValueError for more layers than tensors, before anything is made for each of them."""
+    if config.layers > held:
         raise ValueError(
-            f"{path} is said to have {config.layers} layers, and holds {len(shapes)} tensors in "
-            "all: the checkpoint is not complete, or its config describes another"
+            f"{path} is said to have {config.layers} layers, and holds {held} tensors in all: the "
+            "checkpoint is not complete, or its config describes another"
         )
-    expected = names.tensors(config)
-    # Some checkpoints repeat the embedding as the head that is tied to it.
-    check_tensors(expected, shapes, where, ignored=(HEAD,) if config.tied else ())
-    return expected
 
 
-def check_tensors(
-    expected: Sequence[names.Tensor],
+def check(
+    expected: Sequence[Tensor],
     shapes: Mapping[str, tuple[int, ...]],
     where: Callable[[str], str],
     ignored: Sequence[str] = (),
 ) -> None:
-    """Compares names and shapes; see `check`."""
+    """Compares names and shapes before anything is read.
+
+    Args:
+      expected: the tensors of the model.
+      shapes: of those that the checkpoint holds, by name.
+      where: gives the file of a tensor, or the one that should name it.
+      ignored: tensors that may be there.
+
+    Raises:
+      ValueError: a tensor that is missing, has another shape, or that nobody knows, with its file.
+    """
     for tensor in sorted(expected, key=lambda tensor: where(tensor.name)):
         if tensor.name not in shapes:
             raise ValueError(
@@ -216,7 +206,7 @@ def _place(
     return jax.lax.dynamic_update_slice(parameter, piece, start), jnp.isfinite(piece).all()
 
 
-def read(expected: Sequence[names.Tensor], source: SafetensorsFiles, dtype: Any) -> dict[str, Any]:
+def read(expected: Sequence[Tensor], source: SafetensorsFiles, dtype: Any) -> dict[str, Any]:
     """The parameters, on the default device, as a nested dict.
 
     Tensors go to the device in pieces, as they are read, and are transposed and converted there,
