@@ -77,7 +77,7 @@ class Gathering:
         return jax.lax.pmax(condition.astype(jnp.int32), self.axis_name) > 0
 
     def summed(self, gradient: Tree) -> Tree:
-        """Sums a gradient over the devices, but for split parts, which the backward pass has summed."""
+        """Sums a gradient over the devices; the backward pass has summed what is split."""
         flat = traverse_util.flatten_dict(gradient)
         whole = {path: leaf for path, leaf in flat.items() if not self.is_split(path)}
         return traverse_util.unflatten_dict(flat | jax.lax.psum(whole, self.axis_name))

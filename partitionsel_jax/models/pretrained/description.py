@@ -18,20 +18,27 @@ _MLP = ("gate", "up", "down")
 _REQUIRED = object()
 _LARGEST = 1 << 53  # of integers that float64 holds
 
-_READ = (
-    "attention_bias", "head_dim", "hidden_act", "hidden_size", "intermediate_size",
-    "layer_types", "max_position_embeddings", "mlp_bias", "model_type",
-    "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "rms_norm_eps",
-    "rope_parameters", "rope_scaling", "rope_theta", "sliding_window",
-    "tie_word_embeddings", "vocab_size",
-)  # fmt: skip
-# Fields that change nothing in what the decoder computes.
-_HARMLESS = (
-    "_attn_implementation", "_name_or_path", "architectures",
-    "bos_token_id", "dtype", "eos_token_id", "initializer_range", "is_llama_config",
-    "max_window_layers", "pad_token_id", "pretraining_tp", "torch_dtype",
-    "transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version",
-    "use_cache",
+# Fields of config.json, and what they are called here.
+_FIELDS: Mapping[str, tuple[str, type]] = {
+    "vocab_size": ("vocab_size", int),
+    "num_hidden_layers": ("layers", int),
+    "hidden_size": ("width", int),
+    "intermediate_size": ("mlp_width", int),
+    "num_attention_heads": ("heads", int),
+    "num_key_value_heads": ("kv_heads", int),
+    "head_dim": ("head_dim", int),
+    "rms_norm_eps": ("norm_eps", float),
+    "tie_word_embeddings": ("tied", bool),
+    "max_position_embeddings": ("context", int),
+}
+# Others that are read, and those that change nothing in what is computed.
+_KNOWN = (
+    "attention_bias", "hidden_act", "layer_types", "mlp_bias", "model_type", "rope_parameters",
+    "rope_scaling", "rope_theta", "sliding_window",
+    "_attn_implementation", "_name_or_path", "architectures", "bos_token_id", "dtype",
+    "eos_token_id", "initializer_range", "is_llama_config", "max_window_layers", "pad_token_id",
+    "pretraining_tp", "torch_dtype", "transformers.js_config", "transformers_version",
+    "unsloth_fixed", "unsloth_version", "use_cache",
 )  # fmt: skip
 # Fields by which relatives of Llama and Qwen2 compute something else, and the values beside null at
 # which they do not.
@@ -158,23 +165,20 @@ def decoder_config(content: Mapping[str, Any], where: str) -> DecoderConfig:
     if kind == "llama":
         biases = _ATTENTION * fields.get("attention_bias", bool, False)
         biases += _MLP * fields.get("mlp_bias", bool, False)
+    defaults = {
+        "num_key_value_heads": heads,
+        "head_dim": width // heads,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        "max_position_embeddings": 0,
+    }
     try:
         theta, scaling = _rope(fields)
-        return DecoderConfig(
-            vocab_size=fields.get("vocab_size", int),
-            layers=fields.get("num_hidden_layers", int),
-            width=width,
-            mlp_width=fields.get("intermediate_size", int),
-            heads=heads,
-            kv_heads=fields.get("num_key_value_heads", int, heads),
-            head_dim=fields.get("head_dim", int, width // heads),
-            rope_theta=theta,
-            rope_scaling=scaling,
-            norm_eps=fields.get("rms_norm_eps", float, 1e-6),
-            tied=fields.get("tie_word_embeddings", bool, False),
-            biases=biases,
-            context=fields.get("max_position_embeddings", int, 0),
-        )
+        sizes: dict[str, Any] = {
+            ours: fields.get(name, kind, defaults.get(name, _REQUIRED))
+            for name, (ours, kind) in _FIELDS.items()
+        }
+        return DecoderConfig(**sizes, rope_theta=theta, rope_scaling=scaling, biases=biases)
     except ValueError as error:
         raise ValueError(error if where in str(error) else f"{where}: {error}") from None
 
@@ -198,7 +202,7 @@ def _check_fields(fields: Fields, kind: str) -> None:
             f"{fields.where}: {name}={content[name]!r:.80} is not supported; use a checkpoint "
             "without it"
         )
-    known = {*_NEUTRAL, *_READ, *_HARMLESS}
+    known = {*_KNOWN, *_FIELDS, *_NEUTRAL}
     if unknown := sorted(name for name, value in content.items() if value and name not in known):
         report_once(f"{fields.where}: unknown fields, which are not read: {', '.join(unknown)}")
 
@@ -262,23 +266,15 @@ def config_json(config: DecoderConfig, dtype: str) -> dict[str, Any]:
     """
     biases = set(config.biases)
     content: dict[str, Any] = {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.width,
-        "intermediate_size": config.mlp_width,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
+        **{name: getattr(config, ours) for name, (ours, _) in _FIELDS.items()},
         "hidden_act": "silu",
-        "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
         "rope_scaling": _scaling_json(config.rope_scaling),
-        "tie_word_embeddings": config.tied,
         "torch_dtype": dtype,
         "use_cache": True,
     }
-    if config.context:
-        content["max_position_embeddings"] = config.context
+    if not config.context:
+        del content["max_position_embeddings"]
     if biases == set(QWEN2_BIASES):
         return {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], **content}
     in_attention, in_mlp = biases >= set(_ATTENTION), biases >= set(_MLP)
