@@ -3,6 +3,7 @@
 Everything else reads that directory, which lies in a cache and may be deleted at any time.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -125,6 +126,8 @@ def directory_of(file: Path) -> Path:
     except (OSError, ValueError) as error:
         if folder.exists():  # another process has made it in the meantime
             return folder
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()
         if isinstance(error, ValueError):
             raise
         raise ValueError(f"{file} cannot be converted to {folder} ({error})") from None
