@@ -283,21 +283,11 @@ class Decoder(nnx.Module):
         Only response tokens reach the head, and no [B, T, V] array is made. `response_BxT` is
         True at response tokens; see `hidden` for the other arguments.
         """
-        x_BxTxD = self.hidden(tokens_BxT, stop_below, tap)
+        x_BxTxD = self.hidden(tokens_BxT, stop_below, tap)[:, :-1]
         head, vocab_axis, name = self._head()
-        probe = tap.probe(name, vocab_axis)
-        if probe is None:
-            return losses.response_losses(
-                x_BxTxD,
-                head,
-                tokens_BxT,
-                response_BxT,
-                vocab_axis=vocab_axis,
-                chunks=self.config.chunks,
-            )
-        x_BxTxD = x_BxTxD[:, :-1]
         targets, counted = losses.shift(tokens_BxT, response_BxT)
-        nll, residual = losses.head_losses(
+        probe = tap.probe(name, vocab_axis)
+        nll = losses.head_losses(
             x_BxTxD,
             head,
             targets,
@@ -306,5 +296,7 @@ class Decoder(nnx.Module):
             chunks=self.config.chunks,
             probe=probe,
         )
-        nll = tap.head(name, vocab_axis, x_BxTxD, residual, nll)
+        if probe is not None:
+            nll, residual = nll
+            nll = tap.head(name, vocab_axis, x_BxTxD, residual, nll)
         return losses.mean_over_response(nll, counted)

@@ -147,12 +147,13 @@ class ChatTemplate:
                     f"{self._origin}: the chat template cannot render this conversation "
                     f"({fault}); change the messages, or use another template than 'chat'"
                 )
-            runs = itertools.groupby(rendered, key=original.__contains__) if original else ()
-            spelt_out = [
-                Piece("".join(original[c] if spelt else c for c in run), spelt)
-                for spelt, run in runs
-            ]
-            pieces.append(spelt_out if original else [Piece(rendered, spelt=False)])
+            if not original:
+                pieces.append([Piece(rendered, spelt=False)])
+                continue
+            runs = itertools.groupby(rendered, key=original.__contains__)
+            pieces.append(
+                [Piece("".join(original.get(c, c) for c in run), spelt) for spelt, run in runs]
+            )
         return pieces
 
     def check_spoken(self, conversations: Sequence[Sequence[Message]]) -> None:

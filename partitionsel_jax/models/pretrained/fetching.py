@@ -46,14 +46,8 @@ def fetch(name: str) -> Path:
             checkpoint = _moved(Path(work) / name, folder)
     found, config = locating.cached(name), checkpoint.config
     assert found is not None
-    _LOG.info(
-        "%s: %d layers of width %d, %d tokens; %s",
-        name,
-        config.layers,
-        config.width,
-        config.vocab_size,
-        found,
-    )
+    shape = f"{config.layers} layers of width {config.width}, {config.vocab_size} tokens"
+    _LOG.info("%s: %s; %s", name, shape, found)
     return found
 
 

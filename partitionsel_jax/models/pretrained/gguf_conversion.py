@@ -76,22 +76,18 @@ _SPLIT = (
 )
 
 
-def _sequence(*steps: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "Sequence", "pretokenizers": list(steps)}
-
-
-def _split(digits: str) -> dict[str, Any]:
+def _split(digits: str) -> list[dict[str, Any]]:
     split = {"type": "Split", "pattern": {"Regex": _SPLIT % digits}, "behavior": "Isolated"}
-    return _sequence(split | {"invert": False}, _BYTES | {"use_regex": False})
+    return [split | {"invert": False}, _BYTES | {"use_regex": False}]
 
 
-# tokenizer.ggml.pre -> what the family's tokenizer.json says, where it is not the default.
+# tokenizer.ggml.pre -> what the family's tokenizer.json says, where it is not GPT-2's.
 _FAMILIES: dict[str, dict[str, Any]] = {
     "gpt-2": {},
     "default": {},
-    "smollm": {"pre_tokenizer": _sequence({"type": "Digits", "individual_digits": True}, _WORDS)},
-    "llama-bpe": {"pre_tokenizer": _split("{1,3}"), "ignore_merges": True},
-    "qwen2": {"pre_tokenizer": _split(""), "normalizer": {"type": "NFC"}},
+    "smollm": {"split": [{"type": "Digits", "individual_digits": True}, _WORDS]},
+    "llama-bpe": {"split": _split("{1,3}"), "ignore_merges": True},
+    "qwen2": {"split": _split(""), "normalizer": {"type": "NFC"}},
 }
 
 _LOG = logging.getLogger(__name__)
@@ -314,7 +310,9 @@ def write_tokenizer(fields: Fields, folder: Path) -> None:
                 if kind in (_CONTROL, _USER_DEFINED)
             ],
             "normalizer": family.get("normalizer"),
-            "pre_tokenizer": family.get("pre_tokenizer", _WORDS),
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": family["split"]}
+            if family
+            else _WORDS,
             "post_processor": None,
             "decoder": _WORDS,
             "model": {
