@@ -60,7 +60,7 @@ def check_regular(path: str | os.PathLike[str], name: str = "") -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, in one line, with its type where the text alone says too little."""
+    """The text of an exception, in one line, with its type where it alone says too little."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, MemoryError):

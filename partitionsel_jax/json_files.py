@@ -131,7 +131,7 @@ def check_fields(value: Any, fields: Mapping[str, Any], file: str, remedy: str =
 
 
 def _wrong(value: Any, fields: Mapping[str, Any], name: str) -> str:
-    """What of an object is wrong, as it is said of the file; empty for nothing."""
+    """The fault of an object, as it is said of the file; empty for none."""
     if not isinstance(value, dict):
         return f"holds {_shown(value)} where {name or 'it'} should be a JSON object"
     paths = {field: f"{name}{field.removesuffix('?')}" for field in fields}
@@ -151,7 +151,7 @@ def _wrong(value: Any, fields: Mapping[str, Any], name: str) -> str:
 
 
 def is_a(value: Any, kind: Any) -> bool:
-    """Whether a value is of a kind of `check_fields`."""
+    """Returns whether a value is of a kind of `check_fields`."""
     if kind in (TEXTS, NUMBERS):
         each = str if kind == TEXTS else NUMBER
         return isinstance(value, list) and all(is_a(item, each) for item in value)

@@ -1,4 +1,4 @@
-"""What a machine lacks when something fails for want of it, and what to do about that."""
+"""Errors that come of a lack of the machine, in words, and what to do about each."""
 
 import dataclasses
 import errno
@@ -9,7 +9,7 @@ _AGAIN = "then give the same command again"
 
 @dataclasses.dataclass(frozen=True)
 class Lack:
-    """What a machine lacks.
+    """A lack of the machine.
 
     Attributes:
       what: in words.
@@ -55,7 +55,7 @@ _LACKS = (
 
 
 def lack(error: BaseException | None) -> Lack | None:
-    """What the machine lacks; None for an error that does not come of that."""
+    """The lack that an error comes of; None for any other error."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -13,24 +13,19 @@ from typing import TYPE_CHECKING, Any
 from partitionsel_jax.data.corpus import Corpus, Example, Source, load
 from partitionsel_jax.data.label_noise import KINDS, corrupt
 from partitionsel_jax.data.own_anchors import OwnAnchors, read_anchors
-from partitionsel_jax.data.pools import Pools
+from partitionsel_jax.data.pools import MIXES, Pools, domain_shares
 from partitionsel_jax.data.prefetching import ByStep, prefetch
 from partitionsel_jax.data.rows import (
-    Encoded,
-    EncodedExample,
     Rows,
     encode_batch,
-    encode_example,
     encode_prompt,
 )
 from partitionsel_jax.data.scoring import score, takes_reference_only
-from partitionsel_jax.data.shares import MIXES, domain_shares
 from partitionsel_jax.data.sources import KINDS as FILE_KINDS
 from partitionsel_jax.data.sources import Columns
 from partitionsel_jax.data.sources.splitting import SPLITS
 from partitionsel_jax.data.templates import (
     TEMPLATES,
-    Prompt,
     Template,
     check_template,
     final_answer,
@@ -44,7 +39,7 @@ from partitionsel_jax.data.tokenizers import (
 )
 
 if TYPE_CHECKING:
-    from partitionsel_jax.data.reasoning import ReasoningGym, prepare
+    from partitionsel_jax.data.reasoning import prepare
     from partitionsel_jax.data.sources import prepare_files
 
 __all__ = [
@@ -57,13 +52,9 @@ __all__ = [
     "ByteTokenizer",
     "Columns",
     "Corpus",
-    "Encoded",
-    "EncodedExample",
     "Example",
     "OwnAnchors",
     "Pools",
-    "Prompt",
-    "ReasoningGym",
     "Rows",
     "Source",
     "SubwordTokenizer",
@@ -73,7 +64,6 @@ __all__ = [
     "corrupt",
     "domain_shares",
     "encode_batch",
-    "encode_example",
     "encode_prompt",
     "final_answer",
     "load",
@@ -87,7 +77,7 @@ __all__ = [
     "takes_reference_only",
 ]
 
-_LAZY = {"ReasoningGym": "reasoning", "prepare": "reasoning", "prepare_files": "sources"}
+_LAZY = {"prepare": "reasoning", "prepare_files": "sources"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What a corpus holds, in numbers and a few rows: how much, how long, how much of it is learnt."""
+"""A data card: a corpus in numbers (rows, lengths, learnt tokens, duplicates) and a few rows."""
 
 import dataclasses
 import hashlib
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from partitionsel_jax.data import fitting
 from partitionsel_jax.data.corpus import Corpus, Source
@@ -34,9 +35,9 @@ class Lengths:
     """How long training rows are, padding left out.
 
     Attributes:
-      rows: that were read.
-      tokens: of all of them.
-      learnt: response tokens among them, closing tokens included: those with a loss.
+      rows: number of rows that were read.
+      tokens: number of their tokens.
+      learnt: tokens with a loss among them: the responses', closing tokens included.
       longest: tokens of the longest row.
     """
 
@@ -58,9 +59,9 @@ class Repeats:
     Attributes:
       splits: one split, for rows that repeat an earlier row of it, or two, for rows of the second
         whose text stands in the first.
-      rows: that were looked at, of the last of the splits.
-      prompts, responses: of them, those that repeat a prompt, or a response.
-      both: those that repeat prompt and response of one row.
+      rows: number of rows that were read of the last of the splits.
+      prompts, responses: number of them that repeat a prompt, or a response.
+      both: number of them that repeat prompt and response of one row.
     """
 
     splits: tuple[str, ...]
@@ -75,9 +76,9 @@ class Piece:
     """A stretch of a row, all of it prompt or all of it learnt.
 
     Attributes:
-      text: what its tokens say; of a token without text, what it is for.
-      is_learnt: whether it has a loss.
-      is_marker: whether it is one token without text of its own, such as the closing one.
+      text: the text of its tokens; the purpose of a token without text.
+      is_learnt: True if it has a loss.
+      is_marker: True if it is one token without text of its own, such as the closing one.
     """
 
     text: str
@@ -109,18 +110,18 @@ class Card:
 
     Attributes:
       length: T, the most tokens of a row.
-      template: what makes prompts of questions.
+      template: the template that makes prompts of questions.
       domains: their names.
       rows: split -> rows per domain; exact.
       corrupted: training rows that were corrupted; exact.
       left_out: split -> rows that do not fit `length`.
       cut: split -> rows with a prompt that was cut.
-      read: split -> rows that the following was read from, all of them or a random part.
-      histogram: of the tokens of the training rows.
-      lengths: of the training rows of each domain, in order.
+      read: split -> number of rows, all or a random part, that the following was read from.
+      histogram: the number of tokens of the training rows.
+      lengths: the lengths of the training rows of each domain, in order.
       repeats: within train, and between any two splits.
       shown: some training rows of each domain.
-      report: what was counted when the corpus was prepared from files.
+      report: the counts that were made when the corpus was prepared from files.
       refused: split -> rows whose prompt the template refuses.
     """
 
@@ -169,7 +170,7 @@ def gather(corpus: Corpus, *, rows: int = 5_000, shown: int = 2, seed: int = 0) 
     count = len(corpus.domains)
     sources = {split: getattr(corpus, split) for split in SPLITS}
     chosen = {split: _chosen(source, rows, seed) for split, source in sources.items()}
-    hashes = {split: _hashes(source, chosen[split]) for split, source in sources.items()}
+    texts = {split: _texts(source, chosen[split]) for split, source in sources.items()}
     tokens, learnt = _sizes(corpus.train, chosen["train"])
     domain = corpus.train.domains[chosen["train"]]
     return Card(
@@ -187,9 +188,9 @@ def gather(corpus: Corpus, *, rows: int = 5_000, shown: int = 2, seed: int = 0) 
         histogram=_histogram(tokens, corpus.train.length),
         lengths=tuple(_lengths(tokens[domain == i], learnt[domain == i]) for i in range(count)),
         repeats=(
-            _repeats_within("train", hashes["train"]),
+            _repeats_within("train", texts["train"]),
             *(
-                _repeats_between(pair, hashes[pair[0]], hashes[pair[1]])
+                _repeats_between(pair, texts[pair[0]], texts[pair[1]])
                 for pair in itertools.combinations(SPLITS, 2)
             ),
         ),
@@ -207,9 +208,9 @@ def pieces(tokens: Sequence[int], is_learnt: Sequence[bool], tokenizer: Tokenize
     """A row cut wherever its loss mask changes, and around tokens that decode to no text.
 
     Args:
-      tokens: the ids of one row; what follows the last learnt token is padding, and left out.
+      tokens: the ids of one row; padding behind the last learnt token is left out.
       is_learnt: where there is a loss.
-      tokenizer: what the ids are of.
+      tokenizer: the tokenizer of the ids.
     """
     size = int(np.flatnonzero(is_learnt)[-1]) + 1
     names = {
@@ -271,14 +272,15 @@ def _lengths(tokens: np.ndarray, learnt: np.ndarray) -> Lengths:
     return Lengths(len(tokens), int(tokens.sum()), int(learnt.sum()), int(tokens.max(initial=0)))
 
 
-def _hashes(source: Source, indices: np.ndarray) -> np.ndarray:
-    """u64[n, 2], of the prompts and responses of rows; texts would not fit into memory."""
+def _texts(source: Source, indices: np.ndarray) -> pd.DataFrame:
+    """u64 hashes of the prompts and responses of rows; texts would not fit into memory."""
     found = [
         (_hash(text_of(example.prompt)), _hash(example.response))
         for chunk in fitting.chunks(indices)
         for example in source.examples(chunk)
     ]
-    return np.array(found, np.uint64).reshape(len(found), 2)
+    columns = ["prompts", "responses"]
+    return pd.DataFrame(np.array(found, np.uint64).reshape(len(found), 2), columns=columns)
 
 
 def _hash(text: str) -> int:
@@ -286,24 +288,15 @@ def _hash(text: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-def _columns(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """u64[n] each: of prompts, of responses, and of both together."""
-    prompts, responses = hashes.T
-    # Times an odd number, modulo 2^64, keeps what the hash tells apart.
-    return prompts, responses, prompts * np.uint64(0x9E3779B97F4A7C15) + responses
+def _repeats_within(split: str, texts: pd.DataFrame) -> Repeats:
+    counts = {name: int(column.duplicated().sum()) for name, column in texts.items()}
+    return Repeats((split,), len(texts), **counts, both=int(texts.duplicated().sum()))
 
 
-def _repeats_within(split: str, hashes: np.ndarray) -> Repeats:
-    counts = [len(column) - len(np.unique(column)) for column in _columns(hashes)]
-    return Repeats((split,), len(hashes), *counts)
-
-
-def _repeats_between(splits: tuple[str, ...], first: np.ndarray, second: np.ndarray) -> Repeats:
-    counts = [
-        int(np.isin(there, here).sum())
-        for here, there in zip(_columns(first), _columns(second), strict=True)
-    ]
-    return Repeats(splits, len(second), *counts)
+def _repeats_between(splits: tuple[str, ...], first: pd.DataFrame, second: pd.DataFrame) -> Repeats:
+    counts = {name: int(column.isin(first[name]).sum()) for name, column in second.items()}
+    both = second.merge(first.drop_duplicates(), on=list(first))
+    return Repeats(splits, len(second), **counts, both=len(both))
 
 
 def _shown(corpus: Corpus, index: int) -> ShownRow:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from partitionsel_jax.data import fitting, label_noise
-from partitionsel_jax.data.checks import check_anchors, check_refused, check_scan
+from partitionsel_jax.data import fitting, label_noise, templates
 from partitionsel_jax.data.fitting import Named, Scan, named
 from partitionsel_jax.data.own_anchors import OwnAnchors, prompt_of
 from partitionsel_jax.data.rows import Rows, encode_batch, laid_out
-from partitionsel_jax.data.sources import duplicates
+from partitionsel_jax.data.sources.duplicates import Prompt
+from partitionsel_jax.data.sources.scanning import BAD_SHARE
 from partitionsel_jax.data.sources.splitting import SPLITS
 from partitionsel_jax.data.streams import generator
-from partitionsel_jax.data.templates import Prompt, check_template, named_template
+from partitionsel_jax.data.templates import check_template, named_template
 from partitionsel_jax.data.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Example:
     Attributes:
       id: unique over all splits.
       domain: index into the corpus's `domains`.
-      question, response: what the prompt is made of, and what is learnt (corrupted where it was).
+      question: what the prompt is made of.
+      response: what is learnt (corrupted where it was).
       answer: the reference answer, never corrupted.
       entry: JSON that the domain's scorer needs.
       corrupted: whether the response was corrupted.
@@ -51,8 +52,8 @@ class Example:
     messages: str = ""
 
     @property
-    def prompt(self) -> Prompt:
-        """What is put to the model: the conversation where there is one, else the question."""
+    def prompt(self) -> templates.Prompt:
+        """The prompt for a model: the conversation where there is one, else the question."""
         return fitting.prompt_of(self.question, self.messages)
 
 
@@ -117,21 +118,16 @@ class Source:
           IndexError: an index outside 0 .. n-1.
         """
         examples = self.examples(indices)
-        encoded = encode_batch(
-            [example.prompt for example in examples],
-            [example.response for example in examples],
-            self.tokenizer,
-            self.length,
-            self.template,
-        )
+        prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
+        encoded = encode_batch(prompts, responses, self.tokenizer, self.length, self.template)
         if None in encoded:
             raise ValueError(
                 f"example {examples[encoded.index(None)].id} of {self.name} does not fit into "
                 f"{self.length} tokens: were its records changed since they were scanned? Prepare "
                 "them again, in a new directory"
             )
-        fitting = [row for row in encoded if row is not None]
-        tokens, is_response = laid_out(fitting, self.tokenizer, self.length)
+        rows = [row for row in encoded if row is not None]
+        tokens, is_response = laid_out(rows, self.tokenizer, self.length)
         return Rows(
             tokens=tokens,
             response=is_response,
@@ -251,35 +247,51 @@ def load(
     how = (tokenizer, length, template)
     records = {split: builder.as_data_source(split=split) for split in SPLITS}
     scans = {s: fitting.scan(records[s], *how, scans_dir, s) for s in SPLITS}
-    check_refused(records, scans)
+    _check_refused(records, scans)
     for split in SPLITS:
-        check_scan(scans[split], split, domains, length)
-    train, validation, test = (_source(s, records[s], scans[s], *how) for s in SPLITS)
+        _check_range(scans[split], split, domains)
+        _check_domains(scans[split], split, domains, length)
+
+    def source(split: str) -> Source:
+        found = scans[split]
+        return Source(split, records[split], found.positions, found.domains, found.ids, *how)
+
+    train, validation, test = map(source, SPLITS)
     # Before any row is left out, so that the others are corrupted as without anchors of one's own.
     corrupted = _corrupted(train, scans["train"], seed, noise_kind, noise_share)
     train = dataclasses.replace(train, corrupted=corrupted)
+    report = metadata.get("report", {})
     if anchors is None:
         is_anchor = _anchors(validation.domains, domains, anchor_share, seed)
         held_out = _part(validation, "anchors", is_anchor)
         validation = _part(validation, "validation", ~is_anchor)
     else:
-        scored: list[list[duplicates.Prompt]] = [[] for _ in domains]
+        scored: list[list[Prompt]] = [[] for _ in domains]
         for row in itertools.chain(validation.all_examples(), test.all_examples()):
-            scored[row.domain].append(_prompt(row))
+            scored[row.domain].append(_asked(row))
         anchors = anchors.without(scored)
         train, asked_by_anchors = _without(train, anchors, domains, scans_dir)
-        counts = {"training rows": asked_by_anchors}
-        anchors = dataclasses.replace(anchors, report={**anchors.report, **counts})
+        counts = {**anchors.report, "training rows": asked_by_anchors}
+        report = {**report, "anchors": counts}
         first = 1 + max(int(scanned.ids.max()) for scanned in scans.values())
         records["anchors"] = _InMemory(
             {**row, "id": first + i} for i, row in enumerate(anchors.records)
         )
         scans["anchors"] = fitting.scan(records["anchors"], *how)
-        check_refused(records, scans, "anchors")
-        check_scan(scans["anchors"], "anchors", domains, length)
-        check_anchors(anchors.report, scans["anchors"], length)
-        held_out = _source("anchors", records["anchors"], scans["anchors"], *how)
-    refused = {s: named(records[s], scan.refused, scan.reasons) for s, scan in scans.items()}
+        _check_refused(records, scans, "anchors")
+        # They need not be of every domain.
+        _check_range(scans["anchors"], "anchors", domains)
+        if not len(scans["anchors"].ids):
+            raise ValueError(
+                f"expected anchors, got none of the {counts['read']} rows of "
+                f"data.anchors_path={counts['file']!r}: {len(scans['anchors'].left_out)} do not "
+                f"fit into data.length={length}, {counts['scored elsewhere']} ask what validation "
+                "or test rows ask; use longer rows, or name a file of other anchors"
+            )
+        held_out = source("anchors")
+    # A builder's name holds a digest of its content.
+    own = anchors.fingerprint if anchors else "[]"
+    content = f"{getattr(builder.info, 'full_name', '')}\n{own}"
     return Corpus(
         domains=domains,
         train=train,
@@ -288,37 +300,10 @@ def load(
         test=test,
         left_out={split: named(records[split], found.left_out) for split, found in scans.items()},
         cut={split: named(records[split], found.cut) for split, found in scans.items()},
-        refused=refused,
-        fingerprint=_fingerprint(builder, anchors),
-        report={**metadata.get("report", {}), **({"anchors": anchors.report} if anchors else {})},
+        refused={s: named(records[s], scan.refused, scan.reasons) for s, scan in scans.items()},
+        fingerprint=hashlib.sha256(content.encode()).hexdigest()[:16],
+        report=report,
     )
-
-
-def _source(
-    split: str, records: Any, scanned: Scan, tokenizer: Tokenizer, length: int, template: str
-) -> Source:
-    """The rows of a split that its scan has found to fit."""
-    places = scanned.positions, scanned.domains, scanned.ids
-    return Source(split, records, *places, tokenizer, length, template)
-
-
-def _corrupted(train: Source, scanned: Scan, seed: int, kind: str, share: float) -> dict[int, str]:
-    """Row -> corrupted response, cut to the room that its prompt leaves."""
-    if kind == "none" or not share:
-        return {}
-    framed = named_template(train.template).framed
-    least = scanned.prompts if framed else np.ones_like(scanned.prompts)
-    responses = [example.response for example in train.all_examples()]
-    new = label_noise.corrupt(seed, train.domains, responses, kind, share)
-    room = train.length - 1 - least
-    return {row: _shortened(text, train.tokenizer, int(room[row])) for row, text in new.items()}
-
-
-def _fingerprint(builder: Any, anchors: OwnAnchors | None) -> str:
-    """Of the builder by its name, which holds a digest of its content, and of the own anchors."""
-    name = getattr(builder.info, "full_name", "")
-    content = anchors.fingerprint if anchors else "[]"
-    return hashlib.sha256(f"{name}\n{content}".encode()).hexdigest()[:16]
 
 
 class _InMemory(list):
@@ -326,6 +311,70 @@ class _InMemory(list):
 
     def __getitems__(self, positions: Sequence[int]) -> list[Any]:
         return [self[position] for position in positions]
+
+
+def _check_refused(records: Mapping[str, Any], scans: Mapping[str, Scan], *splits: str) -> None:
+    """Raises ValueError if the template refuses more of all rows than may be bad ones.
+
+    Args:
+      records, scans: of every split.
+      splits: those that are counted; all if none is named.
+    """
+    counted = splits or tuple(scans)
+    total = sum(len(records[split]) for split in counted)
+    found = [named(records[s], scans[s].refused, scans[s].reasons) for s in counted]
+    found = [rows for rows in found if rows.rows]
+    refused = sum(rows.rows for rows in found)
+    if refused > BAD_SHARE * total:
+        raise ValueError(
+            f"expected a template that refuses at most {BAD_SHARE:.0%} of the rows, got "
+            f"{refused} of {total} refused: {'; '.join(map(str, found))}. Of the first of them it "
+            f"says: {found[0].reason}"
+        )
+
+
+def _check_range(scanned: Scan, split: str, domains: Sequence[str]) -> None:
+    """Raises ValueError unless ids and domains are in range."""
+    ids, domain = scanned.ids, scanned.domains
+    if len(domain) and not 0 <= domain.min() <= domain.max() < len(domains):
+        raise ValueError(
+            f"expected domains in 0 .. {len(domains) - 1} in {split}, got {domain.min()} .. "
+            f"{domain.max()}; name every domain in the builder's metadata"
+        )
+    if len(ids) and not 0 <= ids.min() <= ids.max() < 2**31:
+        raise ValueError(
+            f"expected ids in 0 .. 2^31 - 1 in {split}, got {ids.min()} .. {ids.max()}; rows hold "
+            "them as 32-bit integers"
+        )
+
+
+def _check_domains(scanned: Scan, split: str, domains: Sequence[str], length: int) -> None:
+    """Raises ValueError unless every domain has a row."""
+    empty = [name for i, name in enumerate(domains) if not np.any(scanned.domains == i)]
+    if empty or not domains:
+        count = len(scanned.refused)
+        refused = f", {count} because the template refuses them" * bool(count)
+        raise ValueError(
+            f"expected rows of every domain in {split}, got none of {', '.join(empty) or 'any'} "
+            f"({len(scanned.left_out)} rows were left out because they do not fit {length} tokens"
+            f"{refused}); use longer rows, or leave the domain out"
+        )
+
+
+def _corrupted(train: Source, scanned: Scan, seed: int, kind: str, share: float) -> dict[int, str]:
+    """Row -> corrupted response, cut to the room that its prompt leaves."""
+    if kind == "none" or not share:
+        return {}
+    framed = named_template(train.template).framed
+    responses = [example.response for example in train.all_examples()]
+    new = label_noise.corrupt(seed, train.domains, responses, kind, share)
+    for row, text in new.items():
+        room = train.length - 1 - int(scanned.prompts[row] if framed else 1)
+        # Random characters can take more tokens than words do.
+        while (excess := len(train.tokenizer.encode(text)) - room) > 0:
+            text = text[:-excess]
+        new[row] = text
+    return new
 
 
 def _anchors(domain: np.ndarray, domains: tuple[str, ...], share: float, seed: int) -> np.ndarray:
@@ -348,16 +397,17 @@ def _without(
     """The training rows that ask what no anchor asks, and the number of the others."""
 
     def find() -> dict[str, Any]:
-        index = anchors.index(_samples(train, len(domains)))
-        return {"kept": [not index.match(*_prompt(row)) for row in train.all_examples()]}
+        samples = []  # evenly chosen rows of every domain show in which words it frames questions
+        for domain in range(len(domains)):
+            rows = np.flatnonzero(train.domains == domain)
+            chosen = train.examples(rows[:: max(1, len(rows) // _SAMPLE)])
+            samples.append([_asked(row).asked for row in chosen])
+        index = anchors.index(samples)
+        return {"kept": [not index.match(*_asked(row)) for row in train.all_examples()]}
 
-    if directory is None:
-        kept = find()["kept"]
-    else:
-        # All rows are read for it, which is done once.
-        rows = hashlib.sha256(train.positions.tobytes()).hexdigest()
-        path = fitting.kept_at(directory, "anchors", rows, anchors.fingerprint)
-        kept = fitting.remembered(path, find)["kept"]
+    # All rows are read for it, which is done once.
+    rows = hashlib.sha256(train.positions.tobytes()).hexdigest()
+    kept = fitting.remembered(directory, "anchors", (rows, anchors.fingerprint), find)["kept"]
     left = _part(train, train.name, np.array(kept, bool))
     if empty := [name for i, name in enumerate(domains) if not np.any(left.domains == i)]:
         raise ValueError(
@@ -367,17 +417,7 @@ def _without(
     return left, len(train) - len(left)
 
 
-def _samples(train: Source, domains: int) -> list[list[str]]:
-    """What some training rows of every domain ask, evenly chosen."""
-    samples = []
-    for domain in range(domains):
-        rows = np.flatnonzero(train.domains == domain)
-        chosen = rows[:: max(1, len(rows) // _SAMPLE)]
-        samples.append([_prompt(row).asked for row in train.examples(chosen)])
-    return samples
-
-
-def _prompt(example: Example) -> duplicates.Prompt:
+def _asked(example: Example) -> Prompt:
     return prompt_of(example.question, example.messages, example.entry)
 
 
@@ -392,10 +432,3 @@ def _part(source: Source, name: str, chosen: np.ndarray) -> Source:
         ids=source.ids[chosen],
         corrupted={new: source.corrupted[old] for new, old in rows if old in source.corrupted},
     )
-
-
-def _shortened(text: str, tokenizer: Tokenizer, room: int) -> str:
-    """The text cut to `room` tokens: random characters can take more of them than words do."""
-    while (excess := len(tokenizer.encode(text)) - room) > 0:
-        text = text[:-excess]
-    return text

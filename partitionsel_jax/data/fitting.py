@@ -1,4 +1,4 @@
-"""What only a look at every record tells: which rows fit, and how long their prompts are.
+"""A look at every record: which rows fit, and how long their prompts are.
 
 A corpus that lies on disk keeps the result beside its records, so that one of hundreds of thousands
 of rows is tokenised once and not at every start.
@@ -6,6 +6,7 @@ of rows is tokenised once and not at every start.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -74,13 +75,11 @@ class Named:
 
 def named(records: Any, positions: np.ndarray, reasons: Sequence[str] | np.ndarray = ()) -> Named:
     """The rows at `positions` of a split's data source, counted and named."""
-    first = read(records, positions[:_NAMED]) if len(positions) else ()
-    return Named(len(positions), tuple(map(_place, first)), "".join(reasons[:1]))
-
-
-def _place(record: Mapping[str, Any]) -> str:
-    place = record.get("place", b"").decode()
-    return place or f"id {int(record['id'])}"
+    first = tuple(
+        record.get("place", b"").decode() or f"id {int(record['id'])}"
+        for record in (read(records, positions[:_NAMED]) if len(positions) else ())
+    )
+    return Named(len(positions), first, "".join(reasons[:1]))
 
 
 def scan(
@@ -99,25 +98,29 @@ def scan(
       directory: where results are kept; None for nowhere.
       name: of the split.
     """
-    if directory is None:
-        return _scan(records, tokenizer, length, template)
     content = name, len(records), tokenizer.fingerprint, length, template
-    return Scan(
-        **remembered(
-            kept_at(directory, name, *content),
-            lambda: dataclasses.asdict(_scan(records, tokenizer, length, template)),
-        )
-    )
+    find = functools.partial(_scan, records, tokenizer, length, template)
+    return Scan(**remembered(directory, name, content, find))
 
 
-def kept_at(directory: str | os.PathLike[str], name: str, *content: Any) -> epath.Path:
-    """The file that keeps what was found, by all that it depends on (JSON values)."""
+def remembered(
+    directory: str | os.PathLike[str] | None,
+    name: str,
+    content: Sequence[Any],
+    find: Callable[[], dict[str, Any]],
+) -> dict[str, np.ndarray]:
+    """Arrays from a file; found and written where it is not there, or damaged.
+
+    Args:
+      directory: of such files; None for nowhere.
+      name: what its name begins with.
+      content: all that the arrays depend on, as JSON values.
+      find: gives them.
+    """
+    if directory is None:
+        return find()
     digest = hashlib.sha256(json.dumps([_VERSION, *content]).encode()).hexdigest()[:16]
-    return epath.Path(directory) / f"{name}-{digest}.npz"
-
-
-def remembered(path: epath.Path, find: Callable[[], dict[str, Any]]) -> dict[str, np.ndarray]:
-    """The arrays of a file; found and written where it is not there, or damaged."""
+    path = epath.Path(directory) / f"{name}-{digest}.npz"
     if path.exists():
         with (
             contextlib.suppress(zipfile.BadZipFile, ValueError, OSError, EOFError),
@@ -139,48 +142,41 @@ def remembered(path: epath.Path, find: Callable[[], dict[str, Any]]) -> dict[str
     return found
 
 
-def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> Scan:
+def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> dict[str, Any]:
+    """The fields of a `Scan`."""
     rows: list[tuple[int, int, int, int]] = []
     cut: list[int] = []
     left_out: list[int] = []
     reasons: dict[int, str] = {}
-    for positions in chunks(np.arange(len(records))):
+    for positions in map(np.ndarray.tolist, chunks(np.arange(len(records)))):
         chunk = read(records, positions)
+        prompts = [
+            prompt_of(record["question"].decode(), record.get("messages", b"").decode())
+            for record in chunk
+        ]
+        responses = [record["response"].decode() for record in chunk]
         refused: dict[int, str] = {}
-        encoded = encode_batch(
-            [
-                prompt_of(record["question"].decode(), record.get("messages", b"").decode())
-                for record in chunk
-            ],
-            [record["response"].decode() for record in chunk],
-            tokenizer,
-            length,
-            template,
-            refused,
-        )
-        reasons |= {int(positions[place]): why for place, why in sorted(refused.items())}
-        for position, record, example in zip(positions, chunk, encoded, strict=True):
-            if int(position) in reasons:
-                continue
-            if example is None:
-                left_out.append(int(position))
-                continue
-            if example.cut:
-                cut.append(int(position))
-            numbers = int(record["id"]), int(position), int(record["domain"])
-            rows.append((*numbers, len(example.prompt)))
-    columns = np.array(rows, np.int64).reshape(len(rows), 4)
-    ids, places, domains, prompts = columns[np.argsort(columns[:, 0])].T
-    narrow = domains.astype(np.int32), prompts.astype(np.int32)
-    return Scan(
-        ids,
-        places,
-        *narrow,
-        cut=np.array(cut, np.int64),
-        left_out=np.array(left_out, np.int64),
-        refused=np.array([*reasons], np.int64),
-        reasons=np.array([*reasons.values()], str),
-    )
+        encoded = encode_batch(prompts, responses, tokenizer, length, template, refused)
+        for place, (position, record) in enumerate(zip(positions, chunk, strict=True)):
+            if place in refused:
+                reasons[position] = refused[place]
+            elif (example := encoded[place]) is None:
+                left_out.append(position)
+            else:
+                numbers = int(record["id"]), position, int(record["domain"])
+                rows.append((*numbers, len(example.prompt)))
+                cut += [position] * bool(example.cut)
+    ids, places, domains, prompt_lengths = np.array(sorted(rows), np.int64).reshape(-1, 4).T
+    return {
+        "ids": ids,
+        "positions": places,
+        "domains": domains.astype(np.int32),
+        "prompts": prompt_lengths.astype(np.int32),
+        "cut": np.array(cut, np.int64),
+        "left_out": np.array(left_out, np.int64),
+        "refused": np.array([*reasons], np.int64),
+        "reasons": np.array([*reasons.values()], str),
+    }
 
 
 def read(records: Any, positions: Sequence[int] | np.ndarray) -> Sequence[Mapping[str, Any]]:
@@ -206,5 +202,5 @@ def chunks(positions: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def prompt_of(question: str, messages: str) -> Prompt:
-    """What is put to a model: the conversation (its JSON) where there is one, else the question."""
+    """The prompt for a model: the conversation (its JSON) where there is one, else the question."""
     return json.loads(messages) if messages else question

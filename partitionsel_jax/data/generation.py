@@ -5,8 +5,9 @@ answers to them. It is imported where it is first used, because that takes a sec
 """
 
 import difflib
+import itertools
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from partitionsel_jax.data.streams import derive, generator
@@ -16,7 +17,7 @@ Entry = dict[str, Any]
 
 # Questions tried for every one wanted before a task counts as exhausted.
 _TRIES_PER_QUESTION = 20
-# What a few tasks write depends on how much they are asked for.
+# A few tasks write other entries where they are asked for more.
 _BLOCK = 1000
 # `composite` mixes other tasks, whose rows would then lose their domain.
 _NOT_A_DOMAIN = "composite"
@@ -89,26 +90,15 @@ def distinct_entries(task: Task, count: int, seed: int) -> list[Entry]:
     questions are used up by then. After the permutation any cut into splits is a fair one.
 
     Raises:
-      ValueError: the task has too few distinct questions, has no reference answer, or its scorer
-        does not accept the reference answer of an entry read back from JSON.
+      ValueError: the task has too few distinct questions, or no reference answer.
     """
     name, settings = task
     tries = _TRIES_PER_QUESTION * count + 1000
     # A task's i-th entry is drawn from seed + i: neighbouring seeds would give the same questions.
     dataset = create(name, settings, tries, derive(seed, f"task {name}", bits=32))
-    found: dict[str, Entry] = {}
-    for i in range(tries):
-        entry = _answered(name, dataset[i])
-        found.setdefault(entry["question"], entry)
-        if len(found) == count:
-            order = generator(seed, f"order of {name}").permutation(count)
-            entries = list(found.values())
-            return [entries[place] for place in order]
-    raise ValueError(
-        f"task {name} with settings {dict(settings)} gave {len(found)} distinct questions in "
-        f"{tries} tries, but {count} are wanted over all splits; ask for fewer rows, or widen its "
-        "settings"
-    )
+    numbered = _numbered(task, (dataset[i] for i in itertools.count()), tries, count)
+    order = generator(seed, f"order of {name}").permutation(count)
+    return [numbered[place][1] for place in order]
 
 
 def numbered_entries(
@@ -120,18 +110,37 @@ def numbered_entries(
     the seed alone decide: whoever asks for more, or has seen others, finds it under the same.
 
     Raises:
-      ValueError: as `distinct_entries`.
+      ValueError: see `distinct_entries`.
     """
     name, settings = task
     tries = _TRIES_PER_QUESTION * (count + len(seen)) + 1000
+
+    def entries() -> Iterator[Entry]:
+        for block in itertools.count():
+            block_seed = derive(seed, f"numbered questions of {name}", block, bits=32)
+            dataset = create(name, settings, _BLOCK, block_seed)
+            yield from (dataset[place] for place in range(_BLOCK))
+
+    return _numbered(task, entries(), tries, count, seen)
+
+
+def _numbered(
+    task: Task,
+    entries: Iterator[Entry],
+    tries: int,
+    count: int,
+    seen: Collection[str] = frozenset(),
+) -> list[tuple[int, Entry]]:
+    """The first `count` entries whose question was not seen, numbered among all distinct ones."""
+    name, settings = task
     known: set[str] = set()
     found: list[tuple[int, Entry]] = []
-    for i in range(tries):
-        block, place = divmod(i, _BLOCK)
-        if not place:
-            purpose = f"numbered questions of {name}"
-            dataset = create(name, settings, _BLOCK, derive(seed, purpose, block, bits=32))
-        entry = _answered(name, dataset[place])
+    for entry in itertools.islice(entries, tries):
+        if not isinstance(entry["answer"], str):
+            raise ValueError(
+                f"task {name} gives no reference answer, so that there is nothing to learn from; "
+                "leave it out"
+            )
         if entry["question"] in known:
             continue
         known.add(entry["question"])
@@ -141,31 +150,15 @@ def numbered_entries(
         if len(found) == count:
             return found
     raise ValueError(
-        f"task {name} with settings {dict(settings)} gave {len(found)} distinct questions that "
-        f"were not seen in {tries} tries, but {count} are wanted; ask for fewer, or widen its "
-        "settings"
+        f"task {name} with settings {dict(settings)} gave {len(found)} distinct questions"
+        f"{' that were not seen' if seen else ''} in {tries} tries, but {count} are wanted over "
+        "all splits; ask for fewer rows, or widen its settings"
     )
-
-
-def _answered(name: str, entry: Entry) -> Entry:
-    """The entry, which must have an answer."""
-    if not isinstance(entry["answer"], str):
-        raise ValueError(
-            f"task {name} gives no reference answer, so that there is nothing to learn from; "
-            "leave it out"
-        )
-    return entry
 
 
 def worked_steps(name: str, entry: Entry) -> str:
     """The worked steps that the task's entries carry, "" for a task without any."""
-    steps = _STEPS.get(name)
-    return steps(entry["metadata"]) if steps else ""
-
-
-def _chain_of_thought(metadata: Mapping[str, Any]) -> str:
-    """The text before the final line, which repeats the answer behind a marker."""
-    return metadata["answer_cot"].rpartition("####")[0]
+    return _STEPS[name](entry["metadata"]) if name in _STEPS else ""
 
 
 def _states(metadata: Mapping[str, Any]) -> str:
@@ -181,7 +174,8 @@ _STEPS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "base_conversion": lambda metadata: f"{metadata['decimal_value']} in base 10",
     "count_bits": lambda metadata: metadata["binary"],
     "count_primes": lambda metadata: " ".join(map(str, metadata["primes"])),
-    "gsm_symbolic": _chain_of_thought,
+    # Its final line repeats the answer behind a marker.
+    "gsm_symbolic": lambda metadata: metadata["answer_cot"].rpartition("####")[0],
     "string_manipulation": _states,
     "string_splitting": _states,
     "string_synthesis": _states,

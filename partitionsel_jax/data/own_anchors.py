@@ -4,6 +4,7 @@ As LESS has them (Xia et al. 2024, arXiv 2402.04333), they need not be of the tr
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -35,7 +36,7 @@ class OwnAnchors:
 
     @property
     def questions(self) -> frozenset[str]:
-        """What they ask."""
+        """The questions that they ask."""
         return frozenset(row["question"].decode() for row in self.records)
 
     @property
@@ -44,6 +45,17 @@ class OwnAnchors:
         content = json.dumps(self.records, default=str, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
+    @functools.cached_property
+    def _prompts(self) -> list[Prompt]:
+        """The prompt of each, as duplicates are looked for."""
+        names = ("question", "messages", "entry")
+        return [prompt_of(*(row[name].decode() for name in names)) for row in self.records]
+
+    def _held_out(self, prompts: Iterable[Prompt], samples: Iterable[Collection[str]]) -> HeldOut:
+        """The index of prompts, without the wording that many of the anchors, or samples, share."""
+        asked = {prompt.asked for prompt in self._prompts}
+        return held_out(prompts, boilerplate([asked, *map(set, samples)]))
+
     def index(self, samples: Iterable[Collection[str]] = ()) -> HeldOut:
         """Finds rows that ask, or nearly ask, what one of them asks.
 
@@ -51,19 +63,17 @@ class OwnAnchors:
           samples: of every domain of those rows, what some of them ask: wording that many share
             does not count.
         """
-        prompts = [_prompt(row) for row in self.records]
-        return held_out(prompts, _frames(prompts, samples))
+        return self._held_out(self._prompts, samples)
 
     def without(self, scored: Sequence[Sequence[Prompt]]) -> "OwnAnchors":
-        """Those anchors that ask, and nearly ask, nothing that scored rows ask.
+        """The anchors that ask, and nearly ask, nothing that scored rows ask.
 
         Args:
           scored: of every domain, what is asked.
         """
-        prompts = [_prompt(row) for row in self.records]
-        frames = _frames(prompts, [[prompt.asked for prompt in rows] for rows in scored])
-        index = held_out(itertools.chain.from_iterable(scored), frames)
-        pairs = zip(self.records, prompts, strict=True)
+        samples = [[prompt.asked for prompt in rows] for rows in scored]
+        index = self._held_out(itertools.chain.from_iterable(scored), samples)
+        pairs = zip(self.records, self._prompts, strict=True)
         kept = [row for row, prompt in pairs if not index.match(*prompt)]
         left_out = len(self.records) - len(kept)
         return dataclasses.replace(
@@ -72,9 +82,9 @@ class OwnAnchors:
 
 
 def prompt_of(question: str, messages: str, entry: str) -> Prompt:
-    """What near-duplicates of an example are looked for in: what it asks, not in which frame.
+    """The prompt of an example for the search of near-duplicates: what it asks, without its frame.
 
-    Of a conversation that is all but the system's turn and tools; where an instruction is published
+    This is all but the system's turn and tools of a conversation; where an instruction is published
     apart from what it is about, it is the latter.
 
     Args:
@@ -83,17 +93,6 @@ def prompt_of(question: str, messages: str, entry: str) -> Prompt:
     if messages:
         return Prompt(question, asked(json.loads(messages)))
     return Prompt(question, json.loads(entry or "{}").get("input", "").strip() or question)
-
-
-def _prompt(record: Mapping[str, Any]) -> Prompt:
-    return prompt_of(*(record[name].decode() for name in ("question", "messages", "entry")))
-
-
-def _frames(
-    prompts: Sequence[Prompt], samples: Iterable[Collection[str]]
-) -> frozenset[tuple[str, ...]]:
-    """The wording that many of the anchors, or of a sample, share."""
-    return boilerplate([{prompt.asked for prompt in prompts}, *map(set, samples)])
 
 
 def read_anchors(

@@ -8,8 +8,9 @@ import numpy as np
 
 from partitionsel_jax.data.corpus import Corpus
 from partitionsel_jax.data.rows import Rows
-from partitionsel_jax.data.shares import domain_counts, domain_shares, most_rows
 from partitionsel_jax.data.streams import generator
+
+MIXES = ("natural", "uniform", "weighted")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,33 +66,6 @@ class Pools:
                 raise ValueError(f"expected {name} >= 1 steps, got {getattr(self, name)}")
         _check_size("pool", self.pool_size, len(self.corpus.train), "training rows")
         _check_size("anchor", self.anchor_size, len(self.corpus.anchors), "anchor rows")
-        self._check_processes()
-        if self._shares is not None:
-            most = most_rows(self._shares, self.pool_size)
-            for name, wanted, rows in zip(
-                self.corpus.domains, most, self._train_groups, strict=True
-            ):
-                if wanted > len(rows):
-                    raise ValueError(
-                        f"domain {name} has {len(rows)} training rows, and its share of a pool of "
-                        f"{self.pool_size} is {wanted}: lower its weight, or shrink the pool"
-                    )
-        if not self.anchor_balance:
-            return
-        domains = len(self.corpus.domains)
-        each, rest = divmod(self.anchor_size, domains)
-        if rest:
-            nearest = [n for n in (each * domains, (each + 1) * domains) if n]
-            raise ValueError(
-                f"expected an anchor size that is a multiple of the {domains} domains, got "
-                f"{self.anchor_size}; use {' or '.join(map(str, nearest))}, or "
-                "anchor_balance=False"
-            )
-        for name, rows in zip(self.corpus.domains, self._anchor_groups, strict=True):
-            _check_size("balanced anchor", each, len(rows), f"anchors of domain {name}")
-
-    def _check_processes(self) -> None:
-        """Raises ValueError unless the processes divide the rows."""
         if not 0 <= self.process < self.processes:
             raise ValueError(
                 f"expected a process in 0 .. {self.processes - 1}, got {self.process}; processes "
@@ -103,20 +77,27 @@ class Pools:
                     f"expected a {name} size that {self.processes} processes divide, got {size}; "
                     f"use {size + -size % self.processes}"
                 )
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps after which every training row, but for dropped tails, was in a pool once.
-
-        Where the domains have epochs of their own, the longest of them.
-        """
-        if self._shares is None:
-            return len(self.corpus.train) // self.pool_size * self.pool_every
-        most = most_rows(self._shares, self.pool_size)
-        epochs = [
-            len(rows) // size for size, rows in zip(most, self._train_groups, strict=True) if size
-        ]
-        return max(epochs) * self.pool_every
+        domains = self.corpus.domains
+        if self._shares is not None:
+            most = most_rows(self._shares, self.pool_size)
+            for name, wanted, rows in zip(domains, most, self._train_groups, strict=True):
+                if wanted > len(rows):
+                    raise ValueError(
+                        f"domain {name} has {len(rows)} training rows, and its share of a pool of "
+                        f"{self.pool_size} is {wanted}: lower its weight, or shrink the pool"
+                    )
+        if not self.anchor_balance:
+            return
+        each, rest = divmod(self.anchor_size, len(domains))
+        if rest:
+            nearest = [n for n in (each * len(domains), (each + 1) * len(domains)) if n]
+            raise ValueError(
+                f"expected an anchor size that is a multiple of the {len(domains)} domains, got "
+                f"{self.anchor_size}; use {' or '.join(map(str, nearest))}, or "
+                "anchor_balance=False"
+            )
+        for name, rows in zip(domains, self._anchor_groups, strict=True):
+            _check_size("balanced anchor", each, len(rows), f"anchors of domain {name}")
 
     def __getitem__(self, step: int) -> tuple[Rows, Rows]:
         """This process's part of the pool (N rows) and of the anchors (A rows) of a step.
@@ -173,16 +154,19 @@ class Pools:
     @functools.cached_property
     def _train_groups(self) -> list[np.ndarray]:
         """The training rows of each domain."""
-        domains = self.corpus.train.domains
-        return [np.flatnonzero(domains == i) for i in range(len(self.corpus.domains))]
+        return _groups(self.corpus.train.domains, len(self.corpus.domains))
 
     @functools.cached_property
     def _anchor_groups(self) -> list[np.ndarray]:
         """The anchors that are shuffled together: each domain's, or all of them."""
-        domains = self.corpus.anchors.domains
+        anchors = self.corpus.anchors
         if not self.anchor_balance:
-            return [np.arange(len(domains))]
-        return [np.flatnonzero(domains == i) for i in range(len(self.corpus.domains))]
+            return [np.arange(len(anchors))]
+        return _groups(anchors.domains, len(self.corpus.domains))
+
+
+def _groups(domain: np.ndarray, domains: int) -> list[np.ndarray]:
+    return [np.flatnonzero(domain == i) for i in range(domains)]
 
 
 def _batch(
@@ -210,3 +194,66 @@ def _check_size(what: str, size: int, available: int, of_what: str) -> None:
             f"expected a {what} size in 1 .. {available}, the number of {of_what}, got {size}; "
             "change it, or prepare more rows"
         )
+
+
+def domain_shares(mix: str, weights: Sequence[float], domains: int) -> np.ndarray | None:
+    """f64[P], the shares of the domains in a pool; None for as they come.
+
+    Args:
+      mix: "natural", "uniform", or "weighted" by `weights`.
+      weights: P numbers, at least 0, in any scale; for "weighted" only.
+      domains: P.
+
+    Raises:
+      ValueError: an unknown mix, or weights that are missing, superfluous or below 0.
+    """
+    if mix not in MIXES:
+        raise ValueError(f"unknown mix {mix!r}; choose one of {', '.join(MIXES)}")
+    if mix != "weighted":
+        if len(weights):
+            raise ValueError(
+                f"weights {tuple(weights)} say nothing for the mix {mix!r}; use 'weighted', or "
+                "leave them out"
+            )
+        return None if mix == "natural" else np.full(domains, 1 / domains)
+    values = np.asarray(weights, np.float64)
+    if values.shape != (domains,):
+        raise ValueError(f"expected a weight for each of {domains} domains, got {tuple(weights)}")
+    if not np.isfinite(values).all() or (values < 0).any() or values.sum() <= 0:
+        raise ValueError(
+            f"expected finite weights of at least 0, one of them above, got {tuple(weights)}"
+        )
+    return values / values.sum()
+
+
+def most_rows(shares: np.ndarray, size: int) -> np.ndarray:
+    """i64[P], the most rows that `domain_counts` ever gives each domain of a pool of `size`."""
+    whole, rest = _parts(shares, size)
+    return whole + (rest > 0)
+
+
+def domain_counts(shares: np.ndarray, size: int, seed: int, number: int) -> np.ndarray:
+    """i64[P], rows of each domain in a pool; they sum to `size`.
+
+    Every domain gets its share rounded down or up, which of the two by systematic sampling (Madow
+    1949): the expectation over pools is the exact share.
+
+    Args:
+      shares: f64[P], summing to 1.
+      size: N.
+      seed, number: of the config and of the pool; the counts are a pure function of them.
+    """
+    whole, rest = _parts(shares, size)
+    start = generator(seed, "domain counts", number).random()
+    # One more row where the running sum of the rests passes a point of the grid start + integers.
+    passed = np.floor(np.concatenate([[0.0], np.cumsum(rest)]) - start).astype(np.int64)
+    passed[-1] = passed[0] + size - whole.sum()
+    return whole + np.diff(passed)
+
+
+def _parts(shares: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Whole rows of each domain, and the rest in [0, 1)."""
+    # Rounded, so that 0.1 + 0.2 of 10 rows are 3 and no more.
+    exact = np.round(shares * size, 9)
+    whole = np.floor(exact).astype(np.int64)
+    return whole, exact - whole

@@ -1,5 +1,7 @@
 """Reading the pools of steps ahead, by grain."""
 
+import contextlib
+import dataclasses
 import signal
 from collections.abc import Generator
 from typing import Any, Protocol
@@ -10,23 +12,24 @@ _THREADS = 2
 
 
 class ByStep(Protocol):
-    """What is read for each step, whatever was read before: `Pools`, for one."""
+    """A source of a pytree for each step, whatever was read before: `Pools`, for one."""
 
     def __getitem__(self, step: int, /) -> Any:
         """A pytree of arrays."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class _Steps:
-    """The steps from `start` to `stop` as a random-access source."""
+    """The steps of a range as a random-access source."""
 
-    def __init__(self, pools: ByStep, start: int, stop: int):
-        self._pools, self._steps = pools, range(start, stop)
+    pools: ByStep
+    steps: range
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self.steps)
 
     def __getitem__(self, index: int) -> Any:
-        return self._pools[self._steps[index]]
+        return self.pools[self.steps[index]]
 
 
 def prefetch(
@@ -34,7 +37,7 @@ def prefetch(
 ) -> Generator[Any, None, None]:
     """Yields pools[start], ..., pools[stop - 1], read ahead in the background.
 
-    What is read does not depend on who reads it. Closing the iterator, or leaving it to the garbage
+    The values do not depend on who reads them. Closing the iterator, or leaving it to the garbage
     collector, ends the readers.
 
     Args:
@@ -54,7 +57,7 @@ def prefetch(
         raise ValueError(f"expected to read at least 1 step ahead, got a buffer of {buffer}")
     if workers < 0:
         raise ValueError(f"expected 0 or more workers, got {workers}")
-    return _read_ahead(_Steps(pools, start, stop), buffer, workers)
+    return _read_ahead(_Steps(pools, range(start, stop)), buffer, workers)
 
 
 def _read_ahead(steps: _Steps, buffer: int, workers: int) -> Generator[Any, None, None]:
@@ -73,11 +76,8 @@ def _read_ahead(steps: _Steps, buffer: int, workers: int) -> Generator[Any, None
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffer),
             worker_init_fn=_leave_signals_to_the_parent,
         )
-    iterator = iter(dataset)
-    try:
+    with contextlib.closing(iter(dataset)) as iterator:
         yield from iterator
-    finally:
-        iterator.close()
 
 
 def _leave_signals_to_the_parent(worker: int, workers: int) -> None:

@@ -13,14 +13,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from partitionsel_jax.data.generation import Task, canonical_tasks, distinct_entries, worked_steps
-from partitionsel_jax.data.sources.preparing import prepared
 from partitionsel_jax.data.sources.splitting import SPLITS
+from partitionsel_jax.data.sources.writing import prepared
 from partitionsel_jax.data.templates import response_text
 
 
 @dataclasses.dataclass(eq=False)
 class ReasoningGymConfig(tfds.core.BuilderConfig):
-    """What decides the rows; `configure` makes it, with a hash of all of it as the name.
+    """A config with a hash of all that decides the rows as its name; `configure` makes it.
 
     Attributes:
       tasks: (name, settings) pairs; a task's place is its domain id.
@@ -48,21 +48,12 @@ class ReasoningGym(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         """Describes the features."""
-        text = tfds.features.Text()
+        texts = dict.fromkeys(("question", "response", "answer", "entry"), tfds.features.Text())
         return tfds.core.DatasetInfo(
             builder=self,
             description="Procedurally generated reasoning tasks with verifiable answers.",
             homepage="https://github.com/open-thought/reasoning-gym",
-            features=tfds.features.FeaturesDict(
-                {
-                    "id": np.int64,
-                    "domain": np.int64,
-                    "question": text,
-                    "response": text,
-                    "answer": text,
-                    "entry": text,
-                }
-            ),
+            features=tfds.features.FeaturesDict({"id": np.int64, "domain": np.int64, **texts}),
             metadata=tfds.core.MetadataDict(
                 domains=[name for name, _ in self.builder_config.tasks]
             ),
@@ -152,13 +143,11 @@ def prepare(
 
 def _record(task: Task, domain: int, number: int, entry: dict[str, Any]) -> dict[str, Any]:
     """One row of the builder."""
-    name, _ = task
-    stored = json.dumps(entry, ensure_ascii=False, default=str)
     return {
         "id": number,
         "domain": domain,
         "question": entry["question"],
-        "response": response_text(entry["answer"], worked_steps(name, entry)),
+        "response": response_text(entry["answer"], worked_steps(task[0], entry)),
         "answer": entry["answer"],
-        "entry": stored,
+        "entry": json.dumps(entry, ensure_ascii=False, default=str),
     }

@@ -41,20 +41,6 @@ class Rows(NamedTuple):
         return ((width - behind) * self.response.any(axis=1)).astype(np.int32)
 
 
-class EncodedExample(NamedTuple):
-    """One example as `Rows` holds it, and how many prompt tokens had to go.
-
-    Attributes:
-      tokens: i32[T].
-      response: bool[T].
-      cut: prompt tokens that were left out.
-    """
-
-    tokens: np.ndarray
-    response: np.ndarray
-    cut: int
-
-
 class Encoded(NamedTuple):
     """The ids of one example, unpadded.
 
@@ -161,29 +147,6 @@ def _written(
     return found
 
 
-def encode_example(
-    prompt: Prompt, response: str, tokenizer: Tokenizer, length: int, template: str = "plain"
-) -> EncodedExample:
-    """Lays one example out over `length` tokens; a long prompt is cut as by `encode_prompt`.
-
-    Args:
-      prompt, response, tokenizer, length, template: see `encode_batch`.
-
-    Raises:
-      ValueError: the whole response and its closing token do not fit beside the prompt, or what
-        `encode_batch` raises.
-    """
-    (encoded,) = encode_batch([prompt], [response], tokenizer, length, template)
-    if encoded is None:
-        raise ValueError(
-            f"expected a response that fits into a row of {length} tokens beside what must stay of "
-            f"its prompt, got one of {len(tokenizer.encode(response))}; use longer rows, or leave "
-            "the example out"
-        )
-    tokens, is_response = laid_out([encoded], tokenizer, length)
-    return EncodedExample(tokens[0], is_response[0], encoded.cut)
-
-
 def laid_out(
     examples: Sequence[Encoded], tokenizer: Tokenizer, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -199,14 +162,13 @@ def laid_out(
 
 
 class _NoRoom(ValueError):
-    """What must stay of a prompt does not fit."""
+    """The part of a prompt that must stay does not fit."""
 
-
-def _no_room(least: int, room: int) -> str:
-    return (
-        f"expected room for at least {least} tokens of the prompt, got {room}; use longer rows, or "
-        "leave the example out"
-    )
+    def __init__(self, least: int, room: int):
+        super().__init__(
+            f"expected room for at least {least} tokens of the prompt, got {room}; use longer "
+            "rows, or leave the example out"
+        )
 
 
 def _fitted(
@@ -223,7 +185,7 @@ def _fitted(
     if template.framed:
         return _cut_inside(prompt, tokenizer, room, template)
     if room < 1:
-        raise _NoRoom(_no_room(1, room))
+        raise _NoRoom(1, room)
     begun = tokenizer.bos_id is not None
     return ids[:begun] + ids[begun + len(ids) - room :]
 
@@ -249,7 +211,7 @@ def _cut_inside(prompt: Prompt, tokenizer: Tokenizer, room: int, template: Templ
     fits, too_long = max(0, len(last) - 1), 0
     least = without(fits)
     if len(least) > room:
-        raise _NoRoom(_no_room(len(least), room))
+        raise _NoRoom(len(least), room)
     while fits - too_long > 1:
         middle = (fits + too_long) // 2
         if len(without(middle)) <= room:

@@ -61,7 +61,7 @@ def score(task: str | Task, output: str, entry: str | bytes | Mapping[str, Any])
 
 
 def takes_reference_only(task: str) -> bool:
-    """Whether a task has right answers beside its reference that are not judged."""
+    """Returns whether a task has right answers beside its reference that are not judged."""
     return rule_of(task) is UNJUDGED
 
 

@@ -1,4 +1,4 @@
-"""What runs in the process that reasoning-gym's scorers have to themselves; see `TimeLimited`."""
+"""The program of the process that reasoning-gym's scorers have to themselves; see `TimeLimited`."""
 
 import functools
 import json

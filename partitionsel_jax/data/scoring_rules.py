@@ -35,7 +35,7 @@ Check = Callable[[str, str, Mapping[str, Any]], bool]
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What makes an answer right that is not the reference letter by letter.
+    """A rule that makes an answer right which is not the reference letter by letter.
 
     Attributes:
       meaning: the rule in words, for users.
@@ -65,9 +65,14 @@ def number(text: str) -> Fraction | None:
         return None
 
 
-def _same_value(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
-    value = number(answer)
-    return value is not None and value == number(reference)
+def _equal(read: Callable[[str], Any]) -> Check:
+    """Accepts a text that reads as the reference does; one that cannot be read reads as None."""
+
+    def check(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
+        value = read(answer)
+        return value is not None and value == read(reference)
+
+    return check
 
 
 def _within(relative: str) -> Check:
@@ -105,13 +110,8 @@ def _three_figures(answer: str, reference: str, metadata: Mapping[str, Any]) -> 
     return is_rounded or _within("1e-4")(answer, reference, metadata)
 
 
-def _same_fraction(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
-    """Compares numerator and denominator, so that a fraction that is not reduced is wrong."""
-    terms = _terms(answer)
-    return terms is not None and terms == _terms(reference)
-
-
 def _terms(text: str) -> tuple[int, int] | None:
+    """Numerator and denominator, so that a fraction that is not reduced is wrong."""
     if len(text) > 1 and text[0] == text[-1] == "$":
         text = text[1:-1]
     for pattern in _FRACTIONS:
@@ -119,11 +119,6 @@ def _terms(text: str) -> tuple[int, int] | None:
             *sign, above, below = found.groups()
             return int("".join(sign) + above), int(below)
     return None
-
-
-def _same_complex(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
-    value = _complex(answer)
-    return value is not None and value == _complex(reference)
 
 
 def _complex(text: str) -> complex | None:
@@ -179,21 +174,13 @@ def _quoted(text: str) -> str:
     return text.replace('"', "'")
 
 
-def _same_items(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
-    items, rights = ([item.strip() for item in text.split(",")] for text in (answer, reference))
-    return items == rights
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",")]
 
 
-def _same_factors(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
-    factors, rights = (
-        [number(item) for item in re.split("[×x*]", text)] for text in (answer, reference)
-    )
-    return None not in factors and sorted(factors) == sorted(rights)  # type: ignore[type-var]
-
-
-def _same_json(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
-    value = _json(answer)
-    return value is not None and value == _json(reference)
+def _factors(text: str) -> list[Fraction] | None:
+    factors = [number(item) for item in re.split("[×x*]", text)]
+    return None if None in factors else sorted(factors)  # type: ignore[arg-type]
 
 
 def _json(text: str) -> str | None:
@@ -204,35 +191,28 @@ def _json(text: str) -> str | None:
         return None
 
 
-def _same_groups(sort_members: bool) -> Check:
-    """Compares JSON lists of lists of texts in any order, their members in any order or in one."""
+def _groups(text: str) -> list[list[str]] | None:
+    """JSON lists of lists of texts, in any order and their members too."""
+    groups = _partitions(text)
+    return None if groups is None else sorted(map(sorted, groups))
 
-    def groups(text: str) -> list[list[str]] | None:
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(value, list) or not all(isinstance(group, list) for group in value):
-            return None
-        if not all(isinstance(member, str) for group in value for member in group):
-            return None
-        return sorted(sorted(group) if sort_members else group for group in value)
 
-    def check(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
-        found = groups(answer)
-        return found is not None and found == groups(reference)
-
-    return check
+def _partitions(text: str) -> list[list[str]] | None:
+    """JSON lists of lists of texts, in any order."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, list) or not all(isinstance(group, list) for group in value):
+        return None
+    if not all(isinstance(member, str) for group in value for member in group):
+        return None
+    return sorted(value)
 
 
 def _is_palindrome(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
     answer = answer.lower()
     return answer == answer[::-1] and sorted(answer) == sorted(reference.lower())
-
-
-def _same_roles(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
-    roles = _roles(answer)
-    return roles is not None and roles == _roles(reference)
 
 
 def _roles(text: str) -> list[tuple[str, ...]] | None:
@@ -255,7 +235,7 @@ def _grid(text: str, cell: str) -> list[list[int]]:
 
 
 def _is_kakurasu(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
-    """Whether the weighted sums of rows and columns are those that the puzzle states."""
+    """Returns whether the weighted sums of rows and columns are those that the puzzle states."""
     rows = _grid(answer, "[01]")
     if len(rows) != metadata["n_rows"] or {len(row) for row in rows} != {metadata["n_cols"]}:
         return False
@@ -267,7 +247,7 @@ def _is_kakurasu(answer: str, reference: str, metadata: Mapping[str, Any]) -> bo
 
 
 def _is_survo(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
-    """Whether the numbers given fill the empty cells, and every line ends with its sum."""
+    """Returns whether the numbers given fill the empty cells, and lines end with their sums."""
     rows = _grid(answer, "[0-9]{1,9}")
     puzzle = metadata["puzzle"]
     if [len(row) for row in rows] != [len(row) for row in puzzle]:
@@ -335,9 +315,9 @@ TEXT = Rule("the reference alone")
 # Their scorers pass the answer to SymPy's parser, which evaluates it, and nothing that a model
 # wrote is executed.
 UNJUDGED = Rule("the reference alone, as any other solution would have to be executed")
-NUMBER = Rule("a number of the same value", _same_value)
-_JSON = Rule("the same JSON value", _same_json)
-_FRACTION = Rule("the same numerator and denominator", _same_fraction)
+NUMBER = Rule("a number of the same value", _equal(number))
+_JSON = Rule("the same JSON value", _equal(_json))
+_FRACTION = Rule("the same numerator and denominator", _equal(_terms))
 _JUG = '"(?:(?:fill|empty) [A-Z]|pour [A-Z]->[A-Z])"'
 _KNIGHT = '"[wB],[A-Z][0-9],[A-Z][0-9]"'
 _WAY = "up|down|left|right"
@@ -363,7 +343,7 @@ RULES: Mapping[str, Rule] = {
     "power_function": Rule(
         "the value, rounded to 3 figures or within a relative 1e-4", _three_figures
     ),
-    "complex_arithmetic": Rule("a complex number of the same value", _same_complex),
+    "complex_arithmetic": Rule("a complex number of the same value", _equal(_complex)),
     "advanced_geometry": Rule("the reference, its numbers to 2 or 3 decimals", _same_numbers(2)),
     "pool_matrix": Rule("the reference, its numbers to 2 decimals", _same_numbers(2)),
     **dict.fromkeys(
@@ -371,12 +351,12 @@ RULES: Mapping[str, Rule] = {
         Rule("the reference, its numbers of the same value", _same_numbers()),
     ),
     "polynomial_equations": Rule("the same roots in any order, to 4 decimals", _same_roots),
-    "prime_factorization": Rule("the same factors in any order", _same_factors),
-    "word_sorting": Rule("the same words in the same order", _same_items),
-    "group_anagrams": Rule("the same groups in any order", _same_groups(True)),
-    "palindrome_partitioning": Rule("the same partitions in any order", _same_groups(False)),
+    "prime_factorization": Rule("the same factors in any order", _equal(_factors)),
+    "word_sorting": Rule("the same words in the same order", _equal(_items)),
+    "group_anagrams": Rule("the same groups in any order", _equal(_groups)),
+    "palindrome_partitioning": Rule("the same partitions in any order", _equal(_partitions)),
     "palindrome_generation": Rule("a palindrome of the same letters", _is_palindrome),
-    "knights_knaves": Rule("the same role for everybody, in any order", _same_roles),
+    "knights_knaves": Rule("the same role for everybody, in any order", _equal(_roles)),
     "kakurasu": Rule("zeros and ones that have the sums asked for", _is_kakurasu),
     "survo": Rule("the numbers given, in places that have the sums asked for", _is_survo),
     "n_queens": Rule("any solution of the board", _is_queens),

@@ -1,4 +1,4 @@
-"""Independent random streams of one seed, told apart by what they are for."""
+"""Independent random streams of one seed, each named by its purpose."""
 
 import hashlib
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -63,7 +64,7 @@ def text_of(prompt: Prompt) -> str:
 
 
 def turn_text(message: Message) -> str:
-    """What a turn says as text: its content, and what it calls, or describes, of tools as JSON."""
+    """A turn as text: its content, and the tools that it calls, or describes, as JSON."""
     content = message["content"]
     if isinstance(content, str) and "tool_calls" not in message:
         return content
@@ -76,7 +77,7 @@ def turn_text(message: Message) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _openings(start: str) -> tuple[str, ...]:
-    """What a response may repeat of the text before it, the longest first."""
+    """The ends of the text before a response that it may repeat, the longest first."""
     return tuple(start[found.start() :] for found in _BEGINS.finditer(start))
 
 
@@ -119,18 +120,10 @@ def _chat(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[list[int]]:
     )
 
 
-def _end(tokenizer: Tokenizer) -> int:
-    return tokenizer.eos_id
-
-
-def _turn_end(tokenizer: Tokenizer) -> int:
-    return tokenizer.turn_end_id
-
-
 TEMPLATES: Mapping[str, Template] = {
-    "plain": Template(_plain, _end, framed=False),
-    "alpaca": Template(_alpaca, _end, start=lambda tokenizer: _RESPONSE),
-    "chat": Template(_chat, _turn_end, start=lambda tokenizer: tokenizer.answer_start),
+    "plain": Template(_plain, operator.attrgetter("eos_id"), framed=False),
+    "alpaca": Template(_alpaca, operator.attrgetter("eos_id"), start=lambda _: _RESPONSE),
+    "chat": Template(_chat, operator.attrgetter("turn_end_id"), start=lambda t: t.answer_start),
 }
 
 
@@ -182,6 +175,6 @@ def response_text(answer: str, steps: str = "") -> str:
 
 
 def final_answer(text: str) -> str:
-    """What follows the last "####" that starts a line, or the whole text without one; stripped."""
+    """The text behind the last "####" that starts a line, or all of it without one; stripped."""
     found = _LAST_MARKER.match(text)
     return text[found.end() :].strip() if found else text.strip()

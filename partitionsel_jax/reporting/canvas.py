@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping, Sequence
+import io
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,20 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
 
-from partitionsel_jax.reporting import theme
+from partitionsel_jax.reporting import curves, theme
 from partitionsel_jax.reporting.curves import Curve
 from partitionsel_jax.reporting.theme import Stroke
 
 DPI = 100
-# Of every chart, in inches.
+# The width of every chart, in inches.
 WIDTH = 9.6
-# Labels in one panel up to which the thin lines of single seeds can be told apart.
+# Thin lines of single seeds are drawn for at most so many labels in a panel.
 MOST_WITH_SEEDS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Heading:
-    """Title and subtitle of a chart, and what its legend explains (label -> stroke)."""
+    """Title and subtitle of a chart, and the entries of its legend (label -> stroke)."""
 
     title: str
     subtitle: str
@@ -32,27 +33,23 @@ class Heading:
 
 
 def panels(
-    count: int,
-    heading: Heading,
-    columns: int,
-    height: float = 2.0,
-    right: float = 0.15,
-    left: float = 0.7,
+    count: int, heading: Heading, columns: int, height: float = 2.0, left: float = 0.7
 ) -> tuple[Figure, list[Axes]]:
     """A figure with a heading and a grid of equally large axes; call it under theme.RC.
 
     Args:
       count: number of axes, at least 1.
-      heading: what stands above them.
+      heading: title, subtitle and legend above them.
       columns: axes in a row.
-      height: of one axes, inches.
-      right, left: space beside each axes for labels, inches.
+      height: the height of one axes, inches.
+      left: space for labels beside each axes, inches.
     """
     columns = max(1, min(columns, count))
     rows = -(-count // columns)
-    below, gap = 0.5, 0.3
-    entries = _legend_rows(heading.strokes, WIDTH)
-    header = 0.74 + 0.24 * len(entries) + 0.3
+    below, gap, right = 0.5, 0.3, 0.15
+    names = [fitted(label, WIDTH - 1) for label in heading.strokes]
+    in_line = max(1, int(WIDTH / (0.7 + max(map(text_width, names), default=0.0))))
+    header = 1.04 + 0.24 * -(-len(names) // in_line)
     total = header + rows * (height + below) + (rows - 1) * gap
     figure = Figure(figsize=(WIDTH, total), dpi=DPI)
     FigureCanvasAgg(figure)
@@ -61,27 +58,31 @@ def panels(
     for index in range(count):
         row, column = divmod(index, columns)
         bottom = total - header - row * (height + below + gap) - height
-        box = (
-            (column * cell + left) / WIDTH,
-            bottom / total,
-            (cell - left - right) / WIDTH,
-            height / total,
+        box = np.array([column * cell + left, bottom, cell - left - right, height])
+        axes.append(figure.add_axes(tuple(box / [WIDTH, total, WIDTH, total])))
+    text = functools.partial(figure.text, 0.14 / WIDTH, va="top")
+    text(y=1 - 0.16 / total, s=heading.title, size=13, weight="bold")
+    muted = theme.PALETTE["muted"][0]
+    text(y=1 - 0.45 / total, s=fitted(heading.subtitle, 0.92 * WIDTH), size=9.5, color=muted)
+    if names:
+        figure.legend(
+            [Line2D([], [], color=s.colour, ls=s.dash, lw=2) for s in heading.strokes.values()],
+            names,
+            loc="upper left",
+            bbox_to_anchor=(0.0, 1 - 0.62 / total),
+            ncols=in_line,
+            frameon=False,
         )
-        axes.append(figure.add_axes(box))
-    _write_heading(figure, heading, entries)
     return figure, axes
 
 
 @functools.cache
 def text_width(text: str) -> float:
     """Inches that a text takes in the charts' type."""
+    if not text.strip():  # matplotlib fails to make a path of it
+        return 0.0
     outline = TextPath((0, 0), text, size=theme.FONT_SIZE).vertices
     return float(np.max(outline[:, 0], initial=0.0)) / 72
-
-
-def width_of(panel: Axes) -> float:
-    """Inches from the left to the right end of an axes."""
-    return panel.get_window_extent().width / DPI
 
 
 def fitted(text: str, width: float) -> str:
@@ -100,7 +101,7 @@ def draw_curve(
 
     Args:
       panel: where to draw.
-      curve: what to draw.
+      curve: the curve to draw.
       stroke: colour and dash pattern of the mean.
       divisor: units of x per unit of the axis.
       neighbours: other labels in the panel; where they are many, bands are paler and the seeds'
@@ -125,84 +126,24 @@ def draw_curves(
     """All labels' curves in one panel, and the axes fitted to them."""
     for label, curve in drawn.items():
         draw_curve(panel, curve, strokes[label], divisor, neighbours=len(drawn) - 1)
-    frame(panel, drawn.values(), divisor)
-
-
-def frame(panel: Axes, drawn: Collection[Curve], divisor: float = 1.0) -> None:
-    """Fits the axes to the curves, without the steep first twentieth where that hides the rest."""
-    lines = [(x, y) for curve in drawn for x, y, _ in curve.seeds if len(x)]
-    if not lines:
-        return
-    x, y = (np.concatenate(values) for values in zip(*lines, strict=True))
-    finite = np.isfinite(x) & np.isfinite(y)
-    if not finite.any():
-        return
-    x, y, end = x[finite], y[finite], last_x(drawn)
-    low, top = y.min(), y.max()
-    # Bands of few seeds may be far wider than their curves: they are cut off half a range away.
-    room = 0.5 * (top - low)
-    bands = [(curve.x, bound) for curve in drawn for bound in (curve.low, curve.high)]
-    x = np.concatenate([x, *(places for places, _ in bands)])
-    y = np.concatenate([y, *(np.clip(bound, low - room, top + room) for _, bound in bands)])
-    later = y[(x >= 0.05 * end) & np.isfinite(y)]
-    low = min(low, np.min(later, initial=low))
-    highest = np.max(later, initial=low)
-    top = highest if highest - low < 0.6 * (top - low) else max(top, highest)
-    margin = 0.06 * (top - low) or 0.05 * abs(top) or 1.0
-    panel.set_ylim(low - margin, top + margin)
-    if end > 0:
+    if (ends := curves.limits(drawn.values())) is not None:
+        panel.set_ylim(ends)
+    if (end := curves.last_x(drawn.values())) > 0:
         panel.set_xlim(0, 1.01 * end / divisor)
 
 
-def last_x(drawn: Collection[Curve]) -> float:
-    """The largest finite position of any curve, 0 when there is none."""
-    ends = [np.max(x[np.isfinite(x)], initial=0.0) for c in drawn for x, _, _ in c.seeds]
-    return float(max(ends, default=0.0))
+def png(figure: Figure, scale: int = 2) -> bytes:
+    """The figure as a PNG of `scale` times its nominal resolution."""
+    return _saved(figure, format="png", dpi=scale * DPI)
 
 
-def _legend_rows(entries: Mapping[str, Stroke], width: float) -> list[list[str]]:
-    """Breaks the legend into lines that fit the width."""
-    rows: list[list[str]] = []
-    room = 0.0
-    for label in entries:
-        room -= _entry_width(label)
-        if not rows or room < 0:
-            rows.append([])
-            room = width - 0.3 - _entry_width(label)
-        rows[-1].append(label)
-    return rows
+def svg(figure: Figure) -> str:
+    """The figure as a stand-alone SVG document."""
+    unstated = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    return _saved(figure, format="svg", metadata=unstated).decode()
 
 
-def _entry_width(label: str) -> float:
-    return 0.41 + text_width(label) + 0.28
-
-
-def _write_heading(figure: Figure, heading: Heading, entries: Sequence[Sequence[str]]) -> None:
-    width, total = figure.get_size_inches()
-    y = total - 0.12
-    figure.text(0.14 / width, (y - 0.04) / total, heading.title, size=13, weight="bold", va="top")
-    figure.text(
-        0.14 / width,
-        (y - 0.33) / total,
-        fitted(heading.subtitle, 0.92 * width),
-        size=theme.FONT_SIZE + 0.5,
-        color=theme.PALETTE["muted"][0],
-        va="top",
-    )
-    y -= 0.62
-    for row in entries:
-        x = 0.14
-        for label in row:
-            stroke = heading.strokes[label]
-            line = Line2D(
-                [x / width, (x + 0.34) / width],
-                [(y - 0.1) / total] * 2,
-                color=stroke.colour,
-                linestyle=stroke.dash,
-                linewidth=2.0,
-            )
-            figure.add_artist(line)
-            text = fitted(label, width - x - 0.5)
-            figure.text((x + 0.41) / width, (y - 0.105) / total, text, va="center_baseline")
-            x += _entry_width(label)
-        y -= 0.24
+def _saved(figure: Figure, **options) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, **options)
+    return buffer.getvalue()

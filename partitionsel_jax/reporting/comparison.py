@@ -7,33 +7,26 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+from scipy import special
 
 from partitionsel_jax.evaluation import statistics
-from partitionsel_jax.reporting import accuracies, curves, labels
-from partitionsel_jax.reporting.accuracies import Accuracy
-from partitionsel_jax.reporting.costs import CURRENCIES
+from partitionsel_jax.reporting import curves, labels
+from partitionsel_jax.reporting.costs import COST_AXES
 from partitionsel_jax.reporting.runs import STAGES, Run
-
-# How many candidates a step sees is the method's business; which rows there are is not.
-_POOL_FIELDS = ("data.pool", "data.pool_size")
-# What changes neither training rows nor validation rows.
-_INCIDENTAL = (*_POOL_FIELDS, "data.workers", "data.directory", "data.buckets")
-# What changes training rows, or which of them a pool has, and leaves validation rows as they are.
-_TRAINING = (*_INCIDENTAL, "data.noise", "data.mix", "data.weights")
 
 
 class Trained(Protocol):
-    """What can be costed: a run, or what a study has kept of one."""
+    """Anything that can be costed: a run, or a study's record of one."""
 
     @property
     def seed(self) -> int:
-        """Of the run: pairs share theirs."""
+        """The seed, by which runs and baselines are paired."""
 
     def evaluations(self) -> tuple[np.ndarray, np.ndarray]:
         """Updates and validation losses."""
 
     def spent_at(self, steps: np.ndarray, cost_axis: str) -> np.ndarray:
-        """What it had spent of a cost_axis at some of those updates."""
+        """The amount of a cost axis that was spent at some of those updates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,18 +42,18 @@ class Spread:
         """Half the width of Student's 95 % interval of the mean; None for one seed."""
         if self.std is None:
             return None
-        return statistics.t_quantile(self.count - 1) * self.std / math.sqrt(self.count)
+        return float(special.stdtrit(self.count - 1, 0.975)) * self.std / math.sqrt(self.count)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """One seed of a method and of its baseline, and what each paid for the baseline's final loss.
+    """Cost of the baseline's final loss to one seed of a method and of its baseline.
 
     Attributes:
-      seed: of both.
-      cost: what the method paid; where it never got there, all that it spent.
-      baseline: what the baseline paid.
-      reached: whether the method got there.
+      seed: the seed of both.
+      cost: the method's cost; all that it spent if it never reached that loss.
+      baseline: the baseline's cost.
+      reached: True if the method reached that loss.
     """
 
     seed: int
@@ -70,17 +63,17 @@ class Pair:
 
     @property
     def ratio(self) -> float:
-        """Cost relative to the baseline's: of a seed that did not get there, a lower bound."""
+        """Cost relative to the baseline's; a lower bound if the loss was not reached."""
         return self.cost / self.baseline
 
 
 @dataclasses.dataclass(frozen=True)
 class ToTarget:
-    """What reaching the baseline's final loss cost, relative to the baseline, seed by seed.
+    """Cost of the baseline's final loss relative to the baseline, seed by seed.
 
     Attributes:
       ratio: cost of the method / cost of the baseline over the seeds that reached it; None if none.
-      at: mean update, or second, at which those seeds reached it.
+      at: mean cost (update, token, ...) at which those seeds reached it.
       reached: number of seeds that reached it.
       pairs: number of seeds that both the method and the baseline finished.
       seeds: those pairs, the ones that did not reach it included.
@@ -96,8 +89,8 @@ class ToTarget:
     def interval(self) -> tuple[float, float] | None:
         """Student's 95 % interval of the mean ratio, cut off at 0.
 
-        None of fewer than two seeds, and where some did not reach the target: a mean over the
-        others says too little.
+        None for fewer than two seeds, and where some did not reach the target: the mean leaves
+        them out.
         """
         if self.ratio is None or self.ratio.half is None or self.reached < self.pairs:
             return None
@@ -107,7 +100,7 @@ class ToTarget:
     def median(self) -> float | None:
         """Median ratio of all pairs; None where half of them or more did not reach the target.
 
-        Seeds that did not get there count as more expensive than any that did: none is left out.
+        Seeds that did not reach it count as more expensive than any that did.
         """
         ratios = sorted(p.ratio if p.reached else math.inf for p in self.seeds)
         middle = ratios[(len(ratios) - 1) // 2 : len(ratios) // 2 + 1]
@@ -116,25 +109,49 @@ class ToTarget:
 
 
 @dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """A share of right answers to test questions, 0 .. 1, with a 95 % interval.
+
+    The interval goes as far as the wider of two at either end: Student's over seeds, and Wilson's
+    over the questions of one run. Seeds answer the same questions, so that more seeds do not make
+    the questions more.
+
+    Attributes:
+      mean, std: over seeds; the sample standard deviation (n - 1) is None for one seed.
+      low, high: ends of the interval.
+      questions: number of questions that one run answers.
+    """
+
+    mean: float
+    std: float | None
+    low: float
+    high: float
+    questions: int
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.1f} % ({100 * self.low:.0f} – {100 * self.high:.0f})"
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
     """One line of the headline table; None stands for what was not logged or has no partner.
 
     Attributes:
-      label, method: what the line is called, and the method that it ran.
+      label, method: the name of the line, and the method that it ran.
       seeds: the seeds that the means are over.
       unfinished: number of runs without a summary; they enter the means only while none has one.
       baseline: label of the baseline that the ratios refer to, the row's own if it is one; None
         where no label runs on the same data.
       validation_loss: final validation loss, the mean over the validation examples.
       target: mean final loss of the baseline, the loss to be reached.
-      costs: what it takes to reach it, by the name of the cost_axis (see `costs`).
+      costs: the cost of reaching it, by the name of the cost axis (see `costs`).
       corrupted_share: share of corrupted rows among all picks of all seeds, 0 .. 1.
       test_loss: loss on the test examples after the last update.
       accuracy: share of test answers that are right, with its interval.
       domain_accuracies: the same by domain; empty where no run knows it.
       seconds_per_update: mean training seconds an update takes.
-      shares: of features, selection and update in a step's time, mean over the seeds whose step
-        was measured; empty if none was.
+      shares: shares of features, selection and update in a step's time, mean over the seeds whose
+        step was measured; empty if none was.
     """
 
     label: str
@@ -165,15 +182,6 @@ class Row:
         return self.costs["seconds"]
 
 
-def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs of each label ordered by seed; labels by name, the baseline's last."""
-    order = labels.in_order({run.label: run.method for run in runs})
-    return {
-        label: sorted((run for run in runs if run.label == label), key=lambda run: run.seed)
-        for label in order
-    }
-
-
 def headline(runs: Sequence[Run]) -> tuple[Row, ...]:
     """Compares the labels with their baseline.
 
@@ -183,7 +191,7 @@ def headline(runs: Sequence[Run]) -> tuple[Row, ...]:
     unless it has been there before. Ratios are taken seed by seed, then averaged.
 
     Args:
-      runs: what `read_runs` returned.
+      runs: as `read_runs` returns them.
 
     Returns:
       One row a label, the baseline's last; runs that are validated on the same rows together.
@@ -195,17 +203,27 @@ def headline(runs: Sequence[Run]) -> tuple[Row, ...]:
         raise ValueError("headline needs at least one run, got none; see read_runs")
     return tuple(
         _row(group, _baseline_of(label, groups))
-        for groups in map(by_label, evaluation_sets(runs))
+        for groups in map(labels.by_label, labels.evaluation_sets(runs))
         for label, group in groups.items()
     )
 
 
-def evaluation_sets(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs, kept apart where they are not validated on the same rows."""
-    found: dict[object, list[Run]] = {}
-    for run in runs:
-        found.setdefault(_data(run, _TRAINING), []).append(run)
-    return list(found.values())
+def accuracy(runs: Sequence[Run], domain: str | None = None) -> Accuracy | None:
+    """The accuracy on the test questions of a domain or of all; None where no run knows one."""
+    shares, questions = [], []
+    for test in (run.tested() for run in runs):
+        if test and domain is None:
+            shares.append(test["accuracy"])
+            questions.append(sum(test["questions_per_domain"].values()))
+        elif test and domain in test["accuracy_per_domain"]:
+            shares.append(test["accuracy_per_domain"][domain])
+            questions.append(test["questions_per_domain"][domain])
+    if (over_seeds := spread(shares)) is None:
+        return None
+    mean, half = over_seeds.mean, over_seeds.half or 0.0
+    low, high = statistics.share_interval(mean, min(questions))
+    low, high = min(low, max(0.0, mean - half)), max(high, min(1.0, mean + half))
+    return Accuracy(mean, over_seeds.std, low, high, min(questions))
 
 
 def spread(values: Sequence[float]) -> Spread | None:
@@ -214,11 +232,6 @@ def spread(values: Sequence[float]) -> Spread | None:
         return None
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Spread(float(np.mean(values)), std, len(values))
-
-
-def comparable(run: Run, other: Run) -> bool:
-    """Whether two runs train and validate on the same data, so that their losses compare."""
-    return _data(run, _INCIDENTAL) == _data(other, _INCIDENTAL)
 
 
 def _row(group: Sequence[Run], baseline: Sequence[Run]) -> Row:
@@ -234,6 +247,7 @@ def _row(group: Sequence[Run], baseline: Sequence[Run]) -> Row:
     seconds = [s for run in runs for s in run.spent_at(np.array([run.last_step]), "seconds")]
     per_update = [s / run.last_step for s, run in zip(seconds, runs, strict=True) if run.last_step]
     cost = spread([value for value in per_update if np.isfinite(value)])
+    domains = dict.fromkeys(d for run in runs for d in run.tested().get("accuracy_per_domain", ()))
     finals = [float(loss) for run in runs for loss in run.evaluations()[1][-1:]]
     tests = [run.summary.get("test") or {} for run in runs]
     return Row(
@@ -244,11 +258,11 @@ def _row(group: Sequence[Run], baseline: Sequence[Run]) -> Row:
         baseline=baseline[0].label if baseline else None,
         validation_loss=spread(finals),
         target=target.mean if target else None,
-        costs={name: to_target(pairs, name) for name in CURRENCIES},
+        costs={name: to_target(pairs, name) for name in COST_AXES},
         corrupted_share=corrupted_share(runs),
         test_loss=spread([t["loss"] for t in tests if t.get("loss") is not None]),
-        accuracy=accuracies.overall(runs),
-        domain_accuracies=accuracies.per_domain(runs),
+        accuracy=accuracy(runs),
+        domain_accuracies={d: found for d in domains if (found := accuracy(runs, d))},
         seconds_per_update=cost.mean if cost else None,
         shares=_shares(runs),
     )
@@ -262,7 +276,7 @@ def _shares(runs: Sequence[Run]) -> dict[str, float]:
 
 
 def to_target(pairs: Sequence[tuple[Trained, Trained]], cost_axis: str) -> ToTarget:
-    """What pairs of a run and its baseline paid for the baseline's final validation loss."""
+    """The cost of the baseline's final validation loss to pairs of a run and its baseline."""
     costed = []
     for run, partner in pairs:
         losses = partner.evaluations()[1]
@@ -273,7 +287,7 @@ def to_target(pairs: Sequence[tuple[Trained, Trained]], cost_axis: str) -> ToTar
         if not reference:
             continue
         spent = float(run.spent_at(run.evaluations()[0][-1:], cost_axis).sum())
-        # One that did not log the cost_axis has no price at all.
+        # A run that did not log the cost axis has no cost at all.
         if own is not None or np.isfinite(spent):
             known = spent if own is None else own
             costed.append(Pair(run.seed, known, reference, own is not None))
@@ -312,27 +326,15 @@ def _baseline_of(label: str, groups: Mapping[str, Sequence[Run]]) -> Sequence[Ru
         return groups[label]
     run = groups[label][0]
     candidates = [groups[name] for name in groups if name in baselines]
-    candidates = [runs for runs in candidates if comparable(runs[0], run)]
+    candidates = [runs for runs in candidates if labels.comparable(runs[0], run)]
     return min(candidates, key=lambda runs: _distance(runs[0], run), default=[])
 
 
 def _distance(run: Run, other: Run) -> tuple[int, int]:
-    # What was tuned for each may differ, and makes no other run its partner.
+    # Axes count first: tuned fields may differ between a run and its true partner.
     shared = run.axes.keys() & other.axes.keys()
     apart = sum(run.axes[field] != other.axes[field] for field in shared)
     ours, theirs = (
         {key: json.dumps(value) for key, value in labels.flatten(r.config)} for r in (run, other)
     )
     return apart, sum(ours.get(key) != theirs.get(key) for key in ours.keys() | theirs.keys())
-
-
-def _data(run: Run, without: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """What tells the rows of two runs apart, but for these fields of the config."""
-    fields = {
-        key: value
-        for key, value in labels.flatten(run.config)
-        # Losses per token compare between equal vocabularies only.
-        if (key.startswith("data.") or key == "model.vocab_size")
-        and not any(key == field or key.startswith(f"{field}.") for field in without)
-    }
-    return run.domains, json.dumps(fields, sort_keys=True)

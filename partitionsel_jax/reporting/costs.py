@@ -1,4 +1,4 @@
-"""What a run spends: the cost_axes that curves are drawn against and targets are costed in."""
+"""The costs of a run: the axes that curves are drawn against and that targets are costed in."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class CostAxis:
-    """Something that every update takes some of.
+    """A quantity that every update spends some of.
 
     Attributes:
-      name: as CSV files and the page's data call it.
-      axis: what an axis of it says.
-      title: a panel's.
-      noun: what a ratio is of: "0.45x the updates".
-      units: (size, name) of an axis, largest first; the first of which the axis has five is used.
+      name: its column in CSV files.
+      axis: the text at an axis.
+      title: the title of a panel.
+      noun: the noun of a ratio, as in "0.45x the updates".
+      units: (size, name), largest first; an axis uses the first that it holds five of.
     """
 
     name: str
@@ -32,9 +32,9 @@ class CostAxis:
 
 _COUNTS = ((1e15, "10¹⁵"), (1e12, "10¹²"), (1e9, "10⁹"), (1e6, "10⁶"), (1e3, "10³"), (1.0, ""))
 _TIMES = ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
-CURRENCIES: Mapping[str, CostAxis] = {
-    cost_axis.name: cost_axis
-    for cost_axis in (
+COST_AXES: Mapping[str, CostAxis] = {
+    axis.name: axis
+    for axis in (
         CostAxis("updates", "model updates", "against updates", "updates"),
         CostAxis("tokens", "tokens through the model", "against tokens", "tokens", _COUNTS),
         CostAxis("flops", "counted FLOPs", "against FLOPs", "FLOPs", _COUNTS),

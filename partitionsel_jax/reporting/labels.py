@@ -1,13 +1,22 @@
-"""What runs are called, and which of them may be averaged: equal method, config and domains."""
+"""How runs are called and which of them are compared: labels, baselines, evaluation sets."""
 
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from partitionsel_jax.reporting.runs import Run
 
 HOUSE = "partitionsel"
 BASELINE = "random"
 _MOST_FIELDS = 3
+# How many candidates a step sees is the method's business; which rows there are is not.
+_POOL_FIELDS = ("data.pool", "data.pool_size")
+# Fields that change neither training rows nor validation rows.
+_INCIDENTAL = (*_POOL_FIELDS, "data.workers", "data.directory", "data.buckets")
+# Fields that change training rows, or their share of a pool, and leave validation rows as they are.
+_TRAINING = (*_INCIDENTAL, "data.noise", "data.mix", "data.weights")
 
 
 def distinct(facts: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -22,36 +31,24 @@ def distinct(facts: Sequence[Mapping[str, Any]]) -> list[str]:
     Returns:
       One label a run, in the same order.
     """
-    copies = Counter[tuple[str, int]]()
-    identities = []
+    copies = Counter[tuple[str, str, int]]()
+    variants: dict[str, dict[str, Mapping[str, Any]]] = {}
+    keys = []
     for fact in facts:
-        same = (fact["method"], _identity(fact))
-        copies[json.dumps(same), fact["seed"]] += 1
-        identities.append((*same, copies[json.dumps(same), fact["seed"]]))
-    names = {}
-    for method in {fact["method"] for fact in facts}:
-        variants = {
-            identity[1]: fact
-            for identity, fact in zip(identities, facts, strict=True)
-            if identity[0] == method
-        }
-        suffixes = _suffixes(list(variants.values()))
-        for variant, suffix in zip(variants, suffixes, strict=True):
-            names[method, variant] = f"{method} ({suffix})" if suffix else method
+        identity = json.dumps([fact["config_hash"], list(fact["domains"])])
+        copies[key := (fact["method"], identity, fact["seed"])] += 1
+        keys.append((fact["method"], identity, copies[key]))
+        variants.setdefault(fact["method"], {})[identity] = fact
+    suffixes = {
+        method: dict(zip(found, _suffixes(list(found.values())), strict=True))
+        for method, found in variants.items()
+    }
     return [
-        names[method, variant] + (f" (copy {copy})" if copy > 1 else "")
-        for method, variant, copy in identities
+        method
+        + (f" ({suffix})" if (suffix := suffixes[method][identity]) else "")
+        + (f" (copy {copy})" if copy > 1 else "")
+        for method, identity, copy in keys
     ]
-
-
-def in_order(methods: Mapping[str, str]) -> list[str]:
-    """Labels by name, this codebase's method first and the baselines last.
-
-    Args:
-      methods: the method of each label.
-    """
-    last = baselines(methods)
-    return sorted(methods, key=lambda name: (name in last, methods[name] != HOUSE, name))
 
 
 def baselines(methods: Mapping[str, str]) -> set[str]:
@@ -69,6 +66,29 @@ def baselines(methods: Mapping[str, str]) -> set[str]:
     return named or {min(methods, key=lambda label: (methods[label] == HOUSE, label))}
 
 
+def by_label(runs: "Sequence[Run]") -> "dict[str, list[Run]]":
+    """The runs of each label by seed; this codebase's method first, the baselines last."""
+    methods = {run.label: run.method for run in runs}
+    last = baselines(methods)
+    return {
+        label: sorted((run for run in runs if run.label == label), key=lambda run: run.seed)
+        for label in sorted(methods, key=lambda name: (name in last, methods[name] != HOUSE, name))
+    }
+
+
+def evaluation_sets(runs: "Sequence[Run]") -> "list[list[Run]]":
+    """The runs, kept apart where they are not validated on the same rows."""
+    found: dict[object, list[Run]] = {}
+    for run in runs:
+        found.setdefault(_data(run, _TRAINING), []).append(run)
+    return list(found.values())
+
+
+def comparable(run: "Run", other: "Run") -> bool:
+    """True if two runs train and validate on the same data, so that their losses compare."""
+    return _data(run, _INCIDENTAL) == _data(other, _INCIDENTAL)
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The leaves of a nested config as ("a.b.c", value), without the run's own seed."""
     for key, value in config.items():
@@ -80,15 +100,24 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The fields of flat configs that are not the same in all of them, in order."""
-    keys = list(dict.fromkeys(key for config in configs for key in config))
+    keys = dict.fromkeys(key for config in configs for key in config)
     return [key for key in keys if len({json.dumps(c.get(key)) for c in configs}) > 1]
 
 
-def _identity(fact: Mapping[str, Any]) -> str:
-    return json.dumps([fact["config_hash"], list(fact["domains"])])
+def _data(run: "Run", without: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Domains and config fields that decide on a run's rows, except the fields `without`."""
+    fields = {
+        key: value
+        for key, value in flatten(run.config)
+        # Losses per token compare between equal vocabularies only.
+        if (key.startswith("data.") or key == "model.vocab_size")
+        and not any(key == field or key.startswith(f"{field}.") for field in without)
+    }
+    return run.domains, json.dumps(fields, sort_keys=True)
 
 
 def _suffixes(variants: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A short text for each config of one method; empty where there is one config."""
     if len(variants) == 1:
         return [""]
     configs = [dict(flatten(fact["config"])) for fact in variants]

@@ -1,251 +1,342 @@
-"""The report page: one HTML file that needs nothing else, for desk and phone, light and dark."""
+"""The report page: one HTML file with plotly and its charts in it, which needs nothing else."""
 
-import functools
+import json
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from typing import Any
 
-from partitionsel_jax.reporting import page_data, page_tables, theme, wording
+import numpy as np
+import pandas as pd
+import plotly.offline
+from plotly import graph_objects
+from plotly.subplots import make_subplots
+
+from partitionsel_jax.reporting import canvas, charts, curves, tables, theme, wording
+from partitionsel_jax.reporting.charts import Chart, Mix, Panel
 from partitionsel_jax.reporting.comparison import Row
-from partitionsel_jax.reporting.costs import CURRENCIES
-from partitionsel_jax.reporting.page_data import Sets
+from partitionsel_jax.reporting.costs import COST_AXES
+from partitionsel_jax.reporting.curves import Groups
+from partitionsel_jax.reporting.runs import Run
+from partitionsel_jax.reporting.theme import Stroke
 
-_BANDS = "Line: mean over seeds; band: 95 % t-interval of the mean; thin lines: single seeds."
-_MOST_FINDINGS = 5
-_ONE_SEED = "One seed each, so no band."
-_SMOOTHED = "Averaged over a window of a twentieth of the run."
-# Name, heading, caption, whether its panel is as wide as the page.
-_CHARTS = (
-    (
-        "validation_loss",
-        "Validation loss",
-        f"{_BANDS} Dashed: final loss of the baseline. Training time leaves out compilation and "
-        "evaluation. Where the first 5 % of a run would flatten the rest, they lie above the "
-        "frame.",
-        True,
-    ),
-    (
-        "accuracy",
-        "Accuracy",
-        "Share of right answers. Test questions are answered after the last update (and before "
-        "the first by a pretrained model); validation questions on the way, where "
-        "evaluation.answers_every asks for it. Bars and bands: 95 % t-interval over seeds; "
-        "single points that would lie on each other stand side by side.",
-        False,
-    ),
-    (
-        "validation_loss_per_domain",
-        "Validation loss per domain",
-        f"{_BANDS} Every panel has its own scale.",
-        False,
-    ),
-    (
-        "training_loss",
-        "Training loss of the picks",
-        f"{_BANDS} {_SMOOTHED} The picks differ between methods, so it does not compare them.",
-        True,
-    ),
-    (
-        "selection_diagnostics",
-        "Utility, certificate and diagnostics",
-        f"{_BANDS} {_SMOOTHED} Utilities compare only between methods with the same objective; "
-        "methods that compute none are left out.",
-        False,
-    ),
-    (
-        "domain_mix",
-        "Domain mix of the picks",
-        f"Share of each domain among the picks, mean over seeds. {_SMOOTHED} The bar on the right "
-        "shows the mix of all candidates in the pools.",
-        False,
-    ),
-    (
-        "corrupted_share",
-        "Corrupted rows among the picks",
-        f"{_BANDS} {_SMOOTHED} Dashed: share of corrupted rows in the candidate pool, what picking "
-        "at random would give.",
-        True,
-    ),
-    (
-        "overlap",
-        "Overlap of the picks with those of the first method",
-        f"Jaccard index |A ∩ B| / |A ∪ B| of the picks from the same pool, seed by seed. {_BANDS} "
-        f"{_SMOOTHED} Dashed: what two independent picks at random would give.",
-        True,
-    ),
+# Beyond so many, findings are left to the tables and overlaps to overlap.csv.
+_MOST_FINDINGS, _MOST_LABELS = 5, 24
+_STYLE = (pathlib.Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+# Plotly's own default has a button that uploads a chart.
+_CONFIG = {
+    **{"displaylogo": False, "displayModeBar": True, "responsive": True},
+    **{"showSendToCloud": False, "plotlyServerURL": ""},
+}
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
-
-
-@functools.cache
-def _asset(name: str) -> str:
-    return (pathlib.Path(__file__).parent / name).read_text(encoding="utf-8")
+_GREY, _GRID, _CLEAR = theme.PALETTE["baseline"][0], "rgba(127,127,127,0.22)", "rgba(0,0,0,0)"
+_DEFINITIONS = {
+    "Pool, picks": "Every update sees a pool of candidate examples; the method picks some of them, "
+    "and the model is updated on the picks.",
+    "Final validation loss": "Mean cross-entropy of the response tokens, in nats, on the "
+    "validation examples after the last update; mean ± sample standard deviation (n − 1) over "
+    "seeds. The test loss is that of the test examples.",
+    "Cost to target": "The target is the final validation loss of the baseline run with the same "
+    "seed. The cost of a run is where its validation loss, linear between evaluations, is first at "
+    "or below the target; the cost of the baseline is measured by the same rule on its own curve. "
+    "The ratio of the two is taken seed by seed and averaged over the seeds that reach the target; "
+    "below 1 is cheaper than the baseline. A seed that never reaches it is shown with all that it "
+    "spent as a lower bound (>): the mean leaves it out and then carries no interval, the median "
+    "counts it as more expensive than all that did.",
+    "95 % interval": "Student's t-interval of the mean over seeds. It is wide for two or three "
+    "seeds, as it should be, and knows of no other source of chance than the seed.",
+    "Tokens": "Tokens of candidates, anchors and picks that went through the model, padding left "
+    "out.",
+    "FLOPs": "Multiplications and additions of the matrix products of features and update on all "
+    "devices, counted in the traced step when the run starts. Norms, softmax and the rounds of the "
+    "selection are left out.",
+    "Seconds": "Training time: the sum of the seconds of the updates, selection included; "
+    "compilation and evaluation are left out.",
+    "Corrupted picks": "Rows whose training answer was replaced on purpose, as a share of all "
+    "picks of all seeds.",
+    "Test accuracy": "Share of test questions whose final answer is right by the rule of its task: "
+    "a number of the same value or within the task's tolerance, any valid solution where there are "
+    "many, else the text of the reference. The 95 % interval goes at either end as far as the "
+    "wider of Student's over seeds and Wilson's over the questions of one run.",
+    "Utility, certificate": "The value f(S) of the objective that the selection maximises, and "
+    "f(S) / f(whole pool), a lower bound on f(S) / f(best set). Utilities compare only between "
+    "methods that maximise the same objective.",
+    "Effective sample size": "(Σw)² / Σw² of the weights of the picks.",
+    "Conflicting pairs": "Share of the pairs of picks whose gradients point against each other "
+    "(negative inner product).",
+    "Redundancy": "Mean cosine between the gradient features of two picks.",
+    "Match with the anchor direction": "Cosine between the weighted sum of the picks' gradient "
+    "features and the mean feature of the anchors, examples held out for guiding the selection.",
+    "Stages": "Selection and update are timed as programs of their own when a run starts, and the "
+    "features are the rest of a whole step. The shares are of that moment, not of the whole run.",
+}
 
 
 def page(
-    sets: Sets,
+    sets: Sequence[Groups],
     headlines: Sequence[Sequence[Row]],
-    strokes: Mapping[str, theme.Stroke],
+    drawn: Sequence[Sequence[Chart]],
+    strokes: Mapping[str, Stroke],
     caveats: Sequence[str],
-    drawn: Collection[str],
 ) -> str:
     """The whole document.
 
     Args:
       sets: the runs of each label, for each evaluation set.
-      headlines: the rows of each evaluation set.
+      headlines, drawn: the rows and the charts of each evaluation set.
       strokes: the stroke of each label.
       caveats: one sentence each.
-      drawn: names of the charts that show something.
     """
     rows = [row for headline in headlines for row in headline]
-    runs = page_data.ordered(sets)
-    title = escape(wording.title(rows))
-    reached = wording.findings(rows)
-    # Of many methods, the tables say it better.
-    shown = reached if len(reached) <= _MOST_FINDINGS else []
-    findings = "".join(f"<li>{escape(text)}</li>" for text in shown)
-    said = "".join(f"<li>{escape(text)}</li>" for text in caveats)
-    banded = any(len(group) > 1 for groups in sets for group in groups.values())
-    places = {label: place for place, label in enumerate(_labels(sets))}
-    overview = [
-        f"<h1>{title}</h1>",
+    runs = [run for groups in sets for found in groups.values() for run in found]
+    findings = wording.findings(rows)
+    parts = [
+        # First, as every chart calls it as soon as it is read.
+        f"<script>{plotly.offline.get_plotlyjs()}</script>",
+        f"<h1>{escape(wording.title(rows))}</h1>",
         f'<p class="facts">{escape(wording.facts(runs))}</p>',
-        f'<ul class="findings">{findings}</ul>' if findings else "",
-        *(_of_set(n, headlines, places, strokes) for n in range(len(headlines))),
-        f"<h2>Before you rely on it</h2><ul>{said}</ul>" if said else "",
-        _controls(sets, strokes),
-        '<p class="unscripted note">The charts of this page are drawn by a script, which does not '
-        "run here; the same charts are the PNG and SVG files beside it.</p>",
-        *(_chart(*chart, banded) for chart in _CHARTS if chart[0] in {*drawn, "training_loss"}),
-        page_tables.overlap(sets),
-        page_tables.stages(rows, places),
-        f"<h2>Configs</h2>{page_tables.configs(sets, places)}",
-        f"<h2>Runs</h2>{page_tables.runs(sets)}",
-        page_tables.GLOSSARY,
+        _items(findings) if len(findings) <= _MOST_FINDINGS else "",
+        *(f"<h2>Before you rely on it</h2>{_items(caveats)}" for _ in caveats[:1]),
+        "<noscript><p>The charts of this page are drawn by a script, which does not run here; the "
+        "PNG and SVG files beside it show the same.</p></noscript>",
     ]
-    details = page_tables.run_pages(sets)
-    data = page_data.embedded(sets, rows, strokes)
-    body = (
-        f'<div class="overview">{_joined(overview)}</div>\n{details}\n'
-        f'<script type="application/json" id="data">{data}</script>\n'
-        f"<script>\n{_asset('page.js')}</script>"
-    )
-    return document(title, body)
+    for number, (groups, headline) in enumerate(zip(sets, headlines, strict=True)):
+        if len(sets) > 1:
+            parts.append(f"<h2>Evaluation set {number + 1} of {len(sets)}</h2>")
+        parts += _tables(groups, headline)
+        for chart in drawn[number]:
+            figure = _curves(chart, strokes)
+            parts.append(_figure(chart.title, chart.caption, figure, f"{chart.name}-{number}"))
+        for place, (label, mix) in enumerate(charts.mixes(groups).items()):
+            parts.append(
+                _figure(
+                    f"Domain mix of the picks of {label}",
+                    "Against updates: mean over seeds, averaged over a window of a twentieth of "
+                    "the run. The legend has the shares among all candidates of the pools.",
+                    _mix(mix),
+                    f"domain_mix-{number}-{place}",
+                )
+            )
+    details = "".join(_run(number, run) for number, run in enumerate(runs))
+    words = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in _DEFINITIONS.items())
+    parts += [
+        f"<h2>Runs</h2>{table(tables.configs(runs).map(str), 'wide')}",
+        f"<h2>Run by run</h2>{details}<h2>What the words mean</h2><dl>{words}</dl>",
+    ]
+    return document(wording.title(rows), "\n".join(part for part in parts if part))
 
 
-def document(title: str, body: str, style: str = "") -> str:
-    """A page around a body.
-
-    Args:
-      title, body: HTML.
-      style: CSS beside the report's own.
-    """
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{title}</title>\n<style>{_colours()}{_asset('page.css')}{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
-
-
-def _colours() -> str:
+def document(title: str, body: str) -> str:
+    """A page around a body of HTML, with a title that is plain text."""
     light, dark = (
         "".join(f"--{name}:{pair[index]};" for name, pair in theme.PALETTE.items())
         for index in (0, 1)
     )
-    return f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return "\n".join(part for part in parts if part)
-
-
-def _labels(sets: Sets) -> list[str]:
-    return [label for groups in sets for label in groups]
-
-
-def _of_set(
-    number: int,
-    headlines: Sequence[Sequence[Row]],
-    places: Mapping[str, int],
-    strokes: Mapping[str, theme.Stroke],
-) -> str:
-    """Headline and costs of an evaluation set."""
-    rows = headlines[number]
-    several = f"<h2>Evaluation set {number + 1} of {len(headlines)}</h2>"
-    return _joined(
-        [
-            several if len(headlines) > 1 else "",
-            page_tables.headline(rows, places, strokes),
-            page_tables.costs(rows, places),
-            page_tables.accuracies(rows, strokes),
-        ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)}</title>\n<style>:root{{{light}}}"
+        f"@media(prefers-color-scheme:dark){{:root{{{dark}}}}}{_STYLE}</style>\n"
+        f"</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
-def _chart(name: str, heading: str, caption: str, tall: bool, banded: bool) -> str:
-    caption = caption if banded else caption.replace(_BANDS, _ONE_SEED)
+def table(frame: pd.DataFrame, kind: str = "") -> str:
+    """A table of text cells, which are escaped."""
+    with pd.option_context("display.max_colwidth", None):
+        text = frame.to_html(index=False, border=0, justify="unset")
+    return f'<div class="table {kind}">{text}</div>'
+
+
+def _items(texts: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>" if texts else ""
+
+
+def _tables(groups: Groups, rows: Sequence[Row]) -> Iterator[str]:
+    """The tables of an evaluation set, each with its heading and a note."""
+    yield table(tables.headline(rows))
+    if len(costs := tables.costs(rows)):
+        yield (
+            "<h2>Cost of the baseline's final loss</h2>"
+            '<p class="note">Relative to the baseline run with the same seed; below 1 is cheaper. '
+            f"&gt; marks a seed that never got there, with all that it spent.</p>"
+            f"{table(costs, 'wraps')}"
+        )
+    if len(accuracies := tables.accuracies(rows)):
+        yield f"<h2>Test accuracy by domain</h2>{table(accuracies)}"
+    if len(stages := tables.stages(rows)):
+        cells = stages.map("{:.3g}".format).rename_axis("seconds of an update").reset_index()
+        yield f"<h2>Where the time of an update goes</h2>{table(cells)}"
+    matrix = curves.overlap_matrix(groups) if len(groups) <= _MOST_LABELS else pd.DataFrame()
+    if matrix.where(~np.eye(len(matrix), dtype=bool)).notna().any(axis=None):
+        cells = matrix.map(lambda share: tables.NOTHING if np.isnan(share) else f"{share:.2f}")
+        yield (
+            "<h2>Overlap between methods</h2>"
+            '<p class="note">Mean Jaccard index of the picks of every two methods, over all '
+            f"updates and seeds.</p>{table(cells.rename_axis('').reset_index())}"
+        )
+
+
+def _figure(title: str, caption: str, figure: graph_objects.Figure, name: str) -> str:
+    """A chart with its heading and caption.
+
+    plotly.io escapes whatever could close its script; its texts show a subset of HTML, so that
+    names are escaped where they are put into a figure.
+    """
+    figure.update_layout(
+        template="none",
+        paper_bgcolor=_CLEAR,
+        plot_bgcolor=_CLEAR,
+        font={"color": _GREY, "size": 12},
+        hoverlabel={"font": {"color": theme.PALETTE["ink"][0]}},
+        hovermode="x unified",
+        # A finger that scrolls the page must not zoom; the tool above the chart turns it on.
+        dragmode=False,
+        modebar={"bgcolor": _CLEAR, "color": _GREY, "activecolor": theme.PALETTE["blue"][0]},
+        margin={"l": 10, "r": 10, "t": 96},
+    )
+    figure.update_xaxes(gridcolor=_GRID, zeroline=False, automargin=True, exponentformat="SI")
+    figure.update_yaxes(gridcolor=_GRID, zeroline=False, automargin=True)
+    chart = figure.to_html(_CONFIG, include_plotlyjs=False, full_html=False, div_id=name)
     return (
-        f"<h2>{escape(heading)}</h2>\n"
-        f'<figure data-chart="{name}"{" class=tall" if tall else ""}>'
-        '<div class="legend"></div><div class="panels"></div>'
+        f'<figure data-chart="{name}"><h2>{escape(title)}</h2>{chart}'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
 
-def _controls(sets: Sets, strokes: Mapping[str, theme.Stroke]) -> str:
-    """What the charts are drawn against, and which runs they and the tables show."""
-    logged = {
-        name: any(
-            run.last_step and (name == "updates" or len(run.spent(name)[0]))
-            for run in page_data.ordered(sets)
-        )
-        for name in CURRENCIES
-    }
-    against = "".join(
-        f'<label><input type="radio" name="cost_axis" value="{name}"'
-        f"{' checked' if name == 'updates' else ''}{'' if logged[name] else ' disabled'}>"
-        f"{escape(cost_axis.axis)}</label>"
-        for name, cost_axis in CURRENCIES.items()
+def _curves(chart: Chart, strokes: Mapping[str, Stroke]) -> graph_objects.Figure:
+    """A panel below the other, with buttons for the cost axis and a legend that hides labels."""
+    count = len(chart.panels)
+    height = 420 if count == 1 else 230
+    figure = make_subplots(
+        rows=count,
+        subplot_titles=[escape(panel.title) for panel in chart.panels],
+        vertical_spacing=min(60 / (height * count), 1 / max(count - 1, 1)),
     )
-    values: dict[str, dict[str, None]] = {}
-    for number, groups in enumerate(sets, start=1):
-        for runs in groups.values():
-            for run in runs:
-                for facet, value in page_data.facets(run, number).items():
-                    values.setdefault(facet, {})[value] = None
-    fields = [
-        _facet(facet, list(found), strokes)
-        for facet, found in values.items()
-        if len(found) > 1 and not (facet == "method" and len(found) == len(values["label"]))
+    xs: list[dict[str, list]] = []
+    named: set[str] = set()
+    levels = list(chart.levels[0])
+    for row, panel in enumerate(chart.panels, start=1):
+        drawn = panel.curves["updates"]
+        for label in drawn:
+            for x, trace in _traces(panel, label, strokes[label], chart.percent):
+                is_shown = "name" in trace and label not in named
+                figure.add_scatter(**trace, x=x["updates"], showlegend=is_shown, row=row, col=1)
+                xs.append(x)
+            named.add(label)
+        for level in levels:
+            figure.add_hline(level, line={"dash": "dash", "width": 1.2, "color": _GREY}, row=row)
+        low, high = curves.limits(drawn.values(), levels) or (0.0, 1.0)
+        figure.update_yaxes(title_text=panel.unit, range=[low, high], row=row)
+    if chart.percent:
+        figure.update_yaxes(tickformat=".0%", rangemode="tozero", autorange=True, minallowed=0)
+    axes = [name for name in COST_AXES if any(panel.curves[name] for panel in chart.panels)]
+    every = [name for name in figure.layout if name.startswith("xaxis")]
+    buttons = [
+        {
+            "label": COST_AXES[name].noun,
+            "method": "update",
+            "args": [
+                {"x": [x.get(name, []) for x in xs]},
+                {f"{axis}.autorange": True for axis in every}
+                | {f"{every[-1]}.title.text": COST_AXES[name].axis},
+            ],
+        }
+        for name in axes
     ]
+    menu = {"type": "buttons", "direction": "right", "buttons": buttons, "showactive": True}
+    place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 26}}
+    figure.update_layout(
+        height=height * count + 160,
+        updatemenus=[{**menu, **place, "font": {"color": theme.PALETTE["ink"][0]}}],
+        legend={"orientation": "h", "y": -60 / (height * count), "yanchor": "top"},
+    )
+    figure.update_xaxes(rangemode="tozero")
+    figure.update_xaxes(title_text=COST_AXES["updates"].axis, row=count)
+    return figure
+
+
+def _traces(
+    panel: Panel, label: str, stroke: Stroke, percent: bool
+) -> Iterator[tuple[dict[str, list], dict[str, Any]]]:
+    """Band, seeds and mean of one label: x by cost axis, and the rest of plotly's trace."""
+    curve, among = panel.curves["updates"][label], len(panel.curves["updates"])
+    several, half = len(curve.seeds) > 1, curve.high - curve.mean
+    sizes = [len(x) for x, _, _ in curve.seeds]
+    by_axis = {
+        axis: found[label]
+        for axis, found in panel.curves.items()
+        # Only x changes with the axis: the mean has to be that of the same runs.
+        if label in found and [len(x) for x, _, _ in found[label].seeds] == sizes
+    }
+    shared = {"legendgroup": escape(label), "mode": "lines"}
+    if several and len(curve.x) > 1:
+        yield (
+            {axis: _short(np.concatenate([c.x, c.x[::-1]]), 7) for axis, c in by_axis.items()},
+            {
+                **shared,
+                "y": _short(np.concatenate([curve.high, curve.low[::-1]])),
+                **{"fill": "toself", "fillcolor": stroke.colour, "line": {"width": 0}},
+                **{"opacity": min(0.18, 0.7 / among), "hoverinfo": "skip"},
+            },
+        )
+    for place, (_, y, finished) in enumerate(curve.seeds):
+        if not finished or (several and among <= canvas.MOST_WITH_SEEDS):
+            dash = "solid" if finished else "dot"
+            yield (
+                {axis: _short(c.seeds[place][0], 7) for axis, c in by_axis.items()},
+                {
+                    **shared,
+                    **{"y": _short(y), "opacity": 0.5, "hoverinfo": "skip"},
+                    "line": {"color": stroke.colour, "width": 0.8, "dash": dash},
+                },
+            )
+    digits = ".1%" if percent else ".4~g"
+    mean: dict[str, Any] = {
+        **shared,
+        "name": escape(label),
+        "y": _short(curve.mean),
+        "customdata": _short(half) if several else None,
+        "hovertemplate": f"%{{y:{digits}}}" + f" ± %{{customdata:{digits}}}" * several,
+        "line": {"color": stroke.colour, "dash": "dash" if stroke.dash[1] else "solid"},
+    }
+    if len(curve.x) < 3:
+        mean |= {"mode": "lines+markers", "error_y": {"array": _short(half)}}
+    yield {axis: _short(c.x, 7) for axis, c in by_axis.items()}, mean
+
+
+def _mix(mix: Mix) -> graph_objects.Figure:
+    figure = graph_objects.Figure()
+    for name, colour in mix.colours.items():
+        figure.add_scatter(
+            x=mix.shares.index.tolist(),
+            y=_short(mix.shares[name].to_numpy(), 3),
+            name=f"{escape(name)} (pool {tables.percent(mix.pool[name])})",
+            stackgroup="one",
+            fillcolor=colour,
+            line={"width": 0, "color": colour},
+            hovertemplate="%{y:.1%}",
+        )
+    figure.update_yaxes(range=[0, 1], tickformat=".0%")
+    figure.update_layout(height=440, legend={"orientation": "h", "y": -0.12, "yanchor": "top"})
+    return figure
+
+
+def _run(number: int, run: Run) -> str:
+    """The records of one run, folded up."""
+    records = {"config.json": run.facts, "summary.json": run.summary}
+    text = json.dumps(records, indent=2, ensure_ascii=False)
+    state = "finished" if run.finished else f"unfinished, at update {run.last_step}"
     return (
-        '<details class="filters" open><summary>Axis and filters</summary>'
-        f"<fieldset><legend>charts against</legend>{against}</fieldset>{''.join(fields)}"
-        '<p class="note"><span id="shown"></span> · <button id="reset">show all</button> · '
-        "Numbers in tables are over all seeds.</p></details>"
+        f'<details id="run-{number}"><summary>{escape(run.name)} ({state})</summary>'
+        f"<pre>{escape(text)}</pre></details>"
     )
 
 
-def _facet(facet: str, values: Sequence[str], strokes: Mapping[str, theme.Stroke]) -> str:
-    """One filter. Of evaluation sets one is shown at a time, as losses do not compare."""
-    exclusive = facet == "evaluation set"
-    # By size where all are numbers: seeds, and most fields of an ablation.
-    try:
-        ordered = sorted(values, key=float)
-    except ValueError:
-        ordered = list(values)
-    name = escape(facet, quote=True)
-    inputs = []
-    for place, value in enumerate(ordered):
-        kind = 'type="radio" name="set"' if exclusive else 'type="checkbox"'
-        checked = "" if exclusive and place else " checked"
-        key = page_tables.key(strokes[value]) if facet == "label" else ""
-        inputs.append(
-            f'<label><input {kind} data-facet="{name}" value="{escape(value, quote=True)}"'
-            f"{checked}>{key}{escape(value)}</label>"
-        )
-    several = not exclusive and len(values) > 3
-    switch = f'<button data-only="{name}">none / all</button>' if several else ""
-    return f"<fieldset><legend>{name}</legend>{''.join(inputs)}{switch}</fieldset>"
+def _short(values: np.ndarray, digits: int = 5) -> list[float | None]:
+    """Numbers of so many digits, which make the page small; None where they are not finite."""
+    return [float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in values.tolist()]

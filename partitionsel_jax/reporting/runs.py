@@ -40,13 +40,14 @@ SCALARS = (
 # The stages of a step.
 STAGES = ("features", "selection", "update")
 PER_DOMAIN = ("validation_loss_per_domain", "selected", "pool", "budgets")
-# What columns were called in logs of earlier versions.
+# Columns and the config section of earlier versions, and what replaced them.
 _RENAMED = {
     "picks": "selected",
     "spoilt_picks": "corrupted_selected",
     "spoilt_pool": "corrupted_pool",
 }
-# What is read of config.json and of summary.json.
+_OLD_NOISE, _NOISE = "spoilt", "noise"
+# The fields of config.json and of summary.json that are read.
 _FACTS = {
     **{"config": dict, "config_hash": str, "method": str, "seed": INTEGER, "domains": TEXTS},
     **{"updates?": INTEGER, "pool_size?": INTEGER, "selected?": INTEGER},
@@ -66,12 +67,13 @@ class Run:
     """One run directory, as it was logged.
 
     Attributes:
-      name: path of the run below the workdir, "." when the workdir itself is the run; of several
-        workdirs, behind the workdir's name.
-      directory: where it lies.
-      label: what charts and tables call it; runs that share a label differ in their seed only.
+      name: path of the run below the workdir, "." when the workdir itself is the run; among
+        several workdirs, preceded by the workdir's name.
+      directory: its folder.
+      label: its name in charts and tables; runs that share a label differ in their seed only.
       facts: config.json as written (config, config_hash, method, seed, domains, versions, ...).
-      rows: the readable rows of metrics.jsonl, ordered by step, one per step.
+      rows: the readable rows of metrics.jsonl, ordered by step, one per step; `seconds` are those
+        of the step alone.
       damaged: lines of metrics.jsonl that were skipped.
       summary: summary.json; empty as long as the run is unfinished.
     """
@@ -107,12 +109,9 @@ class Run:
 
     @property
     def shares(self) -> Mapping[str, float]:
-        """Measured shares of features, selection and update in a step's time; empty if unknown.
-
-        A method that looks at no example is all update.
-        """
+        """Measured shares of features, selection and update in a step's time; empty if unknown."""
         seconds = self.summary.get("seconds") or {}
-        # Without features or losses there is nothing to measure apart.
+        # Such a method computes neither features nor losses: the update is the whole step.
         selection = self.config.get("selection")
         utility = selection.get("utility") if isinstance(selection, Mapping) else None
         if self.finished and utility in ("random", "full"):
@@ -134,23 +133,20 @@ class Run:
         return {}
 
     def series(self, column: str) -> tuple[np.ndarray, np.ndarray]:
-        """The steps that logged a column, and what they logged.
+        """The steps that logged a column, and the values.
 
         Args:
-          column: one of SCALARS or PER_DOMAIN.
+          column: one of SCALARS or PER_DOMAIN, or "seconds".
 
         Returns:
           Steps i64[S] and values f64[S], or f64[S, P] for a column of PER_DOMAIN.
         """
         if column not in self._columns:
-            logged = [
-                (row["step"], row[column]) for row in self.rows if row.get(column) is not None
-            ]
-            steps = np.array([step for step, _ in logged], np.int64)
+            logged = [(row["step"], v) for row in self.rows if (v := row.get(column)) is not None]
             values = np.array([value for _, value in logged], np.float64)
             if column in PER_DOMAIN:
                 values = values.reshape(len(logged), len(self.domains))
-            self._columns[column] = steps, values
+            self._columns[column] = np.array([step for step, _ in logged], np.int64), values
         return self._columns[column]
 
     def evaluations(self) -> tuple[np.ndarray, np.ndarray]:
@@ -172,9 +168,9 @@ class Run:
         return np.array(list(known), np.int64), np.array(list(known.values()), np.float64)
 
     def tested(self, when: str = "test") -> Mapping[str, Any]:
-        """What the summary says of the test questions; empty without an accuracy to trust.
+        """The summary's account of the test questions; empty without an accuracy to trust.
 
-        Runs that do not say how many questions they were asked were scored by reasoning-gym's own
+        Runs that do not record their number of questions were scored by reasoning-gym's own
         scorers, some of which give full marks to wrong answers.
 
         Args:
@@ -186,51 +182,36 @@ class Run:
         return test if test.get("questions_per_domain") else {}
 
     def spent_at(self, steps: np.ndarray, cost_axis: str = "updates") -> np.ndarray:
-        """What a run had spent up to and including each step, f64[S].
+        """The amount that a run had spent up to and including each step, f64[S].
 
         Seconds are of training alone: compilation and evaluation are not in them. Tokens are those
         of candidates, anchors and picks that went through the model, without padding. A step
-        whose row was damaged counts as the run's median step; a run that did not log a cost_axis
+        whose row was damaged counts as the run's median step; a run that did not log a cost axis
         gives nan.
 
         Args:
           steps: i64[S].
-          cost_axis: one of CURRENCIES.
+          cost_axis: one of COST_AXES.
         """
         if cost_axis == "updates":
             return steps.astype(np.float64)
-        total = self._totals(cost_axis, int(np.max(steps, initial=0)))
-        return np.full(len(steps), np.nan) if total is None else total[steps]
-
-    def _totals(self, cost_axis: str, upto: int) -> np.ndarray | None:
-        """f64[1 + at least `upto`], running sums from step 0."""
         logged, spent = self.spent(cost_axis)
         if not len(logged):
-            return None
-        last = max(int(logged[-1]), upto)
-        per_step = np.full(last + 1, np.median(spent))
+            return np.full(len(steps), np.nan)
+        last = max(int(logged[-1]), int(np.max(steps, initial=0)))
+        per_step = np.full(1 + last, np.median(spent))
         per_step[0] = 0.0
         per_step[logged] = spent
-        return np.cumsum(per_step)
+        return np.cumsum(per_step)[steps]
 
     def spent(self, cost_axis: str) -> tuple[np.ndarray, np.ndarray]:
-        """The steps that logged what they took of a cost_axis, and how much; not of updates."""
-        if cost_axis == "flops":
-            return self.series("flops")
-        if cost_axis == "tokens":
-            steps, tokens = self.series("tokens")
-            padded, padding = self.series("padding")
-            steps, at, at_padding = np.intersect1d(steps, padded, return_indices=True)
-            return steps, tokens[at] * (1 - padding[at_padding])
-        if "seconds" not in self._columns:
-            times = [
-                (row["step"], row["seconds"]["step"])
-                for row in self.rows
-                if (row.get("seconds") or {}).get("step") is not None
-            ]
-            steps = np.array([step for step, _ in times], np.int64)
-            self._columns["seconds"] = steps, np.array([time for _, time in times], np.float64)
-        return self._columns["seconds"]
+        """The steps that logged a cost axis other than updates, and the amount of each."""
+        if cost_axis != "tokens":
+            return self.series(cost_axis)
+        steps, tokens = self.series("tokens")
+        padded, padding = self.series("padding")
+        steps, at, at_padding = np.intersect1d(steps, padded, return_indices=True)
+        return steps, tokens[at] * (1 - padding[at_padding])
 
     @functools.cached_property
     def picks(self) -> Mapping[int, frozenset[int]]:
@@ -251,8 +232,7 @@ def read_runs(workdirs: epath.PathLike | Sequence[epath.PathLike]) -> list[Run]:
 
     A run is a directory that holds config.json and metrics.jsonl. Damaged lines of metrics.jsonl
     are skipped and counted; a step that was logged twice keeps its last row. A run that is found
-    in two workdirs, one inside the other, is read once. Runs that only tuned something are left
-    out: what was chosen by them says nothing about it.
+    in two workdirs, one inside the other, is read once. Trials of a tuning are left out.
 
     Args:
       workdirs: local directories or buckets.
@@ -288,10 +268,10 @@ def read_runs(workdirs: epath.PathLike | Sequence[epath.PathLike]) -> list[Run]:
     if not runs:
         raise ValueError(
             f"{len(found)} runs in {', '.join(names.values())} have tuned something, and none is "
-            "there to report: wait for experiments.ablate to come to the others"
+            "there to report: wait until experiments.ablate has made the others"
         )
-    called = labels.distinct([run.facts for run in runs])
-    return [dataclasses.replace(run, label=name) for run, name in zip(runs, called, strict=True)]
+    names_of = labels.distinct([run.facts for run in runs])
+    return [dataclasses.replace(run, label=name) for run, name in zip(runs, names_of, strict=True)]
 
 
 def _run_directories(directory: epath.Path) -> Iterator[epath.Path]:
@@ -312,6 +292,12 @@ def _read_run(directory: epath.Path, name: str) -> Run:
             f"{directory / 'config.json'}: expected a number of updates, got {updates}: the file "
             "was edited; rerun or remove its run"
         )
+    data = facts["config"].get("data")
+    if isinstance(data, dict) and _OLD_NOISE in data:
+        data[_NOISE] = data.pop(_OLD_NOISE)
+    if facts.get("axes"):
+        old, new = f"data.{_OLD_NOISE}.", f"data.{_NOISE}."
+        facts["axes"] = {field.replace(old, new): v for field, v in facts["axes"].items()}
     rows, damaged = _read_rows(directory / "metrics.jsonl", len(facts["domains"]))
     summary = directory / "summary.json"
     return Run(
@@ -345,14 +331,14 @@ def _read_rows(path: epath.Path, num_domains: int) -> tuple[list[dict[str, Any]]
             continue
         row = _parsed(line)
         if _is_row(row, num_domains):
-            by_step[row["step"]] = row
+            by_step[row["step"]] = row | {"seconds": (row.get("seconds") or {}).get("step")}
         else:
             damaged += 1
     return [by_step[step] for step in sorted(by_step)], damaged
 
 
 def _parsed(line: bytes) -> Any:
-    """The value of a line; None of a damaged one."""
+    """The value of a line; None if it is damaged."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

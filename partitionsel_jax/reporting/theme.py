@@ -1,4 +1,4 @@
-"""How charts look: colours that colour-blind readers tell apart, dashes, type and lines."""
+"""Colours for colour-blind readers, dashes, type and lines of the charts."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from typing import Any
 import matplotlib
 import matplotlib.colors
 
-# (on white, on dark). Drawn in the first; in the page each becomes a CSS variable of its name.
-# The series are those of Okabe and Ito, "Color Universal Design" (2008), darkened or lightened
-# where their contrast with the paper would be below 3:1.
+# (on white, on dark): charts use the first, the page a CSS variable of each name. The series are
+# those of Okabe and Ito, "Color Universal Design" (2008), darkened or lightened where their
+# contrast with the paper would be below 3:1.
 PALETTE = {
     "ink": ("#1f2429", "#e8eaed"),
     "muted": ("#5b636c", "#a3abb4"),
@@ -24,19 +24,13 @@ PALETTE = {
     "sky": ("#3a9bd6", "#8fd0f5"),
 }
 _SERIES = ("blue", "vermillion", "green", "purple", "amber", "sky")
+STAGES = {"features": "#0072b2", "selection": "#b98400", "update": "#00906a"}
 TARGET_DASH = (0, (4, 3))
 _DASHES = ((0, ()), (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 # Fills: the light scheme of Paul Tol, "Colour Schemes", SRON/EPS/TN/09-002 (2021).
 FILLS = (
-    "#77aadd",
-    "#ee8866",
-    "#eedd88",
-    "#44bb99",
-    "#ffaabb",
-    "#aaaa00",
-    "#99ddff",
-    "#bbcc33",
-    "#dddddd",
+    *("#77aadd", "#ee8866", "#eedd88", "#44bb99", "#ffaabb"),
+    *("#aaaa00", "#99ddff", "#bbcc33", "#dddddd"),
 )
 FONT_SIZE = 9.0
 # Applied while charts are made and saved.
@@ -81,7 +75,7 @@ class Stroke:
 
 
 def strokes(baselines: Mapping[str, bool]) -> dict[str, Stroke]:
-    """One stroke a label: grey for baselines, a colour for others; dashes tell repeats apart."""
+    """One stroke a label: grey for baselines, a colour for others; dashes distinguish repeats."""
     given, rank = {}, {True: 0, False: 0}
     for label, is_baseline in baselines.items():
         names = ("baseline",) if is_baseline else _SERIES
@@ -89,11 +83,6 @@ def strokes(baselines: Mapping[str, bool]) -> dict[str, Stroke]:
         given[label] = Stroke(PALETTE[names[index]][0], _DASHES[turn % len(_DASHES)])
         rank[is_baseline] += 1
     return given
-
-
-def variable(colour: str) -> str:
-    """A colour of the palette as the CSS variable that follows the page's theme."""
-    return {pair[0]: f"var(--{name})" for name, pair in PALETTE.items()}[colour]
 
 
 def fill(index: int, count: int) -> str:

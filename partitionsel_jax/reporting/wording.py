@@ -1,38 +1,45 @@
-"""What a report says in words: title, the facts all runs share, findings, and caveats."""
+"""The sentences of a report: title, the facts all runs share, findings, and caveats."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from partitionsel_jax.reporting import accuracies, comparison
-from partitionsel_jax.reporting.comparison import Row, ToTarget
+from partitionsel_jax.reporting import labels
+from partitionsel_jax.reporting.comparison import Row
+from partitionsel_jax.reporting.curves import Groups
 from partitionsel_jax.reporting.runs import Run
 
-Groups = Mapping[str, Sequence[Run]]
 _MOST_NAMES = 3
-_LONGEST_TITLE = 88
+_LONGEST_TITLE = 44
 
 
 def title(rows: Sequence[Row]) -> str:
     """The methods that are compared, as a title."""
     others = [row.label for row in rows if not row.is_baseline]
     baselines = [row.label for row in rows if row.is_baseline]
-    names = [
-        joined if len(joined := ", ".join(side)) <= _LONGEST_TITLE // 2 else f"{len(side)} variants"
+    return " against ".join(
+        joined if len(joined := ", ".join(side)) <= _LONGEST_TITLE else _count(len(side), "variant")
         for side in (others, baselines)
         if side
-    ]
-    return " against ".join(names)
+    )
 
 
 def facts(runs: Sequence[Run]) -> str:
-    """Updates, pool, corrupted answers, domains, seeds and device, as far as config.json tells."""
+    """Updates, pool, label noise, domains, seeds and device, as far as config.json tells."""
     parts = [
-        _values([_updates(run) for run in runs]),
-        _values([_pool(run) for run in runs]),
-        _values([_corrupted(run.config) for run in runs]),
-        _values([_count(len(run.domains), "domain") for run in runs]),
+        _values(
+            None if (n := run.facts.get("updates")) is None else _count(n, "model update")
+            for run in runs
+        ),
+        _values(
+            f"pool {run.facts['pool_size']} → {run.facts['selected']} selected"
+            if None not in (run.facts.get("pool_size"), run.facts.get("selected"))
+            else None
+            for run in runs
+        ),
+        _values(_noise(run.config) for run in runs),
+        _values(_count(len(run.domains), "domain") for run in runs),
         _count(len({run.seed for run in runs}), "seed"),
-        _values([run.facts.get("device") for run in runs]),
+        _values(run.facts.get("device") for run in runs),
     ]
     return " · ".join(part for part in parts if part)
 
@@ -44,23 +51,6 @@ def findings(rows: Sequence[Row]) -> list[str]:
         for row in rows
         if not row.is_baseline and row.baseline is not None and row.updates.pairs
     ]
-
-
-def headline_title(rows: Sequence[Row]) -> str:
-    """The finding as a title where there is a single one that fits, else the quantity's name."""
-    said = findings(rows)
-    others = [row for row in rows if not row.is_baseline]
-    if len(others) != 1 or not said:
-        return "Validation loss"
-    row, cost = others[0], others[0].updates
-    target = f"{row.baseline}'s final validation loss"
-    if cost.ratio is None:
-        text = f"{row.label} does not reach {target}"
-    else:
-        text = f"{row.label} reaches {target} in {cost.ratio.mean:.2f}× the updates"
-    if 0 < cost.reached < cost.pairs:
-        text += f" ({cost.reached} of {cost.pairs} seeds)"
-    return text if len(text) <= _LONGEST_TITLE else "Validation loss"
 
 
 def caveats(sets: Sequence[Groups], headlines: Sequence[Sequence[Row]]) -> list[str]:
@@ -75,62 +65,53 @@ def caveats(sets: Sequence[Groups], headlines: Sequence[Sequence[Row]]) -> list[
     if not any(run.finished for runs in groups.values() for run in runs):
         said.append("No run is finished: every number is of a run under way, none is a result.")
     if len(sets) > 1:
+        names = (f"set {n} has {', '.join(found)}" for n, found in enumerate(sets, start=1))
         said.append(
             f"The runs are validated on {len(sets)} different sets of rows. They are kept apart, "
-            "as losses compare within a set only: " + "; ".join(_set_names(sets)) + "."
+            f"as losses compare within a set only: {'; '.join(names)}."
         )
-    said += _kept_apart(groups)
-    for found, rows in zip(sets, headlines, strict=True):
-        said += _without_partner(found, rows)
-        said += _without_flops(found)
-    for label, runs in groups.items():
-        if len(runs) == 1:
-            said.append(f"{label} ran with one seed: its numbers carry no spread.")
-        for run in runs:
-            if not run.finished:
-                of = f" of {run.facts['updates']}" if run.facts.get("updates") else ""
-                said.append(
-                    f"{run.name} ({label}) is unfinished: its rows end at update "
-                    f"{run.last_step}{of}. It has no part in means and ratios while another seed "
-                    "of its label is finished."
-                )
-            if accuracies.is_outdated(run):
-                said.append(
-                    f"{run.name} ({label}) has a test accuracy by scorers that gave full marks to "
-                    "some wrong answers: it is left out. Train again to have one."
-                )
-            if run.damaged:
-                lines = _count(run.damaged, "damaged line")
-                said.append(f"{run.name} ({label}): {lines} of metrics.jsonl skipped.")
-    return said
-
-
-def _set_names(sets: Sequence[Groups]) -> Iterator[str]:
-    for number, groups in enumerate(sets, start=1):
-        yield f"set {number} has {', '.join(groups)}"
-
-
-def _without_flops(groups: Groups) -> Iterator[str]:
-    """Runs of an older version, beside others that counted their operations."""
-    runs = [run for found in groups.values() for run in found if run.last_step]
-    without = [run.name for run in runs if not len(run.series("flops")[0])]
-    if 0 < len(without) < len(runs):
-        yield f"Not drawn against FLOPs, which they did not log: {', '.join(without)}."
-
-
-def _kept_apart(groups: Groups) -> Iterator[str]:
     for method in dict.fromkeys(runs[0].method for runs in groups.values()):
         apart = [label for label, runs in groups.items() if runs[0].method == method]
         if len(apart) > 1:
-            yield (
+            said.append(
                 f"The runs of {method} differ in more than their seed and are not averaged "
                 f"together: {'; '.join(apart)}."
             )
+    for found, rows in zip(sets, headlines, strict=True):
+        said += _without_partner(found, rows)
+        runs = [run for group in found.values() for run in group if run.last_step]
+        without = [run.name for run in runs if not len(run.series("flops")[0])]
+        if 0 < len(without) < len(runs):
+            said.append(f"Not drawn against FLOPs, which they did not log: {', '.join(without)}.")
+    for label, group in groups.items():
+        if len(group) == 1:
+            said.append(f"{label} ran with one seed: its numbers carry no spread.")
+        for run in group:
+            said += _of_run(run, label)
+    return said
+
+
+def _of_run(run: Run, label: str) -> Iterator[str]:
+    if not run.finished:
+        of = f" of {run.facts['updates']}" if run.facts.get("updates") else ""
+        yield (
+            f"{run.name} ({label}) is unfinished: its rows end at update {run.last_step}{of}. It "
+            "has no part in means and ratios while another seed of its label is finished."
+        )
+    test = run.summary.get("test")
+    if isinstance(test, Mapping) and test.get("accuracy") is not None and not run.tested():
+        yield (
+            f"{run.name} ({label}) has a test accuracy by scorers that gave full marks to "
+            "some wrong answers: it is left out. Train again to have one."
+        )
+    if run.damaged:
+        lines = _count(run.damaged, "damaged line")
+        yield f"{run.name} ({label}): {lines} of metrics.jsonl skipped."
 
 
 def _without_partner(groups: Groups, rows: Sequence[Row]) -> Iterator[str]:
     firsts = [runs[0] for runs in groups.values()]
-    if any(not comparison.comparable(run, firsts[0]) for run in firsts):
+    if any(not labels.comparable(run, firsts[0]) for run in firsts):
         yield (
             "The labels do not all train on the same data. Ratios are taken against the baseline "
             "on the same data."
@@ -151,49 +132,35 @@ def _without_partner(groups: Groups, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _reaches(row: Row) -> str:
-    target = f"{row.baseline}'s final validation loss"
-    seeds = _count(row.updates.pairs, "seed")
-    if row.updates.ratio is None:
+    """A row's finding: the costs at which it reaches the target, and how many seeds do."""
+    target, cost = f"{row.baseline}'s final validation loss", row.updates
+    seeds = _count(cost.pairs, "seed")
+    if cost.ratio is None:
         return f"does not reach {target} ({seeds})"
     named = (("updates", "updates"), ("flops", "FLOPs"), ("seconds", "training time"))
-    times = [
-        f"{cost.ratio.mean:.2f}× the {noun}"
+    *first, last = [
+        f"{ratio.mean:.2f}× the {noun}"
         for name, noun in named
-        for cost in (row.costs[name],)
-        if cost.ratio is not None
+        if (ratio := row.costs[name].ratio) is not None
     ]
-    *first, last = times
     said = f"{', '.join(first)} and {last}" if first else last
-    return f"reaches {target} in {said} ({_of_seeds(row.updates)})"
+    if cost.reached < cost.pairs:
+        seeds = f"{cost.reached} of {seeds}; the others do not reach it"
+    return f"reaches {target} in {said} ({seeds})"
 
 
-def _of_seeds(cost: ToTarget) -> str:
-    if cost.reached == cost.pairs:
-        return _count(cost.pairs, "seed")
-    return f"{cost.reached} of {_count(cost.pairs, 'seed')}; the others do not reach it"
-
-
-def _updates(run: Run) -> str | None:
-    updates = run.facts.get("updates")
-    return None if updates is None else _count(updates, "model update")
-
-
-def _pool(run: Run) -> str | None:
-    pool, selected = run.facts.get("pool_size"), run.facts.get("selected")
-    return None if pool is None or selected is None else f"pool {pool} → {selected} selected"
-
-
-def _corrupted(config: Mapping[str, Any]) -> str | None:
+def _noise(config: Mapping[str, Any]) -> str | None:
     data = config.get("data")
-    corrupted = data.get("noise") if isinstance(data, Mapping) else None
-    if not isinstance(corrupted, Mapping) or not isinstance(corrupted.get("share"), int | float):
+    noise = data.get("noise") if isinstance(data, Mapping) else None
+    if not isinstance(noise, Mapping) or not isinstance(noise.get("share"), int | float):
         return None
-    kind = corrupted.get("kind") or "corrupted"
-    share = f"{100 * corrupted['share']:.3g} % of the training answers {kind}"
-    return share if corrupted["share"] > 0 else "clean answers"
+    if not noise["share"] > 0:
+        return "clean answers"
+    kind = noise.get("kind") or "corrupted"
+    return f"{100 * noise['share']:.3g} % of the training answers {kind}"
 
 
-def _values(values: Sequence[Any]) -> str:
+def _values(values: Iterator[Any]) -> str:
     """The distinct values, those that are None left out."""
     distinct = list(dict.fromkeys(str(value) for value in values if value is not None))
     if len(distinct) > _MOST_NAMES:

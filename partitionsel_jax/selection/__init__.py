@@ -5,7 +5,7 @@ from partitionsel_jax.selection.couplings import COUPLINGS
 from partitionsel_jax.selection.problem import Problem, Selection
 from partitionsel_jax.selection.restarts import best_of
 from partitionsel_jax.selection.rules import RULES
-from partitionsel_jax.selection.selector import check_choices, select
+from partitionsel_jax.selection.selector import certify, check_choices, select
 from partitionsel_jax.selection.solvers import SOLVERS
 from partitionsel_jax.selection.utilities import UTILITIES
 
@@ -18,6 +18,7 @@ __all__ = [
     "Selection",
     "best_of",
     "budgets",
+    "certify",
     "check_choices",
     "diagnostics",
     "select",

@@ -177,14 +177,14 @@ def curriculum(
 
 @functools.partial(jax.jit, static_argnames="size")
 def _proportional(counts: jax.Array, *, size: int) -> jax.Array:
-    total = jnp.maximum(jnp.sum(counts), 1)
+    total = jnp.maximum(jnp.sum(counts, dtype=jnp.int32), 1)
     quotient, remainder = jnp.zeros_like(counts), jnp.zeros_like(counts)
     # size * counts may not fit 32 bits: long division, one bit of `size` at a time.
     for bit in bin(size)[2:]:
         remainder = 2 * remainder + (counts if bit == "1" else 0)
         carry = remainder // total
         quotient, remainder = 2 * quotient + carry, remainder - carry * total
-    seats = _grant(quotient, remainder, size - jnp.sum(quotient))
+    seats = _grant(quotient, remainder, size - jnp.sum(quotient, dtype=jnp.int32))
     return jnp.where(total <= size, counts, seats)
 
 
@@ -220,7 +220,7 @@ def _apportion(
     None is below `lowest`, i32[P] <= counts, which must not sum to more than `size`.
     """
     favoured = shares > 0.0
-    held = jnp.sum(jnp.where(favoured, counts, 0))
+    held = jnp.sum(jnp.where(favoured, counts, 0), dtype=jnp.int32)
     slack = jnp.maximum(size - held, 0)
     quota = _fill(jnp.where(favoured, counts, 0), shares, size - slack)
     quota += _fill(jnp.where(favoured, 0, counts), jnp.ones_like(shares), slack)
@@ -247,16 +247,18 @@ def _settle(
     seats: jax.Array, quota: jax.Array, counts: jax.Array, lowest: jax.Array | int, size: int
 ) -> jax.Array:
     """Gives the seats that flooring left, one at a time, to the largest remainder."""
-    goal = jnp.minimum(size, jnp.sum(counts))
+    goal = jnp.minimum(size, jnp.sum(counts, dtype=jnp.int32))
 
     def move_one(seats: jax.Array) -> jax.Array:
-        short = jnp.sum(seats) < goal
+        short = jnp.sum(seats, dtype=jnp.int32) < goal
         able = jnp.where(short, seats < counts, seats > lowest)
         need = jnp.where(short, quota - seats, seats - quota)
         chosen = jnp.argmax(jnp.where(able, need, -jnp.inf))
         return seats.at[chosen].add(jnp.where(short, 1, -1))
 
-    return jax.lax.while_loop(lambda seats: jnp.sum(seats) != goal, move_one, seats)
+    return jax.lax.while_loop(
+        lambda seats: jnp.sum(seats, dtype=jnp.int32) != goal, move_one, seats
+    )
 
 
 def _grant(seats: jax.Array, remainder: jax.Array, left: jax.Array) -> jax.Array:

@@ -10,6 +10,9 @@ for every u, of whatever signs, with Ku >= s, and every v >= 0,
 Such a u is a multiple of a nearly optimal w >= 0. Where gradients positively span their space there
 is none with slack, but there the anchors can be matched as if weights had no sign: then u solves
 Ku = s.
+
+`certify` looks for u until the bound is sharp, or hundreds of products with K are spent. `estimate`
+takes what the picks' own weights give for nothing and a few conjugate gradient steps on Ku = s.
 """
 
 from typing import NamedTuple
@@ -35,6 +38,11 @@ ROUNDING = 1e-5
 ROUNDOFF = 6e-8
 
 
+# Products of `estimate`: as many as keep it within twice the time of the picks, and no more than
+# the rounding of a residual that is carried along allows.
+MAX_ESTIMATE = 8
+
+
 class _Ascent(NamedTuple):
     weights: jax.Array
     product: jax.Array
@@ -55,7 +63,7 @@ class _Conjugate(NamedTuple):
 def certify(
     pool: Pool, indices: jax.Array, weights: jax.Array, utility: jax.Array, ridge: jax.Array
 ) -> jax.Array:
-    """Lower bound on f(S) / f(S*).
+    """Computes a lower bound on f(S) / f(S*), as sharp as it can be made.
 
     Args:
       pool: with N candidates, after the coupling.
@@ -67,15 +75,68 @@ def certify(
     Returns:
       f32[] in [0, 1]; 1 where the optimum is 0, and 0 where no bound was found.
     """
-    size = pool.alignment.shape[0]
-    start = jnp.zeros((size + 1,), jnp.float32).at[indices].add(weights)[:size]
-    bound = upper_bound(pool, start, ridge)
+    return _ratio(utility, upper_bound(pool, _spread(pool, indices, weights), ridge))
+
+
+def estimate(
+    pool: Pool,
+    indices: jax.Array,
+    weights: jax.Array,
+    matched: jax.Array,
+    utility: jax.Array,
+    ridge: jax.Array,
+) -> jax.Array:
+    """Computes a lower bound on f(S) / f(S*) at about the price of the picks themselves.
+
+    Args:
+      pool, indices, weights, utility, ridge: see `certify`.
+      matched: f32[N]; K w, which the solver knows.
+
+    Returns:
+      f32[] in [0, 1], at most a few thousandths above that of `certify` and often below it.
+    """
+    norm_N, scale_N = _units(pool)
+    alignment_N, ridge_N = scale_N * pool.alignment, ridge * scale_N**2
+    weights_N = norm_N * _spread(pool, indices, weights)
+
+    def product(weights_N: jax.Array) -> jax.Array:
+        return scale_N * pool.gram.times(scale_N * weights_N) + ridge_N * weights_N
+
+    _, bound = _value_and_bound(alignment_N, weights_N, scale_N * matched + ridge_N * weights_N)
+    everywhere_N = jnp.ones_like(alignment_N, bool)
+    conjugate = _conjugate(jnp.zeros_like(alignment_N), alignment_N)
+    size = indices.shape[0]
+    # The picks cost a pass over K and, for each of them, one over the rows of all.
+    for _ in range(min(MAX_ESTIMATE, 2 + size**2 // alignment_N.shape[0])):
+        conjugate = _advance(conjugate, product, everywhere_N)
+        reached_N = alignment_N - conjugate.residual
+        bound = jnp.minimum(bound, _value_and_bound(alignment_N, conjugate.solution, reached_N)[1])
+    return _ratio(utility, bound)
+
+
+def _ratio(utility: jax.Array, bound: jax.Array) -> jax.Array:
     ratio = utility / jnp.where(bound > 0.0, bound, 1.0)
     return jnp.where(bound > 0.0, jnp.clip(ratio, 0.0, 1.0), 1.0)
 
 
+def _spread(pool: Pool, indices: jax.Array, weights: jax.Array) -> jax.Array:
+    """The picks' weights in the places of their candidates, f32[N]."""
+    size = pool.alignment.shape[0]
+    return jnp.zeros((size + 1,), jnp.float32).at[indices].add(weights)[:size]
+
+
+def _units(pool: Pool) -> tuple[jax.Array, jax.Array]:
+    """Every candidate's norm and its inverse, f32[N]: bounds are computed for unit gradients.
+
+    `ROUNDING` is what float32 knows of those. A candidate without a gradient carries no weight,
+    whatever its alignment.
+    """
+    norm_N = jnp.sqrt(jnp.maximum(pool.gram.diagonal(), 0.0))
+    return norm_N, jnp.where(norm_N > 0.0, 1.0 / jnp.where(norm_N > 0.0, norm_N, 1.0), 0.0)
+
+
 def upper_bound(pool: Pool, weights: jax.Array, ridge: jax.Array) -> jax.Array:
-    """Upper bound on max U(v) over v >= 0 supported anywhere in the pool.
+    """Bounds max U(v) over v >= 0, supported anywhere in the pool, from above.
 
     Args:
       pool: with N candidates.
@@ -85,11 +146,7 @@ def upper_bound(pool: Pool, weights: jax.Array, ridge: jax.Array) -> jax.Array:
     Returns:
       f32[]; infinite where none was found.
     """
-    diagonal_N = pool.gram.diagonal()
-    # In units of every candidate's norm: `ROUNDING` is what float32 knows of unit gradients.
-    # A candidate without a gradient carries no weight, whatever its alignment.
-    norm_N = jnp.sqrt(jnp.maximum(diagonal_N, 0.0))
-    scale_N = jnp.where(norm_N > 0.0, 1.0 / jnp.where(norm_N > 0.0, norm_N, 1.0), 0.0)
+    norm_N, scale_N = _units(pool)
     alignment_N = scale_N * pool.alignment
     multiply = pool.gram.product(scale_N)
     ridge_N = ridge * scale_N**2

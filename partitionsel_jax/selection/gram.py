@@ -78,6 +78,19 @@ class DenseGram:
             known_NxN &= self.groups[:, None] == self.groups[None, :]
         return jnp.where(known_NxN, self.matrix, 0.0)
 
+    def times(self, weights_N: jax.Array) -> jax.Array:
+        """K w, f32[N], for one product or a few: it makes no masked copy of K where none is needed.
+
+        Every entry of K that counts is finite, so that one which is not and stands in a column of
+        weight 0 makes the plain product nan in a row that counts. Only then K is masked.
+        """
+        if self.groups is not None:
+            return self.masked() @ weights_N
+        plain_N = jnp.where(self.sound, self.matrix @ jnp.where(self.sound, weights_N, 0.0), 0.0)
+        return jax.lax.cond(
+            jnp.all(jnp.isfinite(plain_N)), lambda: plain_N, lambda: self.masked() @ weights_N
+        )
+
     def product(self, scale_N: jax.Array | None = None) -> Product:
         """The function that multiplies f32[N] by K, or by DKD with D the diagonal `scale_N`."""
         matrix_NxN = self.masked()
@@ -139,6 +152,10 @@ class FactoredGram:
     def rows(self, traces_KxX: jax.Array) -> jax.Array:
         """The picks' rows of K, f32[K, N]."""
         return jax.vmap(self._against)(traces_KxX)
+
+    def times(self, weights_N: jax.Array) -> jax.Array:
+        """K w, f32[N]."""
+        return self.product()(weights_N)
 
     def product(self, scale_N: jax.Array | None = None) -> Product:
         """The function that multiplies f32[N] by K, or by DKD with D the diagonal `scale_N`."""

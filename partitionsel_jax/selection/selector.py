@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from partitionsel_jax.selection import certificate as certificates
 from partitionsel_jax.selection.carries import tie
 from partitionsel_jax.selection.couplings import BUDGETED, COUPLINGS
 from partitionsel_jax.selection.problem import (
@@ -20,7 +21,7 @@ from partitionsel_jax.selection.problem import (
 )
 from partitionsel_jax.selection.rules import RANDOMISED, RULES
 from partitionsel_jax.selection.solvers import SOLVERS
-from partitionsel_jax.selection.utilities import UTILITIES
+from partitionsel_jax.selection.utilities import UTILITIES, Solution
 
 
 def select(
@@ -35,6 +36,7 @@ def select(
     swaps: int = 0,
     step_scale: jax.Array | float = 1.0,
     key: jax.Array | None = None,
+    certificate: bool = True,
 ) -> Selection:
     """Selects `size` candidates of a pool under per-domain budgets.
 
@@ -60,6 +62,8 @@ def select(
       swaps: sweeps of improving exchanges after the last round, >= 0; each tries at most K. Static.
       step_scale: f32[], > 0; eta, the step of `taylor`, which models one update.
       key: a `jax.random.key`; needed by random utilities and rules.
+      certificate: True to compute a certificate within twice the time that the picks take, False
+        for none (nan). Static.
 
     Returns:
       A `Selection`.
@@ -96,27 +100,71 @@ def select(
         rule=rule,
         solver=solver,
         swaps=operator.index(swaps),
+        certificate=bool(certificate),
     )
-    return _select(problem, options, utility=utility, coupling=coupling)
+    solution, dropped = _select(problem, options, utility=utility, coupling=coupling)
+    nan = jnp.asarray(np.nan, jnp.float32)
+    return Selection(
+        indices=solution.indices,
+        weights=solution.weights,
+        utility=nan if solution.utility is None else solution.utility,
+        certificate=nan if solution.certificate is None else solution.certificate,
+        gains=solution.gains,
+        dropped=dropped,
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("utility", "coupling"))
-def _select(problem: Problem, options: Options, *, utility: str, coupling: str) -> Selection:
+def _select(
+    problem: Problem, options: Options, *, utility: str, coupling: str
+) -> tuple[Solution, jax.Array]:
     # Accelerators would otherwise round the factors of a float32 product to fewer digits than the
     # refit's tolerance needs.
     with jax.default_matmul_precision("highest"):
         pool, dropped = make_pool(problem)
         pool = tie(pool, problem, options)
         pool = COUPLINGS[coupling](pool, options.size)
-        solution = UTILITIES[utility].solve(pool, options)
-    return Selection(
-        indices=solution.indices,
-        weights=solution.weights,
-        utility=solution.utility,
-        certificate=solution.certificate,
-        gains=solution.gains,
-        dropped=dropped,
-    )
+        return UTILITIES[utility].solve(pool, options), dropped
+
+
+def certify(
+    problem: Problem,
+    result: Selection,
+    *,
+    coupling: str = "joint",
+    ridge: jax.Array | float = 0.0,
+) -> jax.Array:
+    """Computes the sharpest certificate of a selection by `gradient_matching`.
+
+    It takes up to some hundred products with the Gram matrix, where that of `select` takes a few:
+    6 to 240 times as long as the picks.
+
+    Args:
+      problem: what was selected from.
+      result: what `select` answered.
+      coupling, ridge: as they were given to `select`.
+
+    Returns:
+      f32[] in [0, 1]; lower bound on utility / optimum, mostly within 1e-3 of the best that leaves
+      the matroid out; 0 where none was found.
+
+    Raises:
+      ValueError: as `select`.
+    """
+    size = result.indices.shape[0]
+    check_shapes(problem, size)
+    if coupling not in COUPLINGS:
+        raise ValueError(f"coupling must be one of {sorted(COUPLINGS)}, got {coupling!r}.")
+    return _certify(problem, result, _scalar("ridge", ridge), coupling=coupling)
+
+
+@functools.partial(jax.jit, static_argnames=("coupling",))
+def _certify(problem: Problem, result: Selection, ridge: jax.Array, *, coupling: str) -> jax.Array:
+    with jax.default_matmul_precision("highest"):
+        pool, _ = make_pool(problem)
+        pool = tie(pool, problem, result, ridge)
+        pool = COUPLINGS[coupling](pool, result.indices.shape[0])
+        return certificates.certify(pool, result.indices, result.weights, result.utility, ridge)
 
 
 def check_choices(*, utility: str, coupling: str, rule: str, solver: str, swaps: int) -> None:

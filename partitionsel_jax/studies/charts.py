@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from partitionsel_jax.reporting import canvas, curves, theme
 from partitionsel_jax.reporting.canvas import Heading
-from partitionsel_jax.reporting.costs import CURRENCIES
+from partitionsel_jax.reporting.costs import COST_AXES
 from partitionsel_jax.studies import claims, measures
 from partitionsel_jax.studies.claims import HOUSE, RANDOM
 from partitionsel_jax.studies.measures import Group
@@ -43,10 +43,10 @@ def learning_curves(
     panels = iter(axes)
     for problem, groups in rows.items():
         heights = None
-        for cost_axis in (CURRENCIES[name] for name in cost_axes):
+        for cost_axis in (COST_AXES[name] for name in cost_axes):
             panel = next(panels)
             drawn = {name: curve(group, cost_axis.name) for name, group in groups.items()}
-            divisor, unit = cost_axis.unit(canvas.last_x(drawn.values()))
+            divisor, unit = cost_axis.unit(curves.last_x(drawn.values()))
             canvas.draw_curves(panel, drawn, strokes, divisor)
             # The same losses in every panel of a row, so the same heights.
             heights = heights or panel.get_ylim()

@@ -13,7 +13,7 @@ from partitionsel_jax.csv_files import from_csv, to_csv
 from partitionsel_jax.json_files import INTEGER, NUMBER, check_fields, read_fields
 from partitionsel_jax.reporting import runs as reported
 from partitionsel_jax.reporting.comparison import corrupted_share
-from partitionsel_jax.reporting.costs import CURRENCIES
+from partitionsel_jax.reporting.costs import COST_AXES
 from partitionsel_jax.reporting.runs import Run
 
 RUNS, CURVES, TRIALS, ABOUT = "runs.csv", "curves.csv", "trials.csv", "about.json"
@@ -39,7 +39,7 @@ NUMBERS = (
     *_MEANS,
 )
 # What is counted or measured at every evaluation, beside the update itself.
-SPENT = tuple(name for name in CURRENCIES if name != "updates")
+SPENT = tuple(name for name in COST_AXES if name != "updates")
 _CURVE = ("updates", "validation_loss", *SPENT)
 # Of what made a run, as text.
 _FACTS = ("config_hash", "commit", "device", "jax")

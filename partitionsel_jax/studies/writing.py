@@ -11,7 +11,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from partitionsel_jax.json_files import write_text
-from partitionsel_jax.reporting import render, theme
+from partitionsel_jax.reporting import canvas, theme
 from partitionsel_jax.studies import charts, choosing, claims, measures, records, tables
 from partitionsel_jax.studies.claims import HOUSE, RANDOM
 from partitionsel_jax.studies.records import Study
@@ -87,7 +87,7 @@ def update(studies: epath.PathLike, page: epath.PathLike) -> list[str]:
         with matplotlib.rc_context(theme.RC):
             for chart in _charts(of_scale):
                 path = root / scale / f"{chart.name}.png"
-                path.write_bytes(render.png(chart.draw()))
+                path.write_bytes(canvas.png(chart.draw()))
                 written.append(os.fspath(path))
                 pictures.append((chart, os.path.relpath(path, page.parent)))
         parts += _scale(scale, of_scale, sections[scale], pictures)

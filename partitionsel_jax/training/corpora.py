@@ -13,9 +13,8 @@ from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.config.data_section import REASONING_GYM, DataSettings
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.data.fitting import Named
-from partitionsel_jax.data.sources.scanning import spelt
-from partitionsel_jax.data.sources.survey import Survey
-from partitionsel_jax.data.sources.survey import survey as read_survey
+from partitionsel_jax.data.sources.scanning import Survey, spelt
+from partitionsel_jax.data.sources.scanning import survey as read_survey
 from partitionsel_jax.training import pretrained
 
 _LOG = logging.getLogger(__name__)

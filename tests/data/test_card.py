@@ -9,6 +9,7 @@ import pytest
 from partitionsel_jax import data
 from partitionsel_jax.data import card
 from tests.data import checkpoints
+from tests.data.encoding import encode_example
 
 TOKENIZER = data.ByteTokenizer()
 
@@ -42,7 +43,7 @@ def test_numbers_are_those_of_a_loop_over_every_row(corpus):
     sizes = collections.defaultdict(list)
     for index in range(len(corpus.train)):
         example = corpus.train[index]
-        encoded = data.encode_example(example.question, example.response, TOKENIZER, 25)
+        encoded = encode_example(example.question, example.response, TOKENIZER, 25)
         learnt = len(example.response) + 1
         prompt = min(1 + len(example.question) + 1, 25 - learnt)
         assert np.count_nonzero(encoded.tokens) == prompt + learnt
@@ -144,7 +145,7 @@ def test_duplicates_are_those_of_a_loop(synthetic):
 
 
 def test_rows_are_cut_where_the_loss_mask_changes():
-    encoded = data.encode_example("2 + ü =", "4 é", TOKENIZER, 30)
+    encoded = encode_example("2 + ü =", "4 é", TOKENIZER, 30)
     assert card.pieces(encoded.tokens.tolist(), encoded.response.tolist(), TOKENIZER) == [
         card.Piece("begin", False, is_marker=True),
         card.Piece("2 + ü =\n", False),
@@ -159,7 +160,7 @@ def test_rows_are_cut_where_the_loss_mask_changes():
 def test_markup_of_a_chat_is_shown_and_its_end_closes_the_response(tmp_path, eos_token, closing):
     folder = checkpoints.edited(tmp_path, "qwen2", eos_token=eos_token)
     tokenizer = data.load_tokenizer(folder)
-    encoded = data.encode_example("2+2", "4", tokenizer, 200, "chat")
+    encoded = encode_example("2+2", "4", tokenizer, 200, "chat")
     found = card.pieces(encoded.tokens.tolist(), encoded.response.tolist(), tokenizer)
     assert [piece for piece in found if piece.is_learnt] == [
         card.Piece("4", True),

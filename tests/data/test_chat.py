@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from partitionsel_jax import data
 from partitionsel_jax.data.tokenizers import chat, chat_program
 from tests.data import case_files, checkpoints
+from tests.data.encoding import encode_example
 
 TOKENIZERS = {family: checkpoints.golden(family) for family in checkpoints.FAMILIES}
 QWEN, LLAMA = TOKENIZERS["qwen2"], TOKENIZERS["llama3"]
@@ -430,7 +431,7 @@ def test_reasoning_that_a_template_begins_is_learnt_once():
     tokenizer = data.load_tokenizer(case_files.TEMPLATES / "t_r1")
     rows = case_files.rows_of(case_files.FOLDER / "think_rows.jsonl", case_files.MESSAGES)
     for row in rows:
-        encoded = data.encode_example(row.question, row.response, tokenizer, 400, "chat")
+        encoded = encode_example(row.question, row.response, tokenizer, 400, "chat")
         text = tokenizer.decode(encoded.tokens)
         assert text.count("<think>") == text.count("</think>") == 1
         assert tokenizer.decode(encoded.tokens[encoded.response]).startswith("I add them.\n</th")

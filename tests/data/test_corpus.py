@@ -210,7 +210,7 @@ def test_every_text_is_tokenised_once_when_a_corpus_is_opened(synthetic):
         ({"template": "vicuna"}, "unknown template 'vicuna'; choose one of plain"),
         ({"template": "chat"}, "the byte-level tokenizer has no chat template"),
         ({"noise_kind": "scrambled"}, "'scrambled'"),
-        ({"noise_kind": "garbled", "corrupted_share": 1.0}, r"\[0, 1\), got 1.0"),
+        ({"noise_kind": "garbled", "noise_share": 1.0}, r"\[0, 1\), got 1.0"),
         ({"anchor_share": 0.0}, r"anchor share in \(0, 1\), got 0.0"),
         ({"anchor_share": 1.0}, r"anchor share in \(0, 1\), got 1.0"),
         ({"length": 2}, "at least 3 tokens, got 2"),
@@ -264,19 +264,20 @@ def test_indices_outside_a_source_are_refused(corpus):
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other", "flipped"])
 def test_what_is_remembered_in_a_damaged_file_is_found_again(tmp_path, damage):
-    path, calls = tmp_path / "scans" / "train.npz", []
+    calls = []
 
     def find():
         calls.append(damage)
         return {"rows": np.arange(100), "cut": 3}
 
     def remembered():
-        found = fitting.remembered(path, find)
+        found = fitting.remembered(tmp_path / "scans", "train", ["content"], find)
         assert np.array_equal(found["rows"], np.arange(100)) and found["cut"] == 3
 
     remembered()
     remembered()
     assert len(calls) == 1
+    (path,) = (tmp_path / "scans").iterdir()
     whole = path.read_bytes()
     middle = len(whole) // 3
     path.write_bytes(
@@ -291,7 +292,7 @@ def test_what_is_remembered_in_a_damaged_file_is_found_again(tmp_path, damage):
     assert len(calls) == 2
     # It is whole again.
     remembered()
-    assert len(calls) == 2 and [one.name for one in path.parent.iterdir()] == ["train.npz"]
+    assert len(calls) == 2 and [*path.parent.iterdir()] == [path]
 
 
 def test_a_damaged_shard_is_refused_with_what_to_do(tmp_path):

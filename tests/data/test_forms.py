@@ -2,7 +2,6 @@
 
 import codecs
 import gzip
-import io
 import json
 import os
 import struct
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from partitionsel_jax.data.sources import files, raw_rows, readers
+from partitionsel_jax.data.sources import files, reading
 from partitionsel_jax.data.sources.files import source_files
 from tests.data.case_files import ASKED, FOLDER, MESSAGES, PLAIN, rows_of
 
@@ -22,7 +21,7 @@ OBJECTS = [{"a": "é一"}, {"a": "b"}]
 
 
 def read(path):
-    return [row for file in source_files(path) for row in readers.read(file)]
+    return [row for file in source_files(path) for row in reading.read(file)]
 
 
 def table(rows=3, **columns):
@@ -132,7 +131,7 @@ def test_files_joined_into_one_keep_their_rows(tmp_path):
 def test_lists_of_messages_are_rows_of_one_column(tmp_path, monkeypatch, text, head):
     if text.startswith("[\n") and head < 100:
         pytest.skip("a row that is longer than what is looked at")
-    monkeypatch.setattr(readers, "_HEAD", head)
+    monkeypatch.setattr(reading, "_HEAD", head)
     (tmp_path / "rows.jsonl").write_text(text)
     contents = [row.fields["messages"][0]["content"] for row in read(tmp_path / "rows.jsonl")]
     assert contents == ["x", "y"]
@@ -146,7 +145,7 @@ def test_an_object_of_a_conversation_on_many_lines_is_a_row(tmp_path):
 
 
 def test_a_document_longer_than_what_is_looked_at_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "_HEAD", 64)
+    monkeypatch.setattr(reading, "_HEAD", 64)
     (tmp_path / "rows.json").write_text(json.dumps({"version": 1, "data": OBJECTS * 20}, indent=1))
     assert [row.fields for row in read(tmp_path / "rows.json")] == OBJECTS * 20
 
@@ -188,10 +187,10 @@ def test_arrow_is_read_as_stream_and_as_file(tmp_path, open_writer):
         with open_writer(sink, content.schema) as writer:
             writer.write_table(content)
     (file,) = source_files(tmp_path / "a.arrow")
-    found = [row.fields for row in readers.read(file, ("text", "view", "messages", "number"))]
+    found = [row.fields for row in reading.read(file, ("text", "view", "messages", "number"))]
     assert found[1] == {"text": "é", "view": "y", "messages": [{"role": "user"}], "number": None}
-    assert readers.column_names(file) == list(columns)
-    assert [row.problem for row in readers.read(file)] == ["invalid UTF-8"] * 2
+    assert reading.column_names(file) == list(columns)
+    assert [row.problem for row in reading.read(file)] == ["invalid UTF-8"] * 2
 
 
 def test_columns_that_are_not_used_are_not_read(tmp_path):
@@ -291,7 +290,7 @@ def packed(path, content, times, start=b""):
 def test_packed_bombs_end_in_one_line_in_bounded_memory(
     tmp_path, monkeypatch, name, start, content
 ):
-    monkeypatch.setattr(raw_rows, "_MOST_BLANK", 1 << 14)
+    monkeypatch.setattr(reading, "_MOST_BLANK", 1 << 14)
     monkeypatch.setattr(files, "_UNPACKED_FREELY", 1 << 21)
     monkeypatch.setattr(files, "_MOST_PACKED", 50)
     packed(tmp_path / name, content * (1 + (1 << 20) // len(content)), 60, start)
@@ -310,9 +309,9 @@ def test_rows_that_repeat_themselves_are_no_bomb(tmp_path):
 
 
 def test_a_line_without_end_is_not_read_into_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "_LONGEST_LINE", 1000)
+    monkeypatch.setattr(reading, "_LONGEST_LINE", 1000)
     (tmp_path / "a.jsonl").write_text('{"a":"' + "x" * 2000)
-    with pytest.raises(ValueError, match=r"^a.jsonl has a line of more than 1,000 bytes"):
+    with pytest.raises(ValueError, match=r"^a.jsonl has a line of more than 1,000 characters"):
         read(tmp_path / "a.jsonl")
 
 
@@ -376,15 +375,6 @@ def test_a_number_of_absurdly_many_digits_is_not_called_damage(tmp_path):
     (tmp_path / "a.json").write_text(f'[{{"a": 1}}, {{"a": {"9" * 5000}}}]')
     with pytest.raises(ValueError, match=r"^a.json cannot be read at row 2 \(Exceeds the limit"):
         read(tmp_path / "a.json")
-
-
-def test_what_was_read_ahead_is_given_back(tmp_path):
-    from partitionsel_jax.data.sources.forms import as_utf8
-
-    content = os.urandom(100).hex().encode()
-    for size in (1, 64, 1000):
-        head, whole, stream = as_utf8(io.BytesIO(content), "a", size)
-        assert (head, whole, stream.read()) == (content[:size], size > 200, content)
 
 
 @pytest.mark.parametrize("name", ["A.JSONL", "a.Csv", "A.JSON.GZ", "a.ZIP"])

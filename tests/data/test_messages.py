@@ -8,7 +8,7 @@ import pytest
 
 from partitionsel_jax import data
 from partitionsel_jax.data.sources import messages
-from partitionsel_jax.data.sources.cells import BadRow
+from partitionsel_jax.data.sources.rows import BadRow
 from partitionsel_jax.data.sources.scanning import Tally
 from tests.data.case_files import (
     ASKED,

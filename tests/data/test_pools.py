@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partitionsel_jax import data
-from partitionsel_jax.data.shares import domain_counts, domain_shares, most_rows
+from partitionsel_jax.data.pools import domain_counts, domain_shares, most_rows
 
 
 @pytest.fixture
@@ -55,7 +55,6 @@ def builder_again(builder):
 
 
 def test_an_epoch_holds_no_row_twice_and_drops_its_tail(pools):
-    assert pools.steps_per_epoch == 5
     for epoch in range(6):
         steps = range(5 * epoch, 5 * epoch + 5)
         seen = np.concatenate([pools.members(t)[0] for t in steps])
@@ -107,7 +106,6 @@ def test_steps_in_a_row_share_their_pool_and_anchors(corpus, pools):
         pool, anchors = shared.members(t)
         np.testing.assert_array_equal(pool, pools.members(t // 3)[0])
         np.testing.assert_array_equal(anchors, pools.members(t // 2)[1])
-    assert shared.steps_per_epoch == 3 * pools.steps_per_epoch
     last, first = shared.members(14)[0], shared.members(15)[0]
     assert set(first.tolist()) != set(last.tolist())
     assert list(data.prefetch(shared, 4, 4)) == []
@@ -244,7 +242,6 @@ def test_a_domains_epoch_holds_no_row_twice(corpus):
     pools = data.Pools(corpus, 8, 4, seed=0, mix="uniform")
     first = np.concatenate([pools.members(t)[0] for t in range(26 // 4)])
     assert len(set(first.tolist())) == len(first)
-    assert pools.steps_per_epoch == 6
 
 
 @pytest.mark.parametrize(

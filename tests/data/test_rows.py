@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from partitionsel_jax import data
 from tests.data import checkpoints
+from tests.data.encoding import encode_example
 
 TOKENIZER = data.ByteTokenizer()
 QWEN, LLAMA = (checkpoints.golden(family) for family in checkpoints.FAMILIES)
@@ -31,7 +32,7 @@ EVERY = [(name, "plain") for name in TOKENIZERS] + [
     ],
 )
 def test_rows_made_by_hand(question, response, tokens, is_response, cut):
-    encoded = data.encode_example(question, response, TOKENIZER, 6)
+    encoded = encode_example(question, response, TOKENIZER, 6)
     np.testing.assert_array_equal(encoded.tokens, tokens)
     np.testing.assert_array_equal(encoded.response, np.array(is_response, bool))
     assert encoded.cut == cut
@@ -47,15 +48,14 @@ def test_rows_without_a_beginning_token_begin_with_the_question():
         ("abab", "cc", [b, new, c, c, end], 3),
         ("ab", "ccc", [new, c, c, c, end], 2),
     ):
-        encoded = data.encode_example(question, response, QWEN, 5)
+        encoded = encode_example(question, response, QWEN, 5)
         np.testing.assert_array_equal(encoded.tokens, tokens)
         assert encoded.cut == cut
     assert QWEN.encode("ab") == [a, b]
 
 
-def test_a_response_without_room_is_refused():
-    with pytest.raises(ValueError, match=r"fits into a row of 6 tokens .* got one of 5"):
-        data.encode_example("a", "ccccc", TOKENIZER, 6)
+def test_a_response_without_room_has_no_row():
+    assert data.encode_batch(["a"], ["ccccc"], TOKENIZER, 6) == [None]
 
 
 @pytest.mark.parametrize("template", ["alpaca", "chat"])
@@ -65,9 +65,8 @@ def test_the_frame_around_a_question_stays_and_a_character_of_it(template):
     message = rf"at least {len(prompt)} tokens of the prompt, got {len(prompt) - 1}; use longer"
     with pytest.raises(ValueError, match=message):
         data.encode_prompt("a", QWEN, len(prompt) - 1, template)
-    assert data.encode_example("a", "c", QWEN, len(prompt) + 2, template).cut == 0
-    with pytest.raises(ValueError, match="expected a response that fits into a row of"):
-        data.encode_example("a", "c", QWEN, len(prompt) + 1, template)
+    assert encode_example("a", "c", QWEN, len(prompt) + 2, template).cut == 0
+    assert data.encode_batch(["a"], ["c"], QWEN, len(prompt) + 1, template) == [None]
 
 
 @pytest.mark.parametrize("template", ["alpaca", "chat"])
@@ -124,7 +123,7 @@ def test_examples_in_a_batch_are_those_one_by_one(name, template):
     batch = data.encode_batch(prompts, responses, tokenizer, 200, template)
     assert batch[-1] is None
     for (prompt, response), encoded in zip(pairs[:-1], batch, strict=False):
-        tokens, is_response, cut = data.encode_example(prompt, response, tokenizer, 200, template)
+        tokens, is_response, cut = encode_example(prompt, response, tokenizer, 200, template)
         assert (encoded.prompt + encoded.response, encoded.cut) == (
             tokens[: len(encoded.prompt) + len(encoded.response)].tolist(),
             cut,
@@ -155,7 +154,7 @@ def test_the_marked_tokens_are_the_response_and_its_closing_token(
     name, template, question, response
 ):
     tokenizer = TOKENIZERS[name]
-    tokens, is_response, _ = data.encode_example(question, response, tokenizer, 400, template)
+    tokens, is_response, _ = encode_example(question, response, tokenizer, 400, template)
     marked = tokens[is_response].tolist()
     closing = tokenizer.turn_end_id if template == "chat" else tokenizer.eos_id
     assert marked == [*tokenizer.encode(response), closing]
@@ -172,7 +171,7 @@ def test_the_marked_tokens_are_the_response_and_its_closing_token(
 @given(length=st.integers(3, 20))
 def test_generation_starts_from_the_ids_that_training_saw_of_a_long_prompt(name, length):
     tokenizer = TOKENIZERS[name]
-    tokens, is_response, cut = data.encode_example("aaab" * 9, "", tokenizer, length)
+    tokens, is_response, cut = encode_example("aaab" * 9, "", tokenizer, length)
     start = tokens[: np.argmax(is_response)].tolist()
     whole = data.TEMPLATES["plain"]("aaab" * 9, tokenizer)
     assert data.encode_prompt("aaab" * 9, tokenizer, length - 1) == start

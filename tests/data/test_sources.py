@@ -13,7 +13,7 @@ import pytest
 
 from partitionsel_jax import data
 from partitionsel_jax.data import sources
-from partitionsel_jax.data.sources import builders, planning, scanning, splitting, writing
+from partitionsel_jax.data.sources import builders, scanning, splitting, writing
 from partitionsel_jax.data.sources.schemas import METAMATHQA_DOMAINS, MOLECULE_DOMAINS
 from tests.data import source_rows
 
@@ -515,7 +515,11 @@ def test_no_two_splits_share_a_group_at_any_size(seed):
         domain=random.integers(0, domains, count).astype(np.int32),
         group=random.integers(0, groups, count) * 7919,
         test=random.integers(-1, 2, count).astype(np.int8) * np.int8(seed % 2),
+        validation=np.zeros(count, bool),
         tally=scanning.Tally(),
+        places=scanning.Places(),
+        prompts={},
+        published=(),
         elsewhere=random.integers(0, groups, 2) * 7919,
     )
     sizes = splitting.Sizes(*random.integers((1, 1, 0), (4, 4, 3)))
@@ -660,8 +664,8 @@ def test_validation_rows_near_test_rows_give_way_in_a_bounded_number_of_passes(
     ]
     rows += [row | {"domain": "d"} for row in lines(40)]
     passes = []
-    original = planning.good_rows
-    for module in (planning, scanning):
+    original = scanning.good_rows
+    for module in (splitting, scanning):
         monkeypatch.setattr(
             module, "good_rows", lambda *a, **k: passes.append(1) or original(*a, **k)
         )
@@ -761,12 +765,12 @@ def test_a_process_killed_half_way_leaves_nothing_in_the_way(prepare, tmp_path):
     arguments = {**SIZES, "directory": str(tmp_path / "prepared")}
     script = f"""
         import os, signal
-        from partitionsel_jax.data.sources import builders
+        from partitionsel_jax.data.sources import builders, splitting
 
         def dying(*_):
             os.kill(os.getpid(), signal.SIGKILL)
 
-        builders.report = dying
+        splitting.Plan.report = dying
         builders.prepare_files("instructions", {str(path)!r}, **{arguments!r})
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
@@ -794,7 +798,7 @@ def test_another_process_that_finishes_first_is_no_error(prepare, monkeypatch):
 @pytest.mark.parametrize("count", [0, 200, 599, 600, 601])
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(builders, "planned_rows"), (planning, "_look_again"), (builders, "make_plan")],
+    [(splitting.Plan, "rows"), (splitting, "_look_again"), (builders, "make_plan")],
 )
 def test_a_source_that_changes_while_it_is_read_is_refused(
     prepare, tmp_path, monkeypatch, module, name, count
@@ -826,21 +830,25 @@ def test_a_source_that_changes_while_it_is_read_is_refused(
 
 
 def test_a_source_that_is_gone_when_it_was_read_is_refused(prepare, tmp_path, monkeypatch):
+    original = splitting.Plan.rows
+
     def gone(plan, left_out):
-        yield from planning.planned_rows(plan, left_out)
+        yield from original(plan, left_out)
         (tmp_path / "rows.jsonl").unlink()
 
-    monkeypatch.setattr(builders, "planned_rows", gone)
+    monkeypatch.setattr(splitting.Plan, "rows", gone)
     with pytest.raises(ValueError, match="changed while it was read; start again"):
         prepare("instructions", lines(20))
 
 
 def test_a_source_that_is_touched_while_it_is_read_is_no_other(prepare, tmp_path, monkeypatch):
+    original = splitting.Plan.rows
+
     def touched(plan, left_out):
         os.utime(tmp_path / "rows.jsonl", ns=(1, 1))
-        return planning.planned_rows(plan, left_out)
+        return original(plan, left_out)
 
-    monkeypatch.setattr(builders, "planned_rows", touched)
+    monkeypatch.setattr(splitting.Plan, "rows", touched)
     assert len(records(prepare("instructions", lines(20)))) == 20
 
 
@@ -967,6 +975,6 @@ def test_prompts_that_were_not_kept_are_read_again(prepare, tmp_path, monkeypatc
         prompts = {row: prompt for row, prompt in found.prompts.items() if row in tests}
         return dataclasses.replace(found, prompts=prompts)
 
-    monkeypatch.setattr(planning, "scan", scan)
+    monkeypatch.setattr(splitting, "scan", scan)
     again = prepare("instructions", rows, directory=tmp_path / "again")
     assert records(again) == records(kept) and report(again) == report(kept)

@@ -7,7 +7,7 @@ import pytest
 
 from partitionsel_jax import reporting
 from partitionsel_jax.evaluation import statistics
-from partitionsel_jax.reporting import accuracies, comparison, tables
+from partitionsel_jax.reporting import comparison, tables
 from partitionsel_jax.reporting.runs import read_runs
 
 
@@ -20,7 +20,7 @@ def _rewrite(run, **test):
 
 def test_the_interval_of_one_seed_is_that_of_its_questions(tmp_path, write_run):
     write_run(tmp_path / "r")
-    found = accuracies.overall(read_runs(tmp_path))
+    found = comparison.accuracy(read_runs(tmp_path))
     assert (found.mean, found.std, found.questions) == (0.25, None, 32)
     assert (found.low, found.high) == statistics.share_interval(0.25, 32)
 
@@ -30,7 +30,7 @@ def test_the_interval_of_several_seeds_is_the_wider_one(tmp_path, write_run, apa
     # Seeds that agree answer the same questions: their interval is no shorter than one seed's.
     for seed in (0, 1, 2):
         _rewrite(write_run(tmp_path / f"{seed}", seed=seed), accuracy=0.5 + apart * (seed - 1))
-    found = accuracies.overall(read_runs(tmp_path))
+    found = comparison.accuracy(read_runs(tmp_path))
     low, high = statistics.share_interval(found.mean, 32)
     if is_wider:
         assert found.low < low and high < found.high
@@ -54,9 +54,8 @@ def test_table_csv_and_page_show_test_loss_and_accuracy_by_domain(tmp_path, writ
     assert float(row["test_accuracy_low"]) == pytest.approx(0.133, abs=1e-3)
     page = report.page.read_text()
     assert "Test accuracy by domain" in page
-    # A bar for every domain and method, with its end at the widest of all.
-    place = 100 * 0.25 / statistics.share_interval(0.25, 8)[1]
-    assert page.count('<div class="interval"') == page.count(f"left:{place:.1f}%") == 8
+    low, high = (f"{100 * end:.0f}" for end in statistics.share_interval(0.25, 8))
+    assert page.count(f"<td>25.0 % ({low} – {high})</td>") == 8
     assert (report.directory / "accuracy_per_domain.png").exists()
 
 
@@ -64,7 +63,7 @@ def test_many_methods_are_not_squeezed_into_the_terminal(tmp_path, write_run):
     for number in range(6):
         write_run(tmp_path / f"{number}", f"method{number}")
     rows = comparison.headline(read_runs(tmp_path))
-    assert len(tables.accuracy_lines(rows)[0]) == 8
+    assert len(tables.accuracies(rows).columns) == 8
     assert "questions" not in tables.as_text([rows])
 
 

@@ -7,8 +7,7 @@ import pytest
 from scipy import stats
 
 from partitionsel_jax import reporting
-from partitionsel_jax.evaluation import statistics
-from partitionsel_jax.reporting import comparison, curves
+from partitionsel_jax.reporting import comparison, curves, labels
 
 
 def _rows(workdir):
@@ -141,10 +140,10 @@ def test_each_method_meets_the_baseline_on_its_own_data(tmp_path, write_run):
                 tmp_path / f"{method}{share}",
                 method,
                 losses=(4.0, 3.0, final),
-                config={"data": {"corrupted": {"share": share}, "pool_size": len(method)}},
+                config={"data": {"noise": {"share": share}, "pool_size": len(method)}},
                 config_hash=f"{method}{share}",
             )
-    data = {"data": {"corrupted": {"share": 0.5}}}
+    data = {"data": {"noise": {"share": 0.5}}}
     write_run(tmp_path / "alone", "greats", config=data)
     rows = _rows(tmp_path)
     assert rows["partitionsel (share=0.0)"].target == 1.0
@@ -187,7 +186,7 @@ def test_curves_average_the_steps_that_all_seeds_have(tmp_path, write_run):
     assert curves.over_seeds(runs, reporting.Run.evaluations, "seconds").x.tolist() == [0, 15]
 
 
-def test_a_target_is_priced_in_every_currency_that_was_logged(tmp_path, write_run):
+def test_a_target_is_costed_on_every_axis_that_was_logged(tmp_path, write_run):
     for seed, steps in enumerate((1.0, 2.0, 3.0)):
         write_run(tmp_path / f"r{seed}", losses=(4.0, 3.0, 2.0), seed=seed)
         write_run(
@@ -210,7 +209,7 @@ def test_a_target_is_priced_in_every_currency_that_was_logged(tmp_path, write_ru
     assert costs["flops"].median == pytest.approx(3 * updates[1] / 20)
 
 
-def test_a_median_counts_seeds_that_never_arrive_as_dearest(tmp_path, write_run):
+def test_a_median_counts_seeds_that_never_arrive_as_most_expensive(tmp_path, write_run):
     for seed, last in enumerate((1.0, 0.0, 2.5)):
         write_run(tmp_path / f"r{seed}", losses=(4.0, 3.0, 2.0), seed=seed)
         write_run(tmp_path / f"p{seed}", "partitionsel", losses=(4.0, 3.0, last), seed=seed)
@@ -221,7 +220,7 @@ def test_a_median_counts_seeds_that_never_arrive_as_dearest(tmp_path, write_run)
     assert cost.interval is None
 
 
-def test_runs_that_counted_no_operations_have_no_price_in_them(tmp_path, write_run):
+def test_runs_that_counted_no_operations_have_no_cost_in_them(tmp_path, write_run):
     write_run(tmp_path / "r", flops=None)
     write_run(tmp_path / "p", "partitionsel", losses=(4.0, 2.0, 1.0))
     costs = _rows(tmp_path)["partitionsel"].costs
@@ -231,25 +230,23 @@ def test_runs_that_counted_no_operations_have_no_price_in_them(tmp_path, write_r
 
 def test_runs_validated_on_different_rows_are_kept_apart(tmp_path, write_run):
     for number, rows in enumerate((8, 16)):
-        config = {"data": {"validation": rows, "corrupted": {"share": 0.1 * number}}}
+        config = {"data": {"validation": rows, "noise": {"share": 0.1 * number}}}
         for method in ("random", "partitionsel"):
             name = f"{method}{rows}"
             write_run(tmp_path / name, method, config=config, config_hash=name)
     # Corrupted training rows and the order of pools leave the validation rows as they are.
-    config = {
-        "data": {"validation": 8, "corrupted": {"share": 0.5}, "mix": "uniform", "workers": 3}
-    }
+    config = {"data": {"validation": 8, "noise": {"share": 0.5}, "mix": "uniform", "workers": 3}}
     write_run(tmp_path / "corrupted", config=config, config_hash="corrupted")
-    found = comparison.evaluation_sets(reporting.read_runs(tmp_path))
+    found = labels.evaluation_sets(reporting.read_runs(tmp_path))
     assert [sorted(run.name for run in runs) for runs in found] == [
+        ["corrupted", "partitionsel8", "random8"],
         ["partitionsel16", "random16"],
-        ["partitionsel8", "random8", "corrupted"],
     ]
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 10, 30])
 def test_intervals_are_students(freedom):
-    for confidence in (0.5, 0.95, 0.99):
-        expected = stats.t.ppf(0.5 + confidence / 2, freedom)
-        found = statistics.t_quantile(freedom, confidence)
-        assert found == pytest.approx(expected, rel=1e-9)
+    values = np.random.default_rng(freedom).normal(size=freedom + 1)
+    low, high = stats.t.interval(0.95, freedom, values.mean(), stats.sem(values))
+    assert comparison.spread(values.tolist()).half == pytest.approx((high - low) / 2)
+    assert curves.half_width(values) == pytest.approx((high - low) / 2)

@@ -1,35 +1,21 @@
 """What the report writes: page, charts and CSV files."""
 
 import csv
+import html
 import html.parser
 import json
 import re
 
 import numpy as np
+import plotly.offline
 import pytest
+from plotly import graph_objects
 
 from partitionsel_jax import reporting
-from partitionsel_jax.reporting import (
-    comparison,
-    overlaps,
-    page,
-    selection_charts,
-    theme,
-    wording,
-)
+from partitionsel_jax.reporting import charts, curves, labels, page, theme, wording
 
 _VOID = {"meta", "br", "img", "link", "input", "hr"}
-CHARTS = {
-    "validation_loss",
-    "validation_loss_per_domain",
-    "domain_mix",
-    "corrupted_share",
-    "selection_diagnostics",
-    "accuracy",
-    "accuracy_per_domain",
-    "overlap",
-    "stage_shares",
-}
+_PLOTLY = plotly.offline.get_plotlyjs()
 
 
 class _Outline(html.parser.HTMLParser):
@@ -59,9 +45,16 @@ class _Outline(html.parser.HTMLParser):
         self.ids += [value for name, value in attrs if name == "id"]
 
 
+def _own(report):
+    """The page without plotly's own script, which has to be in it once."""
+    text = report.page.read_text()
+    assert text.count(_PLOTLY) == 1
+    return text.replace(_PLOTLY, "")
+
+
 def _parse(report):
     outline = _Outline()
-    outline.feed(report.page.read_text())
+    outline.feed(_own(report))
     assert outline.open == []
     return outline
 
@@ -69,7 +62,7 @@ def _parse(report):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, write_run):
     workdir = tmp_path_factory.mktemp("workdir")
-    data = {"data": {"corrupted": {"kind": "garbled", "share": 0.3}}}
+    data = {"data": {"noise": {"kind": "garbled", "share": 0.3}}}
     for seed in (0, 1):
         write_run(workdir / "random" / f"{seed}", seed=seed, config=data)
         write_run(
@@ -83,7 +76,7 @@ def built(tmp_path_factory, write_run):
 
 
 def test_every_chart_is_written_as_png_and_svg(built):
-    for name in CHARTS:
+    for name in charts.NAMES:
         assert (built.directory / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (built.directory / f"{name}.svg").read_text()
     width = int.from_bytes((built.directory / "validation_loss.png").read_bytes()[16:20], "big")
@@ -92,85 +85,96 @@ def test_every_chart_is_written_as_png_and_svg(built):
 
 def test_the_page_parses_and_needs_nothing_else(built):
     outline = _parse(built)
-    text = built.page.read_text()
+    text = _own(built)
     assert not {"link", "iframe", "img"} & set(outline.tags)
-    # The data and what draws it, both in the page.
-    assert outline.tags.count("script") == 2
-    references = [v for name, v in outline.attributes if name in ("src", "href", "xlink:href")]
-    assert references and all(value.startswith("#") for value in references)
-    assert not re.search(r"url\((?!#|\$)|@import|@font-face|fetch\(|XMLHttp", text)
+    # Plotly's and one for each chart.
+    assert outline.tags.count("script") == 1 + len(_figures(built))
+    assert not {"src", "href", "xlink:href"} & {name for name, _ in outline.attributes}
+    assert not re.search(r"https?:|url\(|@import|@font-face|fetch\(|XMLHttp", text)
+    assert len(text) < 1e6 < len(built.page.read_text()) < 6e6
+    # Nothing may be fetched, and no chart has a button that sends it somewhere.
+    assert any(v.startswith("default-src 'none'") for n, v in outline.attributes if n == "content")
+    assert text.count('"showSendToCloud": false') == len(_figures(built))
     assert ("name", "viewport") in outline.attributes
     assert "prefers-color-scheme:dark" in text
     assert "overflow-x:auto" in text
 
 
-def test_ids_are_unique_and_every_link_is_met(built):
+def test_ids_are_unique(built):
     outline = _parse(built)
+    assert {f"run-{number}" for number in range(4)} < set(outline.ids)
     assert len(outline.ids) == len(set(outline.ids))
-    links = {value for name, value in outline.attributes if name == "href"} - {"#"}
-    assert links == {f"#run-{number}" for number in range(4)}
-    assert {link.removeprefix("#") for link in links} <= set(outline.ids)
 
 
-def _data(report):
-    text = report.page.read_text()
-    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
-    return json.loads(found)
+def _figures(report):
+    """The traces and the layout of every chart of the page, as plotly reads and checks them."""
+    found = {}
+    pattern = r'Plotly\.newPlot\(\s*"([^"]*)",\s*(.*?),\s*\{"displaylogo"'
+    for name, text in re.findall(pattern, _own(report), re.DOTALL):
+        traces, layout = json.loads(f"[{text}]")
+        found[name] = graph_objects.Figure(traces, layout)
+    return found
 
 
 def test_every_chart_has_its_place_and_its_data(built):
     places = {value for name, value in _parse(built).attributes if name == "data-chart"}
-    assert places == CHARTS - {"stage_shares", "accuracy_per_domain"} | {"training_loss"}
-    data = _data(built)
-    assert {chart["id"] for chart in data["charts"]} >= places
-    for chart in data["charts"]:
-        keys = {panel["key"] for panel in chart.get("panels", [{"key": "mix"}])}
-        known = [run["grids"][chart.get("grid", "drawn")]["series"] for run in data["runs"]]
-        assert any(keys & series.keys() for series in known)
+    figures = _figures(built)
+    assert places == figures.keys()
+    tables = {"stage_shares", "accuracy_per_domain"}
+    assert {name.split("-")[0] for name in places} == set(charts.NAMES) - tables
+    assert all(len(trace.x) for figure in figures.values() for trace in figure.data)
+    assert {"Where the time of an update goes", "Test accuracy by domain"} <= set(
+        _parse(built).text
+    )
 
 
 def test_the_pages_data_are_those_of_the_runs(built):
-    data = _data(built)
-    assert [label["name"] for label in data["labels"]] == ["partitionsel", "random"]
-    assert [label["runs"] for label in data["labels"]] == [[0, 1], [2, 3]]
-    assert data["labels"][1]["target"] == 2.0 and data["labels"][0]["target"] is None
-    grid = data["runs"][1]["grids"]["evaluated"]
-    assert grid["step"] == [0, 10, 20]
-    assert grid["series"]["validation_loss"] == [4.0, 1.0, 0.5]
-    assert grid["series"]["test_accuracy"] == [None, None, 0.35]
-    spent = [grid[name] for name in ("updates", "tokens", "flops", "seconds")]
-    assert spent == [[0, 10, 20], [0, 7500, 15000], [0, 10**7, 2 * 10**7], [0, 5, 10]]
-    assert data["quantiles"][0] == pytest.approx(12.7062, rel=1e-5)
-    # 8 of 64 at random have 1 in common with 8 others, and 15 together.
-    assert data["chance"] == pytest.approx(1 / 15, rel=1e-4)
+    figure = _figures(built)["validation_loss-0"]
+    means = {trace.name: trace for trace in figure.data if trace.name}
+    assert list(means) == ["partitionsel", "random"]
+    assert list(means["partitionsel"].x) == [0, 10, 20]
+    assert list(means["partitionsel"].y) == [4.0, 1.0, 0.5]
+    # A thin line for each seed, and a band, are hidden and shown with their method.
+    assert [trace.legendgroup for trace in figure.data] == ["partitionsel"] * 4 + ["random"] * 4
+    (target,) = figure.layout.shapes
+    assert (target.y0, target.y1) == (2.0, 2.0)
+    (band,) = (t for t in _figures(built)["accuracy-0"].data if t.name == "partitionsel")
+    # Test accuracies of 0.25 and 0.35.
+    assert list(band.error_y.array) == [pytest.approx(12.7062 * 0.05, rel=1e-4)]
 
 
-def test_filters_offer_what_runs_differ_in(tmp_path, write_run):
-    for seed in (0, 1):
-        for ridge in (0.0, 0.1):
-            config = {"selection": {"ridge": ridge}}
-            write_run(
-                tmp_path / f"{ridge}-{seed}",
-                "partitionsel",
-                seed=seed,
-                config=config,
-                config_hash=str(ridge),
-                axes={"selection.ridge": ridge},
-            )
-    report = reporting.build(tmp_path)
-    outline = _parse(report)
-    names = {value for name, value in outline.attributes if name == "data-facet"}
-    assert names == {"selection.ridge", "seed", "label"}
-    found = [run["facets"]["selection.ridge"] for run in _data(report)["runs"]]
-    assert sorted(found) == ["0.0", "0.0", "0.1", "0.1"]
+def test_buttons_choose_what_curves_are_drawn_against(built):
+    figure = _figures(built)["validation_loss-0"]
+    (menu,) = figure.layout.updatemenus
+    assert [button.label for button in menu.buttons] == ["updates", "tokens", "FLOPs", "time"]
+    mean = [trace.name for trace in figure.data].index("partitionsel")
+    drawn = [button.args[0]["x"] for button in menu.buttons]
+    assert all(len(xs) == len(figure.data) for xs in drawn)
+    assert [xs[mean] for xs in drawn] == [
+        *([0, 10, 20], [0, 7500, 15000], [0, 10**7, 2 * 10**7], [0, 5, 10])
+    ]
 
 
-def test_a_run_has_a_page_with_its_config(built):
+def test_runs_that_did_not_log_a_cost_are_not_drawn_against_it(tmp_path, write_run):
+    write_run(tmp_path / "r", flops=None, domains=["a"])
+    write_run(tmp_path / "p", "partitionsel", domains=["a"])
+    figure = _figures(reporting.build(tmp_path))["validation_loss-0"]
+    names = [trace.name for trace in figure.data]
+    by_label = {
+        button.label: button.args[0]["x"] for button in figure.layout.updatemenus[0].buttons
+    }
+    assert by_label["FLOPs"][names.index("random")] == []
+    assert len(by_label["FLOPs"][names.index("partitionsel")]) == 3
+
+
+def test_a_run_is_described_with_its_config(built):
     text = built.page.read_text()
-    (section,) = re.findall(r'<section class="run" id="run-0".*?</section>', text, re.DOTALL)
-    assert "<h1>partitionsel/0</h1>" in section
-    assert "features 70.0 %, selection 10.0 %, update 20.0 %" in section
-    assert "data.noise.share = 0.3" in section
+    (section,) = re.findall(r'<details id="run-0">.*?</details>', text, re.DOTALL)
+    assert "<summary>partitionsel/0 (finished)</summary>" in section
+    records = json.loads(html.unescape(re.sub("<.*?>", "", section.split("<pre>")[1])))
+    assert records["summary.json"]["seconds"]["features_share"] == 0.7
+    assert records["config.json"]["config"]["data"]["noise"]["share"] == 0.3
+    assert records["config.json"]["versions"]["jax"] == "0.10.2"
 
 
 def test_overlaps_are_of_equal_pools_seed_by_seed(tmp_path, write_run):
@@ -184,11 +188,10 @@ def test_overlaps_are_of_equal_pools_seed_by_seed(tmp_path, write_run):
         found = ids[path.relative_to(tmp_path).parts[0]]
         # Padding is no pick, and a damaged line is passed over.
         path.write_text(json.dumps({"step": 1, "ids": [*found, -1]}) + '\n{"step": 2, "ids"')
-    (groups,) = map(comparison.by_label, comparison.evaluation_sets(reporting.read_runs(tmp_path)))
-    names = list(groups)
-    matrix = overlaps.matrix(groups)
-    assert matrix[names.index("partitionsel"), names.index("greats")] == 0.5
-    assert np.isnan(matrix[names.index("partitionsel"), names.index("wide")])
+    (groups,) = map(labels.by_label, labels.evaluation_sets(reporting.read_runs(tmp_path)))
+    matrix = curves.overlap_matrix(groups)
+    assert matrix.loc["partitionsel", "greats"] == matrix.loc["greats", "partitionsel"] == 0.5
+    assert np.isnan(matrix.loc["partitionsel", "wide"])
     report = reporting.build(tmp_path)
     rows = list(csv.DictReader((report.directory / "overlap.csv").open()))
     assert [(row["label"], row["seed"], row["jaccard"]) for row in rows] == [
@@ -224,9 +227,10 @@ def test_evaluation_sets_have_tables_and_charts_of_their_own(tmp_path, write_run
     assert "evaluation set 2 of 2" in report.table
     assert any("2 different sets of rows" in caveat for caveat in report.caveats)
     assert (report.directory / "validation_loss_set2.png").exists()
-    attributes = _parse(report).attributes
-    assert attributes.count(("data-facet", "evaluation set")) == 2
-    assert attributes.count(("name", "set")) == 2
+    assert {"Evaluation set 1 of 2", "Evaluation set 2 of 2"} <= set(_parse(report).text)
+    for number, rows in enumerate((16, 8)):
+        names = {trace.name for trace in _figures(report)[f"validation_loss-{number}"].data}
+        assert {f"random (validation={rows})", f"partitionsel (validation={rows})"} <= names
     summary = list(csv.DictReader((report.directory / "summary.csv").open()))
     assert [row["evaluation_set"] for row in summary] == ["1", "1", "2", "2"]
 
@@ -254,10 +258,9 @@ def test_sixty_runs_make_a_page_below_ten_megabytes(tmp_path, write_run):
                 domains=[f"domain{number}" for number in range(8)],
             )
     runs = reporting.read_runs(tmp_path)
-    sets = [comparison.by_label(runs)]
-    rows = reporting.headline(runs)
+    groups, rows = labels.by_label(runs), reporting.headline(runs)
     strokes = theme.strokes({row.label: row.is_baseline for row in rows})
-    text = page.page(sets, [rows], strokes, [], CHARTS)
+    text = page.page([groups], [rows], [charts.of_curves(groups, rows)], strokes, [])
     assert len(text.encode()) < 10e6
 
 
@@ -270,7 +273,7 @@ def test_the_page_states_facts_findings_and_numbers(built):
     assert "0.33× ± 0.00" in text
     assert "compilation and evaluation are left out" in text
     assert "hash-of-partitionsel" in text
-    assert "jax 0.10.2" in text
+    assert "0.10.2" in text
 
 
 def test_summary_csv_holds_the_headline(built):
@@ -304,7 +307,7 @@ def test_charts_without_content_are_left_out_and_old_ones_removed(tmp_path, writ
     stale = tmp_path / "report" / "corrupted_share.png"
     stale.parent.mkdir()
     stale.write_bytes(b"")
-    write_run(tmp_path / "run", domains=["a"], noise_share=None)
+    write_run(tmp_path / "run", domains=["a"], corrupted_share=None)
     report = reporting.build(tmp_path)
     assert not stale.exists()
     headings = " ".join(_parse(report).text)
@@ -328,7 +331,7 @@ def test_a_run_that_has_just_begun_is_reported_as_unfinished(tmp_path, write_run
 
 def test_a_run_that_diverged_is_drawn_and_not_hidden(tmp_path, write_run):
     nan = float("nan")
-    write_run(tmp_path, losses=(4.0, nan, nan), domains=["a"], noise_share=None)
+    write_run(tmp_path, losses=(4.0, nan, nan), domains=["a"], corrupted_share=None)
     report = reporting.build(tmp_path)
     final = report.headline[0].validation_loss
     assert final is not None and np.isnan(final.mean)
@@ -337,19 +340,23 @@ def test_a_run_that_diverged_is_drawn_and_not_hidden(tmp_path, write_run):
 
 def test_names_are_escaped(tmp_path, write_run):
     nasty = '<script>alert("1")</script>$x_{$&--><b>'
-    config = {nasty: nasty, "data": {"corrupted": {"kind": nasty, "share": 0.5}}}
-    write_run(tmp_path / "<i>run", nasty, domains=[nasty], config=config, noise_share=None)
-    write_run(tmp_path / "random", domains=[nasty], config=config, noise_share=None)
+    config = {nasty: nasty, "data": {"noise": {"kind": nasty, "share": 0.5}}}
+    write_run(tmp_path / "<i>run", nasty, domains=[nasty], config=config, corrupted_share=None)
+    write_run(tmp_path / "random", domains=[nasty], config=config, corrupted_share=None)
     report = reporting.build(tmp_path)
     outline = _parse(report)
     assert not {"b", "i"} & set(outline.tags)
-    assert outline.tags.count("script") == 2
+    figures = _figures(report)
+    assert outline.tags.count("script") == 1 + len(figures)
     assert any(nasty in text for text in outline.text)
-    assert _data(report)["labels"][0]["name"] == nasty
+    # Plotly shows some HTML in its texts: there the name is escaped once more.
+    assert html.escape(nasty) in {trace.name for trace in figures["validation_loss-0"].data}
+    shown = json.dumps([figure.to_plotly_json() for figure in figures.values()], default=str)
+    assert "<b>" not in shown and "<script" not in shown
 
 
 def test_a_report_is_not_taken_for_a_run_when_built_again(tmp_path, write_run):
-    write_run(tmp_path / "run", domains=["a"], noise_share=None)
+    write_run(tmp_path / "run", domains=[" "], corrupted_share=None)
     first = reporting.build(tmp_path)
     texts = {path.name: path.read_bytes() for path in first.directory.iterdir()}
     second = reporting.build(tmp_path)
@@ -358,20 +365,15 @@ def test_a_report_is_not_taken_for_a_run_when_built_again(tmp_path, write_run):
     assert {path.name: path.read_bytes() for path in second.directory.iterdir()} == texts
 
 
-def test_labels_of_a_chart_are_moved_apart_no_more_than_needed():
-    moved = selection_charts.spaced(np.array([0.1, 0.12, 0.14, 0.9]), gap=0.1)
-    np.testing.assert_allclose(moved, [0.02, 0.12, 0.22, 0.9])
-    assert selection_charts.spaced(np.array([]), gap=0.1).shape == (0,)
-
-
-def test_a_title_does_not_claim_more_than_the_seeds_show(tmp_path, write_run):
+def test_a_finding_does_not_claim_more_than_the_seeds_show(tmp_path, write_run):
     for seed, last in enumerate((1.0, 2.5)):
         write_run(tmp_path / f"r{seed}", losses=(4.0, 3.0, 2.0), seed=seed)
         write_run(tmp_path / f"p{seed}", "partitionsel", losses=(4.0, 3.0, last), seed=seed)
     rows = reporting.headline(reporting.read_runs(tmp_path))
-    reaches = "partitionsel reaches random's final validation loss in 0.75× the updates"
-    assert wording.headline_title(rows) == f"{reaches} (1 of 2 seeds)"
     (said,) = wording.findings(rows)
+    assert said.startswith(
+        "partitionsel reaches random's final validation loss in 0.75× the updates"
+    )
     assert said.endswith("(1 of 2 seeds; the others do not reach it).")
 
 

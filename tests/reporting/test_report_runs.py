@@ -55,6 +55,21 @@ def test_damaged_lines_are_skipped_and_counted(tmp_path, write_run):
     assert [row["step"] for row in run.rows] == list(range(11))
 
 
+def test_runs_of_before_the_label_noise_was_renamed_are_read(tmp_path, write_run):
+    data = {"data": {"spoilt": {"kind": "garbled", "share": 0.3}}}
+    directory = write_run(tmp_path, config=data, axes={"data.spoilt.share": 0.3})
+    path = directory / "metrics.jsonl"
+    old = {"corrupted_selected": "spoilt_picks", "corrupted_pool": "spoilt_pool"}
+    text = path.read_text().replace('"selected"', '"picks"')
+    for name, was in old.items():
+        text = text.replace(f'"{name}"', f'"{was}"')
+    path.write_text(text)
+    (run,) = reporting.read_runs(directory)
+    assert run.config["data"] == {"noise": {"kind": "garbled", "share": 0.3}}
+    assert run.axes == {"data.noise.share": 0.3}
+    assert comparison.corrupted_share([run]) == 0.25
+
+
 def test_a_step_logged_twice_keeps_its_last_row(tmp_path, write_run):
     directory = write_run(tmp_path, losses=(4.0, 3.0))
     with (directory / "metrics.jsonl").open("a") as file:

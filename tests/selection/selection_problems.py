@@ -62,10 +62,12 @@ def hamilton(counts, size):
     return np.array(seats, np.int32)
 
 
-def best_value(features, anchor, picks):
+def best_value(features, anchor, picks, ridge=0.0):
     """f(S): the utility of `picks` under SciPy's non-negative least squares."""
     picks = list(picks)
-    weights, _ = nnls(features[picks].T, anchor, maxiter=10_000)
+    # A ridge is the squared length of a coordinate that every candidate has for itself.
+    rows = np.vstack([features[picks].T, np.sqrt(ridge) * np.eye(len(picks))])
+    weights, _ = nnls(rows, np.append(anchor, np.zeros(len(picks))), maxiter=10_000)
     return 0.5 * float(weights @ (features[picks] @ anchor))
 
 

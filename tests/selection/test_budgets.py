@@ -102,3 +102,23 @@ def test_a_pool_smaller_than_size_is_refused_when_concrete_and_taken_whole_when_
 def test_bad_input_is_refused_with_a_remedy(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        budgets.proportional,
+        budgets.uniform,
+        lambda counts, size: budgets.fixed(counts, size, jnp.array([0.5, 0.5, 0.0])),
+        lambda counts, size: budgets.temperature(counts, size, 0.5),
+        lambda counts, size: budgets.curriculum(counts, size, budgets.curriculum_start(3)),
+    ],
+)
+def test_budgets_are_i32_with_64_bits_enabled_too(scheme):
+    counts = np.array([5, 9, 2], np.int32)
+    expected = scheme(jnp.asarray(counts), 8)
+    with jax.enable_x64(True):
+        found = scheme(jnp.asarray(counts), 8)
+        jitted = jax.jit(lambda counts: scheme(counts, 8))(jnp.asarray(counts))
+    assert found.dtype == jitted.dtype == jnp.int32
+    assert found.tolist() == jitted.tolist() == expected.tolist()

@@ -193,3 +193,17 @@ def test_agnostic_coupling_does_not_ask_for_budgets_that_sum():
     problem = problem_with(budgets=np.array([1, 1, 1]))
     result = selection.select(problem, size=4, utility="alignment", coupling="agnostic")
     assert np.all(result.indices >= 0)
+
+
+def test_a_large_gram_matrix_is_sampled_for_symmetry():
+    rng = np.random.default_rng(0)
+    features, others = rng.normal(size=(2, 600, 8)).astype(np.float32)
+    fields = {
+        "alignment": features[:, 0],
+        "domains": np.zeros(600, np.int32),
+        "budgets": np.array([4], np.int32),
+    }
+    sound = selection.Problem(gram=features @ features.T, **fields)
+    assert (selection.select(sound, size=4).indices >= 0).all()
+    with pytest.raises(ValueError, match="gram must be symmetric"):
+        selection.select(selection.Problem(gram=features @ others.T, **fields), size=4)

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import itertools
 
@@ -43,15 +44,20 @@ def small_instances(dim):
 
 @functools.cache
 def solver(swaps):
-    return jax.jit(jax.vmap(functools.partial(selection.select, size=4, swaps=swaps)))
+    def solve(problem):
+        result = selection.select(problem, size=4, swaps=swaps)
+        return result, selection.certify(problem, result)
+
+    return jax.jit(jax.vmap(solve))
 
 
 @functools.cache
 def solved(dim, swaps):
-    """Ratios to the optimum, and certificates."""
+    """Ratios to the optimum, and both kinds of certificates, [2, instances]."""
     batch, optima = small_instances(dim)
-    result = solver(swaps)(batch)
-    return np.asarray(result.utility, np.float64) / optima, np.asarray(result.certificate)
+    result, sharp = solver(swaps)(batch)
+    ratio = np.asarray(result.utility, np.float64) / optima
+    return ratio, np.stack([result.certificate, sharp])
 
 
 def test_greedy_is_close_to_brute_force():
@@ -94,9 +100,10 @@ def test_swaps_never_lose_where_most_candidates_point_away_from_the_anchor():
 @pytest.mark.parametrize("dim", [SKETCH, SMALL])
 @pytest.mark.parametrize("swaps", [0, 2])
 def test_certificate_never_exceeds_the_true_ratio(dim, swaps):
-    ratio, certificate = solved(dim, swaps)
-    assert np.all(certificate <= ratio + 1e-6)
-    assert np.all((certificate >= 0.0) & (certificate <= 1.0))
+    ratio, certificates = solved(dim, swaps)
+    assert np.all(certificates <= ratio + 1e-6)
+    assert np.all((certificates >= 0.0) & (certificates <= 1.0))
+    assert np.mean(certificates[0]) <= np.mean(certificates[1])
 
 
 def test_certificate_never_exceeds_the_true_ratio_where_norms_differ_or_gradients_oppose():
@@ -118,10 +125,11 @@ def test_certificate_never_exceeds_the_true_ratio_where_norms_differ_or_gradient
         optima.append(brute_force(features, anchor, domains, budgets))
     batch = jax.tree.map(lambda *leaves: np.stack(leaves), *problems)
     for swaps in (0, 2):
-        result = solver(swaps)(batch)
+        result, sharp = solver(swaps)(batch)
         ratio = np.asarray(result.utility, np.float64) / optima
         # Float32 knows each alignment to about 1e-5 of its gradient's norm.
         assert np.all(result.certificate <= ratio * (1.0 + 3e-4))
+        assert np.all(sharp <= ratio * (1.0 + 3e-4))
         assert ratio.min() < 0.9
 
 
@@ -192,7 +200,56 @@ def test_certificate_is_sharp_against_scipy_over_the_whole_pool():
         problem, features, anchor = make_problem(np.random.default_rng(seed))
         result = selection.select(problem, size=8)
         ratio = result.utility / best_value(features, anchor, range(len(features)))
-        assert ratio - 1e-3 <= result.certificate <= ratio + 1e-6
+        assert ratio - 1e-3 <= selection.certify(problem, result) <= ratio + 1e-6
+        assert 0.5 * ratio <= result.certificate <= ratio + 1e-6
+
+
+@pytest.mark.parametrize("coupling", ["joint", "independent", "agnostic"])
+def test_certificates_know_the_coupling_the_ridge_and_candidates_that_are_left_out(coupling):
+    problem, features, anchor = make_problem(np.random.default_rng(2))
+    broken = np.array(problem.gram)
+    broken[3], broken[:, 3] = np.nan, np.nan
+    problem = dataclasses.replace(problem, gram=broken)
+    options = {"coupling": coupling, "ridge": 0.1}
+    result = selection.select(problem, size=8, **options)
+    left = np.delete(np.arange(len(features)), 3)
+    if coupling == "independent":
+        domains = np.asarray(problem.domains)
+        groups = [left[domains[left] == domain] for domain in np.unique(domains[left])]
+    else:
+        groups = [left]
+    best = sum(best_value(features, anchor, group, ridge=0.1) for group in groups)
+    ratio = float(result.utility) / best
+    assert ratio - 2e-3 <= selection.certify(problem, result, **options) <= ratio + 1e-5
+    assert 0.0 < result.certificate <= ratio + 1e-5
+
+
+def test_no_certificate_where_none_is_asked_for():
+    problem, _, _ = make_problem(np.random.default_rng(0))
+    result = selection.select(problem, size=8)
+    without = selection.select(problem, size=8, certificate=False)
+    assert np.isnan(without.certificate)
+    assert np.array_equal(without.indices, result.indices)
+    assert np.array_equal(without.weights, result.weights)
+
+
+@pytest.mark.parametrize("utility", selection.UTILITIES)
+def test_nothing_that_is_missing_stops_a_search_for_nans(utility):
+    problem, _, _ = make_problem(np.random.default_rng(0))
+    count = len(problem.alignment)
+    problem = dataclasses.replace(
+        problem, losses=jnp.ones(count), anchor_similarity=jnp.ones((count, 2))
+    )
+    with jax.debug_nans(True):
+        for certificate in (True, False):
+            size = count if utility == "full" else 8
+            if utility == "full":
+                counts = np.bincount(problem.domains).astype(np.int32)
+                problem = dataclasses.replace(problem, budgets=counts)
+            result = selection.select(
+                problem, size=size, utility=utility, key=jax.random.key(0), certificate=certificate
+            )
+            assert (result.indices >= 0).all()
 
 
 def test_certificate_of_a_pool_without_any_gain_is_one():

@@ -1,5 +1,6 @@
 """Corpora from files as TFDS builders: array_record, read and written without TensorFlow."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -12,21 +13,23 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from partitionsel_jax.data.sources.downloading import locate
-from partitionsel_jax.data.sources.files import check_unchanged, content_digest, source_files
-from partitionsel_jax.data.sources.planning import Plan, make_plan, planned_rows, report
-from partitionsel_jax.data.sources.preparing import is_there, opened, prepared
+from partitionsel_jax.data.sources.files import (
+    check_unchanged,
+    content_digest,
+    locate,
+    source_files,
+)
 from partitionsel_jax.data.sources.scanning import Places, spelt
 from partitionsel_jax.data.sources.schemas import DOMAINS, Columns, domain_order, listed, schema_of
-from partitionsel_jax.data.sources.splitting import SPLITS, Sizes
-from partitionsel_jax.data.sources.writing import serialise, shard_writers
+from partitionsel_jax.data.sources.splitting import SPLITS, Plan, Sizes, make_plan
+from partitionsel_jax.data.sources.writing import ShardWriter, opened, prepared, serialise
 
 _TEXTS = ("question", "response", "answer", "messages", "entry", "place")
 
 
 @dataclasses.dataclass(eq=False)
 class FilesConfig(tfds.core.BuilderConfig):
-    """What decides the rows is hashed into the name.
+    """A config with a hash of all that decides the rows as its name.
 
     While they are written, the plan is there, and what raises if the source is not what it was.
     """
@@ -62,38 +65,39 @@ class FilesBuilder(  # type: ignore[call-arg]
         )
 
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[tfds.core.SplitInfo]:
-        """Writes the planned rows, in order, and then what is known of them."""
+        """Writes the planned rows of all splits in one pass, and then what is known of them."""
         plan = self.builder_config.plan
-        counts = np.zeros((len(SPLITS), len(plan.scan.domains)), np.int64)
+        domain, names = plan.scan.domain, plan.scan.domains
+        counts = np.zeros((len(SPLITS), len(names)), np.int64)
         left_out = Places()
-        with shard_writers(self.data_path, SPLITS) as writers:
-            for split, place, numbers, row in planned_rows(plan, left_out):
-                texts = {**row.texts, "place": spelt(place)}
-                writers[split].write(serialise(numbers, texts))
+        writers = [ShardWriter(self.data_path, split) for split in SPLITS]
+        with contextlib.ExitStack() as stack:
+            for writer in writers:
+                stack.callback(writer.close)
+            for split, place, number, row in plan.rows(left_out):
+                numbers = {"id": number, "domain": int(domain[number])}
+                writers[split].write(serialise(numbers, {**row.texts, "place": spelt(place)}))
                 counts[split, numbers["domain"]] += 1
             infos = [
                 writer.finish(self._get_filename_template(split_name=split))
                 for split, writer in zip(SPLITS, writers, strict=True)
             ]
         self.builder_config.check_unchanged()
-        empty = [name for name, rows in zip(plan.scan.domains, counts[0], strict=True) if not rows]
-        if empty:
+        if empty := [name for name, rows in zip(names, counts[0], strict=True) if not rows]:
             raise ValueError(
                 f"expected training rows of every domain, got none of {listed(empty)}: all of "
                 "them are near-duplicates of validation or test rows; ask for fewer of those, or "
                 f"leave the domain out by listing the others in {DOMAINS}"
             )
-        self.info.metadata["domains"] = list(plan.scan.domains)
-        self.info.metadata["report"] = report(plan, counts, left_out)
+        self.info.metadata["domains"] = list(names)
+        self.info.metadata["report"] = plan.report(counts, left_out)
         return infos
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
         """Not asked for: `_generate_splits` writes all splits in one pass."""
         raise NotImplementedError
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
-        """Not asked for, as `_split_generators`."""
-        raise NotImplementedError
+    _generate_examples = _split_generators
 
 
 class MetaMathQA(FilesBuilder):
@@ -179,7 +183,7 @@ def prepare_files(
     config = FilesConfig(name=digest[:16])
     folder = os.fspath(epath.Path(directory) / kind / config.name)
     open_bare = functools.partial(open_builder, config=config)
-    if not is_there(opened(open_bare, folder)):
+    if not opened(open_bare, folder).data_path.exists():
         planned = dataclasses.replace(
             config,
             plan=make_plan(files, schema, chosen, sizes, seed),

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 Shingle = tuple[str, ...]
 EXACT, NEAR = "exact", "near"
-# A Jaccard index of 4 / 5; in integers, so that the bound is met exactly.
+# The least Jaccard index, 4 / 5.
 _SHARED, _OF = 4, 5
 # Boilerplate is in one question in so many, and in no fewer than these: a question that a corpus
 # words in several ways is no frame.
@@ -29,7 +29,7 @@ _SYMBOL = re.compile(r"\[[^\[\]\s]*\]|(?<!\w)\d+(?:\.\d+)?")
 
 
 class Prompt(NamedTuple):
-    """What duplicates of a row are looked for in.
+    """The text of a row in which duplicates are looked for.
 
     Attributes:
       text: the whole prompt, which exact copies share.
@@ -46,26 +46,14 @@ def normalise(text: str) -> str:
     return " ".join(folded.split())
 
 
-def words(text: str) -> list[str]:
+def _words(text: str) -> list[str]:
     """The words of a normalised text; a symbol in brackets, as SELFIES has them, is one."""
-    if "[" in text:
-        text = text.replace("[", " [").replace("]", "] ")
-    return text.split()
+    return (text.replace("[", " [").replace("]", "] ") if "[" in text else text).split()
 
 
-def shingles(words: Sequence[str]) -> set[Shingle]:
+def _shingles(words: Sequence[str]) -> set[Shingle]:
     """The 3-grams of words; of fewer words, the whole of them."""
     return set(zip(words, words[1:], words[2:], strict=False)) or {tuple(words)}
-
-
-def symbols(text: str) -> list[str]:
-    """The numbers of a text, and what it has in brackets, as SELFIES has all symbols; sorted."""
-    return sorted(_SYMBOL.findall(text))
-
-
-def near(one: set[Shingle], other: set[Shingle]) -> bool:
-    """Whether the Jaccard index of two sets is at least 0.8."""
-    return len(one & other) * (_OF + _SHARED) >= (len(one) + len(other)) * _SHARED
 
 
 def boilerplate(samples: Iterable[Collection[str]]) -> frozenset[Shingle]:
@@ -79,12 +67,11 @@ def boilerplate(samples: Iterable[Collection[str]]) -> frozenset[Shingle]:
     common: set[Shingle] = set()
     for texts in samples:
         least = max(_FEWEST, len(texts) // _FRAMED + 1)
-        if len(texts) < least:
-            continue
-        counts = collections.Counter(
-            shingle for text in texts for shingle in shingles(words(normalise(text)))
-        )
-        common.update(shingle for shingle, count in counts.items() if count >= least)
+        if len(texts) >= least:
+            counts = collections.Counter(
+                shingle for text in texts for shingle in _shingles(_words(normalise(text)))
+            )
+            common.update(shingle for shingle, count in counts.items() if count >= least)
     return frozenset(
         shingle for shingle in common if not all(word.startswith("[") for word in shingle)
     )
@@ -97,7 +84,7 @@ class HeldOut:
     Attributes:
       texts: the normalised whole prompts.
       sets: the shingles of what they ask.
-      symbols: the numbers and symbols in it.
+      symbols: the numbers, and what is in brackets, in it; sorted.
       order: the rarest shingle first.
       places: shingle -> which prompts have it among their first ones in that order, how many of
         theirs come not before it, and how many they have.
@@ -123,37 +110,43 @@ class HeldOut:
             return EXACT
         if asked is not None and asked is not text:
             plain = normalise(asked)
-        its_words = words(plain)
+        words = _words(plain)
         # A near-duplicate lacks at most one shingle in five of either side. Most prompts are done
         # with here, by their first words.
-        few = max(len(its_words) - 2, 0) * (_OF - _SHARED) // _OF + 1
-        first = shingles(its_words[: few + 2])
+        few = max(len(words) - 2, 0) * (_OF - _SHARED) // _OF + 1
+        first = _shingles(words[: few + 2])
         if (
             len(first) == few
             and self.order.keys().isdisjoint(first)
             and self.boilerplate.isdisjoint(first)
         ):
             return ""
-        mine = shingles(its_words) - self.boilerplate
+        mine = _shingles(words) - self.boilerplate
         known = mine & self.order.keys()
-        missing = len(mine) * (_OF - _SHARED) // _OF
-        unknown = len(mine) - len(known)
-        if unknown > missing:
-            return ""
-        # Of two sets that nearly are the same, one of the first shingles of either is shared; and
-        # all that are shared come not before the first of them, on either side (Xiao et al. 2008,
-        # "Efficient similarity joins for near duplicate detection").
-        rarest = sorted(known, key=self.order.__getitem__)[: missing + 1 - unknown]
-        size = len(mine)
+        # Two sets that nearly are the same share one of the first shingles of either; and all that
+        # they share come not before the first of them, on either side (Xiao et al. 2008, "Efficient
+        # similarity joins for near duplicate detection").
+        size, last = len(mine), max(_prefix(mine) - len(mine - known), 0)
+        rarest = sorted(known, key=self.order.__getitem__)[:last]
         candidates = {
             place
             for left, shingle in zip(range(len(known), 0, -1), rarest, strict=False)
             for place, theirs, other in self.places.get(shingle, ())
             if (left if left < theirs else theirs) * (_OF + _SHARED) >= (size + other) * _SHARED
         }
-        own = symbols(plain)
-        found = any(self.symbols[i] == own and near(mine, self.sets[i]) for i in candidates)
-        return NEAR if found else ""
+        own = sorted(_SYMBOL.findall(plain)) if candidates else []
+        for place in candidates:
+            if self.symbols[place] == own:
+                shared, both = len(mine & self.sets[place]), size + len(self.sets[place])
+                # In integers, so that the bound is met exactly.
+                if shared * (_OF + _SHARED) >= both * _SHARED:
+                    return NEAR
+        return ""
+
+
+def _prefix(shingles: set[Shingle]) -> int:
+    """So many shingles that a near-duplicate has one of them at least: it lacks one in five."""
+    return len(shingles) * (_OF - _SHARED) // _OF + 1
 
 
 def held_out(
@@ -167,18 +160,18 @@ def held_out(
     """
     pairs = [(prompt, prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
     kept = sorted({normalise(asked) for _, asked in pairs})
-    sets = [shingles(words(asked)) - boilerplate for asked in kept]
+    sets = [_shingles(_words(asked)) - boilerplate for asked in kept]
     counts = collections.Counter(shingle for its in sets for shingle in its)
     order = {shingle: i for i, shingle in enumerate(sorted(counts, key=lambda s: (counts[s], s)))}
     places: dict[Shingle, list[tuple[int, int, int]]] = {}
     for place, its in enumerate(sets):
-        first = sorted(its, key=order.__getitem__)[: len(its) * (_OF - _SHARED) // _OF + 1]
+        first = sorted(its, key=order.__getitem__)[: _prefix(its)]
         for before, shingle in enumerate(first):
             places.setdefault(shingle, []).append((place, len(its) - before, len(its)))
     return HeldOut(
         texts=frozenset(normalise(text) for text, _ in pairs),
         sets=sets,
-        symbols=[symbols(asked) for asked in kept],
+        symbols=[sorted(_SYMBOL.findall(asked)) for asked in kept],
         order=order,
         places=places,
         boilerplate=boilerplate,

@@ -16,28 +16,53 @@ from typing import IO, Any, cast
 
 from etils import epath
 
+from partitionsel_jax import hub
 from partitionsel_jax.data.sources.published import DESCRIPTIONS, Layout, split_of
 from partitionsel_jax.file_errors import check_regular, one_line, reading
 
 # Suffix -> format.
 FORMATS = {
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".csv": "csv",
-    ".tsv": "csv",
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), "json"),
+    **dict.fromkeys((".csv", ".tsv"), "csv"),
     ".parquet": "parquet",
     ".arrow": "arrow",
 }
 TEXT_FORMATS = ("json", "csv")
-_PACKED = ".gz"
-_ARCHIVE = ".zip"
-# What files are packed as; of these, one is read.
+_PACKED, _ARCHIVE = ".gz", ".zip"
+# The files of a hub's repository that are downloaded.
+PATTERNS = (*(f"*{suffix}" for suffix in (*FORMATS, _PACKED, _ARCHIVE)), "README.md")
+# The ways in which files are packed; only the first is read.
 _PACKINGS = (_PACKED, ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".br", ".7z", ".rar")
 _DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, UnicodeDecodeError)
 _DIGEST = re.compile("[0-9a-f]{64}")
-# What is packed by more than so many times, and more than so many bytes then, is no text of rows.
+# A file that is packed by more than so many times, and more than so many bytes, is no text of rows.
 _MOST_PACKED, _UNPACKED_FREELY = 500, 1 << 26
+# First bytes -> what a file is that begins so, and what is to be done about it.
+_UNPACK, _AS_LINES = "unpack it first", "write its rows as JSON Lines"
+_AS_TABLE = f"{_AS_LINES} or Parquet"
+_OTHER_FORMS = {
+    b"\x1f\x8b": ("gzip data", "name it .gz after the format's, such as .jsonl.gz"),
+    b"PAR1": ("Parquet", "name it .parquet"),
+    b"PARE": ("encrypted Parquet", "write it without encryption"),
+    b"ARROW1": ("an Arrow file", "name it .arrow"),
+    b"\xff\xff\xff\xff": ("an Arrow stream", "name it .arrow"),
+    b"PK\x03\x04": ("a zip archive", "name it .zip"),
+    b"PK\x05\x06": ("an empty zip archive", "name a file that holds rows"),
+    b"\x28\xb5\x2f\xfd": ("Zstandard data", _UNPACK),
+    b"BZh": ("bzip2 data", _UNPACK),
+    b"\xfd7zXZ\x00": ("xz data", _UNPACK),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
+    b"\xd0\xcf\x11\xe0": ("an old Excel sheet", "save it as CSV"),
+    b"SQLite format 3\x00": ("an SQLite database", _AS_LINES),
+    b"\x89HDF\r\n": ("HDF5", _AS_TABLE),
+    b"\x93NUMPY": ("a NumPy array", _AS_TABLE),
+    b"\x80\x04\x95": ("a Python pickle", _AS_TABLE),
+    b"version https://git-lfs": ("a Git LFS pointer", "fetch what it points to (git lfs pull)"),
+    **dict.fromkeys(
+        (b"<!DOCTYPE", b"<!doctype", b"<html"), ("a web page", "fetch the file itself")
+    ),
+    b"<?xml": ("XML", _AS_LINES),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +71,8 @@ class SourceFile:
 
     Attributes:
       path: the file on disk.
-      member: the file inside it, where it is a zip archive.
       name: what errors and reports call it: the path below the source's root.
+      member: the file inside it, where it is a zip archive.
       split: "train", "validation" or "test" where it is named so in its directory; else empty.
     """
 
@@ -63,7 +88,7 @@ class SourceFile:
 
     @property
     def is_document(self) -> bool:
-        """Whether the name says one JSON text, rather than one a line."""
+        """True if the name says one JSON text, rather than one a line."""
         return ".json" in Path((self.member or self.path.name).lower()).suffixes
 
     @property
@@ -72,13 +97,46 @@ class SourceFile:
         return _format(self.member or self.path.name)
 
 
+def locate(path: str | os.PathLike[str], repository: str, patterns: Sequence[str]) -> Path:
+    """The file or directory of a source.
+
+    Args:
+      path: a file or directory; or, where nothing is there, a repository as "owner/name" or
+        "owner/name@revision", which is downloaded where it is not in the hub's own cache; or "" for
+        the one that the kind is published in.
+      repository: that one; empty where there is none.
+      patterns: which of a repository's files are downloaded.
+
+    Raises:
+      ValueError: nothing of that name is here, and what to do.
+    """
+    name = os.fspath(path) or repository
+    if not name:
+        raise ValueError("expected the path of a file or directory, got none; name it")
+    local = Path(name).expanduser()
+    if os.fspath(path) and local.exists():
+        return local.resolve()
+    if not hub.is_repository(name):
+        raise ValueError(
+            f"nothing is at {name!r}: expected a file, a directory, or a dataset repository as "
+            "owner/name; mend the path"
+        )
+    return hub.download(
+        name,
+        patterns,
+        kind="dataset",
+        subject=f"the dataset {name!r}, which is no file here either",
+        remedy=" Or name the path of a copy",
+    )
+
+
 def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile, ...]:
     """The files of a source, sorted by name.
 
     Args:
       root: a file, or a directory that is searched with all below it. Zip archives stand for the
-        files inside them; hidden files, what describes a dataset, and what its description does not
-        list are passed over.
+        files inside them; hidden files, descriptions of a dataset, and files that its description
+        does not list are passed over.
       leave_out: stems of files and archives that are passed over, too.
 
     Raises:
@@ -87,21 +145,15 @@ def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile,
     """
     check_regular(root)
     layout = Layout(root) if root.is_dir() else None
-    if layout:
-        below = sorted(root.rglob("*"))
-        found = [(path, path.relative_to(root)) for path in below]
-        for path in layout.missing():
-            raise ValueError(f"{path} is missing, which the state.json beside it lists; save again")
-    else:
-        found = [(root, Path(root.name))]
-    files, others = [], []
-    for path, relative in found:
+    files: list[SourceFile] = []
+    others: list[str] = []
+    for path in sorted(root.rglob("*")) if layout else [root]:
+        relative = path.relative_to(root) if layout else Path(root.name)
+        name = relative.as_posix()
         hidden = any(part.startswith(".") for part in relative.parts)
         if hidden or path.name in DESCRIPTIONS or relative.stem in leave_out:
             continue
-        if path.is_dir() and not path.is_symlink():
-            continue
-        if layout and not layout.is_part(path, relative):
+        if (path.is_dir() and not path.is_symlink()) or (layout and not layout.has(path, name)):
             continue
         if layout and path.is_dir():
             raise ValueError(
@@ -109,16 +161,16 @@ def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile,
                 "move it here"
             )
         is_archive = path.suffix.lower() == _ARCHIVE
-        if is_archive or _format(path.name):
-            check_regular(path, relative.as_posix())
-            if not path.exists():
-                raise ValueError(f"{path} is a link to nothing; fetch what it should point to")
-        if is_archive:
-            files += _members(path, relative)
-        elif _format(path.name):
-            files.append(SourceFile(path, relative.as_posix()))
-        else:
-            others.append(relative.as_posix())
+        if not is_archive and not _format(path.name):
+            others.append(name)
+            continue
+        check_regular(path, name)
+        if not path.exists():
+            raise ValueError(f"{path} is a link to nothing; fetch what it should point to")
+        found = _members(path, name) if is_archive else [SourceFile(path, name)]
+        # A file is what its user names it for; an archive is as good as a directory.
+        said = layout.split if layout else (lambda name: split_of(name.partition(":")[2]))
+        files += [dataclasses.replace(file, split=said(file.name)) for file in found]
     if not files:
         there = f" (which has {', '.join(others[:5])})" if others else ""
         raise ValueError(
@@ -128,17 +180,11 @@ def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile,
         )
     for name in others:
         _check_packing(name)
-    if layout:
-        return tuple(dataclasses.replace(f, split=layout.split(f.name)) for f in files)
-    # A file is what its user names it for; an archive is as good as a directory.
-    return tuple(
-        dataclasses.replace(file, split=split_of(file.member) if file.member else "")
-        for file in files
-    )
+    return tuple(files)
 
 
 def _check_packing(name: str) -> None:
-    """Raises ValueError if a file of a known format is packed as none is read."""
+    """Raises ValueError if a file of a known format is packed in a way that is not read."""
     *_, inner, outer = ("", "", *Path(name.lower()).suffixes)
     if inner in FORMATS and outer in _PACKINGS and not _format(name):
         raise ValueError(
@@ -148,36 +194,29 @@ def _check_packing(name: str) -> None:
 
 def _format(name: str) -> str:
     """The format that a file's name says; empty where it says none."""
-    suffixes = Path(name.lower()).suffixes
-    if suffixes[-1:] == [_PACKED]:
-        inner = FORMATS.get("".join(suffixes[-2:-1]), "")
-        return inner if inner in TEXT_FORMATS else ""
-    return FORMATS.get("".join(suffixes[-1:]), "")
+    *_, inner, outer = ("", "", *Path(name.lower()).suffixes)
+    if outer == _PACKED:
+        return FORMATS[inner] if FORMATS.get(inner) in TEXT_FORMATS else ""
+    return FORMATS.get(outer, "")
 
 
-def _members(path: Path, relative: Path) -> list[SourceFile]:
+def _members(path: Path, name: str) -> list[SourceFile]:
     """The files of text formats in a zip archive, sorted by name."""
-    name = relative.as_posix()
+    members = []
     with reading_errors(path, name), zipfile.ZipFile(path) as archive:
-        infos = sorted(archive.infolist(), key=lambda info: info.filename)
-        members = [
-            info
-            for info in infos
-            if not info.is_dir()
-            and _format(info.filename) in TEXT_FORMATS
-            and not Path(info.filename).name.startswith(".")
-            and Path(info.filename).name not in DESCRIPTIONS
-            # What macOS adds to archives.
-            and "__MACOSX" not in Path(info.filename).parts
-        ]
-        for info in infos:
+        for info in sorted(archive.infolist(), key=lambda info: info.filename):
+            inside, known = Path(info.filename), _format(info.filename)
             _check_packing(info.filename)
-            if _format(info.filename) not in ("", *TEXT_FORMATS):
+            if known not in ("", *TEXT_FORMATS):
                 raise ValueError(f"{name}:{info.filename} lies in an archive; unpack it first")
+            # macOS adds its own to archives.
+            passed_over = inside.name.startswith(".") or "__MACOSX" in inside.parts
+            if known and not info.is_dir() and not passed_over and inside.name not in DESCRIPTIONS:
+                members.append(info)
         names = [info.filename for info in members]
         if len(names) > len(set(names)):
             raise ValueError(f"{name} holds several files of one name; unpack it first")
-        check_unpacked(sum(info.file_size for info in members), path.stat().st_size, name)
+        check_size(sum(info.file_size for info in members), path.stat().st_size, name)
     return [SourceFile(path, f"{name}:{info.filename}", info.filename) for info in members]
 
 
@@ -204,7 +243,7 @@ def opened(file: SourceFile) -> Iterator[IO[bytes]]:
         yield stream
 
 
-def check_unpacked(unpacked: int, packed: int, name: str) -> None:
+def check_size(unpacked: int, packed: int, name: str) -> None:
     """Raises ValueError if so many bytes were packed into so few that they are no rows of text."""
     if unpacked > max(_UNPACKED_FREELY, _MOST_PACKED * packed):
         raise ValueError(
@@ -217,17 +256,36 @@ class _Bounded(io.RawIOBase):
     """Unpacked bytes, of which there may be only so many."""
 
     def __init__(self, stream: IO[bytes], packed: int, name: str):
-        self._stream, self._packed, self._name, self._read = stream, packed, name, 0
+        self._stream, self._packed, self._name = stream, packed, name
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         part = self._stream.read(len(buffer))
-        self._read += len(part)
-        check_unpacked(self._read, self._packed, self._name)
+        check_size(self._stream.tell(), self._packed, self._name)
         buffer[: len(part)] = part
         return len(part)
+
+
+def check_format(start: bytes, name: str, wanted: str = "", magic: tuple[bytes, ...] = ()) -> None:
+    """Raises ValueError if a file begins as one of another format than its name says.
+
+    Args:
+      start: its first bytes.
+      name: what errors call it.
+      wanted, magic: of a format that is no text, its name and how such files begin.
+    """
+    if wanted and (not start or start.startswith(magic)):
+        return
+    stripped = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for begin, (found, remedy) in _OTHER_FORMS.items():
+        if start.startswith(begin) or (begin[:1] == b"<" and stripped.startswith(begin)):
+            raise ValueError(f"{name} is {found}, which its name does not say; {remedy}")
+    if wanted and not any(byte < 9 for byte in start):
+        raise ValueError(
+            f"{name} is text, and its name says .{wanted}; name it by its format (.jsonl, .csv)"
+        )
 
 
 @contextlib.contextmanager
@@ -261,9 +319,7 @@ def content_digest(files: Sequence[SourceFile], cache: str | os.PathLike[str]) -
       files: the files; an archive counts as a whole.
       cache: directory of the digests that are known.
     """
-    known = {file.path: "" for file in files}
-    for path in known:
-        known[path] = _file_digest(path, epath.Path(cache))
+    known = {path: _file_digest(path, epath.Path(cache)) for path in {f.path: "" for f in files}}
     content = [[file.name, known[file.path]] for file in files]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -280,15 +336,15 @@ def check_unchanged(
       digest: what it returned.
     """
     try:
-        unchanged = content_digest(files, cache) == digest
+        if content_digest(files, cache) == digest:
+            return
     except OSError:
-        unchanged = False
-    if not unchanged:
-        raise changed()
+        pass
+    raise changed()
 
 
 def changed() -> ValueError:
-    """What to say of a source that is not what it was."""
+    """The error for a source that is not what it was."""
     return ValueError(
         "expected the source to stay as it is, but it changed while it was read; start again "
         "when nothing writes to it"

@@ -1,7 +1,7 @@
 """Conversations: every common way of writing one becomes turns, of which one is learnt.
 
-What a turn says is honoured, or the row is refused by the name of what it says, or it is ignored
-and reported: see the tables below.
+Everything a turn says is honoured, or the row is refused by its name, or it is ignored and
+reported: see the tables below.
 """
 
 import json
@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from partitionsel_jax.data.sources.cells import (
+from partitionsel_jax.data.sources.rows import (
+    TOO_DEEP,
     BadRow,
     SkippedRow,
     filled,
@@ -17,11 +18,10 @@ from partitionsel_jax.data.sources.cells import (
     is_visible,
     text,
 )
-from partitionsel_jax.data.sources.raw_rows import TOO_DEEP
 from partitionsel_jax.data.templates import turn_text
 from partitionsel_jax.data.tokenizers.chat import TOOLS
 
-# What a role is called, in any case -> what chat templates call it.
+# The name of a role, in any case -> its name in chat templates.
 _CALLS = "a call of a tool"
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
@@ -44,7 +44,7 @@ CONTEXT_KEYS = ("masked", "is_masked", "ignore", "ignore_loss")
 _SAYING = frozenset((*LEARNT_KEYS, *CONTEXT_KEYS))
 # Keys that would decide what is learnt in ways that are not known here.
 _REFUSED_KEYS = ("mask", "train_detail")
-# What chat templates are given as it is; all other keys are ignored and reported.
+# Keys that chat templates are given as they are; all others are ignored and reported.
 _REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 _TEMPLATE_KEYS = ("name", "tool_call_id", *_REASONING_KEYS)
 _KNOWN_KEYS = {
@@ -56,6 +56,8 @@ _TEXT_PARTS = ("text", "input_text", "output_text", None)
 SYSTEM_COLUMNS = ("system", "system_prompt", "systemInstruction", "system_instruction")
 TOOLS_COLUMNS, HISTORY = ("tools", "functions"), "history"
 _BESIDE = frozenset((*SYSTEM_COLUMNS, *TOOLS_COLUMNS))
+# All columns that are read beside those that a user names.
+COLUMNS = (*SYSTEM_COLUMNS, *TOOLS_COLUMNS, HISTORY, *LEARNT_KEYS, *CONTEXT_KEYS)
 _DEEPEST = 100
 # How JSON of turns begins.
 _TURNS = re.compile(r'\s*\[\s*\{\s*"(?:role|from|content|value)"\s*:')
@@ -77,16 +79,6 @@ class Conversation(NamedTuple):
     ignored: tuple[str, ...] = ()
 
     @property
-    def question(self) -> str:
-        """All that comes before the response, as one text."""
-        return "\n".join(map(turn_text, self.before))
-
-    @property
-    def asked(self) -> str:
-        """The same without what frames it: the system's turn, and tools."""
-        return asked(self.before)
-
-    @property
     def as_json(self) -> str:
         """The turns as JSON; empty where the question is all there is."""
         (first, *others) = self.before
@@ -96,7 +88,7 @@ class Conversation(NamedTuple):
 
 
 def asked(turns: Sequence[Mapping[str, Any]]) -> str:
-    """What turns ask, without what frames it: the system's turn, and the description of tools."""
+    """The text of turns without what frames it: the system's turn, and a description of tools."""
     framing = ("system", "developer", TOOLS)
     return "\n".join(turn_text(turn) for turn in turns if turn["role"] not in framing)
 
@@ -141,8 +133,7 @@ def turns_of(fields: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 def conversation(
     turns: Sequence[Mapping[str, Any]],
-    fields: Mapping[str, Any],
-    own: Sequence[str],
+    others: Mapping[str, Any],
     asked: int = 0,
     column: str = "",
 ) -> Conversation:
@@ -150,10 +141,9 @@ def conversation(
 
     Args:
       turns: as a file has them.
+      others: the other columns of the row, which may have a system's turn and tools.
       asked: of so many first ones none is the response.
       column: where the others are, for errors.
-      fields: the row, which may have a system's turn and tools in columns beside them.
-      own: the columns that mean something else.
 
     Raises:
       BadRow: it cannot be used.
@@ -169,7 +159,7 @@ def conversation(
     if not learnt:
         raise SkippedRow("conversations of which nothing is to be learnt")
     end = learnt[-1]
-    before = beside(fields, own, messages[:end])
+    before = beside(others, messages[:end])
     for i, (turn, learn, _) in enumerate(read):
         if learn and turn["role"] != "assistant":
             ignored.append(f"a turn of role {turn['role']} that says it is learnt")
@@ -189,19 +179,12 @@ def conversation(
     return Conversation(before, response, tuple(dict.fromkeys(ignored)))
 
 
-def beside(fields: Mapping[str, Any], own: Sequence[str], turns: list[Turn]) -> list[Turn]:
-    """The turns with what columns beside them say: a system's turn, and tools.
-
-    Args:
-      fields: the row.
-      own: the columns that mean something else.
-      turns: those of the conversation.
-    """
-    if _BESIDE.isdisjoint(fields):
+def beside(others: Mapping[str, Any], turns: list[Turn]) -> list[Turn]:
+    """The turns with what columns beside them say: a system's turn, and tools."""
+    if _BESIDE.isdisjoint(others):
         return turns
     for name in SYSTEM_COLUMNS:
-        said = "" if name in own else _framing(fields, name)
-        if not is_visible(said):
+        if not is_visible(said := _framing(others, name)):
             continue
         if any(turn["role"] == "system" for turn in turns):
             if said not in [turn["content"] for turn in turns]:
@@ -211,8 +194,8 @@ def beside(fields: Mapping[str, Any], own: Sequence[str], turns: list[Turn]) -> 
             continue
         turns = [{"role": "system", "content": said}, *turns]
     for name in TOOLS_COLUMNS:
-        tools = fields.get(name)
-        if name in own or is_null(tools) or not tools:
+        tools = others.get(name)
+        if is_null(tools) or not tools:
             continue
         tools = _parsed(tools, name) if isinstance(tools, str) and tools.strip() else tools
         tools = [tools] if isinstance(tools, Mapping) and tools else tools or []
@@ -226,16 +209,16 @@ def beside(fields: Mapping[str, Any], own: Sequence[str], turns: list[Turn]) -> 
 
 
 def _framing(fields: Mapping[str, Any], name: str) -> str:
-    """What a column of the system's says, as text, as parts, or as a message."""
+    """The text of a column of the system's, which may be text, parts, or a message."""
     value = fields.get(name)
     if isinstance(value, Mapping):
         return _content(value, {k: v for k, v in value.items() if not is_null(v)}, False) or ""
     return _joined(fields, name) if isinstance(value, list) else text(fields, name, optional=True)
 
 
-def history(fields: Mapping[str, Any], own: Sequence[str]) -> list[Mapping[str, Any]]:
+def history(others: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The turns before the prompt, where a column holds them: pairs of texts, or messages."""
-    value = None if HISTORY in own else fields.get(HISTORY)
+    value = others.get(HISTORY)
     if isinstance(value, str) and value.lstrip().startswith("["):
         value = _parsed(value, HISTORY)
     # A text of that name is any column.
@@ -253,18 +236,18 @@ def history(fields: Mapping[str, Any], own: Sequence[str]) -> list[Mapping[str, 
     ]
 
 
-def row_says(fields: Mapping[str, Any], own: Sequence[str]) -> list[str]:
-    """What a row says of itself beside its texts and nobody reads.
+def row_says(others: Mapping[str, Any]) -> list[str]:
+    """Notes on what a row says of itself beside its texts and nobody reads.
 
     Raises:
       SkippedRow: it says that it is not learnt.
     """
     notes: list[str] = []
-    if _SAYING.isdisjoint(fields):
+    if _SAYING.isdisjoint(others):
         return notes
     for name in (*LEARNT_KEYS, *CONTEXT_KEYS):
-        value = fields.get(name)
-        if name in own or is_null(value) or value == "":
+        value = others.get(name)
+        if is_null(value) or value == "":
             continue
         try:
             learnt = _truth(name, value) == (name in LEARNT_KEYS)
@@ -305,7 +288,7 @@ def _turn(item: Mapping[str, Any]) -> tuple[Turn, bool | None, list[str]]:
 
 
 def _role(item: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """Whose turn it is."""
+    """The role of whoever says a turn."""
     keys = [key for key in _ROLE_KEYS if key in given] or [
         "from" if "from" in item and "role" not in item else "role"
     ]
@@ -321,7 +304,7 @@ def _role(item: Mapping[str, Any], given: Mapping[str, Any]) -> str:
 
 
 def _content(item: Mapping[str, Any], given: Mapping[str, Any], optional: bool) -> str | None:
-    """What a turn says; None where that is optional and it says nothing."""
+    """The text of a turn; None where that is optional and it has none."""
     keys = [key for key in _CONTENT_KEYS if key in given]
     if not keys:
         if optional:
@@ -359,12 +342,10 @@ def _calls(given: Mapping[str, Any]) -> list[Any]:
     if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
         raise BadRow("'tool_calls' is not a list of objects")
     if legacy := given.get("function_call"):
-        calls = [*calls, *(_calls_in(legacy) or _not_a_call())]
+        if not (more := _calls_in(legacy)):
+            raise BadRow("'function_call' is not an object with a name")
+        calls = [*calls, *more]
     return calls
-
-
-def _not_a_call() -> list[Any]:
-    raise BadRow("'function_call' is not an object with a name")
 
 
 def _calls_in(value: Any) -> list[Any]:
@@ -381,7 +362,7 @@ def _calls_in(value: Any) -> list[Any]:
 
 
 def _learnt(given: Mapping[str, Any]) -> bool | None:
-    """Whether a turn says that it is learnt; None where it does not say."""
+    """True if a turn says that it is learnt; None where it does not say."""
     said = {_truth(key, given[key]) for key in LEARNT_KEYS if key in given}
     said |= {not _truth(key, given[key]) for key in CONTEXT_KEYS if key in given}
     if len(said) > 1:

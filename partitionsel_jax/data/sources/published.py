@@ -1,4 +1,4 @@
-"""What a source says of its own files: which split each is of, and which belong to it at all.
+"""The split of each file of a source, and which files belong to it, as the source itself says.
 
 Split names mean what they say: rows of a test file are test rows or left out, rows of a validation
 file are validation rows or left out, and no others are where a domain has such rows. The names are
@@ -20,8 +20,7 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "trainset", "trn"), TRAIN),
     **dict.fromkeys(("validation", "valid", "val", "valset", "validset", "validate"), VALIDATION),
-    "minival": VALIDATION,
-    **dict.fromkeys(("dev", "devel", "development", "devset"), VALIDATION),
+    **dict.fromkeys(("dev", "devel", "development", "devset", "minival"), VALIDATION),
     **dict.fromkeys(("test", "testing", "tests", "testset", "tst"), TEST),
     **dict.fromkeys(("testmini", "minitest", "devtest"), TEST),
     **dict.fromkeys(("eval", "evaluation", "heldout", "holdout"), TEST),
@@ -31,12 +30,12 @@ _PAIRS = {("held", "out"): TEST, ("hold", "out"): TEST}
 # Words end at whatever is no letter, and inside "TestData" before its "D".
 _LETTERS = re.compile(r"[^\W\d_]+")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
-# What a file's name may end with behind all that it says.
+# The suffixes that a file's name may have behind all that it says.
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zip")
-# What a hub names the shards of a split; such a name decides, whatever folder it is in.
+# The name that a hub gives the shards of a split; it decides, whatever folder it is in.
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
 _CARD, _STATE, _SPLITS = "README.md", "state.json", "dataset_dict.json"
-# What describes a dataset beside its rows.
+# Descriptions of a dataset beside its rows.
 DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "config.json", _STATE, _SPLITS)
 
 
@@ -70,7 +69,7 @@ def splits_said(part: str) -> set[str]:
 
 
 class Layout:
-    """What the descriptions in a source's directory say of the files below it.
+    """The descriptions in a source's directory, and what they say of the files below it.
 
     A README.md may list files by split, as hubs have it: others are none of the dataset then. A
     state.json, as `save_to_disk` writes it, lists the files of its folder; caches lie beside them.
@@ -80,28 +79,28 @@ class Layout:
         """Reads the descriptions.
 
         Raises:
-          ValueError: one that cannot be read, by name.
+          ValueError: one that cannot be read, by name, or a file that is listed and not there.
         """
-        self._listed = _listed(root / _CARD)
+        self._listed = list(_listed(root / _CARD))
         self._saved = {
             state.parent: _saved(state) for state in sorted(root.rglob(_STATE)) if state.is_file()
         }
 
-    def is_part(self, path: Path, relative: Path) -> bool:
-        """Whether a file is one of the dataset's."""
+    def has(self, path: Path, name: str) -> bool:
+        """Returns whether a file, whose name is its path below the root, is of the dataset."""
         saved = self._saved.get(path.parent)
         if saved is not None and path.suffix == ".arrow" and path.name not in saved:
             return False
-        name = relative.as_posix()
         return not self._listed or any(_matches(name, pattern) for pattern, _ in self._listed)
 
     def split(self, name: str) -> str:
         """The split of a file; see `split_of`."""
-        spelt = {name, name.partition(":")[0]}  # a file of an archive, and the archive
-        listed = {
-            split for pattern, split in self._listed if any(_matches(one, pattern) for one in spelt)
+        names = {name, name.partition(":")[0]}  # a file of an archive, and the archive
+        found = {
+            split
+            for pattern, split in self._listed
+            if split and any(_matches(one, pattern) for one in names)
         }
-        found = listed - {""}
         if len(found) > 1:
             raise ValueError(
                 f"{name} is listed for the splits {' and '.join(sorted(found))} in {_CARD}, and "
@@ -109,26 +108,17 @@ class Layout:
             )
         return found.pop() if found else split_of(name)
 
-    def missing(self) -> list[Path]:
-        """The files that a state.json lists and that are not there."""
-        return [
-            folder / name
-            for folder, names in self._saved.items()
-            for name in names
-            if not (folder / name).exists()
-        ]
-
 
 def _matches(name: str, pattern: str) -> bool:
-    """Whether a path is what a README lists: itself, a pattern, or a folder that it lies in."""
+    """Returns whether a README lists a path: itself, a pattern, or a folder that it lies in."""
     pattern = pattern.removeprefix("./").rstrip("/")
-    # Of a hub's patterns, ** stands for no folder as well.
+    # In a hub's patterns, ** stands for no folder as well.
     spellings = {pattern, pattern.replace("**/", ""), f"{pattern}/*"}
     return any(fnmatch.fnmatchcase(name, spelling) for spelling in spellings)
 
 
 def _saved(state: Path) -> Sequence[str]:
-    """The names of the files that a state.json lists."""
+    """The names of the files that a state.json lists, which must be there."""
     with reading(state):
         content = json.loads(state.read_text(encoding="utf-8"))
         if content.get("_indices_data_files"):
@@ -136,47 +126,47 @@ def _saved(state: Path) -> Sequence[str]:
                 f"{state} lists rows in a file of their own, which is not read; save the dataset "
                 "again after flatten_indices()"
             )
-        return [str(file["filename"]) for file in content["_data_files"]]
+        names = [str(file["filename"]) for file in content["_data_files"]]
+    for path in (state.with_name(name) for name in names):
+        if not path.exists():
+            raise ValueError(f"{path} is missing, which the state.json beside it lists; save again")
+    return names
 
 
-def _listed(card: Path) -> list[tuple[str, str]]:
-    """The patterns of files that the head of a README lists, with the splits that it names."""
+def _listed(card: Path) -> Iterator[tuple[str, str]]:
+    """Pattern and split of all files that the head of a README lists; "" for no split."""
     if not card.is_file():
-        return []
+        return
     import yaml
 
     with reading(card):
         text = card.read_text(encoding="utf-8", errors="replace").removeprefix("\ufeff")
         parts = re.split(r"^---\s*$", text, maxsplit=2, flags=re.MULTILINE)
-        if len(parts) < 3 or parts[0].strip():
-            return []
         try:
-            head = yaml.safe_load(parts[1])
+            head = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
         except yaml.YAMLError:
-            return []  # a page for people, whose head is of another kind
+            return  # a page for people, whose head is of another kind
     configs = head.get("configs") if isinstance(head, Mapping) else None
-    return list(_of_configs(configs if isinstance(configs, list) else []))
+    for config in configs if isinstance(configs, list) else []:
+        if isinstance(config, Mapping):
+            yield from _of_config(config)
 
 
-def _of_configs(configs: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """Pattern and split of all that the configurations of a README list; "" for no split."""
-    for config in configs:
-        if not isinstance(config, Mapping):
-            continue
-        folder, files = str(config.get("data_dir") or ""), config.get("data_files")
-        if files is None:
-            yield folder or "*", ""
-        elif isinstance(files, Mapping) and "path" not in files:
-            files = [{"split": split, "path": paths} for split, paths in files.items()]
-        for entry in files if isinstance(files, list) else [files] if files else []:
-            known = entry if isinstance(entry, Mapping) else {"path": entry}
-            said = sorted(splits_said(str(known.get("split", ""))))
-            paths = known.get("path") or ()
-            for path in [paths] if isinstance(paths, str) else paths:
-                pattern = str(PurePosixPath(folder) / str(path))
-                if len(said) > 1:
-                    raise ValueError(
-                        f"{_CARD} lists {path} for the split {known['split']!r}, which says "
-                        f"{' and '.join(said)}; its rows can be of one only"
-                    )
-                yield pattern, "".join(said)
+def _of_config(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Pattern and split of all files that a configuration of a README lists."""
+    folder, files = str(config.get("data_dir") or ""), config.get("data_files")
+    if files is None:
+        yield folder or "*", ""
+    elif isinstance(files, Mapping) and "path" not in files:
+        files = [{"split": split, "path": paths} for split, paths in files.items()]
+    for entry in files if isinstance(files, list) else [files] if files else []:
+        known = entry if isinstance(entry, Mapping) else {"path": entry}
+        said = sorted(splits_said(str(known.get("split", ""))))
+        paths = known.get("path") or ()
+        for path in [paths] if isinstance(paths, str) else paths:
+            if len(said) > 1:
+                raise ValueError(
+                    f"{_CARD} lists {path} for the split {known['split']!r}, which says "
+                    f"{' and '.join(said)}; its rows can be of one only"
+                )
+            yield str(PurePosixPath(folder) / str(path)), "".join(said)

@@ -4,18 +4,25 @@ import array
 import collections
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from partitionsel_jax.data.sources.cells import BadRow, SkippedRow
 from partitionsel_jax.data.sources.duplicates import Prompt, normalise
-from partitionsel_jax.data.sources.files import SourceFile
+from partitionsel_jax.data.sources.files import SourceFile, locate, source_files
 from partitionsel_jax.data.sources.published import TEST, VALIDATION
-from partitionsel_jax.data.sources.raw_rows import TOO_DEEP
-from partitionsel_jax.data.sources.readers import column_names, read
-from partitionsel_jax.data.sources.schemas import DOMAINS, Row, Schema, listed
+from partitionsel_jax.data.sources.reading import column_names, read
+from partitionsel_jax.data.sources.rows import TOO_DEEP, BadRow, SkippedRow
+from partitionsel_jax.data.sources.schemas import (
+    DOMAINS,
+    Columns,
+    Row,
+    Schema,
+    listed,
+    schema_of,
+)
 from partitionsel_jax.data.streams import derive
 
 # The largest part of the rows that may be bad.
@@ -24,15 +31,17 @@ _NAMED = 10
 # The sample that boilerplate is looked for in: questions of every domain, at least.
 _SAMPLE = 64
 _MOST_DOMAINS = 1000
-# What rows of domains that nobody asked for are counted as, where the rows decide which there are.
+# The name under which rows of domains that nobody asked for are counted.
 _OTHER_DOMAINS = "other domains"
+# Rows of each domain that a survey shows, and files whose columns it tells.
+_SHOWN, _SURVEYED = 2, 20
 
 # A file's name and the row's number in it.
 Place = tuple[str, int]
 
 
 def spelt(place: Place) -> str:
-    """How a place is told to people."""
+    """A place in words."""
     file, number = place
     return f"{file} row {number}"
 
@@ -65,7 +74,7 @@ class Places:
 
 @dataclasses.dataclass
 class Tally:
-    """What was read, and what of it is no row of the corpus.
+    """Rows that were read, and those of them that are none of the corpus.
 
     Attributes:
       read: rows.
@@ -85,7 +94,7 @@ class Tally:
     skipped: Places = dataclasses.field(default_factory=Places)
     passed_over: set[str] = dataclasses.field(default_factory=set)
     bad: Places = dataclasses.field(default_factory=Places)
-    named: list[tuple[str, int, str]] = dataclasses.field(default_factory=list)
+    named: list[str] = dataclasses.field(default_factory=list)
     ignored: Places = dataclasses.field(default_factory=Places)
     unread: Sequence[str] = ()
 
@@ -93,35 +102,24 @@ class Tally:
         """Counts the row that was read last as a bad one."""
         self.bad.add(reason, self.place)
         if len(self.named) < _NAMED:
-            self.named.append((*self.place, reason))
-
-    def pass_over(self, domain: str) -> None:
-        """Notes the domain of a row that is not wanted."""
-        if len(self.passed_over) < _MOST_DOMAINS:
-            self.passed_over.add(domain)
+            self.named.append(f"{spelt(self.place)}: {reason}")
 
     def check_domains(self, wanted: Sequence[str], found: Container[str]) -> None:
         """Raises ValueError if a domain that is wanted has no rows."""
         absent = [name for name in wanted if name not in found]
         if not absent:
             return
-        spelt = {name: _plain(name) for name in self.passed_over}
-        near = {
-            name: [other for other, plain in sorted(spelt.items()) if plain == _plain(name)]
-            for name in absent
-        }
-        hints = [
-            f"{name!r} is written {listed(map(repr, others))} there"
-            for name, others in near.items()
-            if others
-        ]
+        hints = []
+        for name in absent:
+            alike = [o for o in sorted(self.passed_over) if _plain(o) == _plain(name)]
+            if alike:
+                hints.append(f"; {name!r} is written {listed(map(repr, alike))} there")
         others = sorted({name for name in wanted if name in found} | self.passed_over)
-        there = listed(map(repr, others)) or "none at all"
         raise ValueError(
             f"expected rows of every domain of {DOMAINS}, got none of "
-            f"{listed(map(repr, absent))}; the domains that have rows are {there}"
-            + "".join(f"; {hint}" for hint in hints[:_NAMED])
-            + "; list only domains that are there, spelt as they are"
+            f"{listed(map(repr, absent))}; the domains that have rows are "
+            f"{listed(map(repr, others)) or 'none at all'}{''.join(hints[:_NAMED])}; list only "
+            "domains that are there, spelt as they are"
         )
 
     def check(self) -> None:
@@ -130,23 +128,15 @@ class Tally:
             raise ValueError("expected rows, got files without any; name files that have some")
         bad = sum(self.bad.counts.values())
         if bad > BAD_SHARE * self.read:
-            listed = "; ".join(
-                f"{spelt((file, number))}: {why}" for file, number, why in self.named
-            )
             raise ValueError(
-                f"expected at most {BAD_SHARE:.0%} bad rows, got {bad} of {self.read} ({listed}); "
-                "mend them, or name the columns that the files have"
+                f"expected at most {BAD_SHARE:.0%} bad rows, got {bad} of {self.read} "
+                f"({'; '.join(self.named)}); mend them, or name the columns that the files have"
             )
 
     def report(self) -> dict[str, Any]:
         """The counts as JSON can hold them."""
-        return {
-            "read": self.read,
-            "skipped": self.skipped.report(),
-            "bad": self.bad.report(),
-            "ignored": self.ignored.report(),
-            "unread": list(self.unread),
-        }
+        places = {name: getattr(self, name).report() for name in ("skipped", "bad", "ignored")}
+        return {"read": self.read, **places, "unread": list(self.unread)}
 
 
 def _plain(name: str) -> str:
@@ -156,14 +146,14 @@ def _plain(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scan:
-    """What is kept of N good rows, which are numbered in order of reading.
+    """N good rows, numbered in order of reading, and what is kept of them.
 
     Attributes:
       domains: the names.
       domain: i32[N], indices into them.
       group: i64[N], a hash of the question that the row was made of, under the data seed.
       test: i8[N], whether its publishers meant the row for testing; -1 where they do not say.
-      validation: bool[N], whether they meant it for validation; empty where no row is.
+      validation: bool[N], whether they meant it for validation.
       tally: what was read.
       places: the rows of every domain.
       prompts: of the rows of every domain whose groups come first, one of each; they are likely to
@@ -177,14 +167,12 @@ class Scan:
     domain: np.ndarray
     group: np.ndarray
     test: np.ndarray
+    validation: np.ndarray
     tally: Tally
-    validation: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, bool))
-    places: Places = dataclasses.field(default_factory=Places, repr=False)
-    prompts: Mapping[int, Prompt] = dataclasses.field(default_factory=dict, repr=False)
-    published: Sequence[Prompt] = dataclasses.field(default=(), repr=False)
-    elsewhere: np.ndarray = dataclasses.field(
-        default_factory=lambda: np.empty(0, np.int64), repr=False
-    )
+    places: Places = dataclasses.field(repr=False)
+    prompts: Mapping[int, Prompt] = dataclasses.field(repr=False)
+    published: Sequence[Prompt] = dataclasses.field(repr=False)
+    elsewhere: np.ndarray = dataclasses.field(repr=False)
 
 
 class FirstPrompts:
@@ -262,12 +250,16 @@ def good_rows(
             try:
                 if problem:
                     raise BadRow(problem)
-                row = _meant(schema.parse(fields, stem), file.split)
+                row = schema.parse(fields, stem)
+                # What a row says of itself holds.
+                if file.split and not row.test and not row.validation:
+                    row = row._replace(test=file.split == TEST, validation=file.split == VALIDATION)
                 if wanted and row.domain not in wanted:
                     if schema.domains and row.domain not in schema.domains:
                         raise BadRow("unknown domain")
                     unwanted(row)
-                    tally.pass_over(row.domain)
+                    if len(tally.passed_over) < _MOST_DOMAINS:
+                        tally.passed_over.add(row.domain)
                     raise SkippedRow(row.domain if schema.domains else _OTHER_DOMAINS)
             except BadRow as reason:
                 tally.add_bad(str(reason))
@@ -279,13 +271,6 @@ def good_rows(
                 for what in row.ignored:
                     tally.ignored.add(what, tally.place)
                 yield row
-
-
-def _meant(row: Row, split: str) -> Row:
-    """The row with what its file's name says of its split; what the row says of itself holds."""
-    if not split or row.test or row.validation:
-        return row
-    return row._replace(test=split == TEST, validation=split == VALIDATION)
 
 
 def scan(
@@ -304,14 +289,12 @@ def scan(
       ValueError: a damaged file, no rows, too many bad rows, too many domains, or a column or a
         domain that no row has.
     """
-    tally = Tally()
+    tally, rows, first = Tally(), Places(), FirstPrompts(max(keep, _SAMPLE))
     key = derive(seed, "split").to_bytes(16, "big")
     places = {name: place for place, name in enumerate(domains)}
-    domain, group, test = array.array("i"), array.array("q"), array.array("b")
-    validation = array.array("b")
-    first, rows = FirstPrompts(max(keep, _SAMPLE)), Places()
+    domain, group, elsewhere = array.array("i"), array.array("q"), array.array("q")
+    test, validation = array.array("b"), array.array("b")
     published: list[Prompt] = []
-    elsewhere = array.array("q")
 
     def hashed_group(row: Row) -> int:
         digest = hashlib.blake2b(normalise(row.group).encode(), digest_size=8, key=key).digest()
@@ -353,10 +336,56 @@ def scan(
         domain=order[np.array(domain, np.int32)],
         group=np.array(group, np.int64),
         test=np.array(test, np.int8),
-        tally=tally,
         validation=np.array(validation, bool),
+        tally=tally,
         places=rows,
         prompts=first.prompts(),
         published=published,
         elsewhere=np.array(elsewhere, np.int64),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """A source as it is, whether or not a corpus can be made of it.
+
+    Attributes:
+      domains: name -> good rows.
+      columns: file -> its columns.
+      tally: what was read, and what of it is no row.
+      shown: place and row of the first ones of every domain.
+      stopped: what ended the reading before the end; else empty.
+    """
+
+    domains: Mapping[str, int]
+    columns: Mapping[str, Sequence[str]]
+    tally: Tally
+    shown: Sequence[tuple[str, Row]]
+    stopped: str = ""
+
+
+def survey(kind: str, path: str | os.PathLike[str], columns: Columns) -> Survey:
+    """Reads a source and counts what is in it; bad rows and damaged files do not end it.
+
+    Args:
+      kind, path, columns: see `prepare_files`.
+
+    Raises:
+      ValueError: there is nothing to read.
+    """
+    schema = schema_of(kind, columns)
+    files = source_files(locate(path, schema.repository, schema.patterns), schema.leave_out)
+    names: dict[str, Sequence[str]] = {}
+    counts: collections.Counter[str] = collections.Counter()
+    shown: list[tuple[str, Row]] = []
+    tally, stopped = Tally(), ""
+    try:
+        for file in files[:_SURVEYED]:
+            names[file.name] = column_names(file)
+        for row in good_rows(files, schema, (), tally):
+            counts[row.domain] += 1
+            if counts[row.domain] <= _SHOWN:
+                shown.append((spelt(tally.place), row))
+    except (ValueError, OSError) as error:
+        stopped = str(error)
+    return Survey(dict(sorted(counts.items())), names, tally, shown, stopped)

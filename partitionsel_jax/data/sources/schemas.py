@@ -1,4 +1,4 @@
-"""How a row of each published format becomes a row of ours."""
+"""The published formats, and how a row of each becomes a row of ours."""
 
 import collections
 import dataclasses
@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from partitionsel_jax.data.sources import messages
-from partitionsel_jax.data.sources.cells import BadRow, SkippedRow, filled, is_null, text
 from partitionsel_jax.data.sources.duplicates import Prompt
-from partitionsel_jax.data.sources.files import FORMATS
+from partitionsel_jax.data.sources.files import PATTERNS
 from partitionsel_jax.data.sources.published import SPLIT_NAMES, TEST, VALIDATION, splits_said
-from partitionsel_jax.data.sources.raw_rows import TOO_DEEP
-from partitionsel_jax.data.templates import final_answer
+from partitionsel_jax.data.sources.rows import TOO_DEEP, BadRow, SkippedRow, filled, is_null, text
+from partitionsel_jax.data.templates import final_answer, turn_text
 
 METAMATHQA_DOMAINS = tuple(
     f"{problems}_{augmentation}"
@@ -40,9 +39,6 @@ _SELFIES = re.compile(r"(?:\[[!-Z\\^-~]+\])+(?:\.(?:\[[!-Z\\^-~]+\])+)*")
 _entry_text = json.JSONEncoder(ensure_ascii=False).encode
 
 
-PATTERNS = (*(f"*{suffix}" for suffix in (*FORMATS, ".gz", ".zip")), "README.md")
-
-
 @dataclasses.dataclass(frozen=True)
 class Columns:
     """Names of the columns of a user's own files; "" for one that is not used.
@@ -67,6 +63,21 @@ class Columns:
     response: str = "response"
     domain: str = "domain"
     messages: str = ""
+
+    def check(self) -> None:
+        """Raises ValueError unless they name prompt and response, apart, or messages."""
+        if self.messages:
+            return
+        if not (self.prompt and self.response):
+            raise ValueError(
+                f"expected the columns of prompt and response, or of messages, got {self}; name "
+                "them"
+            )
+        if self.response in (self.prompt, self.input):
+            raise ValueError(
+                f"expected the response in a column of its own, got {self.response!r} for it and "
+                "for the prompt or input; name another one (data.columns.response)"
+            )
 
 
 class Row(NamedTuple):
@@ -98,12 +109,12 @@ class Row(NamedTuple):
 
     @property
     def prompt(self) -> Prompt:
-        """What duplicates of it are looked for in."""
+        """The prompt, as duplicates of it are looked for."""
         return Prompt(self.question, self.compared)
 
     @property
     def texts(self) -> dict[str, str]:
-        """What a record holds of it, beside its numbers."""
+        """The texts of its record."""
         return {
             "question": self.question,
             "response": self.response,
@@ -115,7 +126,7 @@ class Row(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """What is known of a kind of source.
+    """A kind of source.
 
     Attributes:
       parse: (fields, stem of the file) -> row; raises `BadRow` and `SkippedRow`.
@@ -136,18 +147,13 @@ class Schema:
     remedy: str = "name the columns that are there (data.columns; '' for none)"
     domains: tuple[str, ...] = ()
     repository: str = ""
-    patterns: tuple[str, ...] = (
-        *(f"*{suffix}" for suffix in (*FORMATS, ".gz", ".zip")),
-        "README.md",
-    )
+    patterns: tuple[str, ...] = PATTERNS
     leave_out: tuple[str, ...] = ()
 
     @property
     def read(self) -> tuple[str, ...]:
         """All columns that are looked at."""
-        beside = (*messages.SYSTEM_COLUMNS, *messages.TOOLS_COLUMNS, messages.HISTORY, SPLIT)
-        saying = (*messages.LEARNT_KEYS, *messages.CONTEXT_KEYS)
-        return (*self.columns, *self.optional, *self.further, *beside, *saying)
+        return (*self.columns, *self.optional, *self.further, *messages.COLUMNS, SPLIT)
 
 
 def schema_of(kind: str, columns: Columns) -> Schema:
@@ -165,27 +171,25 @@ def schema_of(kind: str, columns: Columns) -> Schema:
                 "instructions for files of your own"
             )
         return _PUBLISHED[kind]
-    if not columns.messages and not (columns.prompt and columns.response):
-        raise ValueError(
-            f"expected the columns of prompt and response, or of messages, got {columns}; name them"
-        )
-    if not columns.messages and columns.response in (columns.prompt, columns.input):
-        raise ValueError(
-            f"expected the response in a column of its own, got {columns.response!r} for it and "
-            "for the prompt or input; name another one (data.columns.response)"
-        )
+    columns.check()
     needed, optional = [columns.prompt, columns.response, columns.domain], [columns.input]
     if columns.messages:
         needed, optional = [columns.messages, columns.domain], []
 
+    own = set(dataclasses.astuple(columns))
+
     def parse(fields: Mapping[str, Any], stem: str) -> Row:
-        return _instruction(fields, columns)
+        others = fields
+        # A column that the user names is what the user says, and nothing else.
+        if not own.isdisjoint((*messages.COLUMNS, SPLIT)):
+            others = {name: value for name, value in fields.items() if name not in own}
+        return _instruction(fields, others, columns)
 
     return Schema(parse, tuple(filter(None, needed)), tuple(filter(None, optional)))
 
 
 def listed(names: Iterable[str], separator: str = ", ") -> str:
-    """Names for an error: the first ten, and how many there are more."""
+    """Names for an error: the first ten, and the number of the others."""
     names = list(names)
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return separator.join(names[:_LISTED]) + more
@@ -282,10 +286,10 @@ def molecule_metadata(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _product(domain: str, given: str, output: str) -> str:
-    """What tells questions apart: of a reaction its product, whichever way it is told.
+    """The name of a question: of a reaction its product, whichever way it is told.
 
     A reaction is a row of several tasks, which name more or fewer of its reagents; its product they
-    all name. Of what is no reaction it is the input. Molecules in another spelling are others.
+    all name. Of anything else it is the input. Molecules in another spelling are others.
     """
     if domain == "forward_reaction_prediction":
         product = output
@@ -298,63 +302,57 @@ def _product(domain: str, given: str, output: str) -> str:
     return ".".join(sorted(molecule.strip() for molecule in product.split(".")))
 
 
-def _instruction(fields: Mapping[str, Any], columns: Columns) -> Row:
-    """A row of a user's own columns."""
-    domain = _domain(fields, columns.domain) if columns.domain else "all"
-    own = (columns.prompt, columns.input, columns.response, columns.domain, columns.messages)
-    notes = messages.row_says(fields, own)
-    test, validation = _published_for(fields, own, notes)
+def _instruction(fields: Mapping[str, Any], others: Mapping[str, Any], columns: Columns) -> Row:
+    """A row of a user's own columns, and of others that belong to it."""
+    domain = "all"
+    if columns.domain:  # numbers are names, too
+        named = fields.get(columns.domain)
+        domain = str(named) if type(named) is int else filled(fields, columns.domain)
+    notes = messages.row_says(others)
+    split = others.get(SPLIT)
+    said = splits_said(split) if isinstance(split, str) else set()
+    if len(said) != 1 and not is_null(split) and split != "":
+        notes.append(f"the column {SPLIT!r}, which names no split")
     if columns.messages:
-        talk = messages.conversation(messages.turns_of(fields, columns.messages), fields, own)
+        talk = messages.conversation(messages.turns_of(fields, columns.messages), others)
     else:
-        talk = _pair(fields, columns, own)
+        talk = _pair(fields, others, columns)
+    question = "\n".join(map(turn_text, talk.before))
     return Row(
         domain=domain,
-        question=talk.question,
+        question=question,
         response=talk.response,
         answer=final_answer(talk.response),
         messages=talk.as_json,
         entry={},
-        group=talk.question,
-        compared=talk.asked,
-        test=test,
-        validation=validation,
+        group=question,
+        compared=messages.asked(talk.before),
+        test=TEST in said if len(said) == 1 else None,
+        validation=said == {VALIDATION},
         ignored=(*talk.ignored, *notes),
     )
 
 
-def _pair(fields: Mapping[str, Any], columns: Columns, own: Sequence[str]) -> messages.Conversation:
+def _pair(
+    fields: Mapping[str, Any], others: Mapping[str, Any], columns: Columns
+) -> messages.Conversation:
     """Prompt and response, either of which may be a list of messages."""
     given = text(fields, columns.input, optional=True) if columns.input else ""
     values = fields.get(columns.prompt), fields.get(columns.response)
     asked, answer = map(messages.turns_or_text, values)
     if asked and given.strip():
         raise BadRow(f"{columns.input!r} beside messages in {columns.prompt!r}")
-    earlier = messages.history(fields, own)
+    earlier = messages.history(others)
     if not asked:
         turn = {"role": "user", "content": joined(filled(fields, columns.prompt), given)}
-        if not answer and not earlier:
-            before = messages.beside(fields, own, [turn])
-            return messages.Conversation(before, filled(fields, columns.response))
         asked = [turn]
+        if not answer and not earlier:
+            before = messages.beside(others, [turn])
+            return messages.Conversation(before, filled(fields, columns.response))
     if not answer:
         answer = [{"role": "assistant", "content": filled(fields, columns.response)}]
     turns = [*earlier, *asked]
-    return messages.conversation([*turns, *answer], fields, own, len(turns), columns.response)
-
-
-def _published_for(
-    fields: Mapping[str, Any], own: Sequence[str], notes: list[str]
-) -> tuple[bool | None, bool]:
-    """Whether a row says that it is for testing, None where it says nothing; and for validation."""
-    value = fields.get(SPLIT)
-    if SPLIT in own or is_null(value) or value == "":
-        return None, False
-    said = splits_said(value) if isinstance(value, str) else set()
-    if len(said) != 1:
-        notes.append(f"the column {SPLIT!r}, which names no split")
-        return None, False
-    return TEST in said, VALIDATION in said
+    return messages.conversation([*turns, *answer], others, len(turns), columns.response)
 
 
 def joined(instruction: str, given: str) -> str:
@@ -362,17 +360,12 @@ def joined(instruction: str, given: str) -> str:
     return f"{instruction}\n{given}" if given.strip() else instruction
 
 
-def _domain(fields: Mapping[str, Any], name: str) -> str:
-    """The row's domain; numbers are names, too."""
-    value = fields.get(name)
-    return str(value) if type(value) is int else filled(fields, name)
-
-
+_PUBLISHED_ONLY = "give the published files, or files of your own as instructions"
 _PUBLISHED: Mapping[str, Schema] = {
     "metamathqa": Schema(
         _metamathqa,
         ("query", "response", "type", "original_question"),
-        remedy="give the published files, or files of your own as instructions",
+        remedy=_PUBLISHED_ONLY,
         domains=METAMATHQA_DOMAINS,
         repository="meta-math/MetaMathQA",
     ),
@@ -380,7 +373,7 @@ _PUBLISHED: Mapping[str, Schema] = {
         _mol_instructions,
         ("instruction", "output"),
         further=("input", "metadata"),
-        remedy="give the published files, or files of your own as instructions",
+        remedy=_PUBLISHED_ONLY,
         domains=MOLECULE_DOMAINS,
         repository="zjunlp/Mol-Instructions",
         patterns=("data/Molecule-oriented_Instructions.zip",),

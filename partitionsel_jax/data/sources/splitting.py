@@ -1,18 +1,35 @@
-"""Which rows go to which split: no two splits share a group, what rows were made of."""
+"""The split of every row: no two splits share a group, what rows were made of.
 
+The first pass over a source is a `Scan`; from it a `Plan` is made, and a last pass gives its rows.
+"""
+
+import collections
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from partitionsel_jax.data.sources.scanning import Scan, spelt
-from partitionsel_jax.data.sources.schemas import DOMAINS, listed
+from partitionsel_jax.data.sources import duplicates
+from partitionsel_jax.data.sources.files import SourceFile, changed
+from partitionsel_jax.data.sources.scanning import (
+    FirstPrompts,
+    Place,
+    Places,
+    Scan,
+    Tally,
+    check_columns,
+    good_rows,
+    scan,
+    spelt,
+)
+from partitionsel_jax.data.sources.schemas import DOMAINS, Row, Schema, listed
 from partitionsel_jax.data.streams import generator
 
 SPLITS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
-# Why a row is in no split.
+# Codes of rows that are in no split, and why they are in none.
 SAME_QUESTION, MEANT_FOR_TEST, OVER_TRAIN, NEAR_TEST, MEANT_FOR_VALIDATION = range(-5, 0)
 REASONS = {
     SAME_QUESTION: "another row of its question is held out",
@@ -21,6 +38,7 @@ REASONS = {
     NEAR_TEST: "near-duplicate between validation and test",
     MEANT_FOR_VALIDATION: "published for validation and not needed",
 }
+_KINDS = ("", duplicates.EXACT, duplicates.NEAR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +69,7 @@ def assign(
 ) -> np.ndarray:
     """The split of every row.
 
-    Questions are in an order that the data seed decides. Of every domain the first ones give a test
+    Questions are in an order that the data seed decides. The first ones of every domain give a test
     row each, the next ones a validation row; all other rows of these questions are left out, and
     the rest is for training. Rows that their publishers meant for testing are test rows only, and
     in a domain that has such rows no others are; their questions are left out of training and
@@ -73,7 +91,7 @@ def assign(
     """
     groups, group = np.unique(scan.group, return_inverse=True)
     order = np.argsort(group, kind="stable")
-    # By domain, and of a domain in order of the questions.
+    # By domain, and within one in order of the questions.
     order = order[np.argsort(scan.domain[order], kind="stable")]
     starts = np.searchsorted(scan.domain[order], np.arange(len(scan.domains) + 1))
     rows = [order[a:b] for a, b in itertools.pairwise(starts)]
@@ -81,19 +99,19 @@ def assign(
     split = np.full(len(group), TRAIN, np.int8)
     near = np.zeros(len(group), bool)
     near[np.asarray(near_test, np.int64)] = True
-    meant = scan.test == 1
-    watched = scan.validation if len(scan.validation) else np.zeros(len(group), bool)
-    watched = watched & ~meant
+    for_test = scan.test == 1
+    for_validation = scan.validation & ~for_test
     taken = np.full(len(groups), TRAIN, np.int8)
-    taken[group[watched]] = VALIDATION
-    taken[group[meant]] = TEST
+    taken[group[for_validation]] = VALIDATION
+    taken[group[for_test]] = TEST
     taken[np.isin(groups, scan.elsewhere)] = TEST
-    wanted = {TEST: sizes.test, VALIDATION: sizes.validation}
-    for part, size in wanted.items():
+    for part, size, meant, others in (
+        (TEST, sizes.test, for_test, for_validation),
+        (VALIDATION, sizes.validation, for_validation, for_test),
+    ):
         for of_domain in rows:
-            own = (meant if part == TEST else watched)[of_domain]
-            others = (watched if part == TEST else meant)[of_domain]
-            free = (split[of_domain] == TRAIN) & ~others & (own == own.any())
+            own = meant[of_domain]
+            free = (split[of_domain] == TRAIN) & ~others[of_domain] & (own == own.any())
             free &= np.isin(taken[group[of_domain]], (TRAIN, part))
             candidates = of_domain[free]
             if part == VALIDATION:
@@ -107,8 +125,8 @@ def assign(
             split[chosen] = part
             taken[group[chosen]] = part
     split[(split == TRAIN) & (taken[group] != TRAIN)] = SAME_QUESTION
-    split[(split < TRAIN) & meant] = MEANT_FOR_TEST
-    split[(split == SAME_QUESTION) & watched] = MEANT_FOR_VALIDATION
+    split[(split < TRAIN) & for_test] = MEANT_FOR_TEST
+    split[(split == SAME_QUESTION) & for_validation] = MEANT_FOR_VALIDATION
     if sizes.train:
         for domain, of_domain in enumerate(rows):
             training = np.sort(of_domain[split[of_domain] == TRAIN])
@@ -120,24 +138,23 @@ def assign(
 
 def _check(scan: Scan, sizes: Sizes, rows: list[np.ndarray], split: np.ndarray) -> None:
     """Raises ValueError unless every domain has its share of every split."""
-    wanted = {"test": sizes.test, "validation": sizes.validation, "train": 1}
+    wanted = {TEST: sizes.test, VALIDATION: sizes.validation, TRAIN: 1}
     short = []
     for name, of_domain in zip(scan.domains, rows, strict=True):
-        got = {part: int(np.sum(split[of_domain] == SPLITS.index(part))) for part in wanted}
-        if any(got[part] < least for part, least in wanted.items()):
-            questions = len(np.unique(scan.group[of_domain]))
-            shares = ", ".join(f"{part} {got[part]} of {wanted[part]}" for part in wanted)
-            meant = np.isin(split[of_domain], (MEANT_FOR_TEST, MEANT_FOR_VALIDATION))
-            meant_rows = int(np.sum(meant))
-            shares += f"; {meant_rows} others are meant for test or validation" * bool(meant_rows)
-            near = int(np.sum(split[of_domain] == NEAR_TEST))
-            shares += f"; {near} near-duplicates of test rows" if near else ""
-            first = scan.places.first.get(name, ())
-            where = ", ".join(map(spelt, first))
-            where = f", first {where}" if where else ""
-            short.append(
-                f"{name} ({len(of_domain)} rows of {questions} questions: {shares}{where})"
-            )
+        counts = collections.Counter(split[of_domain].tolist())
+        if all(counts[part] >= least for part, least in wanted.items()):
+            continue
+        shares = ", ".join(f"{SPLITS[part]} {counts[part]} of {n}" for part, n in wanted.items())
+        if meant := counts[MEANT_FOR_TEST] + counts[MEANT_FOR_VALIDATION]:
+            shares += f"; {meant} others are meant for test or validation"
+        if near := counts[NEAR_TEST]:
+            shares += f"; {near} near-duplicates of test rows"
+        where = ", ".join(map(spelt, scan.places.first.get(name, ())))
+        questions = len(np.unique(scan.group[of_domain]))
+        short.append(
+            f"{name} ({len(of_domain)} rows of {questions} questions: {shares}"
+            f"{f', first {where}' if where else ''})"
+        )
     if short:
         raise ValueError(
             f"expected {sizes.test} test and {sizes.validation} validation rows of different "
@@ -145,3 +162,155 @@ def _check(scan: Scan, sizes: Sizes, rows: list[np.ndarray], split: np.ndarray) 
             f"{listed(short, '; ')}; ask for fewer, give more rows, or leave the domain out by "
             f"listing the others in {DOMAINS}"
         )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """A decided corpus, to be written in one more pass.
+
+    Attributes:
+      files, schema: the source.
+      scan: what the first pass kept.
+      split: i8[N], of every good row.
+      held_out: the validation and test prompts, and all that were published for testing.
+      between: kind of duplicate -> validation rows left out because of a test row.
+    """
+
+    files: tuple[SourceFile, ...]
+    schema: Schema
+    scan: Scan
+    split: np.ndarray
+    held_out: duplicates.HeldOut
+    between: collections.Counter[str]
+
+    def rows(self, left_out: Places) -> Iterator[tuple[int, Place, int, Row]]:
+        """Reads the source once more: (split, place, number, row) of all rows that have a split.
+
+        Args:
+          left_out: counts the training rows that are duplicates of held-out ones, by kind.
+
+        Raises:
+          ValueError: the source is not what it was at the first pass.
+        """
+        tally = Tally()
+        rows = good_rows(self.files, self.schema, self.scan.domains, tally)
+        for number, (part, row) in enumerate(_as_long(self.split.tolist(), rows)):
+            if part < TRAIN:
+                continue
+            if part == TRAIN and (kind := self.held_out.match(*row.prompt)):
+                left_out.add(kind, tally.place)
+                continue
+            yield part, tally.place, number, row
+
+    def report(self, counts: np.ndarray, left_out: Places) -> dict[str, Any]:
+        """The fate of every row, as JSON can hold it.
+
+        Args:
+          counts: i64[3, P], rows written per split and domain.
+          left_out: see `rows`.
+        """
+        codes = collections.Counter(self.split.tolist())
+        kinds = _KINDS[1:]
+        return {
+            **self.scan.tally.report(),
+            "groups": len(np.unique(self.scan.group)),
+            "duplicates": {
+                "train": {kind: left_out.counts[kind] for kind in kinds},
+                "validation": {kind: self.between[kind] for kind in kinds},
+                "first": {
+                    kind: [list(place) for place in left_out.first.get(kind, ())] for kind in kinds
+                },
+            },
+            "left_out": {why: codes[code] for code, why in REASONS.items() if codes[code]},
+            "rows": {
+                name: dict(zip(SPLITS, counts[:, place].tolist(), strict=True))
+                for place, name in enumerate(self.scan.domains)
+            },
+        }
+
+
+def _as_long(numbers: list[Any], rows: Iterator[Row]) -> Iterator[tuple[Any, Row]]:
+    """The pairs of what the first pass found of each row, and the row.
+
+    Raises:
+      ValueError: there are more or fewer rows than at the first pass.
+    """
+    for found, row in itertools.zip_longest(numbers, rows):
+        if found is None or row is None:
+            raise changed()
+        yield found, row
+
+
+def make_plan(
+    files: Sequence[SourceFile], schema: Schema, domains: Sequence[str], sizes: Sizes, seed: int
+) -> Plan:
+    """Scans a source and decides the splits.
+
+    Validation rows that nearly are test rows, or rows that were published for testing, give way to
+    the next ones. The source is read once; and once more, whatever it holds, where so many rows
+    give way that those next ones were not among the prompts that the scan kept.
+
+    Raises:
+      ValueError: bad input of any kind, with what to do about it; also a domain that is left with
+        too few rows.
+    """
+    unread = check_columns(files, schema)
+    held = sizes.validation + sizes.test
+    scanned = scan(files, schema, domains, seed, keep=held + held // 2)
+    scanned.tally.unread = unread
+    # Questions of every domain, apart for rows meant for testing, show what they are framed in.
+    samples: dict[tuple[int, int], list[str]] = {}
+    for row, prompt in scanned.prompts.items():
+        place = int(scanned.domain[row]), int(scanned.test[row])
+        samples.setdefault(place, []).append(prompt.asked)
+    frames = duplicates.boilerplate(samples.values())
+    split = assign(scanned, sizes, seed)
+    tests = [scanned.prompts[row] for row in np.flatnonzero(split == TEST).tolist()]
+    index = duplicates.held_out((*tests, *scanned.published), frames)
+    prompts = dict(scanned.prompts)
+    near = np.zeros(len(split), np.int8)
+    for row, prompt in prompts.items():
+        near[row] = split[row] != TEST and _KINDS.index(index.match(*prompt))
+    split = assign(scanned, sizes, seed, np.flatnonzero(near))
+    if not prompts.keys() >= set(np.flatnonzero(split == VALIDATION).tolist()):
+        near, first = _look_again(files, schema, scanned, split == TEST, index, sizes.validation)
+        split = assign(scanned, sizes, seed, np.flatnonzero(near))
+        prompts |= first
+    validations = [prompts[row] for row in np.flatnonzero(split == VALIDATION).tolist()]
+    return Plan(
+        files=tuple(files),
+        schema=schema,
+        scan=scanned,
+        split=split,
+        held_out=duplicates.held_out((*validations, *tests, *scanned.published), frames),
+        between=collections.Counter(_KINDS[kind] for kind in near[split == NEAR_TEST].tolist()),
+    )
+
+
+def _look_again(
+    files: Sequence[SourceFile],
+    schema: Schema,
+    scanned: Scan,
+    is_test: np.ndarray,
+    index: duplicates.HeldOut,
+    size: int,
+) -> tuple[np.ndarray, Mapping[int, duplicates.Prompt]]:
+    """Finds all rows that nearly are test rows, and the prompts of the first that are not.
+
+    Returns:
+      i8[N], a place in `_KINDS`, of the rows that may be for validation; and of every domain the
+      prompts of at least `size` of them that are no near-duplicates, by row.
+    """
+    taken = np.concatenate([scanned.group[is_test | (scanned.test == 1)], scanned.elsewhere])
+    may_be = ~np.isin(scanned.group, taken)
+    near = np.zeros(len(may_be), np.int8)
+    first = FirstPrompts(size)
+    rows = good_rows(files, schema, scanned.domains, Tally())
+    for number, (free, row) in enumerate(_as_long(may_be.tolist(), rows)):
+        if not free:
+            continue
+        near[number] = kind = _KINDS.index(index.match(*row.prompt))
+        if not kind:
+            domain, group = int(scanned.domain[number]), int(scanned.group[number])
+            first.add(domain, group, number, row.prompt)
+    return near, first.prompts()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from partitionsel_jax.data.sources.cells import BadRow
+from partitionsel_jax.data.sources.rows import BadRow
 from partitionsel_jax.data.sources.schemas import joined, molecule_metadata
 from partitionsel_jax.evaluation.benchmarks.files import Row, read_rows
 from partitionsel_jax.evaluation.benchmarks.questions import Question

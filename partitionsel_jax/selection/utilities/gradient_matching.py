@@ -17,5 +17,10 @@ def gradient_matching(pool: Pool, options: Options) -> Solution:
     support = rounds.state.support
     gains = refit.contributions(support)
     utility = jnp.sum(gains)
-    bound = certificate.certify(pool, rounds.indices, support.weights, utility, options.ridge)
+    bound = None
+    if options.certificate:
+        matched_N = pool.gram.combine(rounds.state.traces, support.weights)
+        bound = certificate.estimate(
+            pool, rounds.indices, support.weights, matched_N, utility, options.ridge
+        )
     return Solution(rounds.indices, support.weights, utility, bound, gains)

@@ -55,7 +55,7 @@ def _top(pool: Pool, options: Options, score: jax.Array) -> Solution:
 
 def _worthless(indices: jax.Array) -> Solution:
     """Picks of a utility that prefers none to another."""
-    return unweighted(indices, jnp.zeros(indices.shape, jnp.float32), jnp.nan)
+    return unweighted(indices, None)
 
 
 def _ranked(pool: Pool, options: Options, score: jax.Array) -> jax.Array:

@@ -12,12 +12,16 @@ from partitionsel_jax.selection.problem import Options, Pool
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """What a utility's solver returns; see `Selection` for the fields."""
+    """The answer of a utility's solver; see `Selection` for the fields.
+
+    `utility` and `certificate` are None where there is none: a nan inside a compiled program would
+    be an error under `jax_debug_nans`.
+    """
 
     indices: jax.Array
     weights: jax.Array
-    utility: jax.Array
-    certificate: jax.Array
+    utility: jax.Array | None
+    certificate: jax.Array | None
     gains: jax.Array
 
 
@@ -48,20 +52,21 @@ class Utility:
 
 
 def unweighted(
-    indices: jax.Array, gains: jax.Array, utility: jax.Array | float | None = None
+    indices: jax.Array, gains: jax.Array | None, utility: jax.Array | None = None
 ) -> Solution:
-    """A solution with weight 1 at every pick and no certificate; its utility is that of its gains.
+    """Makes a solution with weight 1 at every pick and no certificate.
 
     Args:
       indices: i32[K]; the picks.
-      gains: f32[K]; what each of them adds.
-      utility: f32[], where that is not the sum of the gains.
+      gains: f32[K]; what each of them adds; None where there is no utility.
+      utility: f32[]; None for the sum of the gains.
     """
-    nan = jnp.asarray(jnp.nan, jnp.float32)
+    if gains is not None and utility is None:
+        utility = jnp.sum(gains)
     return Solution(
         indices=indices,
         weights=(indices >= 0).astype(jnp.float32),
-        utility=jnp.sum(gains) if utility is None else jnp.asarray(utility, jnp.float32),
-        certificate=nan,
-        gains=gains,
+        utility=utility,
+        certificate=None,
+        gains=jnp.zeros(indices.shape, jnp.float32) if gains is None else gains,
     )

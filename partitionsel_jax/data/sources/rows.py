@@ -1,13 +1,13 @@
-"""Single values of a row as text, and the two ways in which a row is none of a corpus."""
+"""Rows as a file has them, their single values as text, and what can be wrong with either."""
 
+import collections
 import decimal
 import math
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from partitionsel_jax.data.sources.raw_rows import INVALID_UTF8
-
+INVALID_UTF8, TOO_DEEP = "invalid UTF-8", "nested too deeply"
 # White space, control characters, and what Unicode has shown as nothing: the default ignorable code
 # points, and the blank of Braille.
 _VISIBLE = re.compile(
@@ -17,21 +17,56 @@ _VISIBLE = re.compile(
 )
 
 
+class RawRow(NamedTuple):
+    """A row as a file has it.
+
+    Attributes:
+      number: from 1, in its file; of JSON Lines, the line.
+      fields: column -> value; empty where the row cannot be read.
+      problem: why not; else empty.
+    """
+
+    number: int
+    fields: Mapping[str, Any]
+    problem: str = ""
+
+
 class BadRow(ValueError):
     """A row that cannot be used; the message is the reason."""
 
 
 class SkippedRow(ValueError):
-    """A row that is none of this source's, and not at fault; the message says what it is of."""
+    """A row that belongs to something else and is not at fault; the message says to what."""
+
+
+def check_names(names: Sequence[str], file: str) -> None:
+    """Raises ValueError if two columns have one name; those without a name cannot be asked for."""
+    twice = [name for name, count in collections.Counter(names).items() if name and count > 1]
+    if twice:
+        raise ValueError(
+            f"expected every column of {file} to have a name of its own, got "
+            f"{', '.join(map(repr, twice))} twice or more; rename or remove them"
+        )
+
+
+def is_utf8(text: str) -> bool:
+    """Returns whether text that was decoded with surrogates for its invalid bytes has none."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_visible(text: str) -> bool:
-    """Whether a text holds something that can be seen."""
+    """Returns whether a text holds something that can be seen."""
     return _VISIBLE.search(text) is not None
 
 
 def is_null(value: Any) -> bool:
-    """Whether a value stands for none: null, or the NaN that tables have instead."""
+    """Returns whether a value stands for none: null, or the NaN that tables have instead."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -63,9 +98,6 @@ def text(fields: Mapping[str, Any], name: str, *, optional: bool = False) -> str
         return repr(value)
     if not isinstance(value, str):
         raise BadRow(f"{name!r} is not text" if name in fields else f"no column {name!r}")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:  # half a surrogate pair, written as an escape
-            raise BadRow(INVALID_UTF8) from None
+    if not is_utf8(value):  # half a surrogate pair, written as an escape
+        raise BadRow(INVALID_UTF8)
     return value
