@@ -1,7 +1,5 @@
 """Repositories of the Hugging Face hub: what they are called, and how they are downloaded."""
 
-import importlib
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ def is_repository(name: str) -> bool:
 
 
 def parted(repository: str) -> tuple[str, str | None]:
-    """A repository's name and its revision: "owner/name@revision"."""
+    """Splits "owner/name@revision" into the repository's name and its revision."""
     name, _, revision = repository.partition("@")
     return name, revision or None
 
@@ -37,23 +35,25 @@ def download(
       kind: "model" or "dataset".
       subject: what errors say cannot be downloaded.
       remedy: what else than the network errors suggest.
-      directory: where to; None for the hub's own cache.
 
     Raises:
       ValueError: no `huggingface_hub`, no such repository, no access, or no network.
     """
     try:
-        hub = importlib.import_module("huggingface_hub")
+        import huggingface_hub
     except ImportError:
         raise ValueError(
             f"downloading {repository!r} from a hub needs the package huggingface_hub: pip install "
             "huggingface_hub"
         ) from None
     name, revision = parted(repository)
-    where = {} if directory is None else {"local_dir": os.fspath(directory)}
     try:
-        folder = hub.snapshot_download(
-            name, repo_type=kind, revision=revision, allow_patterns=list(patterns), **where
+        folder = huggingface_hub.snapshot_download(
+            name,
+            repo_type=kind,
+            revision=revision,
+            allow_patterns=list(patterns),
+            local_dir=directory,
         )
     except Exception as error:  # of the network, of HTTP, or of the hub's own making
         reason = (str(error).strip().splitlines() or [""])[0]

@@ -1,7 +1,7 @@
 """Data: sources, templates, tokenizers, corrupted rows, and the pools that every step sees.
 
 builder = data.prepare(tasks, train=2000, validation=64, test=32, seed=0, directory=directory)
-tokenizer = data.ByteTokenizer()  # or data.load_tokenizer("DIR-or-file.gguf")
+tokenizer = data.ByteTokenizer()  # or data.load_tokenizer("DIR")
 corpus = data.load(builder, tokenizer, length=112, seed=0, template="plain")
 pools = data.Pools(corpus, pool_size=64, anchor_size=32, seed=0)
 pool, anchors = pools[t]

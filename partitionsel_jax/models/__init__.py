@@ -11,7 +11,6 @@ from partitionsel_jax.models.losses import (
     head_losses,
     mean_over_response,
     response_loss,
-    response_losses,
     shift,
 )
 from partitionsel_jax.models.model import Model
@@ -45,7 +44,6 @@ __all__ = [
     "mean_over_response",
     "merge",
     "response_loss",
-    "response_losses",
     "shift",
     "split_axis",
 ]

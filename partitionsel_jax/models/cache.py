@@ -9,10 +9,10 @@ from partitionsel_jax.models.config import DTYPES, DecoderConfig
 
 
 class Cache(NamedTuple):
-    """What generation remembers; slot s of a row belongs to its position s.
+    """Keys and values of all layers; slot s of a row belongs to its position s.
 
-    Slots past a row's last token may hold anything: `Reading` masks them, and they are overwritten
-    when their turn comes.
+    Slots past a row's last token may hold anything: `Reading` masks them, and later tokens
+    overwrite them.
 
     Attributes:
       keys, values: f[L, B, S, K, E], in the decoder's dtype; the keys are rotated.
@@ -33,7 +33,7 @@ class Reading(NamedTuple):
     Attributes:
       cache: of all layers, since the scan over them carries it and updates it in place.
       layer: i32[], which of them this is.
-      positions: i32[B, T], the new tokens' positions; one outside the slots is not remembered.
+      positions: i32[B, T], the new tokens' positions; one outside the slots is not written.
     """
 
     cache: Cache

@@ -114,39 +114,28 @@ class DecoderConfig:
     chunk_tokens: int = losses.Chunks.tokens
 
     def __post_init__(self):
+        def check(name: str, fits: bool, expected: str) -> None:
+            if not fits:
+                raise ValueError(f"model.{name} must be {expected}, not {getattr(self, name)!r}")
+
         sizes = ("vocab_size", "layers", "width", "mlp_width", "heads", "kv_heads", "head_dim")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f"model.{name} must be at least 1, not {getattr(self, name)}")
-        if self.heads % self.kv_heads:
-            raise ValueError(
-                f"model.heads={self.heads} must be a multiple of model.kv_heads={self.kv_heads}"
-            )
-        if self.head_dim % 2:
-            raise ValueError(f"model.head_dim must be even for rotary, not {self.head_dim}")
-        for name, choices in (
-            ("dtype", tuple(DTYPES)),
-            ("param_dtype", tuple(DTYPES)),
-            ("remat", REMAT),
-            ("attention", ATTENTION),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"model.{name} must be one of {list(choices)}, not {getattr(self, name)!r}"
-                )
+        for name in (*sizes, "chunk_vocab"):
+            check(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("chunk_tokens", "context"):
+            check(name, getattr(self, name) >= 0, "at least 0")
+        for name in ("rope_theta", "norm_eps"):
+            check(name, 0 < getattr(self, name) < math.inf, "> 0")
+        kv_heads = f"a multiple of model.kv_heads={self.kv_heads}"
+        check("heads", self.heads % self.kv_heads == 0, kv_heads)
+        check("head_dim", self.head_dim % 2 == 0, "even for rotary")
+        choices = {"dtype": DTYPES, "param_dtype": DTYPES, "remat": REMAT, "attention": ATTENTION}
+        for name, known in choices.items():
+            check(name, getattr(self, name) in tuple(known), f"one of {list(known)}")
         if unknown := [name for name in self.biases if name not in PROJECTIONS]:
             raise ValueError(
                 f"model.biases {unknown} are not projections of the decoder; "
                 f"choose from {list(PROJECTIONS)}"
             )
-        for name in ("rope_theta", "norm_eps"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"model.{name} must be > 0, not {getattr(self, name)}")
-        for name, least in (("chunk_vocab", 1), ("chunk_tokens", 0), ("context", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"model.{name} must be at least {least}, not {getattr(self, name)}"
-                )
         if self.attention == "cudnn" and self.dtype != "bfloat16":
             raise ValueError(
                 f"model.attention='cudnn' computes in bfloat16 only, and model.dtype is "

@@ -175,12 +175,12 @@ class Decoder(nnx.Module):
         self.gathering = gathering
 
     def _whole(self, name: str) -> jax.Array:
-        """A parameter outside the layers, from all devices where they split it."""
+        """A parameter outside the layers, gathered from the devices where they split it."""
         leaf = getattr(self, name)[...]
         return leaf if self.gathering is None else self.gathering.whole((name,), leaf)
 
     def _layer(self, graph: Any, parameters: Any) -> Any:
-        """The layer of one place in the stack, whole."""
+        """The layer that one slice of the stacked parameters makes, gathered where split."""
         if self.gathering is not None:
             parameters = nnx.State(self.gathering.whole_layer(nnx.to_pure_dict(parameters)))
         return nnx.merge(graph, parameters)
@@ -190,7 +190,7 @@ class Decoder(nnx.Module):
         return self.logits(self.hidden(tokens_BxT))
 
     def logits(self, x: jax.Array) -> jax.Array:
-        """Logits f32[..., V] of what the head reads, [..., D]."""
+        """Logits f32[..., V] of the head's input [..., D]."""
         head, vocab_axis, _ = self._head()
         return jax.lax.dot_general(
             x,
@@ -209,7 +209,7 @@ class Decoder(nnx.Module):
         return self._whole("embedding")[tokens_BxT].astype(DTYPES[self.config.dtype])
 
     def hidden(self, tokens_BxT: jax.Array, stop_below: int = 0, tap: Tap = NO_TAP) -> jax.Array:
-        """What the head reads: the last layer's output, normalised; [B, T, D].
+        """Computes the head's input: the last layer's output, normalised; [B, T, D].
 
         Args:
           tokens_BxT: i32[B, T].
@@ -250,7 +250,7 @@ class Decoder(nnx.Module):
     def read(
         self, tokens_BxT: jax.Array, positions_BxT: jax.Array, cache: Cache
     ) -> tuple[jax.Array, Cache]:
-        """`hidden` of tokens that come behind those in the cache, and the cache with them in it.
+        """Computes `hidden` of tokens behind those in the cache, and adds them to the cache.
 
         Args:
           tokens_BxT: i32[B, T].
@@ -283,21 +283,11 @@ class Decoder(nnx.Module):
         Only response tokens reach the head, and no [B, T, V] array is made. `response_BxT` is
         True at response tokens; see `hidden` for the other arguments.
         """
-        x_BxTxD = self.hidden(tokens_BxT, stop_below, tap)
+        x_BxTxD = self.hidden(tokens_BxT, stop_below, tap)[:, :-1]
         head, vocab_axis, name = self._head()
-        probe = tap.probe(name, vocab_axis)
-        if probe is None:
-            return losses.response_losses(
-                x_BxTxD,
-                head,
-                tokens_BxT,
-                response_BxT,
-                vocab_axis=vocab_axis,
-                chunks=self.config.chunks,
-            )
-        x_BxTxD = x_BxTxD[:, :-1]
         targets, counted = losses.shift(tokens_BxT, response_BxT)
-        nll, residual = losses.head_losses(
+        probe = tap.probe(name, vocab_axis)
+        nll = losses.head_losses(
             x_BxTxD,
             head,
             targets,
@@ -306,5 +296,7 @@ class Decoder(nnx.Module):
             chunks=self.config.chunks,
             probe=probe,
         )
-        nll = tap.head(name, vocab_axis, x_BxTxD, residual, nll)
+        if probe is not None:
+            nll, residual = nll
+            nll = tap.head(name, vocab_axis, x_BxTxD, residual, nll)
         return losses.mean_over_response(nll, counted)

@@ -38,11 +38,11 @@ class Sampling(NamedTuple):
 
 
 class Continuation(NamedTuple):
-    """What came of a batch of prompts.
+    """A batch of prompts with their continuations.
 
     Attributes:
-      tokens: i32[B, T], the prompts with their continuations; what follows is as it came.
-      ends: i32[B], tokens of each row that are meant, a stop token included.
+      tokens: i32[B, T], each row's tokens; those from `ends` on are padding, of any value.
+      ends: i32[B], the tokens of each row, a stop token included.
     """
 
     tokens: jax.Array
@@ -115,7 +115,7 @@ def continuation(
         following_B = following_B.astype(tokens.dtype)
         here = (jnp.arange(size)[None, :] == ends_B[:, None]) & ~done_B[:, None]
         tokens = jnp.where(here, following_B[:, None], tokens)
-        # A finished row reads on behind its end, where nothing is remembered that is looked at.
+        # A finished row reads on behind its end: those slots of the cache are masked.
         logits_BxV, cache = model.read(
             parameters, following_B[:, None], ends_B, jnp.ones_like(ends_B), cache
         )
@@ -194,9 +194,9 @@ def generate(
     tokens = np.zeros((rows, min(width + bucket(new_tokens), most)), np.int32)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = prompt
-    filled = np.ones(rows, np.int32)  # rows that only fill up the bucket are finished at once
+    # Rows that only fill up the bucket are finished at once.
+    filled, limits = np.ones((2, rows), np.int32)
     filled[: len(prompts)] = lengths
-    limits = np.ones(rows, np.int32)
     limits[: len(prompts)] = np.minimum(lengths + min(new_tokens, most), most)
     out = _compiled(
         model,

@@ -62,7 +62,7 @@ class LoRAConfig:
 
 
 def is_adapter(path: tuple[str, ...]) -> bool:
-    """Whether a parameter's path in the tree names an adapter factor."""
+    """True if a parameter's path in the tree names an adapter factor."""
     return path[-1] in ("lora_a", "lora_b")
 
 

@@ -1,8 +1,8 @@
 """The loss that candidates, anchors, updates and validation all share.
 
-`response_loss` is its definition, on logits that somebody has made. `response_losses` is the same
-number from the activations before the head, without logits of the whole batch: blocks of
-(tokens x vocabulary) are made, reduced and dropped, and only response tokens reach the head.
+`response_loss` is its definition, on given logits. `head_losses` gives its terms from the
+activations before the head, without logits of the whole batch: blocks of (tokens x vocabulary) are
+made, reduced and dropped, and only response tokens reach the head.
 
 Letters: B batch, T tokens, D width, V vocabulary, N = B T tokens in one list, C columns of a block
 of the vocabulary, K width of a probe.
@@ -43,7 +43,7 @@ def response_loss(logits: jax.Array, tokens: jax.Array, response: jax.Array) -> 
 
 
 def shift(tokens_BxT: jax.Array, response_BxT: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What positions 0 .. T-2 predict: targets i32[B, T-1], and bool[B, T-1] whether it counts."""
+    """Targets i32[B, T-1] of positions 0 .. T-2, and bool[B, T-1], True where one counts."""
     return tokens_BxT[:, 1:], response_BxT[:, 1:]
 
 
@@ -96,30 +96,6 @@ class Probe(Protocol):
 
     def at(self, rows: jax.Array) -> jax.Array:
         """f32[..., K], the rows of i32[...]."""
-
-
-def response_losses(
-    x_BxTxD: jax.Array,
-    head: jax.Array,
-    tokens_BxT: jax.Array,
-    response_BxT: jax.Array,
-    *,
-    vocab_axis: int,
-    chunks: Chunks | None = None,
-) -> jax.Array:
-    """`response_loss` of the logits x @ head, without making them; see `head_losses`.
-
-    Args:
-      x_BxTxD: f[B, T, D], the activations before the head.
-      head: f[V, D] (vocab_axis=0) or f[D, V] (vocab_axis=1).
-      tokens_BxT, response_BxT: as in `response_loss`.
-
-    Returns:
-      f32[B], in nats per token; 0 for an example without a response token.
-    """
-    targets, counted = shift(tokens_BxT, response_BxT)
-    nll = head_losses(x_BxTxD[:, :-1], head, targets, counted, vocab_axis=vocab_axis, chunks=chunks)
-    return mean_over_response(nll, counted)
 
 
 def head_losses(

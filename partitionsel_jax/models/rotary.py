@@ -8,7 +8,7 @@ from partitionsel_jax.models.config import DecoderConfig, RopeScaling
 
 
 def slowdown(frequencies: np.ndarray, scaling: RopeScaling) -> np.ndarray:
-    """What each rotary frequency [E/2], in radians per token, is divided by; see `RopeScaling`."""
+    """Divisors f64[E/2] of rotary frequencies in radians per token; see `RopeScaling`."""
     if scaling.kind == "none":
         return np.ones_like(frequencies)
     if scaling.kind == "linear":

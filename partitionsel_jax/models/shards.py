@@ -33,7 +33,7 @@ def split_axis(path: Path, shape: tuple[int, ...], devices: int) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class Gathering:
-    """What the devices of a mapped axis hold of every parameter.
+    """The split of the parameters over the devices of a mapped axis.
 
     Attributes:
       axis_name: of the mapped axis.
@@ -55,7 +55,7 @@ class Gathering:
         return dict(self.axes)
 
     def is_split(self, path: Path) -> bool:
-        """Whether a device holds only its part of the parameter."""
+        """True if a device holds only its part of the parameter."""
         return path in self._axes
 
     def whole(self, path: Path, leaf: jax.Array) -> jax.Array:
@@ -73,17 +73,17 @@ class Gathering:
         return traverse_util.unflatten_dict(found)
 
     def anywhere(self, condition: jax.Array) -> jax.Array:
-        """bool[], whether it holds on any device: what loops that gather depend on."""
+        """Returns bool[], True if the condition holds on any device; loops that gather need it."""
         return jax.lax.pmax(condition.astype(jnp.int32), self.axis_name) > 0
 
     def summed(self, gradient: Tree) -> Tree:
-        """The sum over devices; of what is split, the gathering's transpose has brought it."""
+        """Sums a gradient over the devices; the backward pass has summed what is split."""
         flat = traverse_util.flatten_dict(gradient)
         whole = {path: leaf for path, leaf in flat.items() if not self.is_split(path)}
         return traverse_util.unflatten_dict(flat | jax.lax.psum(whole, self.axis_name))
 
     def norm(self, tree: Tree) -> jax.Array:
-        """f32[], the norm of the whole of a tree that is laid out as the parameters are."""
+        """f32[], the norm of the whole of a tree that is split as the parameters are."""
         if not self.axes:
             return optax.tree.norm(tree)
         flat = traverse_util.flatten_dict(tree)

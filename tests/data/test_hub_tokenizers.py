@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from partitionsel_jax import data
-from partitionsel_jax.data.tokenizers.post_processing import puts_in_front
 from tests.data import checkpoints
 
 BEGIN, EOT, TEXT_END = "<|begin_of_text|>", "<|eot_id|>", "<|end_of_text|>"
@@ -149,16 +148,6 @@ def test_a_file_of_its_own_is_the_chat_template_before_the_config(tmp_path):
     assert data.load_tokenizer(folder).chat_template == checkpoints.golden("llama3").chat_template
 
 
-@pytest.mark.parametrize(
-    "processor",
-    [None, 3, {}, {"type": "Sequence"}, {"type": "TemplateProcessing"}]
-    + [{"type": "TemplateProcessing", "single": single} for single in ([], [3], [{}])]
-    + [{"type": "TemplateProcessing", "single": [{"SpecialToken": None}]}],
-)
-def test_a_post_processor_that_makes_no_sense_puts_nothing_in_front(processor):
-    assert not puts_in_front(processor, BEGIN)
-
-
 def without(name):
     return lambda folder: (folder / name).unlink()
 
@@ -195,6 +184,10 @@ CONFIG = "tokenizer_config.json"
         (as_sentencepiece, r"tokenizer\.json is missing; .*tokenizer\.model is a SentencePiece"),
         (cut_short, r"tokenizer\.json is no valid JSON .*fetch it again"),
         (holding("tokenizer.json", [1]), r"tokenizer\.json: expected a JSON object, got list"),
+        (
+            changing("tokenizer.json", post_processor={}),
+            r"tokenizer\.json cannot be read \(data did",
+        ),
         (holding("tokenizer.json", {}), r"tokenizer\.json cannot be read \(Model missing"),
         (holding(CONFIG, "{"), r"tokenizer_config\.json is no valid JSON"),
         (without(CONFIG), r"tokenizer_config\.json names no eos_token"),
@@ -246,5 +239,8 @@ def test_another_path_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"got '.*nowhere', which does not exist"):
         data.load_tokenizer(tmp_path / "nowhere")
     (tmp_path / "vocab.txt").touch()
-    with pytest.raises(ValueError, match=r"got '.*vocab\.txt', which is neither"):
+    (tmp_path / "m.gguf").touch()
+    with pytest.raises(ValueError, match=r"got '.*m\.gguf', .*models\.load reads GGUF files"):
+        data.load_tokenizer(tmp_path / "m.gguf")
+    with pytest.raises(ValueError, match=r"got '.*vocab\.txt', which is no directory"):
         data.load_tokenizer(str(tmp_path / "vocab.txt"))

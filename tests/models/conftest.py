@@ -6,6 +6,16 @@ import numpy as np
 import pytest
 from tiny_checkpoints import GOLDEN, VARIANTS
 
+from partitionsel_jax.models.pretrained import gguf_conversion
+
+
+@pytest.fixture(autouse=True)
+def _conversions(request, monkeypatch, tmp_path_factory):
+    """GGUF files of tests are not converted into the user's cache; the real SmolLM2 is."""
+    if request.module.__name__ != "test_smollm2":
+        folder = tmp_path_factory.mktemp("converted")
+        monkeypatch.setattr(gguf_conversion, "cache_directory", lambda: folder)
+
 
 @pytest.fixture(scope="session")
 def golden():

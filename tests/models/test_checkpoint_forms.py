@@ -12,7 +12,6 @@ from tiny_checkpoints import LLAMA, write_adapter, write_gguf
 from partitionsel_jax import models
 from partitionsel_jax.models import pretrained
 from partitionsel_jax.models.pretrained import description
-from partitionsel_jax.models.pretrained.gguf_file import GGUFFile
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -273,7 +272,7 @@ def test_what_a_gguf_file_says_of_its_architecture_is_read_or_refused(
     path = write_gguf(tmp_path / "m.gguf", golden["llama-untied-sharded"][0], fields=added)
     if message is None:
         factor = added.get("rope.scaling.factor", 1.0)  # linear without a type, as in llama.cpp
-        assert GGUFFile(path).config.rope_scaling.factor == factor
+        assert pretrained.describe(path).rope_scaling.factor == factor
         return
     with pytest.raises(ValueError, match=f"m.gguf: .*{message}"):
         models.load(path)

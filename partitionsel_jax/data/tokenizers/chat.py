@@ -17,22 +17,65 @@ Message = Mapping[str, Any]
 # templates are given them apart.
 TOOLS = "tools"
 
-_FRAMES = ("system", "developer")
-_CALLS = "calls of tools"
-_ASKED, _EARLIER = "messages of the user", "messages of the user before the last"
-_ANSWERED = "messages of the assistant"
-_PART_OF_ROLE = {
-    "system": "messages of the system",
-    "developer": "messages of the developer",
-    "tool": "messages of tools",
-    TOOLS: "descriptions of tools",
-}
 _PROCESS = TimeLimited(Path(__file__).with_name("chat_program.py"))
 # What rendering may take: far more than any template needs, on a machine that is busy.
 _SECONDS, _SECONDS_EACH = 10.0, 0.01
-
 # Unicode's planes 15 and 16, which are for private use: no template changes, splits or strips them.
 _PRIVATE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
+
+
+def _said(role: str, content: Any = "a", **more: Any) -> Message:
+    return {"role": role, "content": content, **more}
+
+
+def _call(name: str) -> Message:
+    called = {"id": "abcdefghi", "type": "function", "function": {"name": name, "arguments": {}}}
+    return _said("assistant", None, tool_calls=[called])
+
+
+def _answer_of_tool(word: str) -> Message:
+    return _said("tool", word, name="one", tool_call_id="abcdefghi")
+
+
+def _described(word: str) -> Message:
+    parameters = {"type": "object", "properties": {}}
+    function = {"name": word, "description": word, "parameters": parameters}
+    return _said(TOOLS, [{"type": "function", "function": function}])
+
+
+_ASKED, _ANSWERED = _said("user"), _said("assistant")
+# What a conversation may have that a template may leave out, by the name that errors give it -> a
+# conversation that says a word there: a template that writes two of them alike leaves it out.
+_PROBES: Mapping[str, Callable[[str], list[Message]]] = {
+    "messages of the user": lambda word: [_said("user", word)],
+    "messages of the user before the last": lambda word: [_said("user", word), _ANSWERED, _ASKED],
+    "messages of the assistant": lambda word: [_ASKED, _said("assistant", word), _ASKED],
+    "messages of the system": lambda word: [_said("system", word), _ASKED],
+    "messages of the developer": lambda word: [_said("developer", word), _ASKED],
+    "descriptions of tools": lambda word: [_described(word), _ASKED],
+    "calls of tools": lambda word: [_ASKED, _call(word), _answer_of_tool("a"), _ANSWERED, _ASKED],
+    "messages of tools": lambda word: [
+        _ASKED, _call("one"), _answer_of_tool(word), _ANSWERED, _ASKED
+    ],
+}  # fmt: skip
+
+
+def _parts(turns: Sequence[Message]) -> tuple[set[str], set[str]]:
+    """Parts that a conversation has: those that every template should write, and others."""
+    roles = [turn.get("role") for turn in turns]
+    there = {
+        "messages of the user": "user" in roles,
+        "messages of the user before the last": roles.count("user") > 1,
+        "messages of the assistant": "assistant" in roles,
+        "messages of the system": "system" in roles,
+        "messages of the developer": "developer" in roles,
+        "descriptions of tools": TOOLS in roles,
+        "calls of tools": any("tool_calls" in turn for turn in turns),
+        "messages of tools": "tool" in roles,
+    }
+    found = [part for part, is_there in there.items() if is_there]
+    spoken = set([*there][:3])
+    return spoken.intersection(found), set(found) - spoken
 
 
 class Piece(NamedTuple):
@@ -40,7 +83,7 @@ class Piece(NamedTuple):
 
     Attributes:
       text: what was rendered.
-      spelt: whether the text is that of special tokens which a message quotes: ordinary text. In
+      spelt: True if the text is that of special tokens which a message quotes: ordinary text. In
         other pieces, special tokens are the template's.
     """
 
@@ -84,7 +127,7 @@ class ChatTemplate:
 
         Args:
           conversations: the turns of each; a first one of the role `TOOLS` holds its tools.
-          answer: whether the start of an answer is asked for behind them.
+          answer: True if the start of an answer is asked for behind them.
           special: every string of a conversation -> (start, end) of the special tokens in it.
 
         Returns:
@@ -94,8 +137,7 @@ class ChatTemplate:
           TemplateRefused: the template exceeds its time or memory, or is random.
           ValueError: it refuses a conversation, fails, or leaves out what a turn says.
         """
-        for part in sorted({part for turns in conversations for part in _parts(turns)}):
-            self._check_written(part)
+        self._check_written(part for turns in conversations for part in _parts(turns)[1])
         shielded = [self._shielded(turns, special) for turns in conversations]
         found = self._rendered([turns for turns, _ in shielded], answer)
         pieces = []
@@ -105,19 +147,18 @@ class ChatTemplate:
                     f"{self._origin}: the chat template cannot render this conversation "
                     f"({fault}); change the messages, or use another template than 'chat'"
                 )
-            runs = itertools.groupby(rendered, key=original.__contains__) if original else ()
-            spelt_out = [
-                Piece("".join(original[c] if spelt else c for c in run), spelt)
-                for spelt, run in runs
-            ]
-            pieces.append(spelt_out if original else [Piece(rendered, spelt=False)])
+            if not original:
+                pieces.append([Piece(rendered, spelt=False)])
+                continue
+            runs = itertools.groupby(rendered, key=original.__contains__)
+            pieces.append(
+                [Piece("".join(original.get(c, c) for c in run), spelt) for spelt, run in runs]
+            )
         return pieces
 
     def check_spoken(self, conversations: Sequence[Sequence[Message]]) -> None:
         """Raises ValueError if the template leaves out what is said in conversations like these."""
-        spoken = {part for turns in conversations for part in _spoken(turns)}
-        for part in sorted(spoken):
-            self._check_written(part)
+        self._check_written(part for turns in conversations for part in _parts(turns)[0])
 
     def _shielded(
         self, turns: Sequence[Message], special: Mapping[str, list[tuple[int, int]]]
@@ -137,24 +178,29 @@ class ChatTemplate:
 
         return _mapped(turns, shield), {character: text for text, character in stand_in.items()}
 
-    def _check_written(self, part: str) -> None:
-        """Raises ValueError if the template says nothing of a part that conversations may have."""
-        if part not in self._left_out:
-            rendered = self._rendered(_PROBES[part], answer=True)
-            # Where it fails on this one, it says so of every conversation that has such a part.
-            failed = any(fault for _, fault in rendered)
-            self._left_out[part] = not failed and rendered[0] == rendered[1]
-        if self._left_out[part]:
-            raise ValueError(
-                f"{self._origin}: the chat template leaves out {part}, so that what they say would "
-                "be lost; take them out of the messages, or use another template than 'chat'"
-            )
+    def _check_written(self, parts: Iterator[str]) -> None:
+        """Raises ValueError if the template says nothing of a part that conversations have."""
+        for part in sorted({*parts}):
+            if part not in self._left_out:
+                rendered = self._rendered([_PROBES[part](word) for word in ("one", "two")], True)
+                # Where it fails on this one, it says so of every conversation that has the part.
+                failed = any(fault for _, fault in rendered)
+                self._left_out[part] = not failed and rendered[0] == rendered[1]
+            if self._left_out[part]:
+                raise ValueError(
+                    f"{self._origin}: the chat template leaves out {part}, so that what they say "
+                    "would be lost; take them out of the messages, or use another template than "
+                    "'chat'"
+                )
 
     def _rendered(
         self, conversations: Sequence[Sequence[Message]], answer: bool
     ) -> list[tuple[str, str]]:
         """Text and fault of every conversation, one of which is empty."""
-        asked = [_with_tools_apart(turns) for turns in conversations]
+        asked = []
+        for turns in conversations:
+            apart = bool(turns) and turns[0].get("role") == TOOLS
+            asked.append((list(turns[apart:]), turns[0]["content"] if apart else None))
         seconds = _SECONDS + _SECONDS_EACH * len(asked)
         found: list[tuple[str, str]] = []
         while not self._refused:
@@ -181,61 +227,8 @@ class ChatTemplate:
         )
 
 
-def _with_tools_apart(turns: Sequence[Message]) -> tuple[list[Message], Any]:
-    """The messages, and the tools that they may call."""
-    if turns and turns[0].get("role") == TOOLS:
-        return [*turns[1:]], turns[0]["content"]
-    return [*turns], None
-
-
-def _spoken(turns: Sequence[Message]) -> list[str]:
-    """What a conversation has of messages that every template should write."""
-    roles = [turn.get("role") for turn in turns]
-    there = {
-        _ASKED: "user" in roles,
-        _EARLIER: roles.count("user") > 1,
-        _ANSWERED: "assistant" in roles,
-    }
-    return [part for part, is_there in there.items() if is_there]
-
-
-def _parts(turns: Sequence[Message]) -> set[str]:
-    """What a conversation has that templates may leave out."""
-    parts = {_PART_OF_ROLE.get(turn.get("role", ""), "") for turn in turns} - {""}
-    return parts | {_CALLS} if any("tool_calls" in turn for turn in turns) else parts
-
-
-def _probes() -> dict[str, list[list[dict[str, Any]]]]:
-    """Part -> two conversations that differ in what it says."""
-    asked, answered = {"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}
-
-    def call(name: str) -> dict[str, Any]:
-        function = {"name": name, "arguments": {}}
-        calls = [{"id": "abcdefghi", "type": "function", "function": function}]
-        return {"role": "assistant", "content": None, "tool_calls": calls}
-
-    def tool(said: str) -> dict[str, Any]:
-        return {"role": "tool", "name": "a", "tool_call_id": "abcdefghi", "content": said}
-
-    function = {"name": "a", "description": "a", "parameters": {"type": "object", "properties": {}}}
-    tools = {"role": TOOLS, "content": [{"type": "function", "function": function}]}
-    instructed = [[{"role": role, "content": said}, asked] for role in _FRAMES for said in "ab"]
-    words = "one", "two"
-    spoken = [[{**asked, "content": said}] for said in words]
-    return {
-        _ASKED: spoken,
-        _EARLIER: [[*turns, answered, asked] for turns in spoken],
-        _ANSWERED: [[asked, {**answered, "content": said}, asked] for said in words],
-        _PART_OF_ROLE["system"]: instructed[:2],
-        _PART_OF_ROLE["developer"]: instructed[2:],
-        _PART_OF_ROLE["tool"]: [[asked, call("a"), tool(said), answered, asked] for said in "ab"],
-        _PART_OF_ROLE[TOOLS]: [[tools, asked], [asked]],
-        _CALLS: [[asked, call(said), tool("a"), answered, asked] for said in "ab"],
-    }
-
-
 def strings(value: Any) -> Iterator[str]:
-    """Every string in a conversation, or in several, the keys included."""
+    """Gives every string in a conversation, or in several, the keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -254,6 +247,3 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, list | tuple):
         return [_mapped(item, change) for item in value]
     return value
-
-
-_PROBES = _probes()

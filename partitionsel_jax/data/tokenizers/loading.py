@@ -1,34 +1,110 @@
-"""Where a checkpoint's tokenizer comes from."""
+"""The tokenizer of a checkpoint directory in a hub's format.
+
+`transformers` reads such directories, too, and is not used for it: it gives every token that a
+config names and the vocabulary lacks an id past the embedding's rows, switches one shared tokenizer
+to and fro between content and markup, and takes seconds to import. What it stands on, the package
+`tokenizers`, does the work here as well.
+"""
 
 import os
+from typing import Any
 
 from etils import epath
 
-from partitionsel_jax.data.tokenizers.gguf_file import read_gguf
-from partitionsel_jax.data.tokenizers.hub import read_directory
 from partitionsel_jax.data.tokenizers.subword import SubwordTokenizer
 from partitionsel_jax.file_errors import reading
+from partitionsel_jax.json_files import read_object, read_text
 
 
-def load_tokenizer(path: str | os.PathLike[str]) -> SubwordTokenizer:
-    """The tokenizer of a checkpoint.
+def load_tokenizer(directory: str | os.PathLike[str]) -> SubwordTokenizer:
+    """Loads the tokenizer of a checkpoint.
 
     Args:
-      path: a directory in a hub's format (tokenizer.json and tokenizer_config.json; where they are
-        there, special_tokens_map.json, chat_template.jinja and generation_config.json), or a GGUF
-        file with byte-level BPE.
+      directory: with tokenizer.json and tokenizer_config.json; special_tokens_map.json,
+        chat_template.jinja and generation_config.json are read where they are there.
 
     Raises:
       ValueError: a file that is missing, damaged or of an unsupported kind, or that names tokens
         which the vocabulary does not have, by file.
     """
-    with reading(path):
-        found = epath.Path(path)
-        if found.is_dir():
-            return read_directory(found)
-        if found.suffix == ".gguf":
-            return read_gguf(found)
+    with reading(directory):
+        folder = epath.Path(directory)
+        if not folder.is_dir():
+            raise ValueError(
+                f"expected a directory with a tokenizer.json, got {os.fspath(directory)!r}, which "
+                f"{'is no directory' if folder.exists() else 'does not exist'}"
+                f"{'; models.load reads GGUF files' * (folder.suffix == '.gguf')}"
+            )
+        path = folder / "tokenizer.json"
+        if not path.exists():
+            other = folder / "tokenizer.model"
+            reason = f"{other} is a SentencePiece model, which is not supported; " * other.exists()
+            raise ValueError(
+                f"{path} is missing; {reason}save the tokenizer as a tokenizer.json, or fetch the "
+                "checkpoint again"
+            )
+        return _read(folder)
+
+
+def _read(folder: epath.Path) -> SubwordTokenizer:
+    path, where = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    definition = read_text(path)
+    read_object(path, definition)
+    config, names = _optional(where), _optional(folder / "special_tokens_map.json")
+    tokens = {
+        name: _text(config.get(name), where) or _text(names.get(name), where)
+        for name in ("bos_token", "eos_token", "pad_token")
+    }
+    eos_token = tokens.pop("eos_token")
+    if eos_token is None:
+        raise ValueError(f"{where} names no eos_token, which has to close every response")
+    begins_rows = config.get("add_bos_token")
+    if not isinstance(begins_rows, bool | None):
         raise ValueError(
-            f"expected a directory with a tokenizer.json, or a .gguf file, got "
-            f"{os.fspath(path)!r}, which {'is neither' if found.exists() else 'does not exist'}"
+            f"{where}: expected add_bos_token to be true, false or null, got {begins_rows!r:.80}"
         )
+    # transformers 5 has another name for them, and allows names of their own.
+    more = config.get("additional_special_tokens") or config.get("extra_special_tokens") or ()
+    more = list(more.values()) if isinstance(more, dict) else more
+    if not isinstance(more, list | tuple):
+        raise ValueError(f"{where}: expected a list of special tokens, got {more!r:.80}")
+    template = config.get("chat_template")
+    if (file := folder / "chat_template.jinja").exists():
+        template = read_text(file)
+    elif isinstance(template, list):  # of several, the one named "default"
+        named = [entry for entry in template if isinstance(entry, dict)]
+        template = next((e.get("template") for e in named if e.get("name") == "default"), None)
+    if not isinstance(template, str | None):
+        raise ValueError(f"{where}: expected chat_template to be text, got {template!r:.80}")
+    return SubwordTokenizer(
+        definition,
+        eos_token,
+        **tokens,
+        begins_rows=begins_rows,
+        special_tokens=[text for token in more if (text := _text(token, where))],
+        chat_template=template,
+        further_stops=_stops(folder / "generation_config.json"),
+        origin=str(path),
+    )
+
+
+def _optional(path: epath.Path) -> dict[str, Any]:
+    """The JSON object of a file; empty without the file."""
+    return read_object(path) if path.exists() else {}
+
+
+def _text(token: Any, path: epath.Path) -> str | None:
+    """The text of a token: a string, an object with a "content", or null."""
+    text = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(text, str | None):
+        raise ValueError(f"{path}: expected a token's text, got {token!r:.80}")
+    return text
+
+
+def _stops(path: epath.Path) -> tuple[int, ...]:
+    """The tokens at which generation_config.json ends an answer."""
+    found = _optional(path).get("eos_token_id")
+    ids = () if found is None else tuple(found) if isinstance(found, list) else (found,)
+    if not all(type(i) is int and i >= 0 for i in ids):
+        raise ValueError(f"{path}: expected eos_token_id to be token ids, got {found!r:.80}")
+    return ids

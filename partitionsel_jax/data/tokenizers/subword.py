@@ -6,23 +6,25 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from etils import epath
 
 from partitionsel_jax.data.tokenizers.chat import ChatTemplate, Message, Piece, strings
-from partitionsel_jax.data.tokenizers.post_processing import puts_in_front, putting_in_front
+from partitionsel_jax.data.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import tokenizers
 
 # Stands for an assistant's message where the template's text behind it is looked for.
 _ANSWER = "\U0010fffd"
+_ASKED = {"role": "user", "content": "?"}
+_UNICODE_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SubwordTokenizer:
+class SubwordTokenizer(Tokenizer):
     """A tokenizer as a tokenizer.json describes it; `load_tokenizer` makes it.
 
     Guarantees:
@@ -39,7 +41,7 @@ class SubwordTokenizer:
       definition: the text of a tokenizer.json.
       eos_token: text of the token that ends a document.
       bos_token: text of the beginning token, if any; templates may write it.
-      begins_rows: whether every row begins with it.
+      begins_rows: True if every row begins with it; None to do as the definition's post-processor.
       pad_token: text of the padding token; without it, or where the vocabulary lacks it, `eos_id`.
       special_tokens: tokens that are special beside those which the definition calls so.
       chat_template: the Jinja template of conversations.
@@ -54,7 +56,7 @@ class SubwordTokenizer:
     eos_token: str
     _: dataclasses.KW_ONLY
     bos_token: str | None = None
-    begins_rows: bool = False
+    begins_rows: bool | None = False
     pad_token: str | None = None
     special_tokens: Sequence[str] = ()
     chat_template: str | None = dataclasses.field(default=None, repr=False)
@@ -69,33 +71,32 @@ class SubwordTokenizer:
                 "bos_token, or set add_bos_token to false"
             )
         for name, token in (("bos_token", self.bos_token), ("eos_token", self.eos_token)):
-            if token is not None and self._ids_of([token]) == []:
+            if token is not None and self._id_of(token) is None:
                 raise ValueError(
                     f"{self.origin}: {name} {token!r} is not in the vocabulary; name one that is"
                 )
+        if self.begins_rows is None:
+            object.__setattr__(self, "begins_rows", self._definition_adds_bos())
 
     def __getstate__(self) -> dict[str, object]:
-        """The fields: what is cached (a compiled template, say) need not be picklable."""
+        """The fields alone: what is cached need not be picklable."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @functools.cached_property
     def eos_id(self) -> int:
-        """The token that ends a document."""
-        return self._ids_of([self.eos_token])[0]
+        return self._markup.get_vocab()[self.eos_token]
 
     @functools.cached_property
     def bos_id(self) -> int | None:
-        """The token that begins every row, if any."""
-        return self._ids_of([self.bos_token])[0] if self.begins_rows else None
+        return self._id_of(self.bos_token) if self.begins_rows else None
 
     @functools.cached_property
     def pad_id(self) -> int:
-        """What rows are filled up with."""
-        return self._ids_of([self.pad_token, self.eos_token])[0]
+        found = self._id_of(self.pad_token)
+        return self.eos_id if found is None else found
 
     @functools.cached_property
     def vocab_size(self) -> int:
-        """The largest id, plus 1."""
         return max(self._markup.get_vocab(with_added_tokens=True).values()) + 1
 
     @functools.cached_property
@@ -106,12 +107,11 @@ class SubwordTokenizer:
 
     @functools.cached_property
     def turn_end_id(self) -> int:
-        """What closes an assistant's message: the first special token behind it, or `eos_id`."""
+        """The first special token that the template writes behind an answer, or `eos_id`."""
         if self.chat_template is None:
             return self.eos_id
-        turns = ({"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER})
         try:
-            text = self.render(turns, answer=False)
+            text = self.render([_ASKED, {"role": "assistant", "content": _ANSWER}], answer=False)
         except ValueError:  # `chat` says why
             return self.eos_id
         _, found, behind = text.rpartition(_ANSWER)
@@ -120,82 +120,56 @@ class SubwordTokenizer:
 
     @functools.cached_property
     def answer_start(self) -> str:
-        """What the chat template writes where an answer begins; empty where it does not say."""
-        turns = ({"role": "user", "content": "?"},)
+        """Text that the chat template writes where an answer begins; empty where it writes none."""
         try:
-            asked, begun = (self.render(turns, answer=answer) for answer in (False, True))
+            asked, begun = (self.render([_ASKED], answer=answer) for answer in (False, True))
         except ValueError:  # `chat` says why
             return ""
         return begun.removeprefix(asked) if begun.startswith(asked) else ""
 
     @functools.cached_property
-    def fingerprint(self) -> str:
-        """A digest of all that decides ids and templates; not of where it was read."""
-        fields = dataclasses.asdict(dataclasses.replace(self, origin=""))
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
-
-    @functools.cached_property
     def stop_ids(self) -> tuple[int, ...]:
-        """The tokens at any of which a generated answer ends."""
         return tuple(dict.fromkeys((self.eos_id, self.turn_end_id, *self.further_stops)))
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest of all that decides ids and templates; not of where it was read."""
+        fields = self.__getstate__() | {"origin": ""}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
     def encode(self, text: str) -> list[int]:
-        """The ids of content: special tokens written in it are ordinary text, none is added."""
         text = _encodable(text)
         ids = self._content.encode(text, add_special_tokens=False).ids
         return ids if self.special_ids.isdisjoint(ids) else self._spelt_out(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """What `encode` gives of each text; on all cores, and without the interpreter's lock."""
+        """Encodes texts as `encode` does; on all cores, and without the interpreter's lock."""
         clean = [_encodable(text) for text in texts]
         encodings = self._content.encode_batch_fast(clean, add_special_tokens=False)
-        found = [encoding.ids for encoding in encodings]
         return [
             ids if self.special_ids.isdisjoint(ids) else self._spelt_out(text)
-            for ids, text in zip(found, clean, strict=True)
+            for ids, text in zip([encoding.ids for encoding in encodings], clean, strict=True)
         ]
 
     def encode_markup(self, text: str) -> list[int]:
-        """The ids of text whose special tokens are meant as such; none is added."""
         return self._markup.encode(_encodable(text), add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids; special ones and those past the vocabulary are skipped."""
         shown = [int(i) for i in ids if 0 <= i < self.vocab_size and i not in self.special_ids]
         return self._markup.decode(shown, skip_special_tokens=False)
 
     def render(self, messages: Sequence[Message], *, answer: bool = True) -> str:
-        """The conversation as the chat template writes it.
-
-        Args:
-          messages: turns with a "role" and a "content", and whatever else the template knows.
-          answer: whether the start of an answer is written behind them.
-
-        Raises:
-          ValueError: there is no chat template, or it refuses the conversation.
-        """
+        """The conversation as the chat template writes it; see `chat_batch`."""
         return "".join(piece.text for piece in self._pieces([messages], answer)[0])
-
-    def chat(self, messages: Sequence[Message], *, answer: bool = True) -> list[int]:
-        """The ids of the conversation that `render` writes, behind the beginning token.
-
-        Special tokens that a message quotes are ordinary text; where none does, the whole text is
-        encoded at once, so that the ids are those of transformers' `apply_chat_template`. The
-        beginning token is added where rows begin with it and the template does not write it.
-
-        Raises:
-          ValueError: there is no chat template, or it refuses the conversation.
-        """
-        return self.chat_batch([messages], answer=answer)[0]
 
     def chat_batch(
         self, conversations: Sequence[Sequence[Message]], *, answer: bool = True
     ) -> list[list[int]]:
-        """What `chat` gives of each conversation; as `encode_batch`.
+        """The ids of the conversations that `render` writes, behind the beginning token.
 
-        Raises:
-          ValueError: there is no chat template, or it refuses a conversation, or leaves out what
-            such conversations say.
+        Special tokens that a message quotes are ordinary text; where none does, the whole text is
+        encoded at once, so that the ids are those of transformers' `apply_chat_template`. The
+        beginning token is added where rows begin with it and the template does not write it.
         """
         self._chat.check_spoken(conversations)
         written = self._pieces(conversations, answer)
@@ -218,7 +192,17 @@ class SubwordTokenizer:
         Args:
           directory: one that exists; files of the same names in it are replaced.
         """
-        folder = epath.Path(directory)
+        definition = self.definition
+        if self._definition_adds_bos() != self.begins_rows:
+            from tokenizers.processors import TemplateProcessing
+
+            backend, bos = self._read(), self.bos_token
+            backend.post_processor = None
+            if self.begins_rows:
+                backend.post_processor = TemplateProcessing(
+                    single=[bos, "$A"], pair=[bos, "$A", "$B"], special_tokens=[(bos, self.bos_id)]
+                )
+            definition = backend.to_str()
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "add_bos_token": self.begins_rows,
@@ -234,15 +218,9 @@ class SubwordTokenizer:
             "eos_token_id": list(self.stop_ids),
             "pad_token_id": self.pad_id,
         }
+        folder = epath.Path(directory)
+        (folder / "tokenizer.json").write_text(definition, encoding="utf-8")
         files = {"tokenizer_config.json": config, "generation_config.json": generation}
-        definition = json.loads(self.definition)
-        if puts_in_front(definition.get("post_processor"), self.bos_token) != self.begins_rows:
-            processor = None
-            if self.bos_token is not None and self.bos_id is not None:
-                processor = putting_in_front(self.bos_token, self.bos_id)
-            definition["post_processor"] = processor
-        text = json.dumps(definition, ensure_ascii=False)
-        (folder / "tokenizer.json").write_text(text, encoding="utf-8")
         for name, content in files.items():
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             (folder / name).write_text(text, encoding="utf-8")
@@ -250,9 +228,9 @@ class SubwordTokenizer:
     def _pieces(
         self, conversations: Sequence[Sequence[Message]], answer: bool
     ) -> list[list[Piece]]:
-        """What the template writes of each conversation."""
-        template = self._chat
-        spans = self._special_spans(list({*strings(conversations)}))
+        """The conversations as the template writes them."""
+        template, texts = self._chat, list({*strings(conversations)})
+        spans = dict(zip(texts, self._special_spans(texts), strict=True))
         return template.batch(conversations, answer=answer, special=spans)
 
     @functools.cached_property
@@ -266,44 +244,32 @@ class SubwordTokenizer:
         variables = {name: token for name, token in names.items() if token is not None}
         return ChatTemplate(self.chat_template, self.origin, variables)
 
-    def _special_spans(self, texts: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
-        """Text -> (start, end) of every special token that `encode_markup` would see in it."""
-        spans: dict[str, list[tuple[int, int]]] = {text: [] for text in texts}
-        suspects = [text for text in texts if self._may_hold_special(text)]
-        clean = [_encodable(text) for text in suspects]
-        encodings = self._markup.encode_batch(clean, add_special_tokens=False)
-        for text, found in zip(suspects, encodings, strict=True):
-            if not self.special_ids.isdisjoint(found.ids):
-                pairs = zip(found.ids, found.offsets, strict=True)
-                spans[text] = [span for i, span in pairs if i in self.special_ids]
-        return spans
-
-    def _may_hold_special(self, text: str) -> bool:
-        """Whether tokenising could find a special token; without tokenising, which takes longer."""
-        if self._special_texts is None or not (self._keeps_all or text.isascii()):
-            return True
-        return self._special_texts.search(text) is not None
+    def _special_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """(start, end) of every special token that `encode_markup` would see in each text."""
+        suspects = [_encodable(text) if self._may_hold_special(text) else "" for text in texts]
+        return [
+            [span for i, span in zip(e.ids, e.offsets, strict=True) if i in self.special_ids]
+            for e in self._markup.encode_batch(suspects, add_special_tokens=False)
+        ]
 
     @functools.cached_property
-    def _special_texts(self) -> re.Pattern[str] | None:
-        """The texts of the special tokens, one of which stands wherever one is found.
+    def _may_hold_special(self) -> Callable[[str], bool]:
+        """Returns whether tokenising a text could find a special token; cheaper than tokenising.
 
-        None where others could become one: characters that vocabularies write in another way (a
-        space as "Ġ", say), and normalizers but for Unicode's forms, which leave ASCII as it is.
+        A special token's text stands wherever one is found, unless other text could become it: by
+        characters that vocabularies write in another way (a space as "Ġ", say), or by normalizers,
+        of which Unicode's forms leave ASCII as it is.
         """
         added = self._markup.get_added_tokens_decoder().values()
         texts = [token.content for token in added if token.special]
         plain = all(text.isascii() and text.isprintable() and " " not in text for text in texts)
-        normalizer = json.loads(self.definition).get("normalizer") or {"type": "NFC"}
-        kind = normalizer.get("type") if isinstance(normalizer, dict) else None
-        if not texts or not plain or kind not in ("NFC", "NFD", "NFKC", "NFKD"):
-            return None
-        return re.compile("|".join(map(re.escape, texts)))
-
-    @property
-    def _keeps_all(self) -> bool:
-        """Whether no text is changed before it is tokenised."""
-        return self._markup.normalizer is None
+        normalizer = self._markup.normalizer
+        if not plain or (
+            normalizer is not None and type(normalizer).__name__ not in _UNICODE_FORMS
+        ):
+            return lambda text: True
+        search = re.compile("|".join(map(re.escape, texts))).search
+        return lambda text: bool((normalizer is not None and not text.isascii()) or search(text))
 
     def _spelt_out(self, text: str) -> list[int]:
         """The ids of a text whose words happen to be special tokens, letter by letter there."""
@@ -320,17 +286,26 @@ class SubwordTokenizer:
 
     @functools.cached_property
     def _markup(self) -> "tokenizers.Tokenizer":
-        return self._read()
+        backend = self._read()
+        backend.post_processor = None
+        return backend
 
     @functools.cached_property
     def _content(self) -> "tokenizers.Tokenizer":
         """A second instance: switching one to and fro would not be safe between threads."""
         backend = self._read()
+        backend.post_processor = None
         backend.encode_special_tokens = True
         return backend
 
+    def _definition_adds_bos(self) -> bool:
+        """Returns whether the definition's post-processor puts the beginning token in front."""
+        return self.bos_token is not None and self._read().encode("").ids[:1] == [
+            self._id_of(self.bos_token)
+        ]
+
     def _read(self) -> "tokenizers.Tokenizer":
-        """The definition without whatever cuts, fills up, or adds tokens."""
+        """The definition without whatever cuts or fills up."""
         import tokenizers
 
         try:
@@ -344,24 +319,19 @@ class SubwordTokenizer:
             ) from None
         backend.no_truncation()
         backend.no_padding()
-        backend.post_processor = None
         # Some definitions have them as ordinary words; one that is missing must not get an id.
-        named = [token for token in self._named if backend.token_to_id(token) is not None]
+        named = (self.bos_token, self.eos_token, self.pad_token, *self.special_tokens)
         backend.add_special_tokens(
-            [tokenizers.AddedToken(token, special=True, normalized=False) for token in named]
+            [
+                tokenizers.AddedToken(token, special=True, normalized=False)
+                for token in named
+                if token is not None and backend.token_to_id(token) is not None
+            ]
         )
         return backend
 
-    @functools.cached_property
-    def _named(self) -> list[str]:
-        """The tokens that are special because they are named."""
-        named = (self.bos_token, self.eos_token, self.pad_token, *self.special_tokens)
-        return [token for token in named if token is not None]
-
-    def _ids_of(self, tokens: Iterable[str | None]) -> list[int]:
-        """The ids of those tokens that there are."""
-        found = [self._markup.token_to_id(token) for token in tokens if token is not None]
-        return [i for i in found if i is not None]
+    def _id_of(self, token: str | None) -> int | None:
+        return None if token is None else self._markup.token_to_id(token)
 
 
 @functools.lru_cache(maxsize=4)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +10,20 @@ import jax.numpy as jnp
 
 from partitionsel_jax.file_errors import reading
 from partitionsel_jax.models.config import DecoderConfig
-from partitionsel_jax.models.lora import PROJECTIONS, LoRAConfig, is_adapter
+from partitionsel_jax.models.lora import LoRAConfig, is_adapter
 from partitionsel_jax.models.parameters import split
-from partitionsel_jax.models.pretrained import importing, names, writing
+from partitionsel_jax.models.pretrained import names, weights, writing
 from partitionsel_jax.models.pretrained.description import ADAPTER_CONFIG as CONFIG
 from partitionsel_jax.models.pretrained.description import CONFIG as MODEL_CONFIG
 from partitionsel_jax.models.pretrained.description import Fields, check_local, read_json
-from partitionsel_jax.models.pretrained.safetensors_files import ADAPTER as WEIGHTS
-from partitionsel_jax.models.pretrained.safetensors_files import SafetensorsFiles
+from partitionsel_jax.models.pretrained.weights import ADAPTER as WEIGHTS
 
 # Fields of adapter_config.json that are read, or that change nothing in what is computed.
-_READ = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora")
-_HARMLESS = (
-    "auto_mapping",
-    "base_model_name_or_path",
-    "corda_config",
-    "eva_config",
-    "inference_mode",
-    "loftq_config",
-    "megatron_core",
-    "peft_version",
-    "revision",
-    "runtime_config",
-    "task_type",
-)
+_KNOWN = (
+    "peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "auto_mapping",
+    "base_model_name_or_path", "corda_config", "eva_config", "inference_mode", "loftq_config",
+    "megatron_core", "peft_version", "revision", "runtime_config", "task_type",
+)  # fmt: skip
 # All others belong to variants of LoRA, which these values leave unused; of those that are not
 # named here, null, false and what is empty do.
 _UNUSED: dict[str, tuple[Any, ...]] = {
@@ -70,7 +61,9 @@ def write(
         "r": lora.rank,
         "lora_alpha": int(lora.alpha) if lora.alpha == int(lora.alpha) else lora.alpha,
         "lora_dropout": lora.dropout,
-        "target_modules": [names.projection_module(name) for name in lora.targets],
+        "target_modules": [
+            module for module, name in names.MODULES.items() if name in lora.targets
+        ],
         "revision": revision,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -81,14 +74,14 @@ def write(
     tree, _ = split(parameters, is_adapter)
     tensors = names.adapters(config, lora.rank, lora.targets)
     with writing.new_directory(directory) as folder:
-        writing.save(folder / WEIGHTS, tensors, tree, "float32")
+        writing.save_parameters(folder, tensors, tree, "float32", sys.maxsize, WEIGHTS)
         (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
 
 
 def read(
     directory: str | os.PathLike[str], config: DecoderConfig
 ) -> tuple[LoRAConfig, dict[str, Any]]:
-    """The adapters of a PEFT directory, and their parameters in float32.
+    """Reads the adapters of a PEFT directory, and their parameters in float32.
 
     Args:
       config: of the decoder that they shall sit on.
@@ -106,9 +99,9 @@ def read(
         lora = _described(folder / CONFIG)
         tensors = names.adapters(config, lora.rank, lora.targets)
         # Whatever else lies beside them, the adapters' own file is meant.
-        source = SafetensorsFiles(folder, WEIGHTS)
-        importing.check(tensors, source)
-    return lora, importing.read(tensors, source, jnp.float32)
+        source = weights.SafetensorsFiles(folder, WEIGHTS)
+        weights.check(tensors, source.shapes, source.where)
+    return lora, weights.read(tensors, source, jnp.float32)
 
 
 def _described(path: Path) -> LoRAConfig:
@@ -119,25 +112,24 @@ def _described(path: Path) -> LoRAConfig:
         raise ValueError(f"{where}: peft_type={kind!r} is not supported; LORA is")
     for name, value in content.items():
         unused = value is None or value is False or value in ("", [], {})
-        if name not in (*_READ, *_HARMLESS) and not (unused or value in _UNUSED.get(name, ())):
+        if name not in _KNOWN and not (unused or value in _UNUSED.get(name, ())):
             raise ValueError(f"{where}: {name}={value!r:.80} is not supported")
     modules = content.get("target_modules")
-    by_module = {names.projection_module(name): name for name in PROJECTIONS}
     if modules == "all-linear":
-        modules = list(by_module)
+        modules = list(names.MODULES)
     if not isinstance(modules, list) or not all(isinstance(name, str) for name in modules):
         raise ValueError(f"{where}: expected target_modules as a list, got {modules!r:.80}")
-    if unknown := sorted(set(modules) - set(by_module)):
+    if unknown := sorted(set(modules) - {*names.MODULES}):
         raise ValueError(
             f"{where}: target_modules {unknown} are not projections of the decoder; "
-            f"{sorted(by_module)} are"
+            f"{sorted(names.MODULES)} are"
         )
     rank, alpha = fields.get("r", int), fields.get("lora_alpha", float)
     if not rank:
         raise ValueError(f"{where}: r=0 makes no adapter; expected a rank of at least 1")
     if fields.get("use_rslora", bool, False):
         alpha *= rank**0.5  # which scales by alpha / sqrt(rank)
-    targets = tuple(name for module, name in by_module.items() if module in modules)
+    targets = tuple(name for module, name in names.MODULES.items() if module in modules)
     try:
         return LoRAConfig(rank, alpha, targets, fields.get("lora_dropout", float, 0.0))
     except ValueError as error:

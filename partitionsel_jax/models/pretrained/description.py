@@ -18,69 +18,58 @@ _MLP = ("gate", "up", "down")
 _REQUIRED = object()
 _LARGEST = 1 << 53  # of integers that float64 holds
 
-_READ = (
-    "attention_bias", "head_dim", "hidden_act", "hidden_size", "intermediate_size",
-    "layer_types", "max_position_embeddings", "mlp_bias", "model_type",
-    "num_attention_heads", "num_hidden_layers", "num_key_value_heads", "rms_norm_eps",
-    "rope_parameters", "rope_scaling", "rope_theta", "sliding_window",
-    "tie_word_embeddings", "vocab_size",
-)  # fmt: skip
-# Fields that change nothing in what the decoder computes.
-_HARMLESS = (
-    "_attn_implementation", "_name_or_path", "architectures",
-    "bos_token_id", "dtype", "eos_token_id", "initializer_range", "is_llama_config",
-    "max_window_layers", "pad_token_id", "pretraining_tp", "torch_dtype",
-    "transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version",
-    "use_cache",
-)  # fmt: skip
-# Fields by which relatives of Llama and Qwen2 compute something else, and the values at which they
-# do not.
-_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "add_cross_attention": (False,),
-    "alibi": (False,),
-    "attention_multiplier": (),
-    "attn_logit_softcapping": (),
-    "clip_qkv": (),
-    "compression_config": ({},),
-    "embedding_multiplier": (1,),
-    "final_logit_softcapping": (),
-    "hidden_activation": ("silu",),
-    "is_causal": (True,),
-    "is_encoder_decoder": (False,),
-    "lm_head_bias": (False,),
-    "logit_scale": (1,),
-    "logit_softcapping": (),
-    "logits_scaling": (1,),
-    "no_rope_layers": ([],),
-    "num_experts": (0, 1),
-    "num_local_experts": (0, 1),
-    "partial_rotary_factor": (1,),
-    "qk_layernorm": (False,),
-    "qk_norm": (False,),
-    "quantization": ({},),
-    "quantization_config": ({},),
-    "query_pre_attn_scalar": (),
-    "residual_multiplier": (1,),
-    "rope_interleaved": (False,),
-    "rotary_pct": (1,),
-    "scale_depth": (),
-    "scale_emb": (1,),
-    "use_mrope": (False,),
-    "use_parallel_residual": (False,),
-    "use_qk_norm": (False,),
-    "use_rope": (True,),
-    "use_sliding_window": (False,),
+# Fields of config.json, and what they are called here.
+_FIELDS: Mapping[str, tuple[str, type]] = {
+    "vocab_size": ("vocab_size", int),
+    "num_hidden_layers": ("layers", int),
+    "hidden_size": ("width", int),
+    "intermediate_size": ("mlp_width", int),
+    "num_attention_heads": ("heads", int),
+    "num_key_value_heads": ("kv_heads", int),
+    "head_dim": ("head_dim", int),
+    "rms_norm_eps": ("norm_eps", float),
+    "tie_word_embeddings": ("tied", bool),
+    "max_position_embeddings": ("context", int),
 }
-# Rope type -> the fields that it is computed from.
-_ROPE = {
-    "default": (),
-    "linear": ("factor",),
-    "llama3": (
-        "factor",
-        "low_freq_factor",
-        "high_freq_factor",
-        "original_max_position_embeddings",
-    ),
+# Others that are read, and those that change nothing in what is computed.
+_KNOWN = (
+    "attention_bias", "hidden_act", "layer_types", "mlp_bias", "model_type", "rope_parameters",
+    "rope_scaling", "rope_theta", "sliding_window",
+    "_attn_implementation", "_name_or_path", "architectures", "bos_token_id", "dtype",
+    "eos_token_id", "initializer_range", "is_llama_config", "max_window_layers", "pad_token_id",
+    "pretraining_tp", "torch_dtype", "transformers.js_config", "transformers_version",
+    "unsloth_fixed", "unsloth_version", "use_cache",
+)  # fmt: skip
+# Fields by which relatives of Llama and Qwen2 compute something else, and the values beside null at
+# which they do not.
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    name: values
+    for names, values in (
+        ("attention_multiplier attn_logit_softcapping clip_qkv final_logit_softcapping", ()),
+        ("logit_softcapping query_pre_attn_scalar scale_depth", ()),
+        ("add_cross_attention alibi is_encoder_decoder lm_head_bias qk_layernorm", (False,)),
+        ("qk_norm rope_interleaved use_mrope use_parallel_residual use_qk_norm", (False,)),
+        ("use_sliding_window", (False,)),
+        ("is_causal use_rope", (True,)),
+        ("embedding_multiplier logit_scale logits_scaling partial_rotary_factor", (1,)),
+        ("residual_multiplier rotary_pct scale_emb", (1,)),
+        ("num_experts num_local_experts", (0, 1)),
+        ("compression_config quantization quantization_config", ({},)),
+        ("hidden_activation", ("silu",)),
+        ("no_rope_layers", ([],)),
+    )
+    for name in names.split()
+}
+# Rope type -> the fields that it is computed from, and what they are called here.
+_ROPE: Mapping[str, Mapping[str, tuple[str, type]]] = {
+    "default": {},
+    "linear": {"factor": ("factor", float)},
+    "llama3": {
+        "factor": ("factor", float),
+        "low_freq_factor": ("low", float),
+        "high_freq_factor": ("high", float),
+        "original_max_position_embeddings": ("original", int),
+    },
 }
 _ROPE_HARMLESS = ("rope_type", "type", "rope_theta", "original_max_position_embeddings")
 
@@ -102,7 +91,7 @@ def check_local(directory: str | os.PathLike[str]) -> Path:
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A JSON file that holds an object.
+    """Reads a JSON file that holds an object.
 
     Raises:
       ValueError: it is missing, cut short, or something else, by name.
@@ -172,61 +161,50 @@ def decoder_config(content: Mapping[str, Any], where: str) -> DecoderConfig:
     width = fields.get("hidden_size", int)
     if heads < 1:
         raise ValueError(f"{where}: num_attention_heads must be at least 1, not {heads}")
-    biases: tuple[str, ...] = QWEN2_BIASES if kind == "qwen2" else ()
-    if kind == "llama" and fields.get("attention_bias", bool, False):
-        biases += _ATTENTION
-    if kind == "llama" and fields.get("mlp_bias", bool, False):
-        biases += _MLP
+    biases: tuple[str, ...] = QWEN2_BIASES
+    if kind == "llama":
+        biases = _ATTENTION * fields.get("attention_bias", bool, False)
+        biases += _MLP * fields.get("mlp_bias", bool, False)
+    defaults = {
+        "num_key_value_heads": heads,
+        "head_dim": width // heads,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        "max_position_embeddings": 0,
+    }
     try:
         theta, scaling = _rope(fields)
-        return DecoderConfig(
-            vocab_size=fields.get("vocab_size", int),
-            layers=fields.get("num_hidden_layers", int),
-            width=width,
-            mlp_width=fields.get("intermediate_size", int),
-            heads=heads,
-            kv_heads=fields.get("num_key_value_heads", int, heads),
-            head_dim=fields.get("head_dim", int, width // heads),
-            rope_theta=theta,
-            rope_scaling=scaling,
-            norm_eps=fields.get("rms_norm_eps", float, 1e-6),
-            tied=fields.get("tie_word_embeddings", bool, False),
-            biases=biases,
-            context=fields.get("max_position_embeddings", int, 0),
-        )
+        sizes: dict[str, Any] = {
+            ours: fields.get(name, kind, defaults.get(name, _REQUIRED))
+            for name, (ours, kind) in _FIELDS.items()
+        }
+        return DecoderConfig(**sizes, rope_theta=theta, rope_scaling=scaling, biases=biases)
     except ValueError as error:
         raise ValueError(error if where in str(error) else f"{where}: {error}") from None
 
 
 def _check_fields(fields: Fields, kind: str) -> None:
     """Refuses what changes the computation, and reports what is not known at all."""
-    content, unknown = fields.content, []
-    for name, value in content.items():
-        if name in _NEUTRAL and value is not None and value not in _NEUTRAL[name]:
-            _refuse(fields, name)
-        if name not in _NEUTRAL and name not in _READ and name not in _HARMLESS and value:
-            unknown.append(name)
+    content = fields.content
+    changing = [
+        name
+        for name, value in content.items()
+        if name in _NEUTRAL and value is not None and value not in _NEUTRAL[name]
+    ]
     if any(entry != "full_attention" for entry in fields.get("layer_types", list, [])):
-        _refuse(fields, "layer_types")
+        changing.append("layer_types")
     # Qwen2 has a switch for it. A window that no row exceeds changes nothing.
-    window = fields.get("sliding_window", int, 0)
-    if (
-        kind == "llama"
-        and window
-        and not 0 < fields.get("max_position_embeddings", int, 0) <= window
-    ):
-        _refuse(fields, "sliding_window")
-    if unknown:
-        report_once(
-            f"{fields.where}: unknown fields, which are not read: {', '.join(sorted(unknown))}"
+    window = fields.get("sliding_window", int, 0) if kind == "llama" else 0
+    if window and not 0 < fields.get("max_position_embeddings", int, 0) <= window:
+        changing.append("sliding_window")
+    for name in changing:
+        raise ValueError(
+            f"{fields.where}: {name}={content[name]!r:.80} is not supported; use a checkpoint "
+            "without it"
         )
-
-
-def _refuse(fields: Fields, name: str) -> None:
-    raise ValueError(
-        f"{fields.where}: {name}={fields.content[name]!r:.80} is not supported; use a checkpoint "
-        "without it"
-    )
+    known = {*_KNOWN, *_FIELDS, *_NEUTRAL}
+    if unknown := sorted(name for name, value in content.items() if value and name not in known):
+        report_once(f"{fields.where}: unknown fields, which are not read: {', '.join(unknown)}")
 
 
 @functools.cache
@@ -271,14 +249,8 @@ def _rope_scaling(section: Fields) -> RopeScaling:
             )
     if kind == "default":
         return RopeScaling()
-    if kind == "linear":
-        return RopeScaling("linear", section.get("factor", float))
     return RopeScaling(
-        "llama3",
-        section.get("factor", float),
-        section.get("low_freq_factor", float),
-        section.get("high_freq_factor", float),
-        section.get("original_max_position_embeddings", int),
+        kind, **{ours: section.get(name, kind_of) for name, (ours, kind_of) in _ROPE[kind].items()}
     )
 
 
@@ -294,23 +266,15 @@ def config_json(config: DecoderConfig, dtype: str) -> dict[str, Any]:
     """
     biases = set(config.biases)
     content: dict[str, Any] = {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.width,
-        "intermediate_size": config.mlp_width,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
+        **{name: getattr(config, ours) for name, (ours, _) in _FIELDS.items()},
         "hidden_act": "silu",
-        "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
         "rope_scaling": _scaling_json(config.rope_scaling),
-        "tie_word_embeddings": config.tied,
         "torch_dtype": dtype,
         "use_cache": True,
     }
-    if config.context:
-        content["max_position_embeddings"] = config.context
+    if not config.context:
+        del content["max_position_embeddings"]
     if biases == set(QWEN2_BIASES):
         return {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], **content}
     in_attention, in_mlp = biases >= set(_ATTENTION), biases >= set(_MLP)
@@ -326,11 +290,5 @@ def config_json(config: DecoderConfig, dtype: str) -> dict[str, Any]:
 def _scaling_json(scaling: RopeScaling) -> dict[str, Any] | None:
     if scaling.kind == "none":
         return None
-    content: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
-    if scaling.kind == "llama3":
-        content |= {
-            "low_freq_factor": scaling.low,
-            "high_freq_factor": scaling.high,
-            "original_max_position_embeddings": scaling.original,
-        }
-    return content
+    said = {name: getattr(scaling, ours) for name, (ours, _) in _ROPE[scaling.kind].items()}
+    return {"rope_type": scaling.kind, **said}

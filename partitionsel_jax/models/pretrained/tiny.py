@@ -11,6 +11,7 @@ import jax
 from partitionsel_jax.models.config import DecoderConfig, RopeScaling
 from partitionsel_jax.models.model import Model
 from partitionsel_jax.models.pretrained import writing
+from partitionsel_jax.models.pretrained.description import CONFIG
 
 _CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -22,9 +23,8 @@ _HEADERS = (
     "<|end_header_id|>\n\n{{ message['content'] | trim }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
-_VOCABULARY = 264  # 256 bytes and a few special tokens
 _SHAPE: dict[str, Any] = {
-    "vocab_size": _VOCABULARY,
+    "vocab_size": 264,  # 256 bytes and a few special tokens
     "layers": 2,
     "width": 32,
     "mlp_width": 64,
@@ -34,56 +34,50 @@ _SHAPE: dict[str, Any] = {
     "context": 2048,
 }
 TINY: Mapping[str, DecoderConfig] = {
-    "tiny-qwen2.5": DecoderConfig(
-        **_SHAPE, rope_theta=1e6, norm_eps=1e-6, biases=("q", "k", "v"), tied=True
-    ),
+    "tiny-qwen2.5": DecoderConfig(**_SHAPE, rope_theta=1e6, norm_eps=1e-6, biases=("q", "k", "v")),
     "tiny-llama3.2": DecoderConfig(
-        **_SHAPE, rope_theta=5e5, rope_scaling=RopeScaling("llama3", 32.0), tied=True
+        **_SHAPE, rope_theta=5e5, rope_scaling=RopeScaling("llama3", 32.0)
     ),
 }
-_SPECIAL = {
-    "tiny-qwen2.5": ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+# Name -> the special tokens, and what tokenizer_config.json says.
+_TOKENIZERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "tiny-qwen2.5": (
+        "<|endoftext|> <|im_start|> <|im_end|>",
+        {
+            "add_bos_token": False,
+            "bos_token": None,
+            "eos_token": "<|im_end|>",
+            "pad_token": "<|endoftext|>",
+            "chat_template": _CHATML,
+        },
+    ),
     "tiny-llama3.2": (
-        "<|begin_of_text|>",
-        "<|end_of_text|>",
-        "<|start_header_id|>",
-        "<|end_header_id|>",
-        "<|eot_id|>",
+        "<|begin_of_text|> <|end_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|>",
+        {
+            "add_bos_token": True,
+            "bos_token": "<|begin_of_text|>",
+            "eos_token": "<|eot_id|>",
+            "chat_template": _HEADERS,
+        },
     ),
-}
-_TOKENIZER_CONFIG: Mapping[str, Mapping[str, Any]] = {
-    "tiny-qwen2.5": {
-        "add_bos_token": False,
-        "bos_token": None,
-        "eos_token": "<|im_end|>",
-        "pad_token": "<|endoftext|>",
-        "chat_template": _CHATML,
-    },
-    "tiny-llama3.2": {
-        "add_bos_token": True,
-        "bos_token": "<|begin_of_text|>",
-        "eos_token": "<|eot_id|>",
-        "chat_template": _HEADERS,
-    },
 }
 
 
 def write(name: str, directory: Path) -> Path:
-    """Writes a tiny model, the same every time, in two shards and with a byte-level tokenizer.
+    """Writes a tiny model, the same every time, in shards and with a byte-level tokenizer.
 
     Args:
       name: one of `TINY`.
       directory: where to; an earlier one is kept.
     """
-    config = TINY[name]
-    parameters = Model(config).init(jax.random.key(0))
+    parameters = Model(TINY[name]).init(jax.random.key(0))
     try:
         with writing.new_directory(directory) as folder:
-            writing.checkpoint(folder, config, parameters, "float32", shard_bytes=40_000)
+            writing.checkpoint(folder, TINY[name], parameters, "float32", shard_bytes=40_000)
             _write_tokenizer(folder, name)
     except (OSError, ValueError):
         # Another process may have written it in the meantime.
-        if not (directory / writing.CONFIG).exists():
+        if not (directory / CONFIG).exists():
             raise
     return directory
 
@@ -91,14 +85,12 @@ def write(name: str, directory: Path) -> Path:
 def _write_tokenizer(folder: Path, name: str) -> None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+    special, config = _TOKENIZERS[name]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({byte: place for place, byte in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in _SPECIAL[name]])
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in special.split()])
     tokenizer.save(os.fspath(folder / "tokenizer.json"))
-    content: dict[str, Any] = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        **_TOKENIZER_CONFIG[name],
-    }
+    content = {"tokenizer_class": "PreTrainedTokenizerFast", **config}
     (folder / "tokenizer_config.json").write_text(json.dumps(content, indent=2) + "\n")

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,9 @@ from safetensors.numpy import save_file
 
 from partitionsel_jax.models.config import DTYPES, DecoderConfig
 from partitionsel_jax.models.pretrained import description, names
-from partitionsel_jax.models.pretrained.checkpoint import CONFIG
-from partitionsel_jax.models.pretrained.safetensors_files import INDEX, SINGLE
+from partitionsel_jax.models.pretrained.description import CONFIG
+from partitionsel_jax.models.pretrained.weights import INDEX, SINGLE
 
-# Readers of the format take the missing entry for a file of another framework.
-_METADATA = {"format": "pt"}
 SHARD_BYTES = 5 << 30
 
 
@@ -60,26 +58,6 @@ def new_directory(directory: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _values(tensor: names.Tensor, flat: Mapping[names.Path, Any], dtype: str) -> np.ndarray:
-    leaf = flat[tensor.path]
-    leaf = leaf if tensor.layer is None else leaf[tensor.layer]
-    leaf = jnp.asarray(leaf, DTYPES[dtype])
-    return np.ascontiguousarray(np.asarray(leaf.T if tensor.transposed else leaf))
-
-
-def save(
-    file: Path, tensors: Sequence[names.Tensor], parameters: dict[str, Any], dtype: str
-) -> None:
-    """Writes tensors of a parameter tree into one file."""
-    flat = traverse_util.flatten_dict(parameters)
-    arrays = {tensor.name: _values(tensor, flat, dtype) for tensor in tensors}
-    try:
-        save_file(arrays, file, metadata=_METADATA)
-    except SafetensorError as error:  # which is no OSError, though a full disk is behind it
-        raise OSError(f"{file.name} cannot be written ({error})") from None
-    file.chmod(0o644)  # it is made for its owner alone, and models are shared
-
-
 def checkpoint(
     folder: Path,
     config: DecoderConfig,
@@ -95,29 +73,73 @@ def checkpoint(
     Args:
       parameters: without adapters.
       dtype: "float32" or "bfloat16", of the weights.
-      shard_bytes: largest file, unless one tensor alone is larger; so much is held in memory.
+      shard_bytes: see `save`.
       bos_id, eos_id: the tokenizer's, for libraries that look for them in config.json.
     """
-    width = jnp.dtype(DTYPES[dtype]).itemsize
-    shards: list[list[names.Tensor]] = [[]]
-    used = 0
-    for tensor in names.tensors(config):
-        size = width * math.prod(tensor.shape)
-        if shards[-1] and used + size > shard_bytes:
-            shards.append([])
-            used = 0
-        shards[-1].append(tensor)
-        used += size
-    count = len(shards)
-    mapping: dict[str, str] = {}
-    for number, tensors in enumerate(shards, 1):
-        file = SINGLE if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors"
-        save(folder / file, tensors, parameters, dtype)
-        mapping |= dict.fromkeys((tensor.name for tensor in tensors), file)
-    if count > 1:
-        total = sum(width * math.prod(tensor.shape) for tensor in names.tensors(config))
-        index = {"metadata": {"total_size": total}, "weight_map": mapping}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    save_parameters(folder, names.tensors(config), parameters, dtype, shard_bytes)
     content = description.config_json(config, dtype)
     content |= {"bos_token_id": bos_id, "eos_token_id": eos_id}
     (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def save_parameters(
+    folder: Path,
+    tensors: Sequence[names.Tensor],
+    parameters: dict[str, Any],
+    dtype: str,
+    shard_bytes: int = SHARD_BYTES,
+    single: str = SINGLE,
+) -> None:
+    """Writes tensors of a parameter tree; see `save`."""
+    flat = traverse_util.flatten_dict(parameters)
+    by_name = {tensor.name: tensor for tensor in tensors}
+
+    def value(name: str) -> np.ndarray:
+        tensor = by_name[name]
+        leaf = flat[tensor.path]
+        leaf = jnp.asarray(leaf if tensor.layer is None else leaf[tensor.layer], DTYPES[dtype])
+        return np.asarray(leaf.T if tensor.transposed else leaf)
+
+    width = jnp.dtype(DTYPES[dtype]).itemsize
+    sizes = {name: width * math.prod(tensor.shape) for name, tensor in by_name.items()}
+    save(folder, sizes, value, shard_bytes, single)
+
+
+def save(
+    folder: Path,
+    sizes: Mapping[str, int],
+    value: Callable[[str], np.ndarray],
+    shard_bytes: int,
+    single: str = SINGLE,
+) -> None:
+    """Writes tensors into safetensors files, with an index where there are several.
+
+    Args:
+      sizes: name of each tensor -> its bytes.
+      value: gives a tensor by its name, when its turn comes.
+      shard_bytes: largest file, unless one tensor alone is larger; so much is held in memory.
+      single: name of the file where one is enough.
+    """
+    shards: list[list[str]] = [[]]
+    used = 0
+    for name, size in sizes.items():
+        if shards[-1] and used + size > shard_bytes:
+            shards.append([])
+            used = 0
+        shards[-1].append(name)
+        used += size
+    mapping: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        last = len(shards)
+        file = single if last == 1 else f"model-{number:05d}-of-{last:05d}.safetensors"
+        arrays = {name: np.ascontiguousarray(value(name)) for name in shard}
+        try:
+            # Readers of the format take missing metadata for a file of another framework.
+            save_file(arrays, folder / file, metadata={"format": "pt"})
+        except SafetensorError as error:  # which is no OSError, though a full disk is behind it
+            raise OSError(f"{file} cannot be written ({error})") from None
+        (folder / file).chmod(0o644)  # it is made for its owner alone, and models are shared
+        mapping |= dict.fromkeys(shard, file)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": mapping}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
