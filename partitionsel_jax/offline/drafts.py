@@ -21,7 +21,7 @@ from partitionsel_jax.selection.refit import Support
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is maximised.
+    """The objective that is maximised.
 
     Attributes:
       anchor: f32[M]; a.

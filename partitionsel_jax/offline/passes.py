@@ -71,7 +71,7 @@ class Source:
 
 
 class Survey(NamedTuple):
-    """What the first pass learns.
+    """Results of the first pass.
 
     Attributes:
       norms: f32[N]; of the rows as they are stored; nan where an entry is not finite.
@@ -126,7 +126,7 @@ def survey(source: Source, direction_M: np.ndarray) -> Survey:
 
 
 def scales(source: Source, norms_N: np.ndarray) -> np.ndarray:
-    """What every row is divided by, f32[N]; nan marks rows that are left out."""
+    """Divisors of all rows, f32[N]; nan marks rows that are left out."""
     scale_N = norms_N if source.unit else np.ones_like(norms_N)
     return np.where(np.isnan(norms_N), np.float32(np.nan), np.where(norms_N > 0.0, scale_N, 1.0))
 

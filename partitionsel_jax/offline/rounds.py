@@ -36,7 +36,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class Table:
-    """What the host knows of every row.
+    """The host's knowledge of every row.
 
     Attributes:
       source: where the rows come from.
@@ -75,7 +75,7 @@ class Pursuit:
 
     @property
     def running(self) -> bool:
-        """Whether rounds remain to be played."""
+        """True while rounds remain to be played."""
         return not self.over and self.direction is None
 
     def weights(self) -> np.ndarray:

@@ -49,7 +49,7 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class OfflineSelection:
-    """What was picked.
+    """The rows that were picked.
 
     Attributes:
       indices: i64[K'], K' <= K; distinct rows, in the order picked. Fewer than K only where a
@@ -391,7 +391,7 @@ def _utility(pursuit: Pursuit) -> float:
 
 
 def _scores(survey: passes.Survey, sound_N: np.ndarray, utility: str, seed: int) -> np.ndarray:
-    """What the other utilities rank by, f32[N]; -inf for rows left out."""
+    """Scores that the other utilities rank by, f32[N]; -inf for rows left out."""
     if utility == "alignment":
         return survey.scores
     if utility == "grad_norm":

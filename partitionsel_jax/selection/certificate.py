@@ -266,7 +266,7 @@ def _advance(state: _Conjugate, product: Product, free_N: jax.Array) -> _Conjuga
 
 
 def _loose(value: jax.Array, bound: jax.Array) -> jax.Array:
-    """Whether a utility reached leaves the bound much room to come down."""
+    """Tells where a utility reached leaves the bound much room to come down, bool[]."""
     return bound > (1.0 + GAP) * jnp.maximum(value, 0.0)
 
 

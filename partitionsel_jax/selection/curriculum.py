@@ -22,7 +22,7 @@ from partitionsel_jax.selection.problem import is_concrete
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class CurriculumState:
-    """What is remembered of the anchors' losses.
+    """The memory of the anchors' losses.
 
     Attributes:
       losses: f32[P]; every domain's last sound anchor loss, nan before the first.

@@ -48,7 +48,7 @@ class DenseGram:
         return jnp.where(self.sound, jnp.diagonal(self.matrix), 0.0)
 
     def trace(self, pick: jax.Array) -> jax.Array:
-        """What is kept of candidate `pick`, i32[]."""
+        """The trace of candidate `pick`, i32[]."""
         return self.row(pick)
 
     def row(self, pick: jax.Array) -> jax.Array:
@@ -131,7 +131,7 @@ class FactoredGram:
         return jnp.sum(self.features**2, axis=1)
 
     def trace(self, pick: jax.Array) -> jax.Array:
-        """What is kept of candidate `pick`, i32[]."""
+        """The trace of candidate `pick`, i32[]."""
         group = 0 if self.groups is None else take(self.groups, pick)
         blocks_G = jnp.arange(self.group_count) == group
         return jnp.where(blocks_G[:, None], take(self.features, pick)[None, :], 0.0)

@@ -59,7 +59,7 @@ class Problem:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """What `select` picked.
+    """The answer of `select`.
 
     Attributes:
       indices: i32[K]; distinct, in the order picked; -1 where nothing feasible was left.
@@ -325,7 +325,7 @@ def check_values(problem: Problem, size: int, *, budgeted: bool) -> None:
 
 
 def is_concrete(value: object) -> bool:
-    """Whether `value` can be read now, rather than when compiled code runs."""
+    """True if `value` can be read now, rather than when compiled code runs."""
     return not isinstance(value, jax.core.Tracer)
 
 

@@ -20,7 +20,7 @@ from partitionsel_jax.selection.rounds import Rounds, play
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Pursuit:
-    """What matching pursuit knows of its picks.
+    """The state of matching pursuit: its picks' traces, their weights, and the residual.
 
     Attributes:
       traces: f32[K, ...]; traces of the picks, see `gram`; 0 in empty slots.

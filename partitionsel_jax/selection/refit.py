@@ -167,7 +167,7 @@ def enter(support: Support, slot: jax.Array, ascent: jax.Array, scale: jax.Array
 
 
 def unsettled(support: Support, residual: jax.Array, scale: jax.Array) -> jax.Array:
-    """Whether `residual`, f32[K] = b - Aw, breaks a KKT condition by more than the tolerance."""
+    """True if `residual`, f32[K] = b - Aw, breaks a KKT condition by more than `TOLERANCE`."""
     return ~(_error(support, residual) <= TOLERANCE * scale)
 
 
@@ -190,7 +190,7 @@ def utility(support: Support) -> jax.Array:
 
 
 def is_stationary(support: Support, scale: jax.Array) -> jax.Array:
-    """Whether the weights that are free to move have residuals of about 0: else U means nothing."""
+    """True if weights that are free to move have residuals of about 0: else U means nothing."""
     error = _stationarity_error(_residual(support), support.passive)
     return error <= 10.0 * TOLERANCE * scale
 
@@ -303,7 +303,7 @@ def _pivot(
 
 
 def _rounding(support: Support, direction: jax.Array) -> jax.Array:
-    """What direction'A direction may be off by in float32, f32[]."""
+    """The error that direction'A direction may have in float32, f32[]."""
     length_K = jnp.sqrt(jnp.maximum(jnp.diagonal(support.gram), 0.0))
     return ROUNDING * jnp.dot(jnp.abs(direction), length_K) ** 2
 

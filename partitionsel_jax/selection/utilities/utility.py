@@ -1,4 +1,4 @@
-"""What every utility is to `select`, and what its solver answers."""
+"""The entry that a utility has in the registry, and the answer of its solver."""
 
 import dataclasses
 from collections.abc import Callable
