@@ -17,10 +17,15 @@ ROOMS = (
 ALONE = ("selection", "gradients")
 # Words with a better one in use: see the glossary that the renaming followed.
 RETIRED = re.compile(
-    r"\bspoil|currenc(y|ies)|\bdear(er|est)?\b|told apart|\bUnwatched\b|last words", re.IGNORECASE
+    r"\bspoil|\bdear(er|est)?\b|told apart|\bUnwatched\b|last words", re.IGNORECASE
 )
 # What has to know an old name: a refusal or a reader of older logs, and a random stream's name.
-REMEMBER = {"config/fields.py", "data/label_noise.py", "reporting/runs.py", "common.py"}
+REMEMBER = {
+    "config/data_section.py",
+    "data/label_noise.py",
+    "reporting/runs.py",
+    "configs/common.py",
+}
 OPENINGS = re.compile(r"(Of|As|Those|What|Whether)\b")
 
 
