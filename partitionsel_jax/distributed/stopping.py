@@ -221,13 +221,32 @@ def _give_back() -> None:
         signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _in_child() -> None:
-    """Keeps a forked process's signals its own: its parent listens on the same descriptor."""
-    if _BEFORE:
-        signal.set_wakeup_fd(-1)
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        _BEFORE.clear()
+class _Forking(threading.local):
+    """Keeps signals from a forked process until it has its own handlers.
+
+    Before that they would count as its parent's, which listens on the same descriptor.
+    """
+
+    mask: set[signal.Signals | int]
+
+    def before(self) -> None:
+        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS if _BEFORE else ())
+
+    def in_parent(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+
+    def in_child(self) -> None:
+        if _BEFORE:
+            signal.set_wakeup_fd(-1)
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            _BEFORE.clear()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
 
-os.register_at_fork(after_in_child=_in_child)
+_FORKING = _Forking()
+os.register_at_fork(
+    before=_FORKING.before,
+    after_in_parent=_FORKING.in_parent,
+    after_in_child=_FORKING.in_child,
+)

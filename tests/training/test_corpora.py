@@ -73,7 +73,7 @@ def test_runs_of_one_corpus_load_it_once(own):
     own.training.updates = 3
     assert corpora.load(settings_of(own)) is first
     for field, value in (
-        ("corrupted.share", 0.5),
+        ("noise.share", 0.5),
         ("seed", 7),
         ("length", 56),
     ):
@@ -146,7 +146,7 @@ def test_domains_can_be_chosen_and_weighted(own, project_log):
         ),
         ({"buckets": (8, 8)}, r"data.buckets=\(8, 8\) must ascend from 1 and stay below"),
         ({"buckets": (8, 48)}, "must ascend from 1 and stay below data.length=48"),
-        ({"workers": -1}, "data.workers must be at least 0"),
+        ({"workers": -1}, r"data.workers must lie in \[0, 512\]"),
         ({"path": "/nowhere/rows.jsonl"}, "/nowhere/rows.jsonl"),
         ({"columns": {"prompt": "question"}}, "question missing; name the columns"),
         ({"columns": {"promt": "q"}}, "unknown config key 'promt' in config.data.columns"),
