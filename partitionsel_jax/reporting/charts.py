@@ -266,7 +266,7 @@ def _curves(chart: Chart, heading: Heading) -> Figure:
         if chart.percent:
             axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             ends = [1.05 * float(curve.high[0]) for curve in drawn.values() if len(curve.x) == 1]
-            axis.set_ylim(0, max(axis.get_ylim()[1], *ends, *(1.25 * at for at in levels)))
+            axis.set_ylim(0, max([axis.get_ylim()[1], *ends, *(1.25 * at for at in levels)]))
         if chart.by_cost:  # the same quantity in every panel, so the same heights
             axis.set_ylim(axes[0].get_ylim())
         title = COST_AXES[name].title if chart.by_cost else panel.title

@@ -383,3 +383,12 @@ def test_missing_optional_facts_are_left_out(tmp_path, write_run):
     kept = ("config", "config_hash", "method", "seed", "domains")
     (tmp_path / "config.json").write_text(json.dumps({key: facts[key] for key in kept}))
     assert wording.facts(reporting.read_runs(tmp_path)) == "4 domains · 1 seed"
+
+
+def test_a_run_that_answered_before_and_after_training_has_an_accuracy_curve(write_run, tmp_path):
+    folder = write_run(tmp_path / "run", "partitionsel", 0, [3.0, 2.0, 1.5])
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["test_before"] = {**summary["test"], "accuracy": 0.05}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    report = reporting.build(tmp_path)
+    assert (report.directory / "accuracy.png").exists()
