@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jax._src.clusters import cloud_tpu_cluster
 
 from configs import common
-from partitionsel_jax.distributed import clusters, stopping
+from partitionsel_jax.distributed import stopping
 from tests.commands import ROOT, run
 
 LAUNCH = ROOT / "experiments" / "launch"
@@ -93,7 +94,8 @@ def test_gke_starts_all_pods_again_after_exit_code_75():
     # Kubernetes wants a failure policy's pods never restarted in place.
     assert pod["restartPolicy"] == "Never"
     assert codes["onExitCodes"]["containerName"] == container["name"]
-    assert [port["containerPort"] for port in container["ports"]] == [clusters.PORT]
+    ports = [str(port["containerPort"]) for port in container["ports"]]
+    assert ports == [cloud_tpu_cluster.coordinator_port]  # which JAX finds the first host by
     chips = job["parallelism"] * container["resources"]["limits"]["google.com/tpu"]
     sides = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")
     assert job["parallelism"] == job["completions"] and chips == int(sides[0]) * int(sides[1])
