@@ -604,6 +604,12 @@ def test_buckets_leave_out_tokens_and_change_no_picks(monkeypatch):
     monkeypatch.setattr(buckets, "LENGTH", 64)
     monkeypatch.setattr(buckets, "lengths", lambda count, *_: np.arange(count) * 48 // count + 16)
     settings = step_settings()
+    # A microbatch is as wide as its longest row.
+    settings = dataclasses.replace(
+        settings,
+        features=dataclasses.replace(settings.features, microbatch=2),
+        training=dataclasses.replace(settings.training, microbatch=2),
+    )
     data = dataclasses.replace(settings.data, length=64, buckets=(32,))
     cut = dataclasses.replace(settings, data=data)
     whole = dataclasses.replace(settings, data=dataclasses.replace(data, buckets=()))
