@@ -10,7 +10,7 @@ seeds do not tell.
     python -m experiments.train --config=configs/frugal.py --workdir=DIR
 
 The evidence is claim (j) of RESULTS.md (`configs/reproduce/cost.py`); Adam's geometry, which helped
-in the pilot, makes no difference there.
+in the pilot (docs/pilots.md), makes no difference there.
 
 Two things matter. Candidates and anchors must have been seen by the same parameters: 16 to 25 % of
 the picks are garbled where anchors may be older than candidates, and 8 to 15 % where both are
