@@ -41,6 +41,7 @@ ROUNDOFF = 6e-8
 # Products of `estimate`: as many as keep it within twice the time of the picks, and no more than
 # the rounding of a residual that is carried along allows.
 MAX_ESTIMATE = 8
+FREE_ENTRIES = 2048
 
 
 class _Ascent(NamedTuple):
@@ -106,8 +107,10 @@ def estimate(
     everywhere_N = jnp.ones_like(alignment_N, bool)
     conjugate = _conjugate(jnp.zeros_like(alignment_N), alignment_N)
     size = indices.shape[0]
-    # The picks cost a pass over K and, for each of them, one over the rows of all.
-    for _ in range(min(MAX_ESTIMATE, 2 + size**2 // alignment_N.shape[0])):
+    # The picks cost a pass over K and, for each of them, one over the rows of all; where the pool
+    # is small, neither counts beside the rounds of a loop.
+    affordable = 2 + (size**2 + FREE_ENTRIES) // alignment_N.shape[0]
+    for _ in range(min(MAX_ESTIMATE, affordable)):
         conjugate = _advance(conjugate, product, everywhere_N)
         reached_N = alignment_N - conjugate.residual
         bound = jnp.minimum(bound, _value_and_bound(alignment_N, conjugate.solution, reached_N)[1])

