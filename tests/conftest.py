@@ -20,6 +20,61 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Modules that compile many or large programs, start processes, or work through many files.
+SLOW = {
+    "test_ablation",
+    "test_answers",
+    "test_axes",
+    "test_bad_input",
+    "test_benchmark",
+    "test_bucketed_step",
+    "test_buckets",
+    "test_checkpoint_forms",
+    "test_continuation",
+    "test_corpora",
+    "test_curriculum_run",
+    "test_decoder",
+    "test_evaluating",
+    "test_factored",
+    "test_faults",
+    "test_features",
+    "test_fetching",
+    "test_fidelity",
+    "test_hostile_checkpoints",
+    "test_kill",
+    "test_layouts",
+    "test_losses",
+    "test_lowering",
+    "test_pools",
+    "test_preconditioning",
+    "test_pretrained",
+    "test_pretrained_run",
+    "test_processes",
+    "test_replaying",
+    "test_report_page",
+    "test_results_command",
+    "test_scoring_audit",
+    "test_select_command",
+    "test_selection_contract",
+    "test_selection_hypothesis",
+    "test_selection_offline",
+    "test_selection_oracles",
+    "test_selection_transforms",
+    "test_shared_features",
+    "test_sketches",
+    "test_smollm2",
+    "test_step",
+    "test_traffic",
+    "test_train",
+    "test_two_sided",
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_programs_go_with_their_module():
