@@ -923,7 +923,7 @@ def test_a_source_is_downloaded_by_its_name(hub, tmp_path, path, repository, rev
     assert len(records(builder, "test")) == 2 * 4
     patterns = ["data/Molecule-oriented_Instructions.zip"]
     arguments = {"repo_type": "dataset", "revision": revision, "allow_patterns": patterns}
-    assert hub == [(repository, arguments)]
+    assert hub == [(repository, {**arguments, "local_dir": None})]
 
 
 def test_a_download_that_fails_says_what_to_do(monkeypatch, tmp_path):
