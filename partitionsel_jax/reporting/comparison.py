@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from scipy import special
 
 from partitionsel_jax.evaluation import statistics
 from partitionsel_jax.reporting import curves, labels
@@ -42,7 +41,7 @@ class Spread:
         """Half the width of Student's 95 % interval of the mean; None for one seed."""
         if self.std is None:
             return None
-        return float(special.stdtrit(self.count - 1, 0.975)) * self.std / math.sqrt(self.count)
+        return statistics.t_quantile(self.count - 1) * self.std / math.sqrt(self.count)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import special
 
+from partitionsel_jax.evaluation import statistics
 from partitionsel_jax.reporting import labels
 from partitionsel_jax.reporting.runs import Run
 
@@ -76,7 +76,7 @@ def half_width(values: np.ndarray) -> np.ndarray:
     count = len(values)
     if count < 2:
         return np.zeros(values.shape[1:])
-    return special.stdtrit(count - 1, 0.975) * values.std(0, ddof=1) / np.sqrt(count)
+    return statistics.t_quantile(count - 1) * values.std(0, ddof=1) / np.sqrt(count)
 
 
 def last_x(drawn: Collection[Curve]) -> float:
