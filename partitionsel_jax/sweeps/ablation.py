@@ -107,8 +107,9 @@ def ablate(
     series = _Series(plan, runs, root, stop)
     with series.counted():
         if plan.trial_seeds:
-            for point in shard.of(plan.points):
-                series.tune(point)
+            for chain in shard.of(plan.chains):
+                for point in chain:
+                    series.tune(point)
         else:
             for run in runs:
                 series.attempt(run)
@@ -128,15 +129,21 @@ def planned(config: Mapping[str, Any], shard: Shard = Shard()) -> list[PlannedRu
 
 
 def _dealt(plan: Plan, shard: Shard) -> list[PlannedRun]:
+    """The runs of a part, in order; what one run selects for others stays with it."""
     if not plan.trial_seeds:
-        return shard.of(plan.runs)
+        units = [(chain[0].name, seed) for chain in plan.chains for seed in plan.seeds]
+        part = set(shard.of(units))
+        return [
+            point.run(seed, {})
+            for point in plan.points
+            for seed in plan.seeds
+            if ((point.chooser or point).name, seed) in part
+        ]
     return [
         run
-        for point in shard.of(plan.points)
-        for run in (
-            *point.trials(plan.trial_seeds),
-            *(point.run(seed, {}) for seed in plan.seeds),
-        )
+        for chain in shard.of(plan.chains)
+        for point in chain
+        for run in (*plan.trials(point), *(point.run(seed, {}) for seed in plan.seeds))
     ]
 
 
@@ -149,6 +156,9 @@ class _Series:
         self._plan, self._root, self._stop, self._total = plan, root, stop, len(planned)
         self._left = [_group(run) for run in planned]
         self._seconds: dict[str, float] = {}
+        # What tuning has chosen for the points that select for others, and the runs that failed.
+        self._chosen: dict[str, Mapping[str, Any]] = {}
+        self._failed_runs: set[str] = set()
         self.finished, self.failures = 0, list[str]()
         for run in planned:
             folder = workdir.folder_of(run, root)
@@ -171,6 +181,8 @@ class _Series:
         was_finished = (workdir.folder_of(run, self._root) / "summary.json").exists()
         programs.make_room()
         try:
+            if run.chooser is not None and run.chooser.folder in self._failed_runs:
+                raise ValueError(f"{run.chooser.folder}, which selects for it, has failed")
             is_checked = _is_known(run, self._plan)
             summary = loop.train(run, self._root, self._stop, is_checked=is_checked)
         except Exception as error:
@@ -189,7 +201,8 @@ class _Series:
     def tune(self, point: Point) -> None:
         """Tunes a point where it has a grid, then runs it."""
         chosen: dict[str, Any] = {}
-        if trials := point.trials(self._plan.trial_seeds):
+        of_chooser = self._chosen.get(point.chooser.name, {}) if point.chooser else {}
+        if trials := self._plan.trials(point, of_chooser):
             before = len(self.failures)
             found = [(self.attempt(run) or {}).get("validation_loss") for run in trials]
             losses = [math.inf if loss is None else loss for loss in found]
@@ -199,14 +212,18 @@ class _Series:
             if reason:
                 for seed in self._plan.seeds:
                     self._left.remove(_group(point.run(seed, {})))
+                    self._failed_runs.add(point.run(seed, {}).folder)
                 self.failures.append(f"{point.name}: not run, since {reason}")
                 _LOG.error("%s", self.failures[-1])
                 return
-            chosen = tuning.choose(point, trials, losses, self._root)
+            if point.grid:
+                chosen = tuning.choose(point, trials, losses, self._root)
+        self._chosen[point.name] = chosen
         for seed in self._plan.seeds:
-            self.attempt(point.run(seed, chosen))
+            self.attempt(point.run(seed, chosen, of_chooser))
 
     def _failed(self, run: PlannedRun, name: str, error: Exception) -> None:
+        self._failed_runs.add(run.folder)
         what = " ".join(str(error).split()) or type(error).__name__
         if (lacking := lack(error)) and lacking.remedy not in what:
             what = f"{lacking.what} ({what}): {lacking.remedy}"

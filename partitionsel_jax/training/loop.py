@@ -11,6 +11,7 @@ import jax
 from etils import epath
 
 from partitionsel_jax import data, paths
+from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.distributed import processes, stopping
 from partitionsel_jax.evaluation import DomainLosses
 from partitionsel_jax.json_files import NUMBER, check_fields
@@ -80,7 +81,7 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
     layout = run_setup.choose_layout(settings)
     data.check_template(settings.data.template, starts.tokenizer(settings))
     corpora.check(settings)
-    if settings.selection.recorded:
+    if settings.selection.recorded and run.chooser is None:
         recorded.check(settings)
     fidelity.check(Step.create(settings), len(layout.devices))
     workdir.check(run, root)
@@ -118,6 +119,26 @@ def train_all(
     return [train(run, root, stop, is_checked=True) for run in runs]
 
 
+def _settings(run: PlannedRun, root: epath.Path) -> Settings:
+    """A run's settings, once the run that selects for it is finished.
+
+    Raises:
+      ValueError: it is not.
+    """
+    if run.chooser is None:
+        return run.settings
+    folder = workdir.folder_of(run.chooser, root)
+    if not processes.agreed((folder / "summary.json").exists()):
+        raise ValueError(
+            f"{run.folder} trains on the selections of {run.chooser.folder}, which is not "
+            f"finished: there is no summary.json in {folder}; train it first"
+        )
+    selection = dataclasses.replace(run.settings.selection, recorded=str(folder))
+    settings = dataclasses.replace(run.settings, selection=selection)
+    recorded.check(settings)
+    return settings
+
+
 def train(
     run: PlannedRun,
     root: epath.PathLike,
@@ -152,7 +173,7 @@ def train(
     if processes.agreed((folder / "summary.json").exists()):
         _LOG.info("%s  is finished", label)
         return workdir.read_summary(folder)
-    setup = run_setup.prepare(run.settings)
+    setup = run_setup.prepare(_settings(run, root))
     _check_shared(label, setup.corpus.fingerprint, root)
     # Only now, so that data that is refused leaves no folder behind.
     _by_first(lambda: workdir.claim(run, root, workdir.describe(setup.layout.devices)))
@@ -353,6 +374,10 @@ class _Fit:
         record |= {"flops": self.flops.of(int(record["tokens"]))}
         seconds = self.spent.lap()
         self.spent.train += seconds
+        # What another run has paid for choosing these rows belongs to their price.
+        charges = getattr(self.setup.pools, "costs", ())
+        if charges:
+            record = recorded.charged(record, charges[step - 1])
         self.recorder.step(step, record, seconds, losses)
         if is_sound(record):
             return

@@ -6,19 +6,23 @@ import dataclasses
 import functools
 import logging
 import re
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Mapping
 from typing import Any
 
 from partitionsel_jax.config import relevance
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.config.axes import Axes, changed
-from partitionsel_jax.config.checks import check_kinds
+from partitionsel_jax.config.checks import check_kinds, near
 from partitionsel_jax.config.essentials import OF_THE_PLAN, flatten
 from partitionsel_jax.config.settings import Settings
-from partitionsel_jax.training import corpora, starts
+from partitionsel_jax.training import corpora, recorded, starts
 
 _LOG = logging.getLogger(__name__)
 
+# Marks a method of the same plan in `selection.recorded`.
+CHOOSER = "@"
+NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 # Where the runs that choose values go, in a plan's workdir.
 TUNING = "tuning"
 # Seeds of one configuration, each of which is a run.
@@ -37,6 +41,8 @@ class PlannedRun:
       axes: dotted field -> its value in this run, of the plan's axes that it reads.
       tuned: the same of the fields that tuning chose, or tries.
       trial: whether it is there to choose these, and is no result.
+      chooser: the run of the same plan whose selections this one trains on; None where it selects
+        itself, or trains on those of another plan's run.
     """
 
     method: str
@@ -46,6 +52,7 @@ class PlannedRun:
     axes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tuned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     trial: bool = False
+    chooser: "PlannedRun | None" = None
 
     @functools.cached_property
     def settings(self) -> Settings:
@@ -63,6 +70,7 @@ class Point:
       config: its configuration.
       axes: see `PlannedRun`.
       grid: the fields that are tuned for it, and their values.
+      chooser: the point whose selections it trains on, seed by seed; None where it selects itself.
     """
 
     method: str
@@ -70,25 +78,31 @@ class Point:
     config: dict[str, Any]
     axes: Mapping[str, Any]
     grid: Axes
+    chooser: "Point | None" = None
 
-    def run(self, seed: int, chosen: Mapping[str, Any]) -> PlannedRun:
-        """One run with the values that tuning chose."""
+    def run(
+        self, seed: int, chosen: Mapping[str, Any], of_chooser: Mapping[str, Any] = NOTHING
+    ) -> PlannedRun:
+        """One run with the values that tuning chose for it, and for its chooser."""
         config = {**changed(self.config, chosen), "seed": seed}
         folder = f"{self.name}/seed{seed}" if self.name else ""
-        return PlannedRun(self.method, seed, folder, config, self.axes, dict(chosen))
+        chooser = None if self.chooser is None else self.chooser.run(seed, of_chooser)
+        return PlannedRun(
+            self.method, seed, folder, config, self.axes, dict(chosen), chooser=chooser
+        )
 
-    def trial(self, seed: int, tried: Mapping[str, Any]) -> PlannedRun:
+    def trial(
+        self, seed: int, tried: Mapping[str, Any], of_chooser: Mapping[str, Any] = NOTHING
+    ) -> PlannedRun:
         """One run that tries some values; it leaves the test split alone."""
         run = self.run(seed, tried)
-        config = changed(run.config, {"evaluation.test": False})
-        folder = f"{TUNING}/{self.name},{self.grid.text(tried)}/seed{seed}"
-        return dataclasses.replace(run, folder=folder, config=config, trial=True)
-
-    def trials(self, seeds: Sequence[int]) -> list[PlannedRun]:
-        """The runs that choose its values: every combination of its grid with every seed."""
-        if not self.grid:
-            return []
-        return [self.trial(seed, tried) for tried in self.grid.combinations() for seed in seeds]
+        return dataclasses.replace(
+            run,
+            folder=f"{TUNING}/{self.name},{self.grid.text(tried) or 'untuned'}/seed{seed}",
+            config=changed(run.config, {"evaluation.test": False}),
+            trial=True,
+            chooser=None if self.chooser is None else self.chooser.trial(seed, of_chooser),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +129,23 @@ class Plan:
         many points cannot all be kept.
         """
         return [point.run(seed, {}) for point in self.points for seed in self.seeds]
+
+    @property
+    def chains(self) -> list[list[Point]]:
+        """The points in groups that depend on no other: a chooser and those that it serves."""
+        heads = [point for point in self.points if point.chooser is None]
+        return [[head, *(each for each in self.points if each.chooser is head)] for head in heads]
+
+    def trials(self, point: Point, of_chooser: Mapping[str, Any] = NOTHING) -> list[PlannedRun]:
+        """The runs that choose a point's values: its grid's combinations with every seed.
+
+        A chooser that has nothing to tune is run with these seeds for those that it serves.
+        """
+        serves = any(each.chooser is point and each.grid for each in self.points)
+        tried = point.grid.combinations() if point.grid else [{}] if serves else []
+        return [
+            point.trial(seed, values, of_chooser) for values in tried for seed in self.trial_seeds
+        ]
 
 
 def expand(config: Mapping[str, Any]) -> list[PlannedRun]:
@@ -143,7 +174,9 @@ def survey(config: Mapping[str, Any]) -> Plan:
     every combination of them. `repeats` stands for an axis of the seeds `seed`, `seed` + 1, ...
 
     All runs share the corpus and its corrupted rows (`data.seed`) unless an axis says otherwise;
-    those of one seed also share the initial weights and the pools.
+    those of one seed also share the initial weights and the pools. A method whose
+    `selection.recorded` is "@LABEL" trains on the selections of the method with that label, made
+    before it, seed by seed and at the same values of the axes that either of them reads.
 
     * A field that a method changes itself is not varied for it, and neither is one that it does not
       read (a step scale without `taylor`): it keeps the config's value, and is not in the name.
@@ -167,6 +200,10 @@ def survey(config: Mapping[str, Any]) -> Plan:
     grid = Axes.read(tune.get("grid") or {}, base, "tune.grid")
     trial_seeds = _trial_seeds(tune.get("seeds") or (), grid, axes, seeds)
     points, left_out = _points(base, config.get("methods") or {}, axes, grid)
+    for point in points:
+        if point.chooser is not None:
+            ours, theirs = (run_settings.parse(each.config) for each in (point, point.chooser))
+            recorded.check_chooser(point.name, ours, point.chooser.name, theirs)
     if len(points) == len(seeds) == 1 and not (config.get("methods") or axes or grid):
         points = [dataclasses.replace(points[0], name="")]
     for point in points:
@@ -225,6 +262,7 @@ def _points(
     base: dict[str, Any], methods: Mapping[str, Any], axes: Axes, grid: Axes
 ) -> tuple[list[Point], list[str]]:
     """The points there are, and lines about combinations that are left out."""
+    choosing = {label: _chooser_of(label, methods) for label in methods}
     found: dict[str, Point] = {}
     refused: dict[str, list[str]] = collections.defaultdict(list)
     # Values of a field, or methods (under ""), that a run has, and why others have none.
@@ -233,16 +271,29 @@ def _points(
     seen: set[str] = set()
     equal = 0
     varied = [field for field in axes.values if field != "seed"]
-    for method, changes in (methods or {"": {}}).items():
-        own, pinned = _with_method(base, method, changes)
-        for values in axes.combinations([field for field in varied if field not in pinned]):
-            config, read = _as_read(own, values)
+    # Those that choose for others come first.
+    for method in sorted(methods or {"": {}}, key=lambda label: bool(choosing.get(label))):
+        own, pinned = _with_method(base, method, methods.get(method, {}))
+        chooser = choosing.get(method)
+        free = [field for field in varied if field not in pinned]
+        if chooser:
+            its_own, its_pinned = _with_method(base, chooser, methods[chooser])
+            free = [field for field in varied if not (field in pinned and field in its_pinned)]
+        for values in axes.combinations(free):
+            config, read = _as_read(own, {f: v for f, v in values.items() if f not in pinned})
+            serving: Point | None = None
+            if chooser:
+                its_values = {f: v for f, v in values.items() if f not in its_pinned}
+                _, also_read = _as_read(its_own, its_values)
+                serving = found.get(_name(axes, chooser, also_read))
+                read = {f: (read | also_read)[f] for f in values if f in read | also_read}
             selection = relevance.selection_of(config)
             label = method or f"{selection['utility']}-{selection['coupling']}"
+            if not method and selection["recorded"]:
+                label += "-recorded"
             # What the label says already is not said again.
             shown = ("selection.utility", "selection.coupling") if not method else ()
-            text = axes.text({field: read[field] for field in read if field not in shown})
-            name = f"{label},{text}" if text else label
+            name = _name(axes, label, {f: v for f, v in read.items() if f not in shown})
             if name in seen:
                 equal += name in found
                 continue
@@ -253,6 +304,8 @@ def _points(
                 if field not in pinned and relevance.is_read(field, config)
             }
             try:
+                if chooser and serving is None:
+                    raise ValueError(f"methods.{chooser}, which selects for it, has no such run")
                 config = corpora.complete(starts.complete(config))
                 run_settings.parse(config)
             except ValueError as error:
@@ -262,7 +315,7 @@ def _points(
                 continue
             used |= {("", method), *read.items()}
             own_grid = dataclasses.replace(grid, values=tuned)
-            found[name] = Point(label, name, config, read, own_grid)
+            found[name] = Point(label, name, config, read, own_grid, serving)
     if not found:  # whatever is wrong is not a matter of one value
         raise ValueError(next(iter(refused)))
     listed = [(field, value) for field in varied for value in axes.values[field]]
@@ -280,6 +333,31 @@ def _points(
             "would differ from these only in what their method does not read"
         )
     return list(found.values()), lines
+
+
+def _name(axes: Axes, label: str, read: Mapping[str, Any]) -> str:
+    """The folder of a method's runs at some values."""
+    text = axes.text(read)
+    return f"{label},{text}" if text else label
+
+
+def _chooser_of(method: str, methods: Mapping[str, Any]) -> str:
+    """The label of the method whose selections a method trains on; "" for none of the plan."""
+    recorded = flatten(methods[method]).get("selection.recorded", "")
+    if not recorded.startswith(CHOOSER):
+        return ""
+    chooser = recorded.removeprefix(CHOOSER)
+    if chooser not in methods:
+        raise ValueError(
+            f"methods.{method}: selection.recorded={recorded!r} names no method of this config"
+            f"{near(chooser, methods)}; there are {', '.join(methods)}"
+        )
+    if flatten(methods[chooser]).get("selection.recorded"):
+        raise ValueError(
+            f"methods.{method}: selection.recorded={recorded!r} names a method that trains on "
+            "recorded selections itself: name one that selects"
+        )
+    return chooser
 
 
 def _as_read(own: dict[str, Any], values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -4,6 +4,8 @@ Letters of the shape comments: S steps, K selected.
 """
 
 import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,19 @@ import numpy as np
 from partitionsel_jax import data, paths
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.distributed import spmd
-from partitionsel_jax.json_files import INTEGER, NUMBERS, is_a
+from partitionsel_jax.json_files import INTEGER, NUMBER, NUMBERS, check_fields, is_a
 from partitionsel_jax.step.recorded import Picks
-from partitionsel_jax.training import workdir
+from partitionsel_jax.training import starts, workdir
 from partitionsel_jax.training.records import JsonLines
 
-SELECTIONS = "selections.jsonl"
+SELECTIONS, METRICS = "selections.jsonl", "metrics.jsonl"
+_LOG = logging.getLogger(__name__)
+
+# The fields of `data` that decide which examples there are, and what their ids are.
+_EXAMPLES = (
+    *("source", "path", "tasks", "columns", "names", "anchors_path"),
+    *("train", "validation", "test", "length", "seed", "noise"),
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,6 +37,8 @@ class Recording:
       ids: i64[S, K] of S steps, -1 for empty slots.
       places: i64[S, K], their indices into `corpus.train`.
       weights, gains: f32[S, K].
+      costs: what choosing has cost, a step each, as in the other run's metrics.jsonl (`flops`,
+        `tokens`, `padding` and the `seconds` of the step); empty where it is not known.
       process, processes: which of how many equal parts of the picks this process reads.
     """
 
@@ -36,6 +47,7 @@ class Recording:
     places: np.ndarray
     weights: np.ndarray
     gains: np.ndarray
+    costs: Sequence[Mapping[str, Any]] = ()
     process: int = 0
     processes: int = 1
 
@@ -46,6 +58,45 @@ class Recording:
         rows = self.corpus.train.rows(self.places[step, part])
         picked = self.ids[step, part] >= 0
         return Picks(rows, picked, self.weights[step, part], self.gains[step, part]), ()
+
+
+def check_chooser(label: str, ours: Settings, chooser: str, theirs: Settings) -> None:
+    """Makes sure that a run can train on the selections that another of its plan is to make.
+
+    Args:
+      label, ours: the run that trains on them.
+      chooser, theirs: the run that selects.
+
+    Raises:
+      ValueError: fewer updates or other numbers of rows there, other examples, or a tokenizer that
+        gives other ids.
+    """
+    what = f"{label} trains on the selections of {chooser}"
+    if theirs.training.updates < ours.training.updates:
+        raise ValueError(
+            f"{what}, which makes {theirs.training.updates} updates, and has "
+            f"training.updates={ours.training.updates}: give {chooser} as many"
+        )
+    if theirs.selection.size != ours.selection.size:
+        raise ValueError(
+            f"{what}, which selects {theirs.selection.size} rows an update, and has "
+            f"selection.size={ours.selection.size}: set both to the same"
+        )
+    for field in _EXAMPLES:
+        there, here = getattr(theirs.data, field), getattr(ours.data, field)
+        if there != here:
+            raise ValueError(
+                f"{what}, but data.{field} is {there!r} there and {here!r} here: both need the "
+                "same examples"
+            )
+    if theirs.checkpoint != ours.checkpoint:
+        there, here = (starts.tokenizer(each).ids_fingerprint for each in (theirs, ours))
+        if there != here:
+            raise ValueError(
+                f"{what}, but the tokenizers of {theirs.checkpoint or 'bytes'!r} and "
+                f"{ours.checkpoint or 'bytes'!r} give other ids: rows that fit one need not fit "
+                "the other; choose models of one family"
+            )
 
 
 def check(settings: Settings) -> None:
@@ -89,9 +140,53 @@ def load(settings: Settings, corpus: data.Corpus, layout: spmd.Layout) -> Record
         places_SxK,
         np.array([row["weights"] for row in rows], np.float32),
         np.array([row["gains"] for row in rows], np.float32),
+        _costs(settings),
         layout.process,
         layout.processes,
     )
+
+
+def _costs(settings: Settings) -> list[dict[str, Any]]:
+    """Reads what each update of the recorded run has cost."""
+    path = paths.absolute(settings.selection.recorded) / METRICS
+    rows = JsonLines.read(path) if path.exists() else []
+    updates = settings.training.updates
+    by_step = {row["step"]: row for row in rows}
+    costs = [by_step.get(step, {}) for step in range(1, updates + 1)]
+    fields = {"flops": NUMBER, "tokens": NUMBER, "padding": NUMBER, "seconds": {"step": NUMBER}}
+    try:
+        for row in costs:
+            check_fields(row, fields, f"{path}")
+    except ValueError as error:
+        _LOG.warning(
+            f"{_name(settings)}: what choosing these rows has cost is not known ({error}); this "
+            "run's costs are its own alone"
+        )
+        return []
+    return costs
+
+
+def charged(record: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of an update that counts what choosing its rows has cost, too.
+
+    Args:
+      record: of the update, with its own `flops`, `tokens` and `padding`.
+      cost: the chooser's row of metrics.jsonl.
+
+    Returns:
+      The same with the sums of both, and `chooser_flops`, `chooser_tokens` and `chooser_seconds`.
+    """
+    tokens = int(record["tokens"]) + cost["tokens"]
+    padded = int(record["tokens"]) * float(record["padding"]) + cost["tokens"] * cost["padding"]
+    return {
+        **record,
+        "flops": record["flops"] + cost["flops"],
+        "tokens": tokens,
+        "padding": padded / tokens,
+        "chooser_flops": cost["flops"],
+        "chooser_tokens": cost["tokens"],
+        "chooser_seconds": cost["seconds"]["step"],
+    }
 
 
 def _name(settings: Settings) -> str:

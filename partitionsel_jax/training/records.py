@@ -318,7 +318,11 @@ class Recorder(NoRecorder):
             self.flush()
             return
         row = {name: value for name, value in record.items() if name not in _NOT_METRICS}
-        row = {"step": step, **row, "dropped_ids": dropped, "seconds": {"step": seconds}}
+        # With those of the run that has chosen the rows, where another one has.
+        taken = {"step": seconds + row.pop("chooser_seconds", 0.0)}
+        if "chooser_flops" in row:
+            taken["chooser"] = taken["step"] - seconds
+        row = {"step": step, **row, "dropped_ids": dropped, "seconds": taken}
         self._board.scalars(step, {f"train/{key}": value for key, value in row.items()})
         self._metrics.append(row | self._validation(step, losses))
         self._progress.update(step, row["loss"], seconds)

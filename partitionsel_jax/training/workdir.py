@@ -159,6 +159,7 @@ def claim(run: "PlannedRun", root: epath.PathLike, device: str) -> epath.Path:
             "axes": run.axes,
             "tuned": run.tuned,
             "trial": run.trial,
+            "chooser": "" if run.chooser is None else run.chooser.folder,
             "config_hash": config_hash(run.config),
             "domains": list(settings.data.names),
             "updates": settings.training.updates,

@@ -137,6 +137,24 @@ class SubwordTokenizer(Tokenizer):
         fields = self.__getstate__() | {"origin": ""}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
+    @functools.cached_property
+    def ids_fingerprint(self) -> str:
+        """A digest of vocabulary, merges, normalizer, pre-tokenizer and special ids."""
+        definition = json.loads(self.definition)
+        model = definition["model"]
+        # Two spellings of one pair: "a b", and ["a", "b"].
+        merges = [each if isinstance(each, str) else " ".join(each) for each in model["merges"]]
+        parts = [
+            sorted(model["vocab"].items(), key=lambda item: item[1]),
+            merges,
+            {key: model.get(key) or False for key in ("ignore_merges", "byte_fallback")},
+            definition.get("normalizer"),
+            definition.get("pre_tokenizer"),
+            sorted((t["id"], t["content"], t["special"]) for t in definition["added_tokens"]),
+            (self.bos_id, self.eos_id),
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
     def encode(self, text: str) -> list[int]:
         text = _encodable(text)
         ids = self._content.encode(text, add_special_tokens=False).ids

@@ -20,6 +20,8 @@ class Tokenizer(Protocol):
       chat_template: the Jinja template of conversations; None where there is none.
       answer_start: text that this template writes where an answer begins; empty without one.
       fingerprint: differs between tokenizers that could encode a row differently.
+      ids_fingerprint: differs between tokenizers that give some text other ids, whatever their
+        chat templates: models whose tokenizers share it can look at one another's rows.
     """
 
     @property
@@ -40,6 +42,8 @@ class Tokenizer(Protocol):
     def answer_start(self) -> str: ...
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def ids_fingerprint(self) -> str: ...
 
     def encode(self, text: str) -> list[int]:
         """The ids of content: special tokens written in it are ordinary text, none is added."""
@@ -86,7 +90,7 @@ class ByteTokenizer(Tokenizer):
     vocab_size = 3 + 256
     chat_template = None
     answer_start = ""
-    fingerprint = "bytes"
+    fingerprint = ids_fingerprint = "bytes"
 
     def encode(self, text: str) -> list[int]:
         """The ids (3 .. 258) of the text's bytes; a lone surrogate, which has none, becomes "?"."""
