@@ -211,6 +211,24 @@ class SelectionSettings:
         "Updates in a row that select from one pool, no row twice, by features computed once.",
         low=1,
     )
+    proxy: str = field(
+        "",
+        "Another model that selects in this one's stead, a smaller one: folder of a finished run, "
+        'or a pretrained model (path, preset or "owner/name"); "": the model itself.',
+        read_if=lambda chosen: _utility(chosen).gradients or "losses" in _utility(chosen).needs,
+    )
+    proxy_trains: bool = field(
+        False,
+        "The proxy makes every update too, on the same rows; otherwise it stays as it is.",
+        read_if=lambda chosen: bool(chosen["proxy"]),
+    )
+    proxy_learning_rate: float = field(
+        0.0,
+        "Peak of the learning rate of a proxy that trains; 0: the model's own.",
+        low=0,
+        read_if=lambda chosen: bool(chosen["proxy"] and chosen["proxy_trains"]),
+        compare=False,
+    )
     recorded: str = field(
         "",
         "Folder of a run whose recorded selections and weights are trained on: nothing is then "
@@ -235,6 +253,13 @@ class SelectionSettings:
             raise ValueError(
                 f"selection.utility='full' trains on the whole pool: set selection.size="
                 f"{self.pool} (it is {self.size}), or a pool of {self.size}"
+            )
+        if self.proxy_trains and not self.proxy:
+            raise ValueError("selection.proxy_trains=True needs a selection.proxy: name the model")
+        if self.proxy and not (self.recorded or self.needs_features or self.needs_losses):
+            raise ValueError(
+                f"selection.proxy={self.proxy!r} would choose nothing, as selection.utility="
+                f"{self.utility!r} looks at no model: leave selection.proxy empty"
             )
         names = ("utility", "coupling", "rule", "solver", "swaps")
         try:

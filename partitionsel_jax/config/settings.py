@@ -1,6 +1,7 @@
 """A run's configuration as checked, frozen values: the edge where a ConfigDict is unpacked."""
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Mapping
 from typing import Any, cast
@@ -75,6 +76,9 @@ class Settings:
         "",
         "Pretrained model to start from, which decides the shape in model: path, preset or "
         '"owner/name"; "": random weights and the byte-level tokenizer.',
+    )
+    proxy: Mapping[str, Any] = field(
+        {}, "Shape of selection.proxy: its sections model and lora.", noted=True
     )
 
     def __post_init__(self):
@@ -166,7 +170,22 @@ class Settings:
                 )
 
     def _check_features(self) -> None:
-        features, adapted = self.features, self.lora.rank > 0
+        model, lora = self.chooser
+        features, adapted = self.features, lora.rank > 0
+        if model.context and self.data.length > model.context:
+            raise ValueError(
+                f"data.length={self.data.length} exceeds the context of selection.proxy, "
+                f"{model.context} tokens: use shorter rows, or another proxy"
+            )
+        if (
+            features.preconditioner != "none"
+            and self.selection.proxy
+            and not (self.selection.proxy_trains)
+        ):
+            raise ValueError(
+                f"features.preconditioner={features.preconditioner!r} follows the optimizer, and a "
+                "proxy that does not train has none: set selection.proxy_trains=True, or 'none'"
+            )
         self.scope  # noqa: B018  (its own checks)
         if features.parameters != "full" and not adapted:
             raise ValueError(
@@ -209,10 +228,26 @@ class Settings:
                 f"{self.selection.pool} candidates of selection.pool: compare fewer"
             )
 
+    @functools.cached_property
+    def chooser(self) -> tuple[models.DecoderConfig, models.LoRAConfig]:
+        """Shape and adapters of the model that selects: the proxy, or the model itself."""
+        if not self.selection.proxy:
+            return self.model, self.lora
+        if not self.proxy:
+            raise ValueError(
+                f"selection.proxy={self.selection.proxy!r} is not looked up: let training.expand "
+                "fill in its shape"
+            )
+        return (
+            build(models.DecoderConfig, self.proxy["model"], "proxy.model"),
+            build(models.LoRAConfig, self.proxy["lora"], "proxy.lora"),
+        )
+
     @property
     def scope(self) -> gradients.Scope:
+        """The parameters whose gradients become features, of the model that selects."""
         return gradients.Scope(
-            self.features.parameters, self.features.last_layers, self.model.layers
+            self.features.parameters, self.features.last_layers, self.chooser[0].layers
         )
 
 

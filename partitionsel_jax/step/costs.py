@@ -24,6 +24,8 @@ from partitionsel_jax.distributed import processes, spmd
 from partitionsel_jax.models.shards import SCOPE
 from partitionsel_jax.selection import Selection
 from partitionsel_jax.step.candidates import RowInfo
+from partitionsel_jax.step.parts import divide
+from partitionsel_jax.step.state import Others
 from partitionsel_jax.step.step import Step
 
 _LOG = logging.getLogger(__name__)
@@ -144,7 +146,11 @@ def _counted(
 ) -> tuple[Counts, Counts]:
     """Counts a step's stages; runs that differ in their seed alone are traced once."""
     part = functools.partial(on_one_device, devices=devices, split_weights=split)
-    state, frozen = map(part, jax.eval_shape(step.initial, 0))
+    whole = jax.eval_shape(step.chooser.init, jax.random.key(0))
+    trained, fixed = divide(step.chooser, whole)
+    proxy = fixed if step.trains_proxy else whole if step.has_proxy else None
+    others = part(Others(whole if "reference_losses" in step.selection.reads else None, proxy))
+    state, frozen = map(part, jax.eval_shape(step.initial, 0, None, trained))
     chosen = step.selection
     pool, anchors = (rows(n // devices, length) for n in (chosen.pool, chosen.anchors))
 
@@ -156,28 +162,24 @@ def _counted(
 
     features = Counts()
     size = min(step.features.microbatch, (chosen.pool + chosen.anchors) // devices)
-    if chosen.needs_features:
+    if chosen.needs_features or chosen.needs_losses:
         features = counted(
-            lambda *inputs: step.featurize(*inputs)[0], size, state, frozen, pool, anchors
-        )
-    elif chosen.needs_losses:
-        reference = part(jax.eval_shape(step.model.init, jax.random.key(0)))
-        features = counted(
-            lambda *inputs: step.forward(*inputs)[0],
+            lambda *inputs: step.candidates(*inputs)[0],
             size,
-            *(state.parameters, frozen, reference, pool, anchors),
+            *(state, frozen, pool, anchors, others),
         )
 
-    def update(state: Any, frozen: Any, pool: Any, labels: Any, picks: Any) -> Any:
-        kept = state.curriculum, state.kept
-        return step.update(state, frozen, pool, labels, picks, *kept, key=jax.random.key(0))
+    def update(state: Any, frozen: Any, pool: Any, info: Any, picks: Any, others: Any) -> Any:
+        kept = state.curriculum, state.kept, jax.random.key(0)
+        return step.update(state, frozen, pool, info, picks, *kept, others=others)
 
     def picks() -> Selection:
         each, one = jnp.zeros(chosen.size), jnp.zeros(())
         return Selection(each.astype(jnp.int32), each, one, one, each, one)
 
     picked = chosen.size // devices
-    inputs = (state, frozen, pool, RowInfo.of(rows(chosen.pool, length)), jax.eval_shape(picks))
+    info = RowInfo.of(rows(chosen.pool, length))
+    inputs = (state, frozen, pool, info, jax.eval_shape(picks), others)
     return features, counted(update, min(step.microbatch or picked, picked), *inputs)
 
 
@@ -246,11 +248,12 @@ def count_flops(settings: Settings, devices: int, rows: Rows) -> Flops:
     # The first token is predicted from nothing.
     features, update = stages(whole, float(np.mean(np.asarray(rows.response)[:, 1:])))
     picked = _padded(settings.selection.size // devices, settings.training.microbatch)
+    trains = settings.selection.proxy_trains and not settings.selection.recorded
     return Flops(
         features=devices * features.products,
         update=devices * update.products,
         feature_tokens=devices * _feature_tokens(settings, devices),
-        update_tokens=devices * settings.data.length * picked,
+        update_tokens=devices * settings.data.length * picked * (1 + trains),
         bucketed=bool(settings.data.buckets),
     )
 

@@ -17,7 +17,7 @@ from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.selection import diagnostics
 from partitionsel_jax.step.candidates import Candidates, RowInfo, deal
-from partitionsel_jax.step.state import TrainState
+from partitionsel_jax.step.state import NO_OTHERS, Others, TrainState
 from partitionsel_jax.step.step import Step
 
 # Exact gradients of all compared rows and anchors are held at once.
@@ -50,13 +50,19 @@ def check(step: Step, devices: int) -> None:
 
 
 def compare(
-    step: Step, state: TrainState, frozen: Any, pool: Rows, anchors: Rows, seed: jax.Array
+    step: Step,
+    state: TrainState,
+    frozen: Any,
+    pool: Rows,
+    anchors: Rows,
+    seed: jax.Array,
+    others: Others = NO_OTHERS,
 ) -> dict[str, jax.Array]:
     """Features as configured against exact ones, on the first rows of the pool; per device.
 
     Args:
       step: the update that is about to be made.
-      state, frozen, pool, anchors, seed: its arguments.
+      state, frozen, pool, anchors, seed, others: its arguments.
 
     Returns:
       f32[] each: "fidelity_gram_error" and "fidelity_alignment_error", relative errors in the
@@ -66,10 +72,10 @@ def compare(
     count = step.features.fidelity_rows
     # Of all devices, so that the rows compared do not depend on how many hold them.
     rows = deal(pool, spmd.gather(RowInfo.of(pool)), jnp.arange(count))
-    configured, *_ = step.featurize(state, frozen, pool, anchors)
+    configured, *_ = step.featurize(state, frozen, pool, anchors, others)
     configured = _first(configured, count)
     exact_step, fresh = _restricted(step, exact=True), dataclasses.replace(state, kept=None)
-    exact, *_ = exact_step.featurize(fresh, frozen, rows, anchors)
+    exact, *_ = exact_step.featurize(fresh, frozen, rows, anchors, others)
     key = jax.random.fold_in(step.key(seed, "selection"), state.step)
     picked, exact_picks = (
         _restricted(step).select(candidates, key, state.curriculum)[0].indices

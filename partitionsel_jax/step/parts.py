@@ -15,7 +15,7 @@ from partitionsel_jax.distributed import spmd
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.selection import budgets
 from partitionsel_jax.step import optimizer as optimizers
-from partitionsel_jax.step.state import FeatureCache, TrainState
+from partitionsel_jax.step.state import FeatureCache, Learner, TrainState
 
 PURPOSES = ("parameters", "selection", "dropout")
 
@@ -28,8 +28,9 @@ class Parts:
     program: the seed is an argument of the step, and the learning rate lies in its state.
 
     Args:
-      model: the decoder.
-      scope: the parameters whose gradients become features.
+      model: the decoder that is trained.
+      chooser: the decoder that selects: the same, or a proxy.
+      scope: the parameters of the chooser whose gradients become features.
       features, selection, optimizer: the settings of each stage.
       updates: length of the run, for the learning rate's schedule.
       domains: P.
@@ -38,6 +39,7 @@ class Parts:
     """
 
     model: models.Model
+    chooser: models.Model
     scope: gradients.Scope
     features: FeatureSettings
     selection: SelectionSettings
@@ -50,11 +52,15 @@ class Parts:
     @classmethod
     def create(cls, settings: Settings, devices: int = 1) -> Self:
         """The step of these settings; `devices` split the weights where they are to be split."""
-        model = models.Model(settings.model, settings.lora)
-        if settings.training.split_weights:
-            model = model.split(spmd.AXIS, devices)
+        model, chooser = (
+            models.Model(*each).split(spmd.AXIS, devices)
+            if settings.training.split_weights
+            else models.Model(*each)
+            for each in ((settings.model, settings.lora), settings.chooser)
+        )
         return cls(
             model=model,
+            chooser=chooser,
             scope=settings.scope,
             features=settings.features,
             selection=settings.selection,
@@ -76,14 +82,9 @@ class Parts:
         return optimizers.make_optimizer(self.optimizer, self.schedule)
 
     @functools.cached_property
-    def gathering(self) -> models.Gathering:
-        """How the trained parameters lie on the devices."""
-        return self.model.gathering or models.Gathering(spmd.AXIS)
-
-    @functools.cached_property
     def coordinates(self) -> int:
         """How many coordinates a gradient in scope has."""
-        parameters = jax.eval_shape(self.model.init, jax.random.key(0))
+        parameters = jax.eval_shape(self.chooser.init, jax.random.key(0))
         scoped = jax.eval_shape(self.scope.extract, parameters)
         return sum(leaf.size for leaf in scoped.values())
 
@@ -98,36 +99,71 @@ class Parts:
         """One of the independent streams of a seed, named in `PURPOSES`."""
         return jax.random.fold_in(jax.random.key(seed), PURPOSES.index(purpose))
 
-    def losses(self, parameters: Any, rows: Rows, tap: models.Tap = models.NO_TAP) -> jax.Array:
-        """f32[B], each row's mean cross-entropy over its response."""
-        return self.model.losses(parameters, rows.tokens, rows.response, tap=tap)
+    @property
+    def has_proxy(self) -> bool:
+        """True if another model than the trained one is asked what to select."""
+        return bool(self.selection.proxy) and not self.selection.recorded
+
+    @property
+    def trains_proxy(self) -> bool:
+        """True if that model makes every update, too."""
+        return self.has_proxy and self.selection.proxy_trains
 
     def initial(
-        self, seed: jax.Array | int, base: dict[str, Any] | None = None
+        self,
+        seed: jax.Array | int,
+        base: dict[str, Any] | None = None,
+        proxy: dict[str, Any] | None = None,
     ) -> tuple[TrainState, Any]:
         """The state at step 0 and the frozen parameters.
 
         Args:
           seed: the run's, of all parameters that are drawn.
           base: those of a pretrained model, without adapters; None to draw them as well.
+          proxy: what a proxy that trains begins with, those of its parameters that it trains.
         """
         key, adapted = self.key(seed, "parameters"), self.model.lora.rank > 0
         if base is None:
-            trained, frozen = trees.split(
-                self.model.init(key), lambda path: not adapted or models.is_adapter(path)
-            )
+            trained, frozen = divide(self.model, self.model.init(key))
         else:
-            trained, frozen = (self._new_adapters(key), base) if adapted else (base, {})
+            trained, frozen = (new_adapters(self.model, key), base) if adapted else (base, {})
         chosen = self.selection
         follows = chosen.budgets == "curriculum" and not chosen.recorded
         curriculum = budgets.curriculum_start(self.domains) if follows else None
-        cache = None
+        cache = learner = None
         if self.shares:
             dim = self.features.dim or self.coordinates
             cache = FeatureCache.empty(chosen, self.features, dim, self.domains)
-        return TrainState.create(trained, self.transformation, curriculum, cache), frozen
+        if self.trains_proxy:
+            rate = chosen.proxy_learning_rate or self.optimizer.learning_rate
+            settings = dataclasses.replace(self.optimizer, learning_rate=rate)
+            optimizer = optimizers.make_optimizer(settings, self.schedule)
+            learner = Learner(proxy, optimizer.init(proxy))
+        state = TrainState.create(
+            trained, self.transformation, curriculum=curriculum, kept=cache, proxy=learner
+        )
+        return state, frozen
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def _new_adapters(self, key: jax.Array) -> Any:
-        """New adapters alone: what else `init` draws is never computed."""
-        return trees.split(self.model.init(key), models.is_adapter)[0]
+
+def divide(model: models.Model, parameters: Any) -> tuple[Any, Any]:
+    """The parameters that training changes (the adapters, where there are some), and the others."""
+    adapted = model.lora.rank > 0
+    return trees.split(parameters, lambda path: not adapted or models.is_adapter(path))
+
+
+def gathering_of(model: models.Model) -> models.Gathering:
+    """How a model's trained parameters lie on the devices."""
+    return model.gathering or models.Gathering(spmd.AXIS)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def new_adapters(model: models.Model, key: jax.Array) -> Any:
+    """New adapters alone: what else `init` draws is never computed."""
+    return trees.split(model.init(key), models.is_adapter)[0]
+
+
+def losses(
+    model: models.Model, parameters: Any, rows: Rows, tap: models.Tap = models.NO_TAP
+) -> jax.Array:
+    """f32[B], each row's mean cross-entropy over its response."""
+    return model.losses(parameters, rows.tokens, rows.response, tap=tap)

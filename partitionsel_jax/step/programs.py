@@ -18,7 +18,7 @@ from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.step import anchors as held_out
 from partitionsel_jax.step import fidelity, recorded
 from partitionsel_jax.step.candidates import Candidates, RowInfo, compare
-from partitionsel_jax.step.state import TrainState, before, is_sound
+from partitionsel_jax.step.state import NO_OTHERS, Others, TrainState, before, is_sound
 from partitionsel_jax.step.step import Step
 
 # Feature dimension for timing selection where none is set; the time hardly depends on it.
@@ -83,10 +83,10 @@ def halting(
         pool: Any,
         anchors: Any,
         seed: jax.Array,
-        reference: Any = None,
+        others: Others = NO_OTHERS,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         state, halted = before(state), state.step < 0
-        after, record = step(state, frozen, pool, anchors, seed, reference)
+        after, record = step(state, frozen, pool, anchors, seed, others)
         goes_on = is_sound(record) & ~halted
         halted_state = dataclasses.replace(state, step=-1 - state.step)
         return jax.tree.map(lambda a, b: jnp.where(goes_on, a, b), after, halted_state), record
@@ -96,7 +96,7 @@ def halting(
 
 @functools.lru_cache(maxsize=16)
 def training_step(step: Step, layout: spmd.Layout) -> spmd.Program:
-    """(state, frozen, pool, anchors, seed, reference) -> (state, record), as one program."""
+    """(state, frozen, pool, anchors, seed, others) -> (state, record), as one program."""
     update = functools.partial(recorded.update, step) if step.selection.recorded else step
     # The state is replaced by its successor, so its buffers are given away.
     return layout.map(halting(update), Step.KINDS, donate=(0,), returns_first=True)
@@ -104,9 +104,9 @@ def training_step(step: Step, layout: spmd.Layout) -> spmd.Program:
 
 @functools.lru_cache(maxsize=16)
 def fidelity_check(step: Step, layout: spmd.Layout) -> spmd.Program:
-    """(state, frozen, pool, anchors, seed) -> what `fidelity.compare` measures."""
+    """(state, frozen, pool, anchors, seed, others) -> what `fidelity.compare` measures."""
     compare = functools.partial(fidelity.compare, step)
-    return layout.map(compare, Step.KINDS[:-1])
+    return layout.map(compare, Step.KINDS)
 
 
 @functools.lru_cache(maxsize=16)
@@ -117,13 +117,16 @@ def _stages(step: Step, layout: spmd.Layout) -> tuple[spmd.Program, spmd.Program
     def select(candidates, seed, curriculum, pool):
         return step.select(candidates, jax.random.key(seed), curriculum)[0]
 
-    def update(state, frozen, result, pool):
+    def update(state, frozen, result, pool, others):
         info, key = spmd.gather(RowInfo.of(pool)), jax.random.key(0)
-        return step.update(state, frozen, pool, info, result, state.curriculum, state.kept, key)
+        kept = state.curriculum, state.kept, key
+        return step.update(state, frozen, pool, info, result, *kept, others=others)
 
     return (
         layout.map(select, ("replicated", "replicated", "replicated", "rows")),
-        layout.map(update, ("weights", "weights", "replicated", "rows"), returns_first=True),
+        layout.map(
+            update, ("weights", "weights", "replicated", "rows", "weights"), returns_first=True
+        ),
     )
 
 
@@ -151,7 +154,7 @@ def stage_shares(
     frozen: Any,
     pool: Any,
     anchors: Any,
-    reference: Any = None,
+    others: Others = NO_OTHERS,
 ) -> dict[str, float]:
     """Shares of features (or losses), selection and update in the step's time.
 
@@ -184,7 +187,7 @@ def stage_shares(
             # A copy, since the step takes its state's buffers.
             copied = jax.tree.map(jnp.copy, state)
             moved = dataclasses.replace(copied, step=copied.step + later)
-            return run_step(moved, frozen, pool, anchors, seed, reference)
+            return run_step(moved, frozen, pool, anchors, seed, others)
 
         return _seconds(run)
 
@@ -193,7 +196,7 @@ def stage_shares(
     )
 
     chosen = _seconds(lambda: run_select(candidates, seed, state.curriculum, pool))
-    updated = _seconds(lambda: run_update(state, frozen, result, pool))
+    updated = _seconds(lambda: run_update(state, frozen, result, pool, others))
     # On a busy machine the parts may seem to take longer than the whole.
     mean = sum(map(whole, range(sharing))) / sharing
     total = max(mean, chosen + updated)

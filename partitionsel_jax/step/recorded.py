@@ -12,7 +12,7 @@ from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.selection import Selection, diagnostics
 from partitionsel_jax.step.candidates import RowInfo
-from partitionsel_jax.step.state import TrainState
+from partitionsel_jax.step.state import NO_OTHERS, Others, TrainState
 from partitionsel_jax.step.step import Step
 
 
@@ -38,10 +38,10 @@ def update(
     picks: Picks,
     anchors: Any,
     seed: jax.Array,
-    reference: Any = None,
+    others: Others = NO_OTHERS,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update, as `Step.__call__`, with this device's share of recorded picks for a pool."""
-    del anchors, reference
+    del anchors, others  # nothing is selected
     dropout = jax.random.fold_in(step.key(seed, "dropout"), state.step)
     rows = picks.rows
     info, picked_K, weights_K, gains_K = spmd.gather(

@@ -5,7 +5,7 @@ Letters of the shape comments: N pool, M feature dimension, P domains.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,34 @@ class FeatureCache:
         return cls(pool, anchors, used)
 
 
+class Learner(NamedTuple):
+    """A model that learns.
+
+    Attributes:
+      parameters: the trained ones (all of them, or the adapters), a nested dict.
+      optimizer: optax state.
+    """
+
+    parameters: Any
+    optimizer: Any
+
+
+class Others(NamedTuple):
+    """Parameters of other models that a step reads and does not change; None for none.
+
+    Attributes:
+      reference: all parameters of the reference model of `reducible_loss`.
+      proxy: of the model that selects in the trained one's stead: all, or, where it trains, those
+        of its parameters that it does not train.
+    """
+
+    reference: Any = None
+    proxy: Any = None
+
+
+NO_OTHERS = Others()
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
@@ -64,6 +92,7 @@ class TrainState:
       optimizer: optax state.
       curriculum: what curriculum budgets remember of the anchors' losses; None for other budgets.
       kept: what steps share of their pools and anchors; None where every step has its own.
+      proxy: the model that selects, where it trains as well; else None.
     """
 
     step: jax.Array
@@ -71,18 +100,15 @@ class TrainState:
     optimizer: Any
     curriculum: CurriculumState | None = None
     kept: FeatureCache | None = None
+    proxy: Learner | None = None
 
     @classmethod
     def create(
-        cls,
-        parameters: Any,
-        optimizer: optax.GradientTransformation,
-        curriculum: CurriculumState | None = None,
-        kept: FeatureCache | None = None,
+        cls, parameters: Any, optimizer: optax.GradientTransformation, **more: Any
     ) -> "TrainState":
-        """The state at step 0."""
+        """The state at step 0; `more` are the other attributes."""
         start = jnp.zeros((), jnp.int32)
-        return cls(start, parameters, optimizer.init(parameters), curriculum, kept)
+        return cls(start, parameters, optimizer.init(parameters), **more)
 
 
 def is_sound(record: Mapping[str, Any]) -> jax.Array:

@@ -39,8 +39,9 @@ from partitionsel_jax.step.candidates import (
     update_weights,
 )
 from partitionsel_jax.step.features import TokenCounts, buckets_of, compute_features, has_response
-from partitionsel_jax.step.parts import Parts
-from partitionsel_jax.step.state import FeatureCache, TrainState
+from partitionsel_jax.step.parts import Parts, gathering_of
+from partitionsel_jax.step.parts import losses as row_losses
+from partitionsel_jax.step.state import NO_OTHERS, FeatureCache, Learner, Others, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Step(Parts):
         pool: Rows,
         anchors: Rows,
         seed: jax.Array,
-        reference: Any = None,
+        others: Others = NO_OTHERS,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """One whole update.
 
@@ -69,7 +70,7 @@ class Step(Parts):
           state, frozen: what `initial` makes, or an update before this one.
           pool, anchors: this device's rows.
           seed: i32[], the run's.
-          reference: all parameters of the reference model; None for utilities without one.
+          others: parameters of a reference model and of a proxy, where they are read.
 
         Returns:
           The next state, and what is logged; the same on every device.
@@ -82,7 +83,7 @@ class Step(Parts):
         key = jax.random.fold_in(self.key(seed, "selection"), state.step)
         fresh_pool, fresh_anchors = self._fresh(state.step)
 
-        candidates, cache, tokens = self.candidates(state, frozen, pool, anchors, reference)
+        candidates, cache, tokens = self.candidates(state, frozen, pool, anchors, others)
 
         curriculum = state.curriculum
         if curriculum is not None and candidates.anchor_losses is not None:
@@ -106,24 +107,47 @@ class Step(Parts):
 
         key = jax.random.fold_in(self.key(seed, "dropout"), state.step)
         state, updated = self.update(
-            state, frozen, pool, candidates.info, result, curriculum, cache, key, tokens
+            state, frozen, pool, candidates.info, result, curriculum, cache, key, tokens, others
         )
         return state, record | updated
 
     def candidates(
-        self, state: TrainState, frozen: Any, pool: Rows, anchors: Rows, reference: Any = None
+        self,
+        state: TrainState,
+        frozen: Any,
+        pool: Rows,
+        anchors: Rows,
+        others: Others = NO_OTHERS,
     ) -> tuple[Candidates, FeatureCache | None, TokenCounts | None]:
         """Computes features, losses or nothing of the rows, as the utility requires."""
         if self.selection.needs_features:
-            return self.featurize(state, frozen, pool, anchors)
+            return self.featurize(state, frozen, pool, anchors, others)
         if self.selection.needs_losses:
-            seen, tokens = self.forward(state.parameters, frozen, reference, pool, anchors)
+            seen, tokens = self.forward(state, frozen, pool, anchors, others)
             return seen, state.kept, tokens
         known = spmd.gather((RowInfo.of(pool), has_response(pool)))
         return Candidates.without_features(*known), state.kept, None
 
+    def _learner(self, state: TrainState, frozen: Any, others: Others) -> tuple[Any, Any]:
+        """All parameters of the model that selects, and the optimizer's state that it learns by."""
+        if not self.has_proxy:
+            return trees.join(frozen, state.parameters), state.optimizer
+        if others.proxy is None:
+            raise ValueError(
+                f"selection.proxy={self.selection.proxy!r} needs that model's parameters, got "
+                "None; pass them to the step as `others.proxy`"
+            )
+        if state.proxy is None:
+            return others.proxy, None
+        return trees.join(others.proxy, state.proxy.parameters), state.proxy.optimizer
+
     def featurize(
-        self, state: TrainState, frozen: Any, pool: Rows, anchors: Rows
+        self,
+        state: TrainState,
+        frozen: Any,
+        pool: Rows,
+        anchors: Rows,
+        others: Others = NO_OTHERS,
     ) -> tuple[Candidates, FeatureCache | None, TokenCounts]:
         """Features of this device's candidates and anchors in one pass, gathered from all.
 
@@ -133,9 +157,10 @@ class Step(Parts):
         chosen, cache = self.selection, state.kept
         count, total = pool.tokens.shape[0], pool.tokens.shape[0] + anchors.tokens.shape[0]
         fresh_pool, fresh_anchors = self._fresh(state.step)
+        parameters, optimizer = self._learner(state, frozen, others)
         second_moments = None
         if self.features.preconditioner != "none":
-            second_moments = optax.tree_utils.tree_get(state.optimizer, "nu")
+            second_moments = optax.tree_utils.tree_get(optimizer, "nu")
             # The first moments come with the first update: what was kept knows a geometry of none.
             first = state.step == 1
             fresh_pool, fresh_anchors = fresh_pool | first, fresh_anchors | first
@@ -144,10 +169,10 @@ class Step(Parts):
             span = jnp.where(fresh_pool, 0, count), jnp.where(fresh_anchors, total, count)
 
         local, tokens = compute_features(
-            self.model,
+            self.chooser,
             self.scope,
             self.features,
-            trees.join(frozen, state.parameters),
+            parameters,
             jax.tree.map(lambda *parts: jnp.concatenate(parts), pool, anchors),
             step=state.step,
             second_moments=second_moments,
@@ -181,15 +206,21 @@ class Step(Parts):
         return compare(info, features, summary, chosen), cache, tokens
 
     def forward(
-        self, trained: Any, frozen: Any, reference: Any, pool: Rows, anchors: Rows
+        self,
+        state: TrainState,
+        frozen: Any,
+        pool: Rows,
+        anchors: Rows,
+        others: Others = NO_OTHERS,
     ) -> tuple[Candidates, TokenCounts]:
         """The candidates of a utility that reads losses alone: no gradient is taken."""
-        everything, passes = trees.join(frozen, trained), []
+        everything, _ = self._learner(state, frozen, others)
+        reference, passes = others.reference, []
 
         def losses(parameters: Any, rows: Rows) -> jax.Array:
-            buckets, size = self._buckets(rows), self.features.microbatch
+            buckets, size = self._buckets(self.chooser, rows), self.features.microbatch
             passes.append(TokenCounts.of(buckets, size))
-            one = functools.partial(self.losses, parameters)
+            one = functools.partial(row_losses, self.chooser, parameters)
             found = map_microbatches(one, rows, size, buckets=buckets)
             return jnp.where(has_response(rows), found, jnp.nan)
 
@@ -198,7 +229,7 @@ class Step(Parts):
             if reference is None:
                 raise ValueError(
                     f"utility={self.selection.utility!r} needs the parameters of a reference "
-                    "model, got None; pass them to the step as `reference`."
+                    "model, got None; pass them to the step as `others.reference`."
                 )
             reference_losses = losses(reference, pool)
         if self.selection.budgets == "curriculum":
@@ -284,8 +315,11 @@ class Step(Parts):
         cache: FeatureCache | None = None,
         key: jax.Array | None = None,
         tokens: TokenCounts | None = None,
+        others: Others = NO_OTHERS,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """The weighted gradient step on this device's share of the selection, summed over devices.
+
+        A proxy that trains makes the same step; both updates are applied, or neither.
 
         Args:
           state, frozen: before the update.
@@ -295,6 +329,7 @@ class Step(Parts):
           curriculum, cache: what the next state remembers.
           key: the update's, for dropout.
           tokens: what this device has computed before it.
+          others: the parameters that a proxy which trains does not train.
         """
         chosen, picked_K = self.selection, result.indices >= 0
         # Padding repeats the first pick, which is sound: its weight of 0 then leaves no trace.
@@ -302,33 +337,51 @@ class Step(Parts):
         weights_K = update_weights(picked_K, result.weights, chosen.weights, chosen.weight_cap)
         count = jnp.maximum(picked_K.sum(), 1).astype(jnp.float32)
 
-        def objective(trained: Any, part: Any) -> tuple[jax.Array, jax.Array]:
-            rows, weights, counted = part
-            tap = models.dropping(self.model.lora, key, rows.id, self.model.config.layers)
-            losses = self.losses(trees.join(frozen, trained), rows, tap)
-            return (weights * losses).sum() / count, (counted * losses).sum() / count
-
         weights = spmd.share((weights_K, picked_K.astype(jnp.float32)))
         local = deal(pool, info, index_K), *weights
-        buckets = self._buckets(local[0])
-        loss, gradient = sum_gradients(objective, state.parameters, local, self.microbatch, buckets)
-        done = TokenCounts.of(buckets, self.microbatch or len(local[1]))
-        done = done if tokens is None else done.plus(tokens)
-        # With the loss: a sum that waits for nothing may meet the gathering of weights in another
-        # order on each simulated device, and then none goes on. Counts are exact up to 2^24.
-        sums = jnp.stack([loss, *(count.astype(jnp.float32) for count in done)])
-        loss, *counts = jax.lax.psum(sums, spmd.AXIS)
-        real, computed = (count.astype(jnp.int32) for count in counts)
-        gradient = self.gathering.summed(gradient)
-        norm = self.gathering.norm(gradient)
-        changes, optimizer = self.transformation.update(
-            gradient, state.optimizer, state.parameters, norm=norm
-        )
-        parameters = optax.apply_updates(state.parameters, changes)
-        proposed = TrainState(state.step + 1, parameters, optimizer, curriculum, cache)
-        update_norm = self.gathering.norm(changes)
+
+        def descend(
+            model: models.Model, learner: Learner, fixed: Any, tokens: TokenCounts | None
+        ) -> tuple[Learner, jax.Array, TokenCounts, jax.Array]:
+            """A model after its update; (loss, norms of gradient and change), tokens, their sums"""
+
+            def objective(trained: Any, part: Any) -> tuple[jax.Array, jax.Array]:
+                rows, weights, counted = part
+                tap = models.dropping(model.lora, key, rows.id, model.config.layers)
+                losses = row_losses(model, trees.join(fixed, trained), rows, tap)
+                return (weights * losses).sum() / count, (counted * losses).sum() / count
+
+            buckets, gathering = self._buckets(model, local[0]), gathering_of(model)
+            loss, gradient = sum_gradients(
+                objective, learner.parameters, local, self.microbatch, buckets
+            )
+            done = TokenCounts.of(buckets, self.microbatch or len(local[1]))
+            done = done if tokens is None else done.plus(tokens)
+            # With the loss: a sum that waits for nothing may meet the gathering of weights in
+            # another order on each simulated device, and then none goes on. Counts are exact up to
+            # 2^24.
+            sums = jnp.stack([loss, *(number.astype(jnp.float32) for number in done)])
+            loss, *totals = jax.lax.psum(sums, spmd.AXIS)
+            gradient = gathering.summed(gradient)
+            norm = gathering.norm(gradient)
+            changes, optimizer = self.transformation.update(
+                gradient, learner.optimizer, learner.parameters, norm=norm
+            )
+            after = Learner(optax.apply_updates(learner.parameters, changes), optimizer)
+            measured = jnp.stack([loss, norm, gathering.norm(changes)])
+            return after, measured, done, jnp.stack(totals).astype(jnp.int32)
+
+        proxy, sound = state.proxy, jnp.asarray(True)
+        if proxy is not None:
+            proxy, measured, tokens, _ = descend(self.chooser, proxy, others.proxy, tokens)
+            sound = jnp.isfinite(measured).all()
+        learner = Learner(state.parameters, state.optimizer)
+        learner, measured, _, totals = descend(self.model, learner, frozen, tokens)
+        loss, norm, update_norm = measured
+        real, computed = totals
+        proposed = TrainState(state.step + 1, *learner, curriculum, cache, proxy)
         # A non-finite update is not applied, so that the state that stops the run is sound.
-        finite = jnp.isfinite(norm) & jnp.isfinite(loss) & jnp.isfinite(update_norm)
+        finite = jnp.isfinite(measured).all() & sound
         after = _either(finite, proposed, state)
         picked = jax.tree.map(lambda leaf: leaf[index_K], info)
         record = {
@@ -355,8 +408,8 @@ class Step(Parts):
             step % self.features.anchors_every == 0,
         )
 
-    def _buckets(self, rows: Rows) -> Any:
-        return buckets_of(rows, self.widths, gathering=self.model.gathering)
+    def _buckets(self, model: models.Model, rows: Rows) -> Any:
+        return buckets_of(rows, self.widths, gathering=model.gathering)
 
 
 def _either(condition: jax.Array, this: Any, that: Any) -> Any:

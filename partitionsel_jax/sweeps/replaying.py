@@ -23,7 +23,7 @@ from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.distributed import spmd, stopping
 from partitionsel_jax.file_errors import reading
-from partitionsel_jax.step.state import TrainState, fingerprint
+from partitionsel_jax.step.state import Others, TrainState, fingerprint
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import loop, records, starts, workdir
 from partitionsel_jax.training import setup as run_setup
@@ -126,17 +126,17 @@ def score(
 
 @dataclasses.dataclass(frozen=True)
 class _Scorer:
-    """One utility's program, and the reference model that it may read."""
+    """One utility's program, and the other models that it may read."""
 
     program: spmd.Program
-    reference: Any
+    others: Others
 
     @classmethod
     def create(cls, settings: Settings, layout: spmd.Layout) -> "_Scorer":
         step = Step.create(settings, len(layout.devices))
         kinds: tuple[spmd.Kind, ...] = (*Step.KINDS, "replicated")
         program = layout.map(functools.partial(_pick, step), kinds)
-        return cls(program, layout.place(starts.load_reference(settings)))
+        return cls(program, layout.place(Others(starts.load_reference(settings))))
 
 
 def _pick(
@@ -146,12 +146,12 @@ def _pick(
     pool: Rows,
     anchors: Rows,
     seed: jax.Array,
-    reference: Any,
+    others: Others,
     recorded_K: jax.Array,
 ) -> dict[str, jax.Array]:
     """Selects as a step would; counts what of it a run picked too, whose ids are `recorded_K`."""
     key = jax.random.fold_in(step.key(seed, "selection"), state.step)
-    candidates, _, _ = step.candidates(state, frozen, pool, anchors, reference)
+    candidates, _, _ = step.candidates(state, frozen, pool, anchors, others)
     result, record = step.select(candidates, key)
     picked_K, labels = result.indices >= 0, candidates.info
     ids_K = jnp.where(picked_K, labels.id[result.indices], -1)
@@ -186,7 +186,7 @@ def _score_all(
             pool, anchors = map(setup.layout.rows, pools[step])
             ids_K = np.where(picks.picked, picks.rows.id, -1)
             for name, scorer in scorers.items():
-                inputs = (state, frozen, pool, anchors, setup.seed, scorer.reference, ids_K)
+                inputs = (state, frozen, pool, anchors, setup.seed, scorer.others, ids_K)
                 row = _row(step + 1, jax.device_get(scorer.program(*inputs)))
                 files[name].append(row)
                 found[name].append(row)

@@ -78,6 +78,6 @@ def replay(folder: epath.PathLike) -> dict[str, Any]:
     if restored is None:
         raise ValueError(f"{folder / _STATE} holds no state: restore it from a copy")
     rows = map(setup.layout.rows, setup.pools[about["update"] - 1])
-    _, record = setup.training_step(restored[0], frozen, *rows, setup.seed, setup.reference)
+    _, record = setup.training_step(restored[0], frozen, *rows, setup.seed, setup.others)
     record = jax.device_get(record)
     return record | {"dropped_ids": record["dropped_ids"][record["dropped_ids"] >= 0]}

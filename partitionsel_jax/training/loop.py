@@ -80,6 +80,7 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
     root, settings = paths.absolute(root), run.settings
     layout = run_setup.choose_layout(settings)
     data.check_template(settings.data.template, starts.tokenizer(settings))
+    starts.check_proxy(settings)
     corpora.check(settings)
     if settings.selection.recorded and run.chooser is None:
         recorded.check(settings)
@@ -204,7 +205,8 @@ def _train(
     """Trains from the newest checkpoint, or from the start; returns the summary."""
     settings = setup.settings
     state, frozen = run_setup.initialise(setup)
-    origin = starts.origin(settings, frozen) | {"examples": setup.corpus.fingerprint}
+    origin = starts.origin(settings, frozen, setup.others.proxy)
+    origin["examples"] = setup.corpus.fingerprint
     spent, before = Seconds(), None
     restored = checkpoints.restore(state)
     if restored is not None:
@@ -266,11 +268,11 @@ def _compile(setup: Setup, state: TrainState, frozen: Any, spent: Seconds) -> di
     inputs = (state, frozen, pool, anchors)
     chosen = setup.settings.selection
     if not chosen.recorded:
-        costs.log_traffic(setup.step, setup.layout, *inputs, setup.seed, setup.reference)
-    spent.compile += setup.training_step.compile(*inputs, setup.seed, setup.reference)
+        costs.log_traffic(setup.step, setup.layout, *inputs, setup.seed, setup.others)
+    spent.compile += setup.training_step.compile(*inputs, setup.seed, setup.others)
     if not (chosen.needs_features or chosen.needs_losses):
         return {}
-    return run_programs.stage_shares(setup.step, setup.layout, *inputs, setup.reference)
+    return run_programs.stage_shares(setup.step, setup.layout, *inputs, setup.others)
 
 
 @dataclasses.dataclass
@@ -341,10 +343,10 @@ class _Fit:
         # At multiples, so that what steps share is old where the two numbers are the same.
         if every and setup.settings.selection.needs_features and step % every == 0:
             with self.spent.pause():
-                inputs = (state, self.frozen, pool, anchors, setup.seed)
+                inputs = (state, self.frozen, pool, anchors, setup.seed, setup.others)
                 compared = jax.block_until_ready(setup.fidelity(*inputs))
         state, record = setup.training_step(
-            state, self.frozen, pool, anchors, setup.seed, setup.reference
+            state, self.frozen, pool, anchors, setup.seed, setup.others
         )
         return state, record | compared
 

@@ -10,8 +10,9 @@ import numpy as np
 from partitionsel_jax import data, evaluation
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.distributed import spmd
+from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.step import programs as run_programs
-from partitionsel_jax.step.state import TrainState
+from partitionsel_jax.step.state import NO_OTHERS, Others, TrainState
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import corpora, recorded, starts
 
@@ -26,7 +27,8 @@ class Setup:
         recorded picks, see `recorded.Recording`).
       layout: what the programs run on, and how.
       step: the update's stages.
-      reference: all parameters of the reference model, on all devices; None without one.
+      others: parameters of a reference model and of a proxy, on all devices.
+      proxy: what a proxy that trains begins with; else None.
     """
 
     settings: Settings
@@ -34,7 +36,8 @@ class Setup:
     pools: data.ByStep
     layout: spmd.Layout
     step: Step
-    reference: Any = None
+    others: Others = NO_OTHERS
+    proxy: Any = None
 
     @functools.cached_property
     def training_step(self) -> spmd.Program:
@@ -109,15 +112,19 @@ def prepare(settings: Settings, layout: spmd.Layout | None = None) -> Setup:
       layout: where the run's arrays lie, if not as `choose_layout` has it.
 
     Raises:
-      ValueError: devices, data or a reference model that do not fit.
+      ValueError: devices, data or another model that do not fit.
     """
     layout = layout or choose_layout(settings)
     corpus = corpora.load(settings)
     step = Step.create(settings, len(layout.devices))
-    reference = layout.place(starts.load_reference(settings))
+    trained, fixed = starts.load_proxy(settings)
+    proxy = trained if step.trains_proxy else None
+    if step.has_proxy and proxy is None:
+        fixed = trees.join(fixed, trained)
+    others = layout.place(Others(starts.load_reference(settings), fixed))
     load_pools = recorded.load if settings.selection.recorded else draw_pools
     pools: data.ByStep = load_pools(settings, corpus, layout)
-    return Setup(settings, corpus, pools, layout, step, reference)
+    return Setup(settings, corpus, pools, layout, step, others, proxy)
 
 
 def draw_pools(settings: Settings, corpus: data.Corpus, layout: spmd.Layout) -> data.Pools:
@@ -140,7 +147,7 @@ def draw_pools(settings: Settings, corpus: data.Corpus, layout: spmd.Layout) -> 
 def initialise(setup: Setup) -> tuple[TrainState, Any]:
     """The state at step 0 and the frozen parameters, on all devices."""
     base = starts.weights(setup.settings)
-    return setup.layout.place(setup.step.initial(setup.settings.seed, base))
+    return setup.layout.place(setup.step.initial(setup.settings.seed, base, setup.proxy))
 
 
 def validate(setup: Setup, trained: Any, frozen: Any) -> evaluation.DomainLosses:

@@ -1,6 +1,7 @@
 """Starts of runs: a pretrained checkpoint, or the parameters that a finished run ended with."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,10 @@ from etils import epath
 from partitionsel_jax import data, models, paths
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import processes
+from partitionsel_jax.json_files import read_json
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.models import pretrained
+from partitionsel_jax.step.parts import new_adapters
 from partitionsel_jax.step.state import TrainState, fingerprint
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import workdir
@@ -20,14 +23,22 @@ from partitionsel_jax.training import workdir
 if TYPE_CHECKING:
     from partitionsel_jax.config.settings import Settings
 
+_LOG = logging.getLogger(__name__)
+
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """Fills in the model's shape from `config.checkpoint`.
 
+    The shape of `config.selection.proxy` is noted as `config.proxy`.
+
     Raises:
       ValueError: a checkpoint that cannot be found or described, or a shape in `config.model` that
-        is not the checkpoint's.
+        is not the checkpoint's; a proxy that cannot be one.
     """
+    return _with_proxy(_with_shape(config))
+
+
+def _with_shape(config: Mapping[str, Any]) -> dict[str, Any]:
     name = config.get("checkpoint", "")
     if not name:
         return dict(config)
@@ -47,13 +58,37 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "model": model, "checkpoint": str(pretrained.as_path(name) or name)}
 
 
+def _with_proxy(config: dict[str, Any]) -> dict[str, Any]:
+    selection = config.get("selection") or {}
+    name = selection.get("proxy", "")
+    if not name:
+        return config
+    if (paths.absolute(name) / "config.json").exists() and not _is_checkpoint(name):
+        name = str(paths.absolute(name))
+        theirs = settings_of(name, f"selection.proxy={name!r}")
+        shape, lora = dataclasses.asdict(theirs.model), dataclasses.asdict(theirs.lora)
+    else:
+        found = dataclasses.asdict(pretrained.shape_of(name))
+        # Numerics and adapters are those of the model that it selects for.
+        shape = {**config["model"], **{field: found[field] for field in models.ARCHITECTURE}}
+        lora = dict(config["lora"])
+        name = str(pretrained.as_path(name) or name)
+    proxy = {"model": shape, "lora": lora}
+    return {**config, "selection": {**selection, "proxy": name}, "proxy": proxy}
+
+
+def _is_checkpoint(name: str) -> bool:
+    """True for a folder in a hub's format, which has a config.json too."""
+    return "config" not in read_json(paths.absolute(name) / "config.json")
+
+
 def open_checkpoint(settings: "Settings") -> pretrained.Checkpoint:
     """Opens the run's checkpoint, once it is known to be the model that the run describes.
 
     Raises:
       ValueError: as `Checkpoint.open`, or a shape that is not the run's.
     """
-    checkpoint = pretrained.Checkpoint.open(pretrained.locate(settings.checkpoint))
+    checkpoint = _open(settings.checkpoint)
     for field in models.ARCHITECTURE:
         there, here = getattr(checkpoint.config, field), getattr(settings.model, field)
         if there != here:
@@ -77,12 +112,15 @@ def weights(settings: "Settings") -> dict[str, Any] | None:
     return open_checkpoint(settings).parameters(settings.model.param_dtype)
 
 
-def origin(settings: "Settings", frozen: Any) -> dict[str, Any]:
+def origin(settings: "Settings", frozen: Any, proxy: Any = None) -> dict[str, Any]:
     """Fingerprints of what a run stands on beside its config: frozen weights and tokenizer."""
-    return {
+    found = {
         "frozen weights": int(fingerprint(frozen)),
         "tokenizer and its chat template": tokenizer(settings).fingerprint,
     }
+    if proxy is not None:
+        found["weights of selection.proxy"] = int(fingerprint(proxy))
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +207,78 @@ def load_finished(folder: epath.PathLike, name: str) -> FinishedRun:
     return FinishedRun(settings, restored, frozen)
 
 
+def check_proxy(settings: "Settings") -> None:
+    """Makes sure that the proxy can read the run's rows, and says so if it is no small one.
+
+    Raises:
+      ValueError: a proxy whose tokenizer gives other ids, or that has learnt other domains.
+    """
+    if not settings.selection.proxy or settings.selection.recorded:
+        return
+    name = f"selection.proxy={settings.selection.proxy!r}"
+    theirs = _finished_proxy(settings)
+    if theirs is not None and theirs.data.names != settings.data.names:
+        raise ValueError(
+            f"{name} was trained on the domains {', '.join(theirs.data.names)}, and this run has "
+            f"{', '.join(settings.data.names)}: name a run with the same"
+        )
+    checkpoint = settings.selection.proxy if theirs is None else theirs.checkpoint
+    if checkpoint != settings.checkpoint:
+        there = data.ByteTokenizer() if not checkpoint else _open(checkpoint).tokenizer
+        if there.ids_fingerprint != tokenizer(settings).ids_fingerprint:
+            raise ValueError(
+                f"{name} reads other ids: its tokenizer differs from that of "
+                f"checkpoint={settings.checkpoint!r} in vocabulary, merges, pre-tokenizer or "
+                "special tokens; name a model of the same family"
+            )
+    ours, its = (_multiplications(shape) for shape in (settings.model, settings.chooser[0]))
+    if its >= ours:
+        _LOG.warning(
+            f"{name} does not make selection cheaper: a token costs it {its:.3g} multiplications, "
+            f"and the model that it selects for {ours:.3g}"
+        )
+
+
+def _multiplications(shape: models.DecoderConfig) -> int:
+    """Multiplications with weights of one token on its way through a decoder."""
+    attention = shape.width * shape.head_dim * 2 * (shape.heads + shape.kv_heads)
+    layer = attention + 3 * shape.width * shape.mlp_width
+    return shape.layers * layer + shape.width * shape.vocab_size
+
+
+def _finished_proxy(settings: "Settings") -> "Settings | None":
+    """The configuration of the run that the proxy is; None where it is a pretrained model."""
+    name = settings.selection.proxy
+    folder = paths.absolute(name)
+    if not (folder / "config.json").exists() or _is_checkpoint(name):
+        return None
+    return settings_of(folder, f"selection.proxy={name!r}")
+
+
+def load_proxy(settings: "Settings") -> tuple[Any, Any]:
+    """The proxy's parameters: those that training changes, and the others; of none, two Nones.
+
+    Raises:
+      ValueError: as `load_finished`, or a checkpoint that cannot be read.
+    """
+    name = settings.selection.proxy
+    if not name or settings.selection.recorded:
+        return None, None
+    if _finished_proxy(settings) is not None:
+        finished = load_finished(name, f"selection.proxy={name!r}")
+        return finished.state.parameters, finished.frozen
+    shape, lora = settings.chooser
+    base = _open(name).parameters(shape.param_dtype)
+    if not lora.rank:
+        return base, {}
+    key = Step.key(settings.seed, "parameters")
+    return new_adapters(models.Model(shape, lora), key), base
+
+
+def _open(checkpoint: str) -> pretrained.Checkpoint:
+    return pretrained.Checkpoint.open(pretrained.locate(checkpoint))
+
+
 def load_reference(settings: "Settings") -> dict[str, Any] | None:
     """All parameters of the reference model of `reducible_loss`; None for other utilities.
 
@@ -183,14 +293,14 @@ def load_reference(settings: "Settings") -> dict[str, Any] | None:
     folder = settings.selection.reference
     name = f"selection.reference={folder!r}"
     theirs = settings_of(folder, name)
-    if theirs.checkpoint != settings.checkpoint:
+    if theirs.checkpoint != settings.checkpoint and not settings.selection.proxy:
         raise ValueError(
             f"{name} started from checkpoint={theirs.checkpoint!r}, this run from "
             f"{settings.checkpoint!r}: name one of the same"
         )
-    differing = []
-    for section in ("model", "lora"):
-        there, here = (dataclasses.asdict(getattr(run, section)) for run in (theirs, settings))
+    differing, (shape, lora) = [], settings.chooser
+    for section, its, ours in (("model", theirs.model, shape), ("lora", theirs.lora, lora)):
+        there, here = dataclasses.asdict(its), dataclasses.asdict(ours)
         differing += [
             f"{section}.{field}: {there[field]!r} there, {here[field]!r} here"
             for field in here

@@ -72,7 +72,7 @@ def step(config, folder):
     seen = []
     for number in range(parsed.training.updates):
         pool, anchors = map(made.layout.rows, made.pools[number])
-        state, record = made.training_step(state, frozen, pool, anchors, made.seed, made.reference)
+        state, record = made.training_step(state, frozen, pool, anchors, made.seed, made.others)
         record = jax.device_get({name: record[name] for name in ("ids", "loss")})
         seen.append([record["ids"].tolist(), float(record["loss"])])
     Path(folder).mkdir(parents=True, exist_ok=True)

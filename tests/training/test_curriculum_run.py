@@ -102,7 +102,7 @@ def test_budgets_and_picks_do_not_depend_on_the_device_count(finished, config):
     metrics, selections = rows(folder, "metrics.jsonl")[1:], rows(folder, "selections.jsonl")
     for update, (row, picked) in enumerate(zip(metrics, selections, strict=True)):
         sharded = [setup.shard(part) for part in setup.pools[update]]
-        state, record = setup.training_step(state, frozen, *sharded, setup.seed, setup.reference)
+        state, record = setup.training_step(state, frozen, *sharded, setup.seed, setup.others)
         assert record["ids"].tolist() == picked["ids"]
         assert record["budgets"].tolist() == row["budgets"]
         np.testing.assert_allclose(record["anchor_losses"], row["anchor_losses"], rtol=1e-5)

@@ -333,7 +333,7 @@ def updates(setup, state, frozen, count):
     records = []
     for step in range(int(state.step), int(state.step) + count):
         parts = map(setup.layout.rows, setup.pools[step])
-        state, record = setup.training_step(state, frozen, *parts, setup.seed, setup.reference)
+        state, record = setup.training_step(state, frozen, *parts, setup.seed, setup.others)
         records.append(jax.device_get(record))
     return state, records
 

@@ -148,7 +148,7 @@ def test_picks_and_losses_do_not_depend_on_the_device_count(finished, devices):
     metrics, selections = rows(folder, "metrics.jsonl")[1:], rows(folder, "selections.jsonl")
     for update, (row, picked) in enumerate(zip(metrics, selections, strict=True)):
         sharded = [setup.shard(part) for part in setup.pools[update]]
-        state, record = setup.training_step(state, frozen, *sharded, setup.seed, setup.reference)
+        state, record = setup.training_step(state, frozen, *sharded, setup.seed, setup.others)
         assert record["ids"].tolist() == picked["ids"]
         for key in ("loss", "pool_loss", "utility", "gradient_norm"):
             np.testing.assert_allclose(record[key], row[key], rtol=1e-5, err_msg=key)
