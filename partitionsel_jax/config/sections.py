@@ -154,8 +154,8 @@ class SelectionSettings:
     )
     budgets: str = field(
         "proportional",
-        "Most examples that a domain may have.",
-        choices=("proportional", "uniform", "fixed", "temperature", "curriculum"),
+        "Most examples that a domain may have; anchors: its share of all rows that are anchors.",
+        choices=("proportional", "uniform", "fixed", "temperature", "curriculum", "anchors"),
         read_if=lambda chosen: _reads_budgets(chosen) and not _utility(chosen).takes_all,
     )
     shares: tuple[float, ...] = field(

@@ -50,6 +50,7 @@ class Candidates:
         None unless the utility reads them.
       anchor_losses: f32[P], see `anchors.mean_losses`; None unless the budgets follow
         them.
+      anchor_shares: f32[P], see `Others`.
       anchors_dropped: i32[], anchors left out because a feature of theirs was not finite; None if
         there are no features.
     """
@@ -63,6 +64,7 @@ class Candidates:
     anchor_similarity: jax.Array | None = None
     reference_losses: jax.Array | None = None
     anchor_losses: jax.Array | None = None
+    anchor_shares: jax.Array | None = None
     anchors_dropped: jax.Array | None = None
 
     @classmethod
@@ -108,9 +110,19 @@ def compare(
 
 
 def domain_budgets(
-    counts_P: jax.Array, settings: SelectionSettings, curriculum: CurriculumState | None = None
+    counts_P: jax.Array,
+    settings: SelectionSettings,
+    curriculum: CurriculumState | None = None,
+    anchor_shares_P: jax.Array | None = None,
 ) -> jax.Array:
-    """This pool's budgets i32[P] under the configured scheme; `curriculum` is its state."""
+    """This pool's budgets i32[P] under the configured scheme.
+
+    Args:
+      counts_P: i32[P], the pool's usable candidates.
+      settings: the scheme.
+      curriculum: the state of curriculum budgets.
+      anchor_shares_P: f32[P], what "anchors" budgets go by.
+    """
     if settings.budgets == "curriculum":
         if curriculum is None:
             raise ValueError(
@@ -126,6 +138,13 @@ def domain_budgets(
             floor=chosen.floor,
             sharpness=chosen.sharpness,
         )
+    if settings.budgets == "anchors":
+        if anchor_shares_P is None:
+            raise ValueError(
+                "budgets='anchors' need each domain's share of the anchors, got None; pass them to "
+                "the step as `others.anchor_shares`"
+            )
+        return budgets.fixed(counts_P, settings.size, anchor_shares_P)
     if settings.budgets == "fixed":
         return budgets.fixed(counts_P, settings.size, jnp.asarray(settings.shares))
     if settings.budgets == "temperature":

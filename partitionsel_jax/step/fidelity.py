@@ -72,10 +72,10 @@ def compare(
     count = step.features.fidelity_rows
     # Of all devices, so that the rows compared do not depend on how many hold them.
     rows = deal(pool, spmd.gather(RowInfo.of(pool)), jnp.arange(count))
-    configured, *_ = step.featurize(state, frozen, pool, anchors, others)
+    configured, *_ = step.candidates(state, frozen, pool, anchors, others)
     configured = _first(configured, count)
     exact_step, fresh = _restricted(step, exact=True), dataclasses.replace(state, kept=None)
-    exact, *_ = exact_step.featurize(fresh, frozen, rows, anchors, others)
+    exact, *_ = exact_step.candidates(fresh, frozen, rows, anchors, others)
     key = jax.random.fold_in(step.key(seed, "selection"), state.step)
     picked, exact_picks = (
         _restricted(step).select(candidates, key, state.curriculum)[0].indices

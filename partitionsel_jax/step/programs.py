@@ -178,7 +178,8 @@ def stage_shares(
         dropped=nothing,
     )
     # NumPy's, since what lies on one process's device is no argument of all processes' program.
-    candidates, result = jax.device_get((_random_candidates(step), result))
+    candidates = dataclasses.replace(_random_candidates(step), anchor_shares=others.anchor_shares)
+    candidates, result = jax.device_get((candidates, result))
     seed = np.int32(0)
     run_step = training_step(step, layout)
 

@@ -66,16 +66,18 @@ class Learner(NamedTuple):
 
 
 class Others(NamedTuple):
-    """Parameters of other models that a step reads and does not change; None for none.
+    """What a step reads beside its rows, and does not change; None where it does not read it.
 
     Attributes:
       reference: all parameters of the reference model of `reducible_loss`.
       proxy: of the model that selects in the trained one's stead: all, or, where it trains, those
         of its parameters that it does not train.
+      anchor_shares: f32[P], each domain's share of all rows that anchors are drawn from.
     """
 
     reference: Any = None
     proxy: Any = None
+    anchor_shares: Any = None
 
 
 NO_OTHERS = Others()

@@ -120,13 +120,15 @@ class Step(Parts):
         others: Others = NO_OTHERS,
     ) -> tuple[Candidates, FeatureCache | None, TokenCounts | None]:
         """Computes features, losses or nothing of the rows, as the utility requires."""
+        cache, tokens = state.kept, None
         if self.selection.needs_features:
-            return self.featurize(state, frozen, pool, anchors, others)
-        if self.selection.needs_losses:
+            seen, cache, tokens = self.featurize(state, frozen, pool, anchors, others)
+        elif self.selection.needs_losses:
             seen, tokens = self.forward(state, frozen, pool, anchors, others)
-            return seen, state.kept, tokens
-        known = spmd.gather((RowInfo.of(pool), has_response(pool)))
-        return Candidates.without_features(*known), state.kept, None
+        else:
+            known = spmd.gather((RowInfo.of(pool), has_response(pool)))
+            seen = Candidates.without_features(*known)
+        return dataclasses.replace(seen, anchor_shares=others.anchor_shares), cache, tokens
 
     def _learner(self, state: TrainState, frozen: Any, others: Others) -> tuple[Any, Any]:
         """All parameters of the model that selects, and the optimizer's state that it learns by."""
@@ -272,7 +274,12 @@ class Step(Parts):
             alignment=candidates.alignment,
             gram=candidates.gram,
             domains=domains_N,
-            budgets=functools.partial(domain_budgets, settings=chosen, curriculum=curriculum),
+            budgets=functools.partial(
+                domain_budgets,
+                settings=chosen,
+                curriculum=curriculum,
+                anchor_shares_P=candidates.anchor_shares,
+            ),
             losses=candidates.losses if "losses" in chosen.reads else None,
             anchor_similarity=candidates.anchor_similarity,
             norms=candidates.norms,

@@ -175,6 +175,7 @@ def _score_all(
 ) -> tuple[int, dict[str, list[dict[str, Any]]]]:
     """The fingerprint of the last parameters, and the rows of each utility."""
     state, frozen = run_setup.initialise(setup)
+    shares = setup.others.anchor_shares
     updates, label = setup.settings.training.updates, "scoring"
     progress = records.Progress(label, updates, setup.settings.selection.pool)
     files = {name: records.JsonLines(root / f"{name}.jsonl", upto=-1, first=1) for name in scorers}
@@ -186,7 +187,8 @@ def _score_all(
             pool, anchors = map(setup.layout.rows, pools[step])
             ids_K = np.where(picks.picked, picks.rows.id, -1)
             for name, scorer in scorers.items():
-                inputs = (state, frozen, pool, anchors, setup.seed, scorer.others, ids_K)
+                others = scorer.others._replace(anchor_shares=shares)
+                inputs = (state, frozen, pool, anchors, setup.seed, others, ids_K)
                 row = _row(step + 1, jax.device_get(scorer.program(*inputs)))
                 files[name].append(row)
                 found[name].append(row)

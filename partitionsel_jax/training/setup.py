@@ -121,10 +121,17 @@ def prepare(settings: Settings, layout: spmd.Layout | None = None) -> Setup:
     proxy = trained if step.trains_proxy else None
     if step.has_proxy and proxy is None:
         fixed = trees.join(fixed, trained)
-    others = layout.place(Others(starts.load_reference(settings), fixed))
+    others = Others(starts.load_reference(settings), fixed, anchor_shares(corpus))
+    others = layout.place(others)
     load_pools = recorded.load if settings.selection.recorded else draw_pools
     pools: data.ByStep = load_pools(settings, corpus, layout)
     return Setup(settings, corpus, pools, layout, step, others, proxy)
+
+
+def anchor_shares(corpus: data.Corpus) -> np.ndarray:
+    """f32[P], each domain's share of all rows that anchors are drawn from."""
+    counts = np.bincount(corpus.anchors.domains, minlength=len(corpus.domains))
+    return (counts / counts.sum()).astype(np.float32)
 
 
 def draw_pools(settings: Settings, corpus: data.Corpus, layout: spmd.Layout) -> data.Pools:
