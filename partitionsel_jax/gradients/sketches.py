@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax.gradients import blocks, two_sided
-from partitionsel_jax.gradients.blocks import BLOCK
+from partitionsel_jax.gradients.two_sided import BLOCK
 
 # Keeps the sketch's stream apart from others that fold small numbers into a key of the same seed.
 _STREAM = 0x5E7C4
@@ -53,7 +53,7 @@ def _flat(leaves: list[jax.Array]) -> list[jax.Array]:
 def _blockwise(sketch_block: Callable[[jax.Array, jax.Array, int], jax.Array]) -> _Family:
     """A family that maps the leaves, as one long vector, block by block."""
 
-    def family(sketch, leaves, stacked):
+    def family(sketch: "Sketch", leaves: list[jax.Array], stacked: tuple[bool, ...]) -> jax.Array:
         # One long vector instead of one loop per leaf: the program stays small, and quick to
         # compile.
         flat = _flat(leaves)
@@ -65,12 +65,13 @@ def _blockwise(sketch_block: Callable[[jax.Array, jax.Array, int], jax.Array]) -
         flat.append(jnp.zeros((batch, count * block - size), jnp.float32))
         x_BxKxC = jnp.concatenate(flat, axis=1).reshape(batch, count, block)
 
-        def add(number, total):
+        def add(number: jax.Array, total: jax.Array) -> jax.Array:
             x_BxC = jax.lax.dynamic_index_in_dim(x_BxKxC, number, axis=1, keepdims=False)
             return total + sketch_block(jax.random.fold_in(sketch.key, number), x_BxC, sketch.dim)
 
-        total = jnp.zeros_like(x_BxKxC, jnp.float32, (batch, sketch.dim))
-        return jax.lax.fori_loop(0, count, add, total) / jnp.sqrt(jnp.float32(sketch.dim))
+        total: jax.Array = jnp.zeros_like(x_BxKxC, jnp.float32, (batch, sketch.dim))
+        total = jax.lax.fori_loop(0, count, add, total)
+        return total / jnp.sqrt(jnp.float32(sketch.dim))
 
     return family
 
@@ -148,7 +149,9 @@ class Sketch:
                 "a sketch takes a pytree of gradients with one leading axis B in common; "
                 f"got leaves of shapes {[leaf.shape for leaf in leaves]}"
             )
-        return _sketch_leaves(self, leaves, _stacked_flags(per_example, leaves, stacked))
+        flags = _stacked_flags(per_example, leaves, stacked)
+        vectors: jax.Array = _sketch_leaves(self, leaves, flags)
+        return vectors
 
 
 def _stacked_flags(per_example: Any, leaves: list[jax.Array], stacked: Any) -> tuple[bool, ...]:

@@ -32,9 +32,17 @@ import math
 import jax
 import jax.numpy as jnp
 
-from partitionsel_jax.gradients.blocks import BLOCK, unpack_signs
-
+# Coordinates sketched at a time; a power of two, and of Walsh-Hadamard's radix.
+BLOCK = 4096
 _HALVES = (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
+
+
+def unpack_signs(words: jax.Array, count: int) -> jax.Array:
+    """The first `count` bits along the last axis of u32[..., W], as +-1 f32[..., count]."""
+    shifts = jnp.arange(32, dtype=jnp.uint32).reshape((1,) * words.ndim + (32,))
+    bits = (words[..., None] >> shifts) & 1
+    bits = bits.reshape(*words.shape[:-1], 32 * words.shape[-1])[..., :count]
+    return 2.0 * bits.astype(jnp.float32) - 1.0
 
 
 def grid(dim: int) -> tuple[int, int]:
@@ -107,22 +115,23 @@ class Signs:
         axis %= x.ndim
         x = x if x.dtype in _HALVES else x.astype(jnp.float32)
 
-        def block(start, count):
+        def block(start: int | jax.Array, count: int) -> jax.Array:
             matrix = self.rows(start, count).astype(x.dtype)
             part = jax.lax.dynamic_slice_in_dim(x, start, count, axis)
-            return jax.lax.dot_general(
+            product: jax.Array = jax.lax.dot_general(
                 part,
                 matrix,
                 (((axis,), (0,)), ((), ())),
                 precision="highest",
                 preferred_element_type=jnp.float32,
             )
+            return product
 
         full, rest = divmod(self.size, BLOCK)
         if not full:
             return block(0, rest)
         shape = (*x.shape[:axis], *x.shape[axis + 1 :], self.width)
-        total = jnp.zeros_like(x, jnp.float32, shape)
+        total: jax.Array = jnp.zeros_like(x, jnp.float32, shape)
         total = jax.lax.fori_loop(0, full, lambda i, sum_: sum_ + block(i * BLOCK, BLOCK), total)
         return total + block(full * BLOCK, rest) if rest else total
 
@@ -155,16 +164,25 @@ class Whole:
 Side = Signs | Whole
 
 
-def sides(key: jax.Array, shape: tuple[int, int], dim: int) -> tuple[Side, Side]:
-    """S_in and S_out of a matrix [in, out] whose key is fold_in(leaf_key, layer)."""
+def sides(
+    key: jax.Array,
+    shape: tuple[int, int],
+    dim: int,
+    scales: tuple[jax.Array | None, jax.Array | None] = (None, None),
+) -> tuple[Side, Side]:
+    """S_in and S_out of a matrix [in, out] whose key is fold_in(leaf_key, layer).
 
-    def side(number: int, width: int | None) -> Side:
-        if width is None:
-            return Whole(shape[number])
-        return Signs(jax.random.fold_in(key, number), shape[number], width)
-
-    k_in, k_out = columns(shape, dim)
-    return side(0, k_in), side(1, k_out)
+    Both are whole where `dim` is 0; `scales` are those of their rows.
+    """
+    left, right = (
+        Whole(size, scale)
+        if width is None
+        else Signs(jax.random.fold_in(key, number), size, width, scale)
+        for number, (size, width, scale) in enumerate(
+            zip(shape, columns(shape, dim) if dim else (None, None), scales, strict=True)
+        )
+    )
+    return left, right
 
 
 def flatten(products: jax.Array, shape: tuple[int, int], dim: int) -> jax.Array:
@@ -208,15 +226,16 @@ def leaf(key: jax.Array, x: jax.Array, stacked: bool, dim: int) -> jax.Array:
       stacked: static.
       dim: m.
     """
-    total = jnp.zeros_like(x, jnp.float32, (x.shape[0], dim))
+    total: jax.Array = jnp.zeros_like(x, jnp.float32, (x.shape[0], dim))
     if not math.prod(x.shape[1:]):
         return total
     if not stacked:
         return _parameter(jax.random.fold_in(key, 0), x, dim)
 
-    def add(layer, total):
+    def add(layer: jax.Array, total: jax.Array) -> jax.Array:
         part = jax.lax.dynamic_index_in_dim(x, layer, axis=1, keepdims=False)
         return total + _parameter(jax.random.fold_in(key, layer), part, dim)
 
     # A loop, so that neither the program nor its memory grows with the number of layers.
-    return jax.lax.fori_loop(0, x.shape[1], add, total)
+    total = jax.lax.fori_loop(0, x.shape[1], add, total)
+    return total

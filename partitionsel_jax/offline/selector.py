@@ -15,8 +15,8 @@ from partitionsel_jax.offline.passes import Rows, Source
 from partitionsel_jax.offline.rounds import Pursuit, Table
 from partitionsel_jax.selection import budgets as schemes
 from partitionsel_jax.selection import refit
-from partitionsel_jax.selection.couplings import COUPLINGS
-from partitionsel_jax.selection.problem import check_size
+from partitionsel_jax.selection.matroid import COUPLINGS
+from partitionsel_jax.selection.problem import check_count
 
 # What can be had from features alone; all with the greedy rule.
 UTILITIES = ("gradient_matching", "taylor", "alignment", "grad_norm", "random")
@@ -257,7 +257,7 @@ def check(
                 f"anchors must have the dimension of features, {features.shape[1]}, got "
                 f"{anchors.shape[1]}; sketch both with the same seed and dimension."
             )
-    check_size(size)
+    check_count(size)
     rows = features.shape[0]
     if size > rows:
         raise ValueError(f"size must be at most the {rows} rows of features, got {size}.")

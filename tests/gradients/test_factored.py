@@ -114,7 +114,7 @@ def reference(model, scope, sketch, parameters, rows, microbatch=3):
         sketch,
         microbatch=microbatch,
         normalize=False,
-        stacked=gradients.scope.stacked(scoped),
+        stacked=gradients.stacked(scoped),
     )
 
 

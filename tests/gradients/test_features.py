@@ -96,7 +96,7 @@ def test_features_equal_sketches_of_a_loop_of_grad(parameters, rows, family, kin
     scope = gradients.Scope(kind, last_layers, CONFIG.layers)
     scoped = scope.extract(parameters)
     sketch = gradients.make_sketch(family, 33, seed=1)
-    stacked = gradients.scope.stacked(scoped)
+    stacked = gradients.stacked(scoped)
     features = jax.jit(
         lambda p: gradients.per_example_features(
             row_loss(scope, parameters),
