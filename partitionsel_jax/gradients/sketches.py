@@ -149,31 +149,25 @@ class Sketch:
                 "a sketch takes a pytree of gradients with one leading axis B in common; "
                 f"got leaves of shapes {[leaf.shape for leaf in leaves]}"
             )
-        flags = _stacked_flags(per_example, leaves, stacked)
-        vectors: jax.Array = _sketch_leaves(self, leaves, flags)
-        return vectors
-
-
-def _stacked_flags(per_example: Any, leaves: list[jax.Array], stacked: Any) -> tuple[bool, ...]:
-    if stacked is None:
-        return (False,) * len(leaves)
-    structure: Any
-    flags, structure = jax.tree.flatten(stacked)
-    expected: Any = jax.tree.structure(per_example)
-    if structure != expected:
-        raise ValueError(
-            "stacked must be a pytree of bools of the structure of the gradients, "
-            f"{expected}; got {structure}. Pass None if no leaf is stacked over layers"
-        )
-    for flag, leaf in zip(flags, leaves, strict=True):
-        if not isinstance(flag, bool | np.bool_):
-            raise ValueError(f"the leaves of stacked must be True or False; got {flag!r}")
-        if flag and leaf.ndim < 2:
+        flags, structure = jax.tree.flatten(stacked)
+        if stacked is None:
+            flags = [False] * len(leaves)
+        elif structure != jax.tree.structure(per_example):
             raise ValueError(
-                "stacked is True for a leaf without an axis of layers: expected shape "
-                f"[B, layers, ...], got {leaf.shape}; pass False for it"
+                "stacked must be a pytree of bools of the structure of the gradients, "
+                f"{jax.tree.structure(per_example)}; got {structure}. Pass None if no leaf is "
+                "stacked over layers"
             )
-    return tuple(bool(flag) for flag in flags)
+        for flag, leaf in zip(flags, leaves, strict=True):
+            if not isinstance(flag, bool | np.bool_):
+                raise ValueError(f"the leaves of stacked must be True or False; got {flag!r}")
+            if flag and leaf.ndim < 2:
+                raise ValueError(
+                    "stacked is True for a leaf without an axis of layers: expected shape "
+                    f"[B, layers, ...], got {leaf.shape}; pass False for it"
+                )
+        vectors: jax.Array = _sketch_leaves(self, leaves, tuple(map(bool, flags)))
+        return vectors
 
 
 @functools.partial(jax.jit, static_argnames="stacked")
