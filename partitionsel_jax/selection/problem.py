@@ -280,14 +280,17 @@ def check_problem(problem: Problem, size: int, *, budgeted: bool = False) -> int
             f"size must be at most the pool's {pool_size} candidates, got {size}; "
             "draw a larger pool or select fewer."
         )
-    count, domains = problem.domain_count, problem.domains
+    count, domains = problem.domain_count, None
+    if is_concrete(problem.domains):
+        domains = np.asarray(problem.domains)
     if callable(problem.budgets):
-        if count is None and not is_concrete(domains):
-            raise ValueError(
-                "domain_count must be given where budgets are a function and domains are traced, "
-                "got None; pass the number of domains P."
-            )
-        count = max(1, int(np.max(domains)) + 1) if count is None else count
+        if count is None:
+            if domains is None:
+                raise ValueError(
+                    "domain_count must be given where budgets are a function and domains are "
+                    "traced, got None; pass the number of domains P."
+                )
+            count = max(1, int(domains.max()) + 1)
     else:
         _check_array("budgets", problem.budgets, ("P",), jnp.integer)
         named = int(problem.budgets.shape[0])
@@ -311,10 +314,10 @@ def check_problem(problem: Problem, size: int, *, budgeted: bool = False) -> int
                     f"{budgets.sum()}; make them with selection.budgets, or use "
                     "coupling='agnostic' to ignore domains."
                 )
-    if is_concrete(domains) and not -1 <= np.min(domains) <= np.max(domains) < count:
+    if domains is not None and not -1 <= domains.min() <= domains.max() < count:
         raise ValueError(
             f"domains must lie in [-1, {count}) as budgets has {count} entries, got values from "
-            f"{np.min(domains)} to {np.max(domains)}; number the domains from 0 and use -1 for "
+            f"{domains.min()} to {domains.max()}; number the domains from 0 and use -1 for "
             "padding rows only."
         )
     if problem.gram is not None and is_concrete(problem.gram):

@@ -86,8 +86,8 @@ def select(
       >>> select(problem, size=2).indices.tolist()
       [0, 2]
     """
-    count = check_problem(problem, size, budgeted=coupling in BUDGETED)
     check_choices(utility=utility, coupling=coupling, rule=rule, solver=solver, swaps=swaps)
+    count = check_problem(problem, size, budgeted=coupling in BUDGETED)
     entry, pool_size = UTILITIES[utility], problem.alignment.shape[0]
     for field in entry.needs:
         if getattr(problem, field) is None:

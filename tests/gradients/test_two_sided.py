@@ -9,8 +9,7 @@ import pytest
 
 from partitionsel_jax import gradients
 from partitionsel_jax.gradients import two_sided
-from partitionsel_jax.gradients.blocks import BLOCK
-from partitionsel_jax.gradients.two_sided import Signs, Whole
+from partitionsel_jax.gradients.two_sided import BLOCK, Signs, Whole
 
 SEEDS = 200
 
