@@ -149,14 +149,15 @@ class Sketch:
                 "a sketch takes a pytree of gradients with one leading axis B in common; "
                 f"got leaves of shapes {[leaf.shape for leaf in leaves]}"
             )
-        flags, structure = jax.tree.flatten(stacked)
+        expected: Any = jax.tree.structure(per_example)
         if stacked is None:
-            flags = [False] * len(leaves)
-        elif structure != jax.tree.structure(per_example):
+            stacked = jax.tree.map(lambda _: False, per_example)
+        flags = jax.tree.leaves(stacked)
+        if expected != jax.tree.structure(stacked):
             raise ValueError(
                 "stacked must be a pytree of bools of the structure of the gradients, "
-                f"{jax.tree.structure(per_example)}; got {structure}. Pass None if no leaf is "
-                "stacked over layers"
+                f"{expected}; got {jax.tree.structure(stacked)}. Pass None if no leaf is stacked "
+                "over layers"
             )
         for flag, leaf in zip(flags, leaves, strict=True):
             if not isinstance(flag, bool | np.bool_):

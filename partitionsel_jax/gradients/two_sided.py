@@ -65,28 +65,31 @@ def columns(shape: tuple[int, int], dim: int) -> tuple[int | None, int | None]:
     jax.tree_util.register_dataclass, data_fields=["key", "scale"], meta_fields=["size", "width"]
 )
 @dataclasses.dataclass(frozen=True)
-class Signs:
+class Side:
     """A matrix f32[size, width] of independent +-1, regenerated row by row and never stored.
 
     Attributes:
-      key: typed PRNG key, may be traced; row i depends on (key, i) alone.
+      key: typed PRNG key, may be traced; row i depends on (key, i) alone. None for the identity
+        in the place of signs: a side that is kept whole.
       size, width: static.
       scale: f32[size], multiplies the rows (preconditioning), or None for 1.
     """
 
-    key: jax.Array
+    key: jax.Array | None
     size: int
     width: int
     scale: jax.Array | None = None
 
     def at(self, rows: jax.Array) -> jax.Array:
         """f32[..., width] for i32[...] row numbers in 0 .. size - 1, in any order."""
-        words = jax.vmap(
-            lambda row: jax.random.bits(
-                jax.random.fold_in(self.key, row), (-(-self.width // 32),), jnp.uint32
+        if self.key is None:
+            matrix = jax.nn.one_hot(rows, self.size, dtype=jnp.float32)
+        else:
+            keys = jax.vmap(functools.partial(jax.random.fold_in, self.key))(rows.reshape(-1))
+            words = jax.vmap(lambda key: jax.random.bits(key, (-(-self.width // 32),), jnp.uint32))(
+                keys
             )
-        )(rows.reshape(-1))
-        matrix = unpack_signs(words, self.width).reshape(*rows.shape, self.width)
+            matrix = unpack_signs(words, self.width).reshape(*rows.shape, self.width)
         return matrix if self.scale is None else matrix * self.scale[rows][..., None]
 
     def rows(self, start: int | jax.Array, count: int) -> jax.Array:
@@ -112,6 +115,11 @@ class Signs:
                 f"x must have {self.size} entries along axis {axis}, the rows of this matrix of "
                 f"signs; got shape {x.shape}"
             )
+        if self.key is None:
+            moved = jnp.moveaxis(x, axis, -1).astype(jnp.float32)
+            if self.scale is None:
+                return moved
+            return moved * self.scale.reshape((1,) * (x.ndim - 1) + (-1,))
         axis %= x.ndim
         x = x if x.dtype in _HALVES else x.astype(jnp.float32)
 
@@ -136,34 +144,6 @@ class Signs:
         return total + block(full * BLOCK, rest) if rest else total
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["scale"], meta_fields=["size"])
-@dataclasses.dataclass(frozen=True)
-class Whole:
-    """The identity in the place of `Signs`: a side that is kept as it is, but for `scale`."""
-
-    size: int
-    scale: jax.Array | None = None
-
-    @property
-    def width(self) -> int:
-        return self.size
-
-    def at(self, rows: jax.Array) -> jax.Array:
-        return self.apply(jax.nn.one_hot(rows, self.size, dtype=jnp.float32))
-
-    def rows(self, start: int | jax.Array, count: int) -> jax.Array:
-        return self.at(start + jnp.arange(count, dtype=jnp.int32))
-
-    def apply(self, x: jax.Array, axis: int = -1) -> jax.Array:
-        moved = jnp.moveaxis(x, axis, -1).astype(jnp.float32)
-        if self.scale is None:
-            return moved
-        return moved * self.scale.reshape((1,) * (x.ndim - 1) + (-1,))
-
-
-Side = Signs | Whole
-
-
 def sides(
     key: jax.Array,
     shape: tuple[int, int],
@@ -174,13 +154,10 @@ def sides(
 
     Both are whole where `dim` is 0; `scales` are those of their rows.
     """
+    widths = columns(shape, dim) if dim else (None, None)
     left, right = (
-        Whole(size, scale)
-        if width is None
-        else Signs(jax.random.fold_in(key, number), size, width, scale)
-        for number, (size, width, scale) in enumerate(
-            zip(shape, columns(shape, dim) if dim else (None, None), scales, strict=True)
-        )
+        Side(None if width is None else jax.random.fold_in(key, number), size, width or size, scale)
+        for number, (size, width, scale) in enumerate(zip(shape, widths, scales, strict=True))
     )
     return left, right
 
@@ -196,7 +173,7 @@ def flatten(products: jax.Array, shape: tuple[int, int], dim: int) -> jax.Array:
 
 def vector(key: jax.Array, x_BxD: jax.Array, dim: int) -> jax.Array:
     """f32[B, d] -> f32[B, dim]: the rule for vectors and scalars, dense signs over sqrt(m)."""
-    return Signs(key, x_BxD.shape[1], dim).apply(x_BxD) / math.sqrt(dim)
+    return Side(key, x_BxD.shape[1], dim).apply(x_BxD) / math.sqrt(dim)
 
 
 def _parameter(key: jax.Array, x: jax.Array, dim: int) -> jax.Array:

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax.selection.arrays import jit, tie
-from partitionsel_jax.selection.problem import check_count, is_concrete
+from partitionsel_jax.selection.problem import check_count, check_scalar, is_concrete
 
 # How far below an integer floor * size may come out in float32 and still count as that integer.
 _ROUNDING = 1e-4
@@ -90,7 +90,7 @@ def temperature(counts: jax.Array, size: int, tau: jax.Array | float) -> jax.Arr
     `tau` is f32[], finite; `counts`, `size` and the budgets are as for `proportional`.
     """
     counts = _check(counts, size)
-    tau = _scalar("tau", tau, -np.inf, np.inf)
+    tau = check_scalar("tau", tau, least=-np.inf)
     return _temperature(counts, tau, size=operator.index(size))
 
 
@@ -147,7 +147,7 @@ def curriculum_update(
             f"anchor_losses must be >= 0, got {np.asarray(anchor_losses).tolist()}; relative gains "
             "need a loss that is bounded below by 0."
         )
-    rest = 1.0 - _scalar("decay", decay, 0.0, 1.0, closed=False)
+    rest = 1.0 - check_scalar("decay", decay, most=1.0, without=1.0)
     now_P = jnp.asarray(anchor_losses, jnp.float32)
     sound_P = jnp.isfinite(now_P)
     compared_P = sound_P & jnp.isfinite(state.losses)
@@ -213,9 +213,9 @@ def curriculum(
     return _curriculum(
         counts,
         state,
-        _scalar("blend", blend, 0.0, 1.0),
-        _scalar("floor", floor, 0.0, 1.0),
-        _scalar("sharpness", sharpness, 0.0, np.inf),
+        check_scalar("blend", blend, most=1.0),
+        check_scalar("floor", floor, most=1.0),
+        check_scalar("sharpness", sharpness),
         size=operator.index(size),
     )
 
@@ -353,20 +353,3 @@ def _check(counts: jax.Array | np.ndarray, size: int) -> jax.Array:
                 f"sum {counts.sum()}; draw a larger pool or select fewer."
             )
     return jnp.asarray(counts, jnp.int32)
-
-
-def _scalar(
-    name: str, value: jax.Array | float, least: float, most: float, closed: bool = True
-) -> jax.Array:
-    """`value` as f32[], finite and in [least, most], or below `most` if not `closed`."""
-    valid = np.shape(value) == ()
-    if valid and is_concrete(value):
-        host = float(np.asarray(value))
-        valid = bool(np.isfinite(host)) and least <= host <= most and (closed or host < most)
-    if not valid:
-        end = "]" if closed else ")"
-        raise ValueError(
-            f"{name} must be a finite scalar in [{least:g}, {most:g}{end}, got {value}; see "
-            "selection.budgets."
-        )
-    return jnp.asarray(value, jnp.float32)

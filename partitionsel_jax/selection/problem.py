@@ -120,12 +120,8 @@ class Options:
     certificate: bool = dataclasses.field(metadata=_STATIC)
 
     def draw(self, shape: tuple[int, ...]) -> jax.Array:
-        """Uniform draws from [0, 1), f32 of the given shape; ValueError without a key."""
-        if self.key is None:
-            raise ValueError(
-                "key must be given for a utility or a rule that draws at random, got None; "
-                "pass a jax.random.key."
-            )
+        """Uniform draws from [0, 1), f32 of the given shape."""
+        assert self.key is not None  # `select` has seen to it
         return jax.random.uniform(self.key, shape, jnp.float32)
 
 
@@ -338,15 +334,27 @@ def check_count(value: Any, name: str = "size", least: int = 1) -> None:
         )
 
 
-def check_scalar(name: str, value: jax.Array | float, *, positive: bool = False) -> jax.Array:
-    """`value` as f32[], so that Python and array values share one compilation."""
-    if np.shape(value) != ():
-        raise ValueError(f"{name} must be a scalar, got shape {np.shape(value)}; use jax.vmap.")
-    if is_concrete(value):
-        host = np.asarray(value)
-        if not (np.isfinite(host) and (host > 0.0 if positive else host >= 0.0)):
-            bound = "> 0" if positive else ">= 0"
-            raise ValueError(f"{name} must be finite and {bound}, got {value}.")
+def check_scalar(
+    name: str,
+    value: jax.Array | float,
+    least: float = 0.0,
+    most: float = np.inf,
+    without: float | None = None,
+) -> jax.Array:
+    """`value` as f32[], so that Python and array values share one compilation.
+
+    Where it is concrete it must be finite and in [least, most], and not be `without`.
+    """
+    valid = np.shape(value) == ()
+    if valid and is_concrete(value):
+        host = float(np.asarray(value))
+        valid = bool(np.isfinite(host)) and least <= host <= most and host != without
+    if not valid:
+        but = "" if without is None else f" without {without:g}"
+        raise ValueError(
+            f"{name} must be a finite scalar in [{least:g}, {most:g}]{but}, got {value}; "
+            "batches go through jax.vmap."
+        )
     return jnp.asarray(value, jnp.float32)
 
 

@@ -101,11 +101,14 @@ def select(
             "draw a pool of that size, or choose a utility that selects."
         )
     draws = entry.draws or rule in RANDOMISED
-    if draws and key is not None and not isinstance(key, jax.Array):
-        raise ValueError(f"key must be a jax.random.key, got {type(key).__name__} {key!r}.")
+    if draws and not isinstance(key, jax.Array):
+        raise ValueError(
+            f"key must be given for a utility or a rule that draws at random, got {key!r}; pass a "
+            "jax.random.key."
+        )
     options = Options(
         ridge=check_scalar("ridge", ridge),
-        step_scale=check_scalar("step_scale", step_scale, positive=True),
+        step_scale=check_scalar("step_scale", step_scale, without=0.0),
         # A key that is not drawn from must not cost a compilation of its own.
         key=key if draws else None,
         size=operator.index(size),
@@ -122,16 +125,8 @@ def select(
     )
     # On the host: `jax_debug_nans` checks whatever an operation answers.
     nan: Any = np.array(np.nan, np.float32)
-    return Selection(
-        indices=solution.indices,
-        weights=solution.weights,
-        utility=nan if solution.utility is None else solution.utility,
-        certificate=nan if solution.certificate is None else solution.certificate,
-        gains=solution.gains,
-        dropped=dropped,
-        candidates=candidates,
-        budgets=budgets,
-    )
+    fields = {name: nan if found is None else found for name, found in solution._asdict().items()}
+    return Selection(**fields, dropped=dropped, candidates=candidates, budgets=budgets)
 
 
 @jit("utility", "coupling", "budgets_of")
