@@ -2,31 +2,26 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
 from partitionsel_jax.file_errors import one_line, reading
-from partitionsel_jax.json_files import (
-    INTEGER,
-    check_fields,
-    read_fields,
-    write_json,
-    write_text,
-)
+from partitionsel_jax.json_files import INTEGER, check_fields, read_fields, write_json
 
 SETTINGS, OUTPUTS, SUMMARY = "settings.json", "outputs.jsonl", "summary.json"
 
 _ANEW = "restore it from a copy, or evaluate again in another folder"
 _LINE_ANEW = "take that line out and evaluate again, which answers the question anew"
-# What a line holds.
 _TEXTS = ("id", "question", "group", "prompt", "output", "answer", "reference")
 _FIELDS: Mapping[str, Any] = dict.fromkeys(_TEXTS, str) | {
     "scores": dict,
     "too_long": bool,
     "dropped_examples": INTEGER,
 }
+
+Row = dict[str, Any]
 
 
 def claim(folder: epath.Path, settings: Mapping[str, Any]) -> None:
@@ -36,14 +31,12 @@ def claim(folder: epath.Path, settings: Mapping[str, Any]) -> None:
       ValueError: it holds one with other settings (the differing ones are named), or one without.
     """
     ours = json.loads(json.dumps(settings))
-    path = folder / SETTINGS
-    if not path.exists():
+    if not (folder / SETTINGS).exists():
         if (folder / OUTPUTS).exists():
             raise ValueError(f"{folder} holds outputs without {SETTINGS}: choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, ours)
-        return
-    if changed := differences(read_settings(folder), ours):
+        write_json(folder / SETTINGS, ours)
+    elif changed := differences(read_settings(folder), ours):
         raise ValueError(
             f"{folder} holds an evaluation with other settings ({'; '.join(changed)}): choose "
             "another folder, or the settings that it was started with"
@@ -60,15 +53,11 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
 
 
 def read_settings(folder: epath.Path) -> dict[str, Any]:
-    """Reads the settings of an evaluation, which name its benchmark.
-
-    Raises:
-      ValueError: a damaged file.
-    """
+    """Reads the settings of an evaluation, which name its benchmark; ValueError if damaged."""
     return read_fields(folder / SETTINGS, {"benchmark": str}, _ANEW)
 
 
-def read_finished(folder: epath.Path) -> dict[str, dict[str, Any]]:
+def read_finished(folder: epath.Path) -> dict[str, Row]:
     """Reads id -> row of an evaluation that has answered all of its questions.
 
     Raises:
@@ -89,43 +78,7 @@ def read_finished(folder: epath.Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-class Outputs:
-    """An append-only file with one JSON object for each question, which a restart continues.
-
-    Attributes:
-      rows: id -> its row.
-
-    Args:
-      path: the file; made when missing.
-      ids: of the questions that it is for.
-
-    Raises:
-      ValueError: a damaged line before the last, or one of another question.
-    """
-
-    def __init__(self, path: epath.Path, ids: Collection[str]):
-        self.rows = read_outputs(path) if path.exists() else {}
-        if strange := self.rows.keys() - set(ids):
-            raise ValueError(
-                f"{path} holds the question {min(strange)!r}, which is none of this evaluation's: "
-                "it was edited; choose another folder"
-            )
-        write_text(path, "".join(map(_line, self.rows.values())))
-        self._file = path.open("a")
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        self.rows[row["id"]] = dict(row)
-        self._file.write(_line(row))
-
-    def flush(self) -> None:
-        """Hands what was appended to the system, so that a kill does not lose it."""
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def read_outputs(path: epath.Path) -> dict[str, dict[str, Any]]:
+def read_outputs(path: epath.Path) -> dict[str, Row]:
     """Reads id -> row; a last line that is cut off is left out.
 
     Raises:
@@ -134,8 +87,7 @@ def read_outputs(path: epath.Path) -> dict[str, dict[str, Any]]:
     # What follows the last line's end was being written when the process was killed.
     with reading(path):
         *lines, _ = path.read_bytes().split(b"\n")
-    rows: dict[str, dict[str, Any]] = {}
-    metrics: set[str] = set()
+    rows: dict[str, Row] = {}
     for number, line in enumerate(lines, 1):
         place = f"{path}, line {number}"
         try:
@@ -143,16 +95,18 @@ def read_outputs(path: epath.Path) -> dict[str, dict[str, Any]]:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{place}: no JSON ({one_line(error)}): {_LINE_ANEW}") from None
         check_fields(row, _FIELDS, place, _LINE_ANEW)
-        metrics = metrics or set(row["scores"])
-        scores = [score for score in row["scores"].values() if isinstance(score, int | float)]
+        scores = row["scores"]
+        metrics = next(iter(rows.values()), row)["scores"].keys()
         wrong = ""
         if strange := row.keys() - _FIELDS.keys():
             wrong = f"a field {min(strange)!r} of another version"
         elif row["id"] in rows:
             wrong = f"the question {row['id']!r} again"
-        elif len(scores) < len(row["scores"]) or not all(map(math.isfinite, scores)):
-            wrong = f"scores that are no numbers: {row['scores']}"
-        elif not metrics or set(row["scores"]) != metrics:
+        elif not all(
+            isinstance(one, int | float) and math.isfinite(one) for one in scores.values()
+        ):
+            wrong = f"scores that are no numbers: {scores}"
+        elif not metrics or scores.keys() != metrics:
             wrong = f"other scores than {', '.join(sorted(metrics)) or 'none'} of the first line"
         if wrong:
             raise ValueError(f"{place} has {wrong}: it was damaged or edited; {_LINE_ANEW}")
@@ -160,5 +114,6 @@ def read_outputs(path: epath.Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def line_of(row: Mapping[str, Any]) -> str:
+    """Writes a row as its line of the outputs."""
     return json.dumps(row, allow_nan=False) + "\n"

@@ -21,27 +21,10 @@ class ProceduralSettings:
     questions: int
     seed: int
 
-    def __post_init__(self):
-        not_below("reasoning_gym.questions", self.questions, 1)
-
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkSettings:
-    """Benchmarks and how they are put to a model; the fields of configs/evaluation.py.
-
-    Attributes:
-      benchmarks: names.
-      directory: the folder that holds a folder of each benchmark's files.
-      few_shot: benchmark -> examples in a prompt, for those that differ from the benchmark's own.
-      new_tokens: most tokens of an answer; 0 for the benchmark's own.
-      batch: prompts per call.
-      limit: most questions of a benchmark; 0 for all.
-      template: how a question is put to the model; empty for the one of the run, and for a
-        checkpoint "chat" where its tokenizer has a chat template, else "plain".
-      dtype: of a checkpoint's weights and computation; a run keeps its own.
-      seed: decides which questions are left with a limit, and which examples are shown.
-      reasoning_gym: the questions of the benchmark of that name.
-    """
+    """Benchmarks and how they are put to a model; configs/evaluation.py says what fields mean."""
 
     benchmarks: tuple[str, ...]
     directory: str
@@ -64,11 +47,14 @@ class BenchmarkSettings:
             raise ValueError(f"benchmarks {sorted(repeated)} are named twice: name each once")
         for name in (*self.benchmarks, *self.few_shot):
             benchmarks.named(name)
-        for name, count in self.few_shot.items():
-            not_below(f"few_shot.{name}", count, 0)
-        not_below("new_tokens", self.new_tokens, 0)
-        not_below("batch", self.batch, 1)
-        not_below("limit", self.limit, 0)
+        least = {f"few_shot.{name}": (count, 0) for name, count in self.few_shot.items()} | {
+            "new_tokens": (self.new_tokens, 0),
+            "batch": (self.batch, 1),
+            "limit": (self.limit, 0),
+            "reasoning_gym.questions": (self.reasoning_gym.questions, 1),
+        }
+        for name, (value, low) in least.items():
+            not_below(name, value, low)
         choice("template", self.template, ("", *data.TEMPLATES))
         choice("dtype", self.dtype, DTYPES)
         if not self.directory and set(self.benchmarks) - {PROCEDURAL}:
@@ -84,6 +70,10 @@ class BenchmarkSettings:
 
     def shots(self, benchmark: Benchmark) -> int:
         return self.few_shot.get(benchmark.name, benchmark.few_shot)
+
+    def room(self, benchmark: Benchmark) -> int:
+        """Most tokens of an answer."""
+        return self.new_tokens or benchmark.new_tokens
 
 
 def parse(config: Mapping[str, Any]) -> BenchmarkSettings:

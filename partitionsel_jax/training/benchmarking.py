@@ -1,5 +1,6 @@
 """A model on several benchmarks: what is asked is checked, and only then the model loaded."""
 
+import dataclasses
 import functools
 import logging
 import os
@@ -10,7 +11,6 @@ from typing import Any
 from etils import epath
 
 from partitionsel_jax import data, paths
-from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.evaluation import benchmarks, comparing, evaluating, scoring
 from partitionsel_jax.evaluation.benchmarks import PROCEDURAL, Benchmark, Question
 from partitionsel_jax.evaluation.outputs import SUMMARY, differences
@@ -22,8 +22,7 @@ from partitionsel_jax.training.benchmark_settings import BenchmarkSettings
 COMPARISON = "comparison.json"
 
 _LOG = logging.getLogger(__name__)
-# Names that a note lists.
-_LISTED = 5
+_LISTED = 5  # names in a note
 
 
 def evaluate_all(
@@ -63,55 +62,52 @@ def evaluate_all(
     chosen = [benchmarks.named(one) for one in settings.benchmarks]
     for benchmark in chosen:
         scoring.check_scorer(benchmark.scorer)
-    others = {
-        one.name: _evaluation_of(against, one.name, target) for one in chosen if against is not None
-    }
-    described = None if run is None else starts.settings_of(run, name)
-    anchors = None if described is None else corpora.own_anchors(described.data)
-    seen = frozenset[str]()
+    others = {one.name: _other(against, one.name, target) for one in chosen if against is not None}
+    runs = [] if run is None else [starts.settings_of(run, name)]
+    anchors = corpora.own_anchors(runs[0].data) if runs else None
+    seen: set[str] = set()
     if PROCEDURAL in settings.benchmarks:
-        seen = _seen(settings, described, anchors, against)
-    asked = [(one, *_questions(settings, one, seen, anchors)) for one in chosen]
-    room = {one.name: settings.new_tokens or one.new_tokens for one in chosen}
+        if against is not None and (paths.absolute(against) / "config.json").exists():
+            runs.append(starts.settings_of(against, f"--against={against!r}"))
+        tasks = settings.reasoning_gym.tasks
+        seen = seen.union(*(answering.seen_questions(one, tasks) for one in runs))
+        seen |= set(anchors.questions if anchors is not None else ())
+    asked = [(one, *_questions(settings, one, frozenset(seen), anchors)) for one in chosen]
     for benchmark, questions, examples, _ in asked:
-        if benchmark.name in others:
+        if other := others.get(benchmark.name):
             now = evaluating.asked(questions, benchmark, examples)
-            now["new_tokens"] = room[benchmark.name]
-            plan = comparing.Evaluation.planned(questions, benchmark, now)
-            _check_other(plan, others[benchmark.name])
+            now["new_tokens"] = settings.room(benchmark)
+            _check_other(comparing.planned(questions, benchmark, now), other)
     if run is not None:
         subject = answering.of_run(run, name, settings.template)
     else:
         assert model is not None
         template, dtype = settings.template, settings.dtype
         subject = answering.of_model(model, adapter, template=template, dtype=dtype)
-    for one, new_tokens in room.items():
-        if not subject.fits("", new_tokens):
+    for one in chosen:
+        if not subject.fits("", new_tokens := settings.room(one)):
             raise ValueError(
-                f"answers of {new_tokens} tokens to {one} leave no room for a question in "
+                f"answers of {new_tokens} tokens to {one.name} leave no room for a question in "
                 "the model's context: set a smaller --config.new_tokens"
             )
-    identity = subject.identity
-    summaries, comparisons = [], []
+    identity, summaries, comparisons = subject.identity, [], []
     for benchmark, questions, examples, notes in asked:
-        new_tokens, folder = room[benchmark.name], target / benchmark.name
-        summaries.append(
-            evaluating.evaluate(
-                functools.partial(subject.answers, new_tokens=new_tokens),
-                questions,
-                benchmark,
-                folder,
-                settings={**identity, "new_tokens": new_tokens},
-                examples=examples,
-                fits=functools.partial(subject.fits, new_tokens=new_tokens),
-                batch=settings.batch,
-                notes=notes,
-            )
+        new_tokens, folder = settings.room(benchmark), target / benchmark.name
+        summary = evaluating.evaluate(
+            functools.partial(subject.answers, new_tokens=new_tokens),
+            questions,
+            benchmark,
+            folder,
+            settings={**identity, "new_tokens": new_tokens},
+            examples=examples,
+            fits=functools.partial(subject.fits, new_tokens=new_tokens),
+            batch=settings.batch,
+            notes=notes,
         )
-        if benchmark.name in others:
-            comparison = comparing.compare(folder, others[benchmark.name])
-            write_json(folder / COMPARISON, comparison.to_dict())
-            comparisons.append(comparison)
+        summaries.append(summary)
+        if other := others.get(benchmark.name):
+            comparisons.append(comparing.compare(folder, other))
+            write_json(folder / COMPARISON, dataclasses.asdict(comparisons[-1]))
     return "\n\n".join(filter(None, (_table(summaries), _difference_table(comparisons))))
 
 
@@ -128,7 +124,7 @@ def _target(run: Any, model: str | None, adapter: str | None, output: str | None
     return paths.absolute(run) / "evaluation"
 
 
-def _evaluation_of(against: str, name: str, target: epath.Path) -> epath.Path:
+def _other(against: str, name: str, target: epath.Path) -> epath.Path:
     """Finds the finished evaluation of a benchmark to compare with, which is not this one."""
     root, own = paths.absolute(against), os.path.realpath(target / name)
     folders = root / "evaluation" / name, root / name
@@ -151,14 +147,13 @@ def _evaluation_of(against: str, name: str, target: epath.Path) -> epath.Path:
 def _check_other(ours: comparing.Evaluation, folder: epath.Path) -> None:
     """Makes sure that an evaluation, which has not begun, can be compared with a finished one.
 
-    What makes the comparison a lesser one is said aloud: fewer pairs, other examples, other room.
+    A warning says what makes the comparison a lesser one: fewer pairs, other examples, other room.
     """
-    theirs = comparing.Evaluation.read(folder)
-    both = comparing.both_asked(ours, theirs)
-    if len(both) < len(ours.questions):
+    theirs = comparing.read(folder)
+    if (both := len(comparing.both_asked(ours, theirs))) < len(ours.questions):
         _LOG.warning(
             "%s  %d of %d questions are compared: %s was not asked the others",
-            *(ours.benchmark, len(both), len(ours.questions), folder),
+            *(ours.benchmark, both, len(ours.questions), folder),
         )
     names = "few_shot", "examples", "new_tokens"
     there, here = ({name: one.settings.get(name) for name in names} for one in (theirs, ours))
@@ -167,21 +162,6 @@ def _check_other(ours: comparing.Evaluation, folder: epath.Path) -> None:
             "%s  %s was evaluated with other settings (%s)",
             *(ours.benchmark, folder, "; ".join(changed)),
         )
-
-
-def _seen(
-    settings: BenchmarkSettings,
-    described: Settings | None,
-    anchors: data.OwnAnchors | None,
-    against: str | None,
-) -> frozenset[str]:
-    """Collects the questions that reasoning_gym leaves out; see `evaluate_all`."""
-    runs = [] if described is None else [described]
-    if against is not None and (paths.absolute(against) / "config.json").exists():
-        runs.append(starts.settings_of(against, f"--against={against!r}"))
-    tasks = settings.reasoning_gym.tasks
-    seen = frozenset[str]().union(*(answering.seen_questions(one, tasks) for one in runs))
-    return seen.union(anchors.questions if anchors is not None else ())
 
 
 def _questions(
@@ -204,19 +184,17 @@ def _questions(
     else:
         directory = Path(settings.directory).expanduser()
         read = benchmarks.read_questions(benchmark, directory)
-        bad = [one.id for one in read if not benchmark.judgeable(one)]
+        notes["bad_references"] = bad = [one.id for one in read if not benchmark.judgeable(one)]
         questions = sound = [one for one in read if one.id not in bad]
-        notes["bad_references"] = bad
         if not sound:
             raise ValueError(
                 f"no answer of the {len(read)} questions of {benchmark.name} in {directory} is a "
                 "molecule: compare the file with the published one"
             )
         if anchors is not None:
-            index = anchors.index([[one.about or one.prompt for one in sound]])
-            questions = [
-                one for one in sound if not index.match(one.prompt, one.about or one.prompt)
-            ]
+            texts = [one.about or one.prompt for one in sound]
+            index, pairs = anchors.index([texts]), zip(sound, texts, strict=True)
+            questions = [one for one, text in pairs if not index.match(one.prompt, text)]
         notes["left_out"] = len(sound) - len(questions)
         if not questions:
             raise ValueError(
@@ -274,16 +252,16 @@ def _difference_table(comparisons: Sequence[comparing.Comparison]) -> str:
     if not comparisons:
         return ""
     rows = [("benchmark", "n", "metric", "difference", "95 % interval", "p", "McNemar's p")]
+    notes = []
     for found in comparisons:
         for metric, one in found.differences.items():
             test = found.discordant.get(metric)
             interval, other = f"{one.low:+.4f} to {one.high:+.4f}", test and f"{test.p_value:.3g}"
             start = found.benchmark, f"{found.n}", metric, f"{one.difference:+.4f}", interval
             rows.append((*start, f"{one.p_value:.3g}", other or "–"))
-    notes = [
-        f"{found.benchmark}: not compared are {found.only_this} questions that this model alone "
-        f"was asked, and {found.only_other} that the other alone was"
-        for found in comparisons
-        if found.only_this or found.only_other
-    ]
+        if found.only_this or found.only_other:
+            notes.append(
+                f"{found.benchmark}: not compared are {found.only_this} questions that this model "
+                f"alone was asked, and {found.only_other} that the other alone was"
+            )
     return "\n".join([aligned(rows), *notes])

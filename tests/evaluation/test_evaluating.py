@@ -373,7 +373,7 @@ def test_a_molecule_that_cannot_be_compared_in_time_has_the_worst_scores(
     benchmark_files.write(tmp_path, "mol_forward")
     benchmark = benchmarks.named("mol_forward")
     questions = benchmarks.read_questions(benchmark, tmp_path)
-    monkeypatch.setattr(molecules._PROCESS, "ask", lambda *pair, seconds: None)
+    monkeypatch.setattr(molecules._process(), "ask", lambda *pair, seconds: None)
     right = questions[0].reference
     summary = evaluating.evaluate(
         lambda prompts: [right] * len(prompts), questions, benchmark, tmp_path / "out", settings={}
@@ -417,7 +417,7 @@ def test_a_comparison_is_that_of_the_pairs_whatever_their_order(tmp_path):
     # The lengths of outputs are no 0/1 metric.
     assert set(found.differences) == {"accuracy", "length"}
     assert set(found.discordant) == {"accuracy"}
-    assert json.loads(json.dumps(found.to_dict()))["n"] == 10
+    assert json.loads(json.dumps(dataclasses.asdict(found)))["n"] == 10
 
 
 def test_comparing_swaps_signs_when_the_folders_are_swapped(tmp_path):

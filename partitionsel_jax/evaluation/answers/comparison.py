@@ -5,6 +5,7 @@ import re
 
 from partitionsel_jax.evaluation.answers.choices import chosen_letter, named_choice
 from partitionsel_jax.evaluation.answers.equivalence import (
+    RELATION,
     are_relations,
     are_sets,
     equivalent,
@@ -44,7 +45,6 @@ _UNIT = re.compile(r"(?:\s*\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?[23]\}?)?|(?:\s+[A-Z
 _EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)|\\approx(?![A-Za-z])")
 # "x = 3, y = 5" is no chain of equalities.
 _JOINT = re.compile(r"[,;]\s|\b(?:and|or)\b")
-_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
 
 
 def is_correct(output: str, reference: str, benchmark: str = "gsm8k") -> bool:
@@ -72,9 +72,6 @@ def is_correct(output: str, reference: str, benchmark: str = "gsm8k") -> bool:
       reference: the published answer field, worked steps included where they are published.
       benchmark: a name of `ANSWER_KINDS`.
 
-    Returns:
-      True for a right answer.
-
     Raises:
       ValueError: the benchmark is unknown.
       ImportError: the benchmark has expressions to compare and math-verify is not installed.
@@ -87,17 +84,11 @@ def is_correct(output: str, reference: str, benchmark: str = "gsm8k") -> bool:
     if kind.letters:
         return bool(expected) and expected == given
     with time_limit():
-        return same_answer(tidy(expected), tidy(given), kind)
+        return _same_answer(tidy(expected), tidy(given), kind)
 
 
-def same_answer(expected: str, given: str, kind: AnswerKind) -> bool:
-    """Compares an answer with the reference; anything that is not surely right is wrong.
-
-    Args:
-      expected: the tidy reference.
-      given: the tidy answer.
-      kind: the benchmark's rules.
-    """
+def _same_answer(expected: str, given: str, kind: AnswerKind) -> bool:
+    """Compares a tidy answer with the reference."""
     if not expected or not given or len(given) > _MOST_CHARACTERS:
         return False
     if expected == given:
@@ -122,14 +113,13 @@ def _same_parts(expected: Several, given: Several, kind: AnswerKind) -> bool:
         return False
     if expected.names and given.names and expected.names != given.names:
         return False
-    brackets = (given.opening, given.closing)
     positional = kind.algebra and expected.opening in ("(", "[")
-    if positional and brackets != (expected.opening, expected.closing) and not given.names:
+    if positional and expected[:2] != given[:2] and not given.names:
         return False
     if kind.algebra and not positional and given.opening == "(":
         return False
-    pairs = list(zip(expected.parts, given.parts, strict=True))
     if positional or expected.names or count >= kind.ordered_from:
+        pairs = zip(expected.parts, given.parts, strict=True)
         return all(_same_single(part, other, kind) for part, other in pairs)
     cheap = dataclasses.replace(kind, symbolic=False)
     wanted, left = _unmatched(list(expected.parts), list(given.parts), cheap)
@@ -211,7 +201,7 @@ def _number(text: str, kind: AnswerKind) -> Quantity | None:
 def _given_number(expected: str, given: str, kind: AnswerKind) -> Quantity | None:
     """The one number that an answer gives where the reference is a number."""
     assigned, reference = _assignment(given, loose=True), _assignment(expected)
-    if assigned is None or _RELATION.search(untexted(given)):
+    if assigned is None or RELATION.search(untexted(given)):
         return None
     if kind.words and named_choice([given]) is not None:
         return None
@@ -248,23 +238,18 @@ def _same_expression(expected: str, given: str, kind: AnswerKind) -> bool:
         return True
     if not kind.symbolic:
         return re.sub(r"\s", "", expected) == re.sub(r"\s", "", given)
-    if first is not None:
-        # An equal sum is no answer to a question for factors.
-        factors = factor_count(first)
-        if factors and (second is None or factor_count(second) != factors):
-            return False
+    # An equal sum is no answer to a question for factors.
+    factors = factor_count(first) if first is not None else 0
+    if factors and (second is None or factor_count(second) != factors):
+        return False
     return equivalent(expected, given)
 
 
 def _assignment(text: str, *, loose: bool = False) -> tuple[str, str] | None:
     """Parts a name from its value: "x = 5", "5 = x", "f(2) = 3 + 4 = 7".
 
-    Args:
-      text: a tidy answer.
-      loose: sums of names and arithmetic may stand for the name too: "x + y = 5", "2 + 3 = 5".
-
-    Returns:
-      (name, value), the name "" where there is none; None for an equation, "2x = 5".
+    The name is "" where there is none; where it is `loose`, sums of names and arithmetic may stand
+    for it too: "x + y = 5", "2 + 3 = 5". None for an equation, "2x = 5".
     """
     parts = _sides(text)
     if len(parts) == 1:
@@ -296,7 +281,7 @@ def _is_label(text: str) -> bool:
     """Returns whether the left of an equals sign is a name, a sum of names, or arithmetic."""
     text = re.sub(r"\\[A-Za-z]+|_\{?\w+\}?|\([^()]*\)", " ", untexted(text))
     letters = re.search(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])|[0-9][A-Za-z]", text)
-    return not (letters and re.search(r"[0-9^]|^\s*-", text)) and not _RELATION.search(text)
+    return not (letters and re.search(r"[0-9^]|^\s*-", text)) and not RELATION.search(text)
 
 
 def _names_agree(first: str, second: str) -> bool:
@@ -316,9 +301,9 @@ def _truth(text: str) -> bool | None:
     words = _words(text)
     if words in _TRUTH:
         return _TRUTH[words]
-    first = words.split(" ")[0]
-    said = {_TRUTH[word] for word in words.split(" ") if word in _TRUTH}
-    return _TRUTH.get(first) if len(said) == 1 and re.match(r"\w+\s*[,.:;]", text) else None
+    first, *_ = said = words.split(" ")
+    clear = len({_TRUTH[word] for word in said if word in _TRUTH}) == 1
+    return _TRUTH.get(first) if clear and re.match(r"\w+\s*[,.:;]", text) else None
 
 
 def _words(text: str) -> str:

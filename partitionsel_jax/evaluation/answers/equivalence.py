@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import functools
 import importlib.util
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ _SECONDS = 5.0
 _MOST_CHARACTERS = 400
 _MOST_DIGITS = 60
 _MOST_NESTED = 20
+_MOST_RELATIONS = 4
 # Sums, integrals, limits, products and named operators are questions, not answers.
 _COMMANDS = (
     "frac sqrt pi infty cup cap in le ge ne pm cdot times sin cos tan sec csc cot arcsin arccos "
@@ -29,9 +31,8 @@ _MISREAD = re.compile(r"[0-9]\s+[0-9]|[0-9]\s*_|[A-Za-z]{4,}")
 # "x < -2 or x > 2" is one set.
 _OR = re.compile(r"\\text\s*\{\s*,?\s*or\s*\}|,?\s\bor\b|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])")
 _AND = re.compile(r"\\text\s*\{\s*,?\s*and\s*\}|,?\s\band\b|\\land(?![A-Za-z])|\\wedge(?![A-Za-z])")
-_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
+RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
 _INTERVAL = re.compile(r"\s*[(\[][^()\[\]]*,[^()\[\]]*[)\]]\s*")
-_MOST_RELATIONS = 4
 # math-verify adds numbers that stand beside each other: 2(3) would be 5.
 _FACTOR = re.compile(r"(?<![\w/.\\])[0-9]+(?=\s*(?:\(|e\^))|\)(?=\s*(?:\(|[0-9]|\\frac))")
 # Nor does everybody read 3!! and 2^3^2 alike.
@@ -39,7 +40,6 @@ _GROUPS = re.compile(
     r"!\s*!|\^\s*(?:\{[^{}]*\}|[0-9A-Za-z])\s*\^|[0-9]\s*[{\[]|\]\s*\[|(?:^|[-+*/(=,\s])\{[^{}]*\}\s*[0-9({]"
 )
 _ENVIRONMENTS = re.compile(r"\\(?:begin|end)\s*\{[pbv]?matrix\}")
-
 
 # What is left of the time of the answer that is being checked.
 _left: contextvars.ContextVar[float] = contextvars.ContextVar("left", default=math.inf)
@@ -59,16 +59,8 @@ def equivalent(expected: str, given: str, *, seconds: float = _SECONDS) -> bool:
     """Returns whether math-verify finds two tidy LaTeX expressions equal.
 
     Nothing is executed: both go through math-verify's LaTeX grammar only, in a separate process
-    that is ended and replaced when it takes too long. It is shared by all threads.
-
-    Args:
-      expected: the reference.
-      given: the answer.
-      seconds: limit of this comparison; `time_limit` sets one for several.
-
-    Returns:
-      True where they are equal; False where they are not, cannot be read, are too long or nested
-      too deeply, or could not be compared in time and within 2 GiB.
+    that is ended and replaced when it takes too long, and that all threads share. What cannot be
+    read, is too long or nested too deeply, or takes over 2 GiB or the time, is not equal.
 
     Raises:
       ImportError: math-verify is not installed.
@@ -76,10 +68,8 @@ def equivalent(expected: str, given: str, *, seconds: float = _SECONDS) -> bool:
     """
     require_math_verify()
     pair = [_alternatives(expected), _alternatives(given)]
-    if not all(_readable(text) for side in pair for texts in side for text in texts):
-        return False
     seconds = min(seconds, _left.get())
-    if seconds <= 0:
+    if seconds <= 0 or not all(_readable(one) for side in pair for ones in side for one in ones):
         return False
     same, took = _SERVICE.ask(*pair, seconds=seconds) or (False, seconds)
     _left.set(_left.get() - took)
@@ -88,11 +78,7 @@ def equivalent(expected: str, given: str, *, seconds: float = _SECONDS) -> bool:
 
 @functools.cache
 def require_math_verify() -> None:
-    """Makes sure that expressions can be compared.
-
-    Raises:
-      ImportError: math-verify is not installed.
-    """
+    """Raises ImportError where math-verify is not installed."""
     if importlib.util.find_spec("math_verify") is None:
         raise ImportError(
             "checking expressions needs math-verify; install it with "
@@ -102,12 +88,12 @@ def require_math_verify() -> None:
 
 def are_relations(parts: Sequence[str]) -> bool:
     """Returns whether each text is an inequality or a membership."""
-    return all(map(_RELATION.search, parts))
+    return all(map(RELATION.search, parts))
 
 
 def are_sets(parts: Sequence[str]) -> bool:
     """Returns whether each text is an inequality, a membership, or an interval."""
-    return all(_RELATION.search(part) or _INTERVAL.fullmatch(part) for part in parts)
+    return all(RELATION.search(part) or _INTERVAL.fullmatch(part) for part in parts)
 
 
 def _alternatives(text: str) -> list[list[str]]:
@@ -127,13 +113,12 @@ def _latex(text: str) -> str:
     text = re.sub(r"\^\s*(-\s*[0-9A-Za-z]|-?[0-9]+)", r"^{\1}", text)
     text = _FACTOR.sub(r"\g<0> \\cdot ", text.replace("*", r" \cdot "))
     text = re.sub(r"(\\[a-z]+)\s+_", r"\1_", text)
-    return re.sub(r"([0-9]*)\.([0-9]+)", _exact, text)
-
-
-def _exact(decimal: re.Match[str]) -> str:
-    """A decimal as a fraction: math-verify would round it to six digits."""
-    whole, part = decimal.groups()
-    return rf"\frac{{{whole}{part}}}{{1{'0' * len(part)}}}"
+    # math-verify would round decimals to six digits.
+    return re.sub(
+        r"([0-9]*)\.([0-9]+)",
+        lambda one: rf"\frac{{{one[1]}{one[2]}}}{{1{'0' * len(one[2])}}}",
+        text,
+    )
 
 
 def _readable(text: str) -> bool:
@@ -147,13 +132,10 @@ def _readable(text: str) -> bool:
     # A bracket that is missing may change what the rest means.
     if sum(map(text.count, "([")) != sum(map(text.count, ")]")):
         return False
-    depth = deepest = 0
-    for character in text:
-        depth += (character in "([{") - (character in ")]}")
-        deepest = max(deepest, depth)
+    signs = ((sign in "([{") - (sign in ")]}") for sign in text)
     plain = re.sub(r"\\log_(?:[0-9](?![0-9])|\{[0-9]+\})|\\[A-Za-z]+", "|", bare)
     return (
-        deepest <= _MOST_NESTED
+        max(itertools.accumulate(signs)) <= _MOST_NESTED
         and _CHARACTERS.fullmatch(text) is not None
         and _MISREAD.search(plain) is None
         and _GROUPS.search(text) is None

@@ -25,26 +25,22 @@ _MOST_BRACKETS = 60
 
 
 def form(text: str) -> Form | None:
-    """Reads a tidy expression without computing anything.
+    """Reads a tidy expression, in LaTeX or Python's notation, without computing anything.
 
     `-38 + 3i^2 - 30i`, `3*i^2 - 30*i - 38` and `3i^{2} - 30 \\cdot i - 38` have one form;
     `x(x + 1)` and `x^2 + x` have two. Only numbers that multiply or divide a product are gathered
     into its coefficient.
 
-    Args:
-      text: sums, products, quotients and powers of numbers and one-letter names, `\\frac`,
-        `\\sqrt` and elementary functions; LaTeX or Python's notation.
-
     Returns:
-      The form, or None where the text is anything else or too long.
+      The form of sums, products, quotients and powers of numbers and one-letter names, fractions,
+      roots and elementary functions; None where the text is anything else or too long.
     """
     plain = _plain(text)
     if plain is None or len(plain) > _MOST_CHARACTERS or plain.count("(") > _MOST_BRACKETS:
         return None
     # Python's grammar for the text with a name in place of every number and name, and with the
     # signs of multiplication that are left out.
-    source: list[str] = []
-    leaves: dict[str, Form] = {}
+    source, leaves = list[str](), dict[str, Form]()
     place, behind_operand = 0, False
     while place < len(plain):
         found = _TOKEN.match(plain, place)
@@ -71,30 +67,6 @@ def form(text: str) -> Form | None:
         return None
 
 
-def _form(node: ast.expr, leaves: dict[str, Form]) -> Form:
-    """Brings a parsed expression into its form; raises ValueError for what has none."""
-    match node:
-        case ast.Name(name):
-            return leaves[name]
-        case ast.Call(ast.Name(name), [argument]):
-            return ("call", name, _form(argument, leaves))
-        case ast.UnaryOp(sign, operand):
-            read = _form(operand, leaves)
-            return read if isinstance(sign, ast.UAdd) else _product([_number(-1), read])
-        case ast.BinOp(left, operator, right):
-            first, second = _form(left, leaves), _form(right, leaves)
-            if isinstance(operator, ast.Pow):
-                return ("power", first, second)
-            if isinstance(operator, ast.Mult | ast.Div):
-                divides = isinstance(operator, ast.Div)
-                return _product([first, _inverse(second) if divides else second])
-            if isinstance(operator, ast.Sub):
-                second = _product([_number(-1), second])
-            flat = [one for side in (first, second) for one in _parts(side, "sum")]
-            return ("sum", tuple(sorted(flat, key=repr)))
-    raise ValueError("no expression")
-
-
 def factor_count(read: Form) -> int:
     """Counts the factors of a product with sums of variables among them; 0 for all other forms.
 
@@ -103,10 +75,8 @@ def factor_count(read: Form) -> int:
     """
     count, has_sum = 0, False
     for factor in _parts(read, "product"):
-        base, times = factor, Fraction(1)
-        if factor[0] == "power":
-            base = factor[1]
-            times = factor[2][1] if factor[2][0] == "number" else Fraction(1)
+        base, power = factor[1:] if factor[0] == "power" else (factor, _number(1))
+        times = power[1] if power[0] == "number" else Fraction(1)
         if times < 1 or times.denominator != 1:
             return 0
         count += min(int(times), 1000)
@@ -120,13 +90,37 @@ def value_of(text: str) -> Fraction | None:
     return None if read is None else _value(read)
 
 
+def _form(node: ast.expr, leaves: dict[str, Form]) -> Form:
+    """Brings a parsed expression into its form; raises ValueError for what has none."""
+    match node:
+        case ast.Name(name):
+            return leaves[name]
+        case ast.Call(ast.Name(name), [argument]):
+            return ("call", name, _form(argument, leaves))
+        case ast.UnaryOp(sign, operand):
+            read = _form(operand, leaves)
+            return read if isinstance(sign, ast.UAdd) else _product([_number(-1), read])
+        case ast.BinOp(left, operator, right):
+            first, second = _form(left, leaves), _form(right, leaves)
+            match operator:
+                case ast.Pow():
+                    return ("power", first, second)
+                case ast.Mult():
+                    return _product([first, second])
+                case ast.Div():
+                    return _product([first, _inverse(second)])
+                case ast.Sub():
+                    second = _product([_number(-1), second])
+            terms = (*_parts(first, "sum"), *_parts(second, "sum"))
+            return ("sum", tuple(sorted(terms, key=repr)))
+    raise ValueError("no expression")
+
+
 def _value(read: Form) -> Fraction | None:
     """Computes a form without names, calls and powers."""
     if read[0] == "number":
-        return Fraction(read[1])
-    if read[0] not in ("sum", "product"):
-        return None
-    values = [_value(part) for part in read[-1]]
+        return read[1]
+    values = [_value(part) for part in read[-1]] if read[0] in ("sum", "product") else [None]
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return None
@@ -134,7 +128,6 @@ def _value(read: Form) -> Fraction | None:
 
 
 def _number(value: str | int | Fraction) -> Form:
-    """Makes a leaf."""
     return ("number", Fraction(value))
 
 
@@ -145,17 +138,14 @@ def _parts(read: Form, kind: str) -> tuple[Form, ...]:
 
 def _product(factors: list[Form]) -> Form:
     """Makes one flat product with its numbers gathered."""
-    coefficient, rest = Fraction(1), list[Form]()
-    for factor in factors:
-        if factor[0] in ("number", "product"):
-            coefficient *= factor[1]
-        if factor[0] != "number":
-            rest.extend(_parts(factor, "product"))
+    coefficient = math.prod(one[1] for one in factors if one[0] in ("number", "product"))
+    kept = [one for one in factors if one[0] != "number"]
+    rest = [part for one in kept for part in _parts(one, "product")]
     if not rest:
         return _number(coefficient)
     if coefficient == 1 and len(rest) == 1:
         return rest[0]
-    return ("product", coefficient, tuple(sorted(rest, key=repr)))
+    return ("product", Fraction(coefficient), tuple(sorted(rest, key=repr)))
 
 
 def _inverse(factor: Form) -> Form:

@@ -28,7 +28,7 @@ MMLU_MATHEMATICS = (
 )
 _LETTERS = "ABCDE"
 _LETTERED = re.compile(r"\s*\(?([A-E])\)\s*")
-# What is read of a module's training file, which holds hundreds of thousands of questions.
+# A module's training file holds hundreds of thousands of questions.
 _EXAMPLES_PER_MODULE = 100
 
 
@@ -55,14 +55,9 @@ def mathematics(row: Row) -> Question:
     et al. 2023, arXiv 2305.20050; github.com/openai/prm800k.
     """
     name = str(row.number) if row.number else f"{row.path.parent.name}/{row.path.stem}"
-    solution = row.text("solution")
-    return Question(
-        row.text("unique_id", default=name),
-        row.text("problem"),
-        row.text("answer", default=solution),
-        row.text("subject", "type"),
-        worked=solution,
-    )
+    name, solution = row.text("unique_id", default=name), row.text("solution")
+    asked, answer = row.text("problem"), row.text("answer", default=solution)
+    return Question(name, asked, answer, row.text("subject", "type"), worked=solution)
 
 
 def numglue(row: Row) -> Question:
@@ -74,16 +69,15 @@ def numglue(row: Row) -> Question:
 
     Source: Mishra et al. 2022, arXiv 2204.05660; github.com/allenai/numglue.
     """
-    statements, options = ("statement1", "statement2"), ("Option1", "Option2")
-    lines = [row.text("passage", default="")]
-    if row.text("statement1", default=""):
-        lines += [f"{name}: {row.text(name)}" for name in statements]
-        lines.append(row.text("question", default=""))
-    else:
-        lines.append(row.text("question"))
-    lines.append(row.text("options", default=""))
-    if row.text("Option1", default=""):
-        lines += [f"{name}: {row.text(name)}" for name in options]
+
+    def named(*names: str) -> list[str]:
+        there = row.text(names[0], default="")
+        return [f"{name}: {row.text(name)}" for name in names] if there else []
+
+    statements = named("statement1", "statement2")
+    question = row.text("question", default="") if statements else row.text("question")
+    passage, options = row.text("passage", default=""), row.text("options", default="")
+    lines = [passage, *statements, question, options, *named("Option1", "Option2")]
     prompt = "\n".join(filter(None, lines))
     return Question(str(row.number), prompt, _numglue_answer(row), row.text("type"))
 
@@ -127,10 +121,7 @@ def simuleq(row: Row) -> Question:
 
 
 def deepmind_rows(path: Path, split: str) -> list[Row]:
-    """<module>.txt: lines with a question and its answer by turns.
-
-    Of training files the first hundred questions are read, for examples.
-    """
+    """<module>.txt: lines with a question and its answer by turns; of training files the first."""
     text = read_text(path, 2 * _EXAMPLES_PER_MODULE if split == "train" else None)
     lines = [line.strip() for line in text.rstrip("\n").split("\n")]
     if len(lines) % 2 or not all(lines):
@@ -157,9 +148,8 @@ def aqua(row: Row) -> Question:
 
     Source: Ling et al. 2017, arXiv 1705.04146; github.com/google-deepmind/AQuA.
     """
-    rationale = row.text("rationale", default="")
-    asked, label = row.text("question"), row.text("correct")
-    return _choice(row, str(row.number), asked, _options(row), label, rationale=rationale)
+    rationale, label = row.text("rationale", default=""), row.text("correct")
+    return _choice(row, row.text("question"), _options(row), label, rationale=rationale)
 
 
 def sat_math(row: Row) -> Question:
@@ -168,14 +158,11 @@ def sat_math(row: Row) -> Question:
     Source: Zhong et al. 2023, arXiv 2304.06364 (AGIEval); github.com/ruixiangcui/AGIEval.
     """
     asked = "\n".join(filter(None, (row.text("passage", default=""), row.text("question"))))
-    return _choice(row, str(row.number), asked, _options(row), row.text("label"))
+    return _choice(row, asked, _options(row), row.text("label"))
 
 
 def mmlu_rows(path: Path, split: str) -> list[Row]:
-    """<subject>_test.csv or <subject>_dev.csv without a header.
-
-    Mathematics is what the benchmark's own categories call so; other subjects give no row.
-    """
+    """<subject>_test.csv or <subject>_dev.csv without a header; none of other than mathematics."""
     if path.stem.rpartition("_")[0] not in MMLU_MATHEMATICS:
         return []
     return read_table(path, ("question", *"ABCD", "answer"))
@@ -187,8 +174,7 @@ def mmlu(row: Row) -> Question:
     Source: Hendrycks et al. 2021, arXiv 2009.03300; github.com/hendrycks/test.
     """
     subject, options = row.path.stem.rpartition("_")[0], [row.text(letter) for letter in "ABCD"]
-    name, asked = f"{subject}/{row.number}", row.text("question")
-    return _choice(row, name, asked, options, row.text("answer"), group=subject)
+    return _choice(row, row.text("question"), options, row.text("answer"), group=subject)
 
 
 def _options(row: Row) -> list[str]:
@@ -204,20 +190,14 @@ def _options(row: Row) -> list[str]:
 
 
 def _choice(
-    row: Row,
-    name: str,
-    asked: str,
-    options: list[str],
-    label: str,
-    *,
-    group: str = "",
-    rationale: str = "",
+    row: Row, asked: str, options: list[str], label: str, *, group: str = "", rationale: str = ""
 ) -> Question:
     """Makes a question with its options written out as in MathInstruct (arXiv 2309.05653)."""
     letters = _LETTERS[: len(options)]
     if len(label) != 1 or label not in letters:
         raise row.error(f"expected one of {', '.join(letters)} as the right choice, got {label!r}")
     listed = " ".join(f"({letter}) {text}" for letter, text in zip(letters, options, strict=True))
+    name = f"{group}/{row.number}" if group else str(row.number)
     prompt, worked = f"{asked}\nAnswer Choices: {listed}", f"{rationale}\nThe answer is {label}"
     return Question(name, prompt, label, group, worked=worked.strip())
 

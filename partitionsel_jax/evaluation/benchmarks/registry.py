@@ -5,11 +5,13 @@ import difflib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from partitionsel_jax.data.generation import Task, numbered_entries
 from partitionsel_jax.data.scoring import score
 from partitionsel_jax.data.templates import final_answer, response_text
+from partitionsel_jax.evaluation import molecules
+from partitionsel_jax.evaluation.answers import final_answer_of, is_correct
 from partitionsel_jax.evaluation.benchmarks import published
 from partitionsel_jax.evaluation.benchmarks.files import Row, find, read_rows
 from partitionsel_jax.evaluation.benchmarks.questions import Question
@@ -21,15 +23,11 @@ BINARY = frozenset({"accuracy", "exact", "valid"})
 _MOLECULAR = ("exact", "bleu", "levenshtein", "valid", "maccs", "rdk", "morgan")
 
 
-@dataclasses.dataclass(frozen=True)
-class Judgement:
-    """An output's worth: the answer that was read in it ("" for none), and metric -> score."""
+class Judgement(NamedTuple):
+    """The answer that was read in an output ("" for none), and metric -> score."""
 
     answer: str
     scores: Mapping[str, float]
-
-
-Judge = Callable[[str, Question], Judgement]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +47,13 @@ class Benchmark:
       few_shot: examples in a prompt unless a config says otherwise; models that were tuned on
         instructions are asked without.
       new_tokens: most tokens of an answer unless a config says otherwise.
-      metrics: the scores that its judge gives.
-      primary: the one of them that stands for it.
+      metrics: the scores that its judge gives, the first of which stands for it.
       over_all: saved outputs -> metrics that are no means over questions.
       judgeable: question -> True if answers can be compared with its reference.
     """
 
     name: str
-    judge: Judge
+    judge: Callable[[str, Question], Judgement]
     scorer: str = "text"
     question: Callable[[Row], Question] | None = None
     files: tuple[str, ...] = ()
@@ -66,9 +63,12 @@ class Benchmark:
     few_shot: int = 0
     new_tokens: int = 512
     metrics: tuple[str, ...] = ("accuracy",)
-    primary: str = "accuracy"
     over_all: Callable[[Sequence[Mapping[str, Any]]], dict[str, float]] | None = None
     judgeable: Callable[[Question], bool] = lambda question: True
+
+    @property
+    def primary(self) -> str:
+        return self.metrics[0]
 
 
 def _mathematical(
@@ -77,8 +77,6 @@ def _mathematical(
     """Makes a benchmark that `is_correct` judges."""
 
     def judge(output: str, question: Question) -> Judgement:
-        from partitionsel_jax.evaluation.answers import final_answer_of, is_correct
-
         right = is_correct(output, question.reference, benchmark=name)
         return Judgement(final_answer_of(output, name), {"accuracy": float(right)})
 
@@ -87,7 +85,6 @@ def _mathematical(
 
 def _molecular(name: str, file: str) -> Benchmark:
     """Makes a benchmark of molecules: what cannot be decoded is wrong by every metric."""
-    from partitionsel_jax.evaluation import molecules
 
     def judge(output: str, question: Question) -> Judgement:
         found = molecules.compare(output, question.reference)
@@ -99,15 +96,9 @@ def _molecular(name: str, file: str) -> Benchmark:
         return {"corpus_bleu": molecules.corpus_bleu(answers, references)}
 
     return Benchmark(
-        name,
-        judge,
-        "molecules",
-        published.molecules,
-        (file,),
-        (file,),
-        published.molecule_rows,
+        *(name, judge, "molecules", published.molecules, (file,), (file,)),
+        rows=published.molecule_rows,
         metrics=_MOLECULAR,
-        primary="exact",
         over_all=corpus_bleu,
         judgeable=lambda question: molecules.is_molecule(question.reference),
     )
@@ -120,67 +111,49 @@ def _by_its_task(output: str, question: Question) -> Judgement:
     return Judgement(final_answer(output), {"accuracy": float(right)})
 
 
-BENCHMARKS: Mapping[str, Benchmark] = {
-    benchmark.name: benchmark
-    for benchmark in (
-        _mathematical(
-            "gsm8k",
-            published.gsm8k,
-            "test.jsonl",
-            "main/test-*.parquet",
-            examples=("train.jsonl", "main/train-*.parquet"),
-        ),
-        _mathematical(
-            "math",
-            published.mathematics,
-            "test/*/*.json",
-            "test.jsonl",
-            examples=("train/*/*.json", "train.jsonl"),
-            rows=published.math_rows,
-            new_tokens=1024,
-        ),
-        _mathematical(
-            "numglue",
-            published.numglue,
-            "NumGLUE_test.json",
-            examples=("NumGLUE_train.json",),
-            by_group=True,
-        ),
-        _mathematical("svamp", published.svamp, "SVAMP.json"),
-        _mathematical("simuleq", published.simuleq, "simuleq.json", "SimulEq*.json"),
-        _mathematical(
-            "deepmind",
-            published.deepmind,
-            "interpolate/*.txt",
-            examples=("train-easy/*.txt",),
-            rows=published.deepmind_rows,
-            by_group=True,
-        ),
-        _mathematical("aqua", published.aqua, "test.json", examples=("train.json",)),
-        _mathematical("sat_math", published.sat_math, "sat-math.jsonl"),
-        _mathematical(
-            "mmlu_math",
-            published.mmlu,
-            "test/*_test.csv",
-            examples=("dev/*_dev.csv",),
-            rows=published.mmlu_rows,
-            by_group=True,
-        ),
-        Benchmark(PROCEDURAL, _by_its_task, by_group=True, new_tokens=256),
-        _molecular("mol_design", "description_guided_molecule_design.json"),
-        _molecular("mol_forward", "forward_reaction_prediction.json"),
-        _molecular("mol_reagent", "reagent_prediction.json"),
-        _molecular("mol_retrosynthesis", "retrosynthesis.json"),
-    )
-}
+_ALL = (
+    _mathematical(
+        *("gsm8k", published.gsm8k, "test.jsonl", "main/test-*.parquet"),
+        examples=("train.jsonl", "main/train-*.parquet"),
+    ),
+    _mathematical(
+        *("math", published.mathematics, "test/*/*.json", "test.jsonl"),
+        examples=("train/*/*.json", "train.jsonl"),
+        rows=published.math_rows,
+        new_tokens=1024,
+    ),
+    _mathematical(
+        *("numglue", published.numglue, "NumGLUE_test.json"),
+        examples=("NumGLUE_train.json",),
+        by_group=True,
+    ),
+    _mathematical("svamp", published.svamp, "SVAMP.json"),
+    _mathematical("simuleq", published.simuleq, "simuleq.json", "SimulEq*.json"),
+    _mathematical(
+        *("deepmind", published.deepmind, "interpolate/*.txt"),
+        examples=("train-easy/*.txt",),
+        rows=published.deepmind_rows,
+        by_group=True,
+    ),
+    _mathematical("aqua", published.aqua, "test.json", examples=("train.json",)),
+    _mathematical("sat_math", published.sat_math, "sat-math.jsonl"),
+    _mathematical(
+        *("mmlu_math", published.mmlu, "test/*_test.csv"),
+        examples=("dev/*_dev.csv",),
+        rows=published.mmlu_rows,
+        by_group=True,
+    ),
+    Benchmark(PROCEDURAL, _by_its_task, by_group=True, new_tokens=256),
+    _molecular("mol_design", "description_guided_molecule_design.json"),
+    _molecular("mol_forward", "forward_reaction_prediction.json"),
+    _molecular("mol_reagent", "reagent_prediction.json"),
+    _molecular("mol_retrosynthesis", "retrosynthesis.json"),
+)
+BENCHMARKS: Mapping[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
 
 
 def named(name: str) -> Benchmark:
-    """Looks up a benchmark.
-
-    Raises:
-      ValueError: the name is unknown.
-    """
+    """Looks up a benchmark; ValueError for an unknown name."""
     if name not in BENCHMARKS:
         near = difflib.get_close_matches(name, BENCHMARKS, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
