@@ -9,7 +9,7 @@ from etils import epath
 
 from partitionsel_jax.evaluation import statistics
 from partitionsel_jax.evaluation.benchmarks import BINARY, Benchmark, Question, digest
-from partitionsel_jax.evaluation.outputs import Row, read_finished, read_settings
+from partitionsel_jax.evaluation.evaluating import Row, read_finished, read_settings
 
 _LISTED = 5  # ids in an error
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
@@ -12,15 +13,12 @@ Values = Sequence[float] | np.ndarray
 _CHUNK = 1 << 20  # draws held at once
 
 
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """A mean of `count` values, with an interval that holds the true one `confidence` of times."""
+class Interval(NamedTuple):
+    """A mean, and the ends of its interval."""
 
     mean: float
     low: float
     high: float
-    confidence: float
-    count: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +70,8 @@ def mean_interval(
     array = _checked(values, "values")
     mean = float(array.mean())
     if ((array == 0.0) | (array == 1.0)).all():
-        low, high = share_interval(mean, len(array), confidence)
-    else:
-        _, low, high = _bootstrap(array, samples, seed, confidence)
-    return Interval(mean, low, high, confidence, len(array))
+        return Interval(mean, *share_interval(mean, len(array), confidence))
+    return Interval(mean, *_bootstrap(array, samples, seed, confidence)[1:])
 
 
 def share_interval(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -194,15 +190,9 @@ def _checked_pair(a: Values, b: Values) -> tuple[np.ndarray, np.ndarray]:
 
 def _checked(values: Values, name: str) -> np.ndarray:
     array = np.asarray(values, np.float64)
-    if array.ndim != 1 or not len(array):
+    if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
         raise ValueError(
-            f"expected {name} to be at least one number in a row, got the shape {array.shape}; "
-            "evaluate at least one question"
-        )
-    if not np.isfinite(array).all():
-        worst = int(np.argmin(np.isfinite(array)))
-        raise ValueError(
-            f"expected finite numbers in {name}, got {array[worst]} at {worst}; a mean of the rest "
-            "would hide that question"
+            f"expected {name} to be finite numbers in a row, at least one, got the shape "
+            f"{array.shape} and {array.flat[:8].tolist()}; a mean of the rest would hide questions"
         )
     return array

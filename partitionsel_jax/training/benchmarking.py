@@ -11,18 +11,83 @@ from typing import Any
 from etils import epath
 
 from partitionsel_jax import data, paths
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.config.checks import choice, not_below
+from partitionsel_jax.data.generation import canonical_tasks
 from partitionsel_jax.evaluation import benchmarks, comparing, evaluating, scoring
-from partitionsel_jax.evaluation.benchmarks import PROCEDURAL, Benchmark, Question
-from partitionsel_jax.evaluation.outputs import SUMMARY, differences
+from partitionsel_jax.evaluation.benchmarks import BENCHMARKS, PROCEDURAL, Benchmark, Question
+from partitionsel_jax.evaluation.evaluating import SUMMARY, differences
 from partitionsel_jax.json_files import write_json
+from partitionsel_jax.models.config import DTYPES
 from partitionsel_jax.text_table import aligned
 from partitionsel_jax.training import answering, corpora, starts
-from partitionsel_jax.training.benchmark_settings import BenchmarkSettings
 
 COMPARISON = "comparison.json"
 
 _LOG = logging.getLogger(__name__)
 _LISTED = 5  # names in a note
+
+
+@dataclasses.dataclass(frozen=True)
+class ProceduralSettings:
+    """Questions of reasoning-gym: task name -> arguments, questions of each task, their seed."""
+
+    tasks: Mapping[str, Mapping[str, Any]]
+    questions: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkSettings:
+    """Benchmarks and how they are put to a model; configs/evaluation.py says what fields mean."""
+
+    benchmarks: tuple[str, ...]
+    directory: str
+    few_shot: Mapping[str, int]
+    new_tokens: int
+    batch: int
+    limit: int
+    template: str
+    dtype: str
+    seed: int
+    reasoning_gym: ProceduralSettings
+
+    def __post_init__(self):
+        if not self.benchmarks:
+            raise ValueError(
+                f"no benchmark named: set --benchmarks to some of {', '.join(BENCHMARKS)}"
+            )
+        repeated = {name for name in self.benchmarks if self.benchmarks.count(name) > 1}
+        if repeated:
+            raise ValueError(f"benchmarks {sorted(repeated)} are named twice: name each once")
+        for name in (*self.benchmarks, *self.few_shot):
+            benchmarks.named(name)
+        for name, count in self.few_shot.items():
+            not_below(f"few_shot.{name}", count, 0)
+        not_below("new_tokens", self.new_tokens, 0)
+        not_below("batch", self.batch, 1)
+        not_below("limit", self.limit, 0)
+        not_below("reasoning_gym.questions", self.reasoning_gym.questions, 1)
+        choice("template", self.template, ("", *data.TEMPLATES))
+        choice("dtype", self.dtype, DTYPES)
+        if not self.directory and set(self.benchmarks) - {PROCEDURAL}:
+            raise ValueError(
+                "directory is empty: set --config.directory to the folder that holds a folder of "
+                "files for each benchmark"
+            )
+
+    def room(self, benchmark: Benchmark) -> int:
+        """Most tokens of an answer."""
+        return self.new_tokens or benchmark.new_tokens
+
+
+def parse(config: Mapping[str, Any]) -> BenchmarkSettings:
+    """Checks a whole evaluation config and freezes it.
+
+    Raises:
+      ValueError: an unknown or missing field, or a value out of its range, by name.
+    """
+    return run_settings.build(BenchmarkSettings, config, "")
 
 
 def evaluate_all(
@@ -78,10 +143,9 @@ def evaluate_all(
             now = evaluating.asked(questions, benchmark, examples)
             now["new_tokens"] = settings.room(benchmark)
             _check_other(comparing.planned(questions, benchmark, now), other)
-    if run is not None:
-        subject = answering.of_run(run, name, settings.template)
+    if model is None:
+        subject = answering.of_run(run or "", name, settings.template)
     else:
-        assert model is not None
         template, dtype = settings.template, settings.dtype
         subject = answering.of_model(model, adapter, template=template, dtype=dtype)
     for one in chosen:
@@ -127,20 +191,13 @@ def _target(run: Any, model: str | None, adapter: str | None, output: str | None
 def _other(against: str, name: str, target: epath.Path) -> epath.Path:
     """Finds the finished evaluation of a benchmark to compare with, which is not this one."""
     root, own = paths.absolute(against), os.path.realpath(target / name)
-    folders = root / "evaluation" / name, root / name
-    # Two paths may lead to one folder, by links.
-    others = [folder for folder in folders if os.path.realpath(folder) != own]
-    for folder in others:
-        if (folder / SUMMARY).exists():
+    for folder in (root / "evaluation" / name, root / name):
+        # Two paths may lead to one folder, by links.
+        if os.path.realpath(folder) != own and (folder / SUMMARY).exists():
             return folder
-    if len(others) < len(folders):
-        raise ValueError(
-            f"--against={against!r} is this evaluation itself: name another one, or another "
-            "--output"
-        )
     raise ValueError(
-        f"--against={against!r} holds no finished evaluation of {name}: evaluate it first, by the "
-        "same command on the other model"
+        f"--against={against!r} holds no finished evaluation of {name} beside this one itself: "
+        "evaluate the other model first, by the same command with another --output"
     )
 
 
@@ -172,9 +229,11 @@ def _questions(
 ) -> tuple[list[Question], benchmarks.Examples, dict[str, Any]]:
     """Gives the questions of a benchmark, the examples for their prompts, and notes on them."""
     notes: dict[str, Any] = {}
-    shots, solved = settings.shots(benchmark), list[Question]()
+    shots = settings.few_shot.get(benchmark.name, benchmark.few_shot)
+    solved: list[Question] = []
     if benchmark.name == PROCEDURAL:
-        tasks, chosen = settings.tasks, settings.reasoning_gym
+        chosen = settings.reasoning_gym
+        tasks = canonical_tasks(chosen.tasks.items())
         questions = benchmarks.generated(tasks, chosen.questions, chosen.seed, seen)
         notes["left_out"] = benchmarks.passed_over(questions)
         notes["reference_only"] = [name for name, _ in tasks if data.takes_reference_only(name)]

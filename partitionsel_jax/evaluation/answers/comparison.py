@@ -6,13 +6,13 @@ import re
 from partitionsel_jax.evaluation.answers.choices import chosen_letter, named_choice
 from partitionsel_jax.evaluation.answers.equivalence import (
     RELATION,
-    are_relations,
     are_sets,
     equivalent,
+    factor_count,
+    form,
     require_math_verify,
     time_limit,
 )
-from partitionsel_jax.evaluation.answers.expressions import factor_count, form
 from partitionsel_jax.evaluation.answers.extraction import given_answer, reference_answer
 from partitionsel_jax.evaluation.answers.kinds import AnswerKind, kind_of
 from partitionsel_jax.evaluation.answers.numerals import compatible, in_base, unit_behind
@@ -37,7 +37,6 @@ _TRUTH = {"true": True, "yes": True, "false": False, "no": False}
 _NOTHING = re.compile(
     r"(?:there (?:is|are) )?no (?:real )?solutions?|\\emptyset|(?:the )?empty set|\{\s*\}"
 )
-_LETTER = re.compile(r"\(?([A-F])\)?")
 # DeepMind writes 2*x, so that digits and letters without a sign are a number in another base.
 _LITERAL = re.compile(r"-?(?=[0-9]*[a-z])[0-9a-z]+")
 _NAME = re.compile(r"[A-Za-z]'*(?:_\{?\w+\}?)?(?:\([a-z]\))?|\\[a-z]+")
@@ -50,22 +49,10 @@ _JOINT = re.compile(r"[,;]\s|\b(?:and|or)\b")
 def is_correct(output: str, reference: str, benchmark: str = "gsm8k") -> bool:
     """Returns whether the final answer of an output is that of the reference.
 
-    No text makes it raise, and no text is executed. What is not surely right counts as wrong. Every
-    rule is in docs/answers.md; in short:
-
-    * no answer, two answers ("5 or 6"), a bound or a denial ("more than 5", "not 5"), and an
-      equation left unsolved ("2x = 10" for 5) are wrong;
-    * a value that is not worked out ("3 + 4" for 7, "2^{10}" for 1024) is right for math and
-      metamathqa, as for the evaluators published for them; elsewhere the protocol reads one number;
-    * numbers are exact: `quantities.same_quantity` has the rules for percentages, units and the few
-      references that are rounded;
-    * tuples and intervals match in order and by their brackets, sets and bare lists in any order,
-      but for simuleq and, from three parts on, deepmind;
-    * multiple choice counts letters only;
-    * expressions match by value for math and metamathqa, read by math-verify and compared exactly
-      within 5 seconds, where a product that the reference leaves factored must be factored as far;
-      for deepmind, as its exact-match score has it, by their form up to the order of terms and
-      factors.
+    No text makes it raise, and no text is executed. What is not surely right counts as wrong: no
+    answer, two of them, a bound, a denial, an equation left unsolved. Numbers are exact, and
+    expressions match by value for math and metamathqa, by their form for deepmind; comparing two of
+    them ends after 5 seconds. docs/answers.md has every rule.
 
     Args:
       output: what a model wrote, worked steps included.
@@ -101,22 +88,23 @@ def _same_answer(expected: str, given: str, kind: AnswerKind) -> bool:
         # An inequality may describe an interval; one value is never a list of them.
         described = parts.opening != "" or are_sets(parts.parts)
         return kind.symbolic and described and equivalent(expected, given)
-    if kind.symbolic and are_relations(parts.parts) != are_relations(found.parts):
+    related = [all(map(RELATION.search, side.parts)) for side in (parts, found)]
+    if kind.symbolic and related[0] != related[1]:
         return equivalent(expected, given)
     return _same_parts(parts, found, kind)
 
 
 def _same_parts(expected: Several, given: Several, kind: AnswerKind) -> bool:
     """Compares part by part, in order for tuples, intervals and lists whose order matters."""
-    count = len(expected.parts)
-    if count != len(given.parts):
-        return False
-    if expected.names and given.names and expected.names != given.names:
-        return False
+    count, named = len(expected.parts), expected.names and given.names
     positional = kind.algebra and expected.opening in ("(", "[")
-    if positional and expected[:2] != given[:2] and not given.names:
-        return False
-    if kind.algebra and not positional and given.opening == "(":
+    brackets = (expected.opening, expected.closing) == (given.opening, given.closing)
+    if (
+        count != len(given.parts)
+        or (named and expected.names != given.names)
+        or (positional and not brackets and not given.names)
+        or (kind.algebra and not positional and given.opening == "(")
+    ):
         return False
     if positional or expected.names or count >= kind.ordered_from:
         pairs = zip(expected.parts, given.parts, strict=True)
@@ -153,7 +141,7 @@ def _same_single(expected: str, given: str, kind: AnswerKind) -> bool:
         return _truth(given) is _TRUTH[words]
     if _NOTHING.fullmatch(plain.lower()):
         return _NOTHING.fullmatch(untexted(given).lower()) is not None
-    if letter := _LETTER.fullmatch(plain):
+    if letter := re.fullmatch(r"\(?([A-F])\)?", plain):
         return chosen_letter(given, "ABCDEF") == letter.group(1)
     literal = kind.lowest_terms and _LITERAL.fullmatch(expected)
     number = None if literal else _number(expected, kind)

@@ -78,15 +78,11 @@ _CLAUSE_END = re.compile(
     r"|(?:[,;(]\s*+)?\b(?:because|since|which|where|so|but|rather than|instead of|not)\b"
 )
 _MATH = re.compile(r"(?s)(?<!\\)\$\$?([^$]+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]")
-_MARKER = re.compile(r"(?m)^####")
 _STEP = re.compile(
     r"(?i)(?:step|part|case|phase|stage|method|approach|section|question|problem|example|round|task|"
     r"equation)s?\s*+#?(?:[0-9]+|[ivx]+|[a-e]|one|two|three|four|five|six)\b"
 )
-_NUMBERED = re.compile(r"[0-9]{1,2}[.):]\s+[A-Za-z]")
 _OPTION_TITLE = re.compile(r"(?i)(?:option|choice|alternative)s?\s+\(?[A-E]\b")
-_GERUND = re.compile(r"[A-Z][a-z]+ing\b")
-_SAYS = re.compile(r"[:=]|\bis\b")
 _HEADING = re.compile(
     r"(?i)(?:(?:the|my|our|final|detailed|full|short|brief|alternative|correct|step-by-step|quick|"
     r"complete|worked)\s+)*"
@@ -107,19 +103,9 @@ _MOST_BETWEEN = 60
 def final_answer_of(output: str, benchmark: str = "gsm8k") -> str:
     """The final answer that an output gives, as it is written there, in plain characters.
 
-    An output is read up to the token that ends its turn and from the end of its thoughts on; what
-    `<answer>...</answer>` holds is all that is read. What follows the last "####" that starts a
-    line decides alone, if it is no heading. Otherwise:
-
-    * the last `\\boxed{...}`, or several that belong together, or "the answer is ..." / "Answer:
-      ...", whichever comes later;
-    * multiple choice: the letter of these, or else the one that the first line begins with, or
-      that the last line names;
-    * benchmarks with expressions or words: a last line that is no prose, its last `$...$`, or what
-      it says that something is;
-    * benchmarks with lists: the values that the last lines give, "x = 3" and "y = 5";
-    * the last number of the text, or the numbers that it ends with where lists are answers; the
-      number of the first line where an explanation follows.
+    Of an output its last turn is read, without its thoughts, and of that what `<answer>` tags hold.
+    What follows the last "####" that starts a line decides alone, if it is no heading; otherwise
+    the last box or announcement, or else what the text ends with. docs/answers.md has the rules.
 
     Args:
       output: what a model wrote.
@@ -178,7 +164,7 @@ def _marked(text: str, kind: AnswerKind) -> str | None:
     number of a step, is no marker's.
     """
     rows = []
-    for found in list(_MARKER.finditer(text))[-_MOST_TRIES:]:
+    for found in list(re.finditer(r"(?m)^####", text))[-_MOST_TRIES:]:
         line, _, below = text[found.end() :].strip().partition("\n")
         rows.append((line.strip("# \t\r")[:_LONGEST], below[:_LONGEST].strip()))
     # A heading for each choice.
@@ -203,18 +189,20 @@ def _is_heading(line: str, below: str, kind: AnswerKind) -> bool:
         return True
     if not below:
         return False
-    if _NUMBERED.match(line):
+    if re.match(r"[0-9]{1,2}[.):]\s+[A-Za-z]", line):
         return True
     if kind.letters:
         return _OPTION_TITLE.match(line) is not None or not chosen_letter(line, kind.letters)
     if kind.words:
-        return _GERUND.match(line) is not None
+        return re.match(r"[A-Z][a-z]+ing\b", line) is not None
     if not kind.numeric:
         return re.fullmatch(r"[A-Za-z ,'-]+", line) is not None
     if not _has_number(line):
         return True
     # "Total = 18" and "The total is 18" say a number; "Day 5" and "Adding 9 and 9" do not.
-    return bool(re.match(r"[A-Za-z]", line)) and quantity(_SAYS.split(line)[-1]) is None
+    return (
+        bool(re.match(r"[A-Za-z]", line)) and quantity(re.split(r"[:=]|\bis\b", line)[-1]) is None
+    )
 
 
 def _stated(text: str, kind: AnswerKind) -> str:
@@ -301,14 +289,16 @@ def _announced(text: str, kind: AnswerKind) -> tuple[int, str]:
         line = opened.group(1) if opened else following.partition("\n")[0]
         question = line.find("?")
         clause = _CLAUSE_END.split(line, maxsplit=1)[0].strip()
-        if not clause or 0 <= question <= len(clause):
-            continue
-        if kind.numeric and not _has_number(clause):
-            continue
-        if kind.letters and not _names_letter(clause, kind.letters):
-            continue
-        return found.end(), clause
+        if clause and not 0 <= question <= len(clause) and _may_answer(clause, kind):
+            return found.end(), clause
     return -1, ""
+
+
+def _may_answer(clause: str, kind: AnswerKind) -> bool:
+    """Returns whether a clause holds what every answer of its kind has."""
+    if kind.letters:
+        return _names_letter(clause, kind.letters)
+    return _has_number(clause) if kind.numeric else True
 
 
 def _formula(clause: str, kind: AnswerKind) -> str:

@@ -28,7 +28,6 @@ _WRITTEN = re.compile(
     r"|\(?\s*(?:in\s+)?(?P<name>binary|octal|hexadecimal|hex)\s*\)?)"
 )
 _PREFIXED = re.compile(r"(?i)(?P<sign>-?)0(?P<prefix>[box])(?P<digits>[0-9a-f]{1,200})")
-_DIGITS = re.compile(r"-?[0-9a-z]+(?:\.[0-9a-z]+)?")
 
 # The first word of each names the unit.
 _SPELLINGS = (
@@ -63,7 +62,6 @@ _UNIT = re.compile(
 _SQUARES = ("square", "sq", "squared", "2")
 # "5th", "5/hour" and "5-inch" begin with what is no part of the word.
 _JOINT = re.compile(r"\A(?:(?:st|nd|rd|th)\b)?[\s,/-]*")
-_TAIL = re.compile(r"[A-Za-z' ,./-]*")
 
 
 def number_in_words(text: str) -> tuple[Fraction, str] | None:
@@ -124,7 +122,7 @@ def in_base(text: str) -> tuple[str, int] | None:
     else:
         return None
     digits = re.sub(r"[\s,(){}]|\\[,;:! ]", "", digits).lower()
-    if not _DIGITS.fullmatch(digits) or not 2 <= base <= 36:
+    if not re.fullmatch(r"-?[0-9a-z]+(?:\.[0-9a-z]+)?", digits) or not 2 <= base <= 36:
         return None
     if any(int(digit, 36) >= base for digit in re.sub(r"[-.]", "", digits)):
         return None
@@ -150,7 +148,9 @@ def unit_behind(rest: str, algebra: bool) -> str | None:
     word = found["word"]
     unit = _UNITS.get(word) or _UNITS.get(word.lower())
     behind = bare[found.end() if unit else found.start("word") :]
-    if not _TAIL.fullmatch(behind) or _NO_UNIT.intersection(re.findall("[a-z]+", behind.lower())):
+    if not re.fullmatch(r"[A-Za-z' ,./-]*", behind) or _NO_UNIT.intersection(
+        re.findall("[a-z]+", behind.lower())
+    ):
         return None
     if not unit:
         return "" if upright or (spaced and (len(word) > 2 or word.lower() == "of")) else None

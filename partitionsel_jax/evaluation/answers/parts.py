@@ -23,7 +23,6 @@ _PIECEWISE = re.compile(r"\\text|\bif\b|[<>]|\\(?:le|ge)q?\b")
 _BULLET = re.compile(r"^(?:[-*•+]\s+|\(?[0-9]{1,2}[.)]\s+)(?=\S)")
 _LEADING = re.compile(r"(?i)^(?:and|or|so|thus|then|hence|therefore)\b,?\s+")
 _TRAILING = re.compile(r"(?i)[\s,.;]+(?:and|or)$|[\s,.;]+$")
-_JOINT = re.compile(r"(?i)\W*(?:and|or)\W*")
 _BOLD = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(-])")
 _ASSIGNED = re.compile(r"(?P<name>[A-Za-z](?:_\{?\w{1,9}\}?)?)\s*=\s*(?P<value>[^=]+)")
 _LABELLED = re.compile(
@@ -150,7 +149,11 @@ def _both_signs(part: str) -> list[str]:
 
 def _trailing(lines: list[str], pattern: re.Pattern[str], kind: AnswerKind) -> list[_Named]:
     """Reads the last lines, as long as they match; a line of "and" does not count."""
-    told = (line for line in lines[: -_MOST_ROWS - 1 : -1] if not _JOINT.fullmatch(line))
+    told = (
+        line
+        for line in lines[: -_MOST_ROWS - 1 : -1]
+        if not re.fullmatch(r"(?i)\W*(?:and|or)\W*", line)
+    )
     read = itertools.takewhile(bool, (_read(line, pattern, kind) for line in told))
     return [one for one in read if one][::-1]
 

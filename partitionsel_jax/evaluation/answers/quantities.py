@@ -4,7 +4,7 @@ import dataclasses
 import re
 from fractions import Fraction
 
-from partitionsel_jax.evaluation.answers.expressions import value_of
+from partitionsel_jax.evaluation.answers.equivalence import form, value_of
 from partitionsel_jax.evaluation.answers.numerals import (
     MAGNITUDES,
     compatible,
@@ -127,7 +127,8 @@ def quantity(text: str, *, algebra: bool = False) -> Quantity | None:
 def computed(text: str) -> Fraction | None:
     """The value of a number, or of arithmetic among whose numbers words may stand."""
     number = quantity(text)
-    return number.value if number else value_of(re.sub(r"(?<!\\)\b[A-Za-z]+\b", " ", text).strip())
+    plain = re.sub(r"(?<!\\)\b[A-Za-z]+\b", " ", text).strip()
+    return number.value if number else value_of(form(plain))
 
 
 def repeated_quantity(text: str, *, algebra: bool = False) -> Quantity | None:
