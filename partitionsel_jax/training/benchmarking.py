@@ -229,8 +229,7 @@ def _questions(
 ) -> tuple[list[Question], benchmarks.Examples, dict[str, Any]]:
     """Gives the questions of a benchmark, the examples for their prompts, and notes on them."""
     notes: dict[str, Any] = {}
-    shots = settings.few_shot.get(benchmark.name, benchmark.few_shot)
-    solved: list[Question] = []
+    shots, solved = settings.few_shot.get(benchmark.name, 0), list[Question]()
     if benchmark.name == PROCEDURAL:
         chosen = settings.reasoning_gym
         tasks = canonical_tasks(chosen.tasks.items())

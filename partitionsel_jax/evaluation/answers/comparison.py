@@ -13,7 +13,7 @@ from partitionsel_jax.evaluation.answers.equivalence import (
     require_math_verify,
     time_limit,
 )
-from partitionsel_jax.evaluation.answers.extraction import given_answer, reference_answer
+from partitionsel_jax.evaluation.answers.extraction import final_answer_of, reference_answer
 from partitionsel_jax.evaluation.answers.kinds import AnswerKind, kind_of
 from partitionsel_jax.evaluation.answers.numerals import compatible, in_base, unit_behind
 from partitionsel_jax.evaluation.answers.parts import Several, several
@@ -67,7 +67,7 @@ def is_correct(output: str, reference: str, benchmark: str = "gsm8k") -> bool:
     kind = kind_of(benchmark)
     if kind.symbolic:
         require_math_verify()
-    expected, given = reference_answer(reference, kind), given_answer(output, kind)
+    expected, given = reference_answer(reference, kind), final_answer_of(output, benchmark)
     if kind.letters:
         return bool(expected) and expected == given
     with time_limit():

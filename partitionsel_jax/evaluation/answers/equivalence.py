@@ -155,10 +155,8 @@ def equivalent(expected: str, given: str, *, seconds: float = _SECONDS) -> bool:
     read, is too long or nested too deeply, or takes over 2 GiB or the time, is not equal.
 
     Raises:
-      ImportError: math-verify is not installed.
       RuntimeError: the process could not be started, whatever the expressions.
     """
-    require_math_verify()
     pair = [_alternatives(expected), _alternatives(given)]
     seconds = min(seconds, _left.get())
     if seconds <= 0 or not all(_readable(one) for side in pair for ones in side for one in ones):

@@ -117,11 +117,7 @@ def final_answer_of(output: str, benchmark: str = "gsm8k") -> str:
     Raises:
       ValueError: the benchmark is unknown.
     """
-    return given_answer(output, kind_of(benchmark))
-
-
-def given_answer(output: str, kind: AnswerKind) -> str:
-    """The final answer of an output, by the rules of `final_answer_of`."""
+    kind = kind_of(benchmark)
     text = _plain_end(last_turn(output))
     held = tagged(text)
     text = unrolled(_TITLE.sub("Answer:", text if held is None else held))

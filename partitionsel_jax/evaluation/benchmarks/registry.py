@@ -60,8 +60,6 @@ class Benchmark:
       examples: likewise, its published training questions for few-shot prompts; () for none.
       rows: (file, "test" or "train") -> the file's rows.
       by_group: True if examples are of the question's own group.
-      few_shot: examples in a prompt unless a config says otherwise; models that were tuned on
-        instructions are asked without.
       new_tokens: most tokens of an answer unless a config says otherwise.
       metrics: the scores that its judge gives, the first of which stands for it.
       over_all: saved outputs -> metrics that are no means over questions.
@@ -76,7 +74,6 @@ class Benchmark:
     examples: tuple[str, ...] = ()
     rows: Callable[[Path, str], list[Row]] = read_rows
     by_group: bool = False
-    few_shot: int = 0
     new_tokens: int = 512
     metrics: tuple[str, ...] = ("accuracy",)
     over_all: Callable[[Sequence[Mapping[str, Any]]], dict[str, float]] | None = None
