@@ -157,11 +157,7 @@ def summarise(rows: Sequence[Row], benchmark: Benchmark) -> dict[str, Any]:
 
 
 def _claim(folder: epath.Path, settings: Mapping[str, Any]) -> None:
-    """Makes a folder an evaluation's own, unless it is already.
-
-    Raises:
-      ValueError: it holds one with other settings (the differing ones are named), or one without.
-    """
+    """Makes a folder an evaluation's own, unless it is already; refuses other settings by name."""
     ours = json.loads(json.dumps(settings))
     if not (folder / SETTINGS).exists():
         if (folder / OUTPUTS).exists():

@@ -60,15 +60,8 @@ def judged(judge: Callable[[], T], wrong: Callable[[], T], row: str) -> T:
     """Judges one output; every judgement passes through here, so that none ends an evaluation.
 
     An output is any text, and a scorer is other people's code: whatever it raises over an output
-    counts as a wrong answer, and a warning names the row.
-
-    Args:
-      judge: judges the output.
-      wrong: gives the judgement of a wrong answer.
-      row: what the warning calls the output.
-
-    Raises:
-      ImportError, NotStarted: no answer at all could be judged.
+    counts as a wrong answer, and a warning names the row. ImportError and NotStarted pass through,
+    as no answer at all could be judged.
     """
     try:
         return judge()

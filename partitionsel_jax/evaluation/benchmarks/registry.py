@@ -347,8 +347,7 @@ def named(name: str) -> Benchmark:
 def read_questions(benchmark: Benchmark, directory: Path, split: str = "test") -> list[Question]:
     """Reads the questions of a benchmark from the folder of its name in a directory.
 
-    Args:
-      split: "train" for its published training questions, which few-shot prompts show solved.
+    The split "train" has its published training questions, which few-shot prompts show solved.
 
     Raises:
       ValueError: its files are not there, or damaged; no question, or none of that split; an id
@@ -384,16 +383,10 @@ def read_questions(benchmark: Benchmark, directory: Path, split: str = "test") -
 def generated(
     tasks: Sequence[Task], count: int, seed: int, seen: Collection[str] = frozenset()
 ) -> list[Question]:
-    """Generates `count` distinct questions of every task: the first ones that were not seen.
+    """Generates `count` distinct questions of every task: the first that a model has not seen.
 
     "task/number" names the same question whatever was seen, so that a model that was trained on
     some of them and one that was not are compared on all others.
-
-    Args:
-      tasks: (name, settings) of each, as `canonical_tasks` gives them.
-      count: questions of each.
-      seed: of the questions.
-      seen: questions that a model has been trained on.
 
     Raises:
       ValueError: a task with too few distinct questions beside the seen ones, or an answer that
