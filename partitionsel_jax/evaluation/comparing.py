@@ -8,7 +8,7 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax.evaluation import statistics
-from partitionsel_jax.evaluation.benchmarks import BINARY, Benchmark, Question, digest
+from partitionsel_jax.evaluation.benchmarks import BINARY, Question, digest
 from partitionsel_jax.evaluation.evaluating import Row, read_finished, read_settings
 
 _LISTED = 5  # ids in an error
@@ -40,25 +40,25 @@ class Evaluation:
 
     Attributes:
       name: what errors call it.
-      benchmark: its name.
       questions: id -> digest of what it asks.
       settings: as settings.json has them.
       rows: id -> what outputs.jsonl has of the question; none before the evaluation.
     """
 
     name: str
-    benchmark: str
     questions: Mapping[str, str]
     settings: Mapping[str, Any]
     rows: Mapping[str, Row] = dataclasses.field(default_factory=dict)
 
+    @property
+    def benchmark(self) -> str:
+        return self.settings["benchmark"]
 
-def planned(
-    questions: Sequence[Question], benchmark: Benchmark, settings: Mapping[str, Any]
-) -> Evaluation:
+
+def planned(questions: Sequence[Question], settings: Mapping[str, Any]) -> Evaluation:
     """Describes what is about to be asked."""
     digests = {question.id: digest([question]) for question in questions}
-    return Evaluation("this evaluation", benchmark.name, digests, settings)
+    return Evaluation("this evaluation", digests, settings)
 
 
 def read(folder: epath.PathLike) -> Evaluation:
@@ -70,7 +70,7 @@ def read(folder: epath.PathLike) -> Evaluation:
     folder = epath.Path(folder)
     rows, settings = read_finished(folder), read_settings(folder)
     digests = {name: row["question"] for name, row in rows.items()}
-    return Evaluation(str(folder), settings["benchmark"], digests, settings, rows)
+    return Evaluation(str(folder), digests, settings, rows)
 
 
 def both_asked(ours: Evaluation, theirs: Evaluation) -> list[str]:

@@ -142,7 +142,7 @@ def evaluate_all(
         if other := others.get(benchmark.name):
             now = evaluating.asked(questions, benchmark, examples)
             now["new_tokens"] = settings.room(benchmark)
-            _check_other(comparing.planned(questions, benchmark, now), other)
+            _check_other(comparing.planned(questions, now), other)
     if model is None:
         subject = answering.of_run(run or "", name, settings.template)
     else:
@@ -244,11 +244,6 @@ def _questions(
         read = benchmarks.read_questions(benchmark, directory)
         notes["bad_references"] = bad = [one.id for one in read if not benchmark.judgeable(one)]
         questions = sound = [one for one in read if one.id not in bad]
-        if not sound:
-            raise ValueError(
-                f"no answer of the {len(read)} questions of {benchmark.name} in {directory} is a "
-                "molecule: compare the file with the published one"
-            )
         if anchors is not None:
             texts = [one.about or one.prompt for one in sound]
             index, pairs = anchors.index([texts]), zip(sound, texts, strict=True)
@@ -256,8 +251,9 @@ def _questions(
         notes["left_out"] = len(sound) - len(questions)
         if not questions:
             raise ValueError(
-                f"the anchors of the run ask all questions of {benchmark.name}, so that none is "
-                "left to score: choose another benchmark"
+                f"no question of {benchmark.name} in {directory} is left to ask: the answers of "
+                f"{len(bad)} are no molecules, and the anchors of the run ask the {len(sound)} "
+                "others; compare the file with the published one, or choose another benchmark"
             )
         if shots:
             solved = benchmarks.read_questions(benchmark, directory, "train")
