@@ -791,7 +791,7 @@ def test_what_the_anchors_of_a_run_ask_is_left_out_and_counted(tmp_path, monkeyp
         )
     )
     with pytest.raises(
-        ValueError, match="mmlu_math in .* is left to ask: .* anchors of the run ask the 15 others"
+        ValueError, match=r"mmlu_math in .* is left to ask: .* anchors of the run ask the 15 others"
     ):
         benchmarking.evaluate_all(benchmarking.parse(settings), run=tmp_path / "other")
     anchors.unlink()
