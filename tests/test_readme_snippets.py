@@ -36,8 +36,8 @@ def test_selecting_from_gradients():
     rng = np.random.default_rng(0)
     _, (indices, weights, utility, certificate) = run(
         SNIPPETS[0],
-        per_example_gradients={"w": jnp.asarray(rng.normal(size=(64, 5, 7)), jnp.float32)},
-        validation_gradients={"w": jnp.asarray(rng.normal(size=(4, 5, 7)), jnp.float32)},
+        per_example_gradients={"w": jnp.asarray(rng.normal(1, 1, (64, 5, 7)), jnp.float32)},
+        validation_gradients={"w": jnp.asarray(rng.normal(1, 1, (4, 5, 7)), jnp.float32)},
         domains=jnp.arange(64) % 8,
     )
     assert indices.shape == weights.shape == (32,)
