@@ -40,7 +40,7 @@ from partitionsel_jax.data.tokenizers import (
 
 if TYPE_CHECKING:
     from partitionsel_jax.data.reasoning import prepare
-    from partitionsel_jax.data.sources import prepare_files
+    from partitionsel_jax.data.sources.builders import prepare_files
 
 __all__ = [
     "FILE_KINDS",
@@ -77,7 +77,7 @@ __all__ = [
     "takes_reference_only",
 ]
 
-_LAZY = {"prepare": "reasoning", "prepare_files": "sources"}
+_LAZY = {"prepare": "reasoning", "prepare_files": "sources.builders"}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from partitionsel_jax.data.sources.duplicates import HeldOut, Prompt, boilerplate, held_out
+from partitionsel_jax.data.sources.duplicates import HeldOut, Prompt, boilerplate
 from partitionsel_jax.data.sources.files import source_files
 from partitionsel_jax.data.sources.messages import asked
 from partitionsel_jax.data.sources.scanning import Tally, check_columns, good_rows, spelt
@@ -54,7 +54,7 @@ class OwnAnchors:
     def _held_out(self, prompts: Iterable[Prompt], samples: Iterable[Collection[str]]) -> HeldOut:
         """The index of prompts, without the wording that many of the anchors, or samples, share."""
         asked = {prompt.asked for prompt in self._prompts}
-        return held_out(prompts, boilerplate([asked, *map(set, samples)]))
+        return HeldOut(prompts, boilerplate([asked, *map(set, samples)]))
 
     def index(self, samples: Iterable[Collection[str]] = ()) -> HeldOut:
         """Finds rows that ask, or nearly ask, what one of them asks.
