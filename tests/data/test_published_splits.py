@@ -53,7 +53,7 @@ def test_a_name_says_one_split_or_none(name, split):
 
 @pytest.mark.parametrize("name", ["train_test.jsonl", "train/test.jsonl", "test/dev/a.jsonl"])
 def test_a_name_that_says_several_splits_is_refused(name):
-    with pytest.raises(ValueError, match=r"is named for the splits \w+ and \w+, .* name or list it"):
+    with pytest.raises(ValueError, match=r"is named for the splits \w+ and \w+, .* list it"):
         split_of(name)
 
 

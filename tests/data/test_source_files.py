@@ -320,10 +320,9 @@ def test_a_file_is_hashed_again_only_when_it_was_touched(tmp_path, monkeypatch):
     assert content_digest([only(path)]) != before
 
 
-def test_packed_parquet_is_no_known_format(tmp_path):
-    with gzip.open(tmp_path / "rows.parquet.gz", "wb") as file:
-        file.write(b"")
-    with pytest.raises(ValueError, match="found none"):
+def test_packed_parquet_is_not_read(tmp_path):
+    (tmp_path / "rows.parquet.gz").write_bytes(gzip.compress(b""))
+    with pytest.raises(ValueError, match=r"is packed as \.gz, which \.parquet files are not"):
         source_files(tmp_path)
 
 

@@ -513,18 +513,19 @@ def test_rows_of_one_question_are_in_one_split(prepare):
 def test_no_two_splits_share_a_group_at_any_size(seed):
     random = np.random.default_rng(seed)
     count, groups, domains = random.integers((1, 1, 1), (400, 120, 5))
+    group = random.integers(0, groups, count) * 7919
+    codes = [-1, splitting.TRAIN, splitting.TEST] if seed % 2 else [splitting.TRAIN]
+    meant = random.choice(codes, count).astype(np.int8)
+    published = [*group[meant == splitting.TEST], *random.integers(0, groups, 2) * 7919]
     scan = scanning.Scan(
         domains=tuple(map(str, range(domains))),
         domain=random.integers(0, domains, count).astype(np.int32),
-        group=random.integers(0, groups, count) * 7919,
-        meant=random.choice([-1, splitting.TRAIN, splitting.TEST], count).astype(np.int8)
-        if seed % 2
-        else np.zeros(count, np.int8),
+        group=group,
+        meant=meant,
         tally=scanning.Tally(),
         places=scanning.Places(),
         prompts={},
-        published=(),
-        elsewhere=random.integers(0, groups, 2) * 7919,
+        published=[(group, None) for group in published],
     )
     sizes = splitting.Sizes(*random.integers((1, 1, 0), (4, 4, 3)))
     near = random.choice(count, count // 20, replace=False)
@@ -540,11 +541,10 @@ def test_no_two_splits_share_a_group_at_any_size(seed):
         train, validation, test = (np.sum(split[scan.domain == domain] == part) for part in parts)
         assert (validation, test) == (sizes.validation, sizes.test)
         assert train >= 1 and (not sizes.train or train <= sizes.train)
-        meant = scan.meant[scan.domain == domain] == splitting.TEST
-        if meant.any():
-            assert np.all(meant[split[scan.domain == domain] == splitting.TEST])
-    published = {*scan.group[scan.meant == splitting.TEST].tolist(), *scan.elsewhere.tolist()}
-    assert not published & (owned[0] | owned[1])
+        for_test = meant[scan.domain == domain] == splitting.TEST
+        if for_test.any():
+            assert np.all(for_test[split[scan.domain == domain] == splitting.TEST])
+    assert not set(published) & (owned[0] | owned[1])
     assert not np.any(split[near] == splitting.VALIDATION)
     # No more rows give way than have to.
     given_way = np.flatnonzero(split == splitting.NEAR_TEST)

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 
 from partitionsel_jax.data.sources.files import (
-    check_unchanged,
+    changed,
     content_digest,
     locate,
     source_files,
@@ -32,17 +32,6 @@ _TEXTS = ("question", "response", "answer", "messages", "entry", "place")
 _OPTIONS = "group_size:1,snappy"
 
 
-@dataclasses.dataclass(eq=False)
-class FilesConfig(tfds.core.BuilderConfig):
-    """A config with a hash of all that decides the rows as its name.
-
-    While they are written, the plan is there, and what raises if the source is not what it was.
-    """
-
-    plan: Plan | None = None
-    check_unchanged: Callable[[], None] | None = None
-
-
 class FilesBuilder(  # type: ignore[call-arg]
     tfds.core.GeneratorBasedBuilder, skip_registration=True
 ):
@@ -56,6 +45,9 @@ class FilesBuilder(  # type: ignore[call-arg]
     """
 
     VERSION = tfds.core.Version("1.4.0")
+    # What the rows are written from, while they are, and the digest of its files.
+    plan: Plan
+    files_digest = ""
     # Nothing is downloaded. Looking for checksums, TFDS would import a package it does not require.
     url_infos = None
 
@@ -74,7 +66,7 @@ class FilesBuilder(  # type: ignore[call-arg]
 
         TFDS's own writer keeps a split in memory before it writes it, and is five times as slow.
         """
-        plan, left_out = self.builder_config.plan, Places()
+        plan, left_out = self.plan, Places()
         domain, names = plan.scan.domain, plan.scan.domains
         counts, sizes = np.zeros((len(SPLITS), len(names)), np.int64), [0] * len(SPLITS)
         templates = [self._get_filename_template(split_name=split) for split in SPLITS]
@@ -89,7 +81,10 @@ class FilesBuilder(  # type: ignore[call-arg]
                 writers[split].write(record)
                 sizes[split] += len(record)
                 counts[split, numbers["domain"]] += 1
-        self.builder_config.check_unchanged()
+        if not all(f.path.exists() for f in plan.files) or (
+            content_digest(plan.files) != self.files_digest
+        ):
+            raise changed()
         if empty := [name for name, rows in zip(names, counts[0], strict=True) if not rows]:
             raise ValueError(
                 f"expected training rows of every domain, got none of {listed(empty)}: all of "
@@ -196,16 +191,17 @@ def prepare_files(
         "splits": [file.split for file in files],
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    open_builder = functools.partial(BUILDERS[kind], data_dir=os.fspath(directory))
-    config = FilesConfig(name=digest[:16])
+    config = tfds.core.BuilderConfig(name=digest[:16])
     folder = os.fspath(epath.Path(directory) / kind / config.name)
-    open_bare = functools.partial(open_builder, config=config)
-    if not opened(open_bare, folder).data_path.exists():
-        planned = dataclasses.replace(
-            config,
-            plan=make_plan(files, schema, chosen, sizes, seed),
-            check_unchanged=functools.partial(check_unchanged, files, files_digest),
-        )
-        prepared(functools.partial(open_builder, config=planned), folder)
+    open_builder = functools.partial(BUILDERS[kind], data_dir=os.fspath(directory), config=config)
+    if not opened(open_builder, folder).data_path.exists():
+        plan = make_plan(files, schema, chosen, sizes, seed)
+
+        def open_planned() -> FilesBuilder:
+            builder = open_builder()
+            builder.plan, builder.files_digest = plan, files_digest
+            return builder
+
+        prepared(open_planned, folder)
     # Without the plan, which holds texts, and which every worker that reads would be sent.
-    return prepared(open_bare, folder)
+    return opened(open_builder, folder)

@@ -91,17 +91,11 @@ class SourceFile:
 
 
 def locate(path: str | os.PathLike[str], repository: str, patterns: Sequence[str]) -> Path:
-    """Finds the file or directory of a source.
+    """Finds the file or directory of a source; raises ValueError where nothing is.
 
-    Args:
-      path: a file or directory; or, where nothing is there, a repository as "owner/name" or
-        "owner/name@revision", which is downloaded where it is not in the hub's own cache; or "" for
-        the one that the kind is published in.
-      repository: that one; empty where there is none.
-      patterns: which of a repository's files are downloaded.
-
-    Raises:
-      ValueError: nothing of that name is here, and what to do.
+    Where nothing is at the path, it is taken for a hub's repository, as "owner/name" or
+    "owner/name@revision", whose files of these patterns are downloaded; "" stands for `repository`,
+    which the kind is published in.
     """
     name = os.fspath(path) or repository
     local = Path(name).expanduser()
@@ -117,13 +111,10 @@ def locate(path: str | os.PathLike[str], repository: str, patterns: Sequence[str
 
 
 def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile, ...]:
-    """Lists the files of a source, sorted by name.
+    """Lists the files of a source, a file or all below a directory, sorted by name.
 
-    Args:
-      root: a file, or a directory that is searched with all below it. Zip archives stand for the
-        files inside them; hidden files, descriptions of a dataset, and files that its description
-        does not list are passed over.
-      leave_out: stems of files and archives that are passed over, too.
+    Zip archives stand for the files inside them. Hidden files, descriptions of a dataset, files
+    that its description does not list, and those of the stems in `leave_out` are passed over.
 
     Raises:
       ValueError: no file of a known format, one that is there and no file (a pipe, a link to
@@ -146,7 +137,7 @@ def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile,
                 f"{path} is a link to a directory, which is not followed; name that directory, or "
                 "move it here"
             )
-        if not is_archive and not _format(path.name):
+        if not is_archive and not _format(name):
             others.append(name)
             continue
         check_regular(path, name)
@@ -163,32 +154,19 @@ def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile,
             f"{_ARCHIVE} archive) at {root}{there}, found none; name the file or directory that "
             "has them"
         )
-    for name in others:
-        _check_packing(name)
     return tuple(files)
 
 
-def _suffixes(name: str) -> tuple[str, str]:
-    """The last two suffixes of a name."""
-    *_, inner, outer = ("", "", *Path(name.lower()).suffixes)
-    return inner, outer
-
-
-def _check_packing(name: str) -> None:
-    """Raises ValueError if a file of a known format is packed in a way that is not read."""
-    inner, outer = _suffixes(name)
-    if inner in FORMATS and outer in _PACKINGS and not _format(name):
-        raise ValueError(
-            f"{name} is packed as {outer}, which {inner} files are not read from; unpack it first"
-        )
-
-
 def _format(name: str) -> str:
-    """The format that a file's name says; empty where it says none."""
-    inner, outer = _suffixes(name)
-    if outer == _PACKED:
-        return FORMATS[inner] if FORMATS.get(inner) in TEXT_FORMATS else ""
-    return FORMATS.get(outer, "")
+    """The format that a file's name says, empty where it says none."""
+    *_, inner, outer = ("", "", *Path(name.lower()).suffixes)
+    if inner not in FORMATS or outer not in _PACKINGS:
+        return FORMATS.get(outer, "")
+    if outer == _PACKED and FORMATS[inner] in TEXT_FORMATS:
+        return FORMATS[inner]
+    raise ValueError(
+        f"{name} is packed as {outer}, which {inner} files are not read from; unpack it first"
+    )
 
 
 def _members(path: Path, name: str) -> list[SourceFile]:
@@ -197,7 +175,6 @@ def _members(path: Path, name: str) -> list[SourceFile]:
     with reading_errors(path, name), zipfile.ZipFile(path) as archive:
         for info in sorted(archive.infolist(), key=lambda info: info.filename):
             inside, known = Path(info.filename), _format(info.filename)
-            _check_packing(info.filename)
             if known not in ("", *TEXT_FORMATS):
                 raise ValueError(f"{name}:{info.filename} lies in an archive; unpack it first")
             # macOS adds its own to archives.
@@ -212,11 +189,7 @@ def _members(path: Path, name: str) -> list[SourceFile]:
 
 @contextlib.contextmanager
 def opened(file: SourceFile) -> Iterator[Any]:
-    """Opens a file of a text format as unpacked bytes, which are never all in memory.
-
-    Raises:
-      ValueError: while it is read, something packed in it that unpacks to far more than rows do.
-    """
+    """Opens a file of a text format as unpacked bytes, which are never all in memory."""
     with contextlib.ExitStack() as stack:
         stream: Any = stack.enter_context(open(file.path, "rb"))
         size = file.path.stat().st_size
@@ -305,14 +278,6 @@ def content_digest(files: Sequence[SourceFile]) -> str:
         digest = _file_digest(file.path.resolve(), stat.st_size, stat.st_mtime_ns)
         content.append([file.name, digest])
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def check_unchanged(files: Sequence[SourceFile], digest: str) -> None:
-    """Raises ValueError unless files that were read have the `content_digest` they had before."""
-    with contextlib.suppress(OSError):
-        if content_digest(files) == digest:
-            return
-    raise changed()
 
 
 def changed() -> ValueError:

@@ -58,12 +58,9 @@ Turn = dict[str, Any]
 
 
 class Conversation(NamedTuple):
-    """A conversation as a corpus has it.
+    """The turns before a response, of which the first may have the role `TOOLS`, and the response.
 
-    Attributes:
-      before: the turns up to the response; the first may have the role `TOOLS`.
-      response: what is learnt.
-      ignored: what it says and nobody reads.
+    What they say and nobody reads is `ignored`.
     """
 
     before: list[Turn]
@@ -86,10 +83,7 @@ def asked(turns: Sequence[Mapping[str, Any]]) -> str:
 
 
 def turns_in(value: Any) -> list[Mapping[str, Any]] | None:
-    """Gives the turns of a value: a list of objects, an object of equal lists, or a single turn.
-
-    None where it is nothing of these.
-    """
+    """Gives the turns of a list of objects, an object of equal lists, or a single turn; or None."""
     if isinstance(value, Mapping):
         columns = _given(value)
         lists = [column for column in columns.values() if isinstance(column, list)]
@@ -124,17 +118,10 @@ def conversation(
     asked: int = 0,
     column: str = "",
 ) -> Conversation:
-    """Makes a conversation of turns and what belongs to them.
+    """Makes a conversation of turns, as a file has them, and of the other columns of their row.
 
-    Args:
-      turns: as a file has them.
-      others: the other columns of the row, which may have a system's turn and tools.
-      asked: of so many first ones none is the response.
-      column: where the others are, for errors.
-
-    Raises:
-      BadRow: it cannot be used.
-      SkippedRow: all its turns say that they are not learnt.
+    The response is not among the first `asked` turns; the others are from the column named. Raises
+    BadRow where it cannot be used, and SkippedRow where all turns say that they are not learnt.
     """
     read = [_turn(item) for item in turns]
     messages = [turn for turn, _, _ in read]
@@ -208,11 +195,7 @@ def history(others: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def row_says(others: Mapping[str, Any]) -> list[str]:
-    """Notes what a row says of itself beside its texts and nobody reads.
-
-    Raises:
-      SkippedRow: it says that it is not learnt.
-    """
+    """Notes what a row says of itself and nobody reads; raises SkippedRow if it is not learnt."""
     notes: list[str] = []
     for name in (*LEARNT_KEYS, *CONTEXT_KEYS):
         value = others.get(name)

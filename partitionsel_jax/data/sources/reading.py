@@ -59,8 +59,7 @@ def read(
 
     Text is read as UTF-8, or as UTF-16 or UTF-32 where its first bytes say so. A row that is not is
     given with its problem, as are lines that are no JSON object, and CSV lines of another number of
-    cells than the header's. Blank lines are passed over, NaN stands for null, and what tables store
-    as bytes is text.
+    cells than the header's. Blank lines are passed over, and what tables store as bytes is text.
 
     Args:
       file: the file.
@@ -134,14 +133,10 @@ class _Window:
             if not self._more():
                 return ""
 
-    def skip(self, characters: str, row: int = 0) -> str:
-        """The next character, which must be one of these."""
+    def take(self) -> str:
+        """The same character, behind which to go on."""
         found = self.peek()
-        if not found or found not in characters:
-            wanted = " or ".join(map(repr, characters))
-            at_end = repr(found) if found else "the end of the file"
-            raise unreadable(self.name, f"expected {wanted}, got {at_end}", row)
-        self._move(self._at + 1)
+        self._move(self._at + len(found))
         return found
 
     def value(self) -> tuple[Any, str, Exception | None]:
@@ -226,7 +221,7 @@ def _json(text: IO[str], file: SourceFile) -> Iterator[RawRow]:
             yield _row(line, value, decoded)
         is_first = False
         if window.peek() == ",":
-            window.skip(",")
+            window.take()
 
 
 def _undecoded(window: _Window, line: int, fault: Exception, is_spread: bool) -> RawRow:
@@ -270,16 +265,19 @@ def _document(value: dict[str, Any], text: str, file: SourceFile) -> Iterator[Ra
 
 def _array(window: _Window) -> Iterator[RawRow]:
     """The values of a JSON array, behind which nothing follows."""
-    window.skip("[")
-    number = 0
-    more = window.peek() != "]" or not window.skip("]")
-    while more:
+    sign, number = window.take(), 0
+    if window.peek() == "]":
+        sign = window.take()
+    while sign != "]":
         number += 1
         value, decoded, fault = window.value()
         if fault:
             raise unreadable(window.name, fault, number)
         yield _row(number, value, decoded)
-        more = window.skip(",]", number) == ","
+        sign = window.take()
+        if sign not in (",", "]"):
+            found = repr(sign) if sign else "the end of the file"
+            raise unreadable(window.name, f"expected ',' or ']', got {found}", number)
     if found := window.peek():
         raise unreadable(window.name, f"{found!r} follows where its JSON ends", number)
 
@@ -381,10 +379,8 @@ def _opened_table(file: SourceFile) -> Any:
     check_format(start, file)
     if file.format == "parquet":
         return pq.ParquetFile(file.path, buffer_size=1 << 20, pre_buffer=False)
-    source = pa.memory_map(str(file.path))
-    return (
-        pa.ipc.open_stream(source) if start.startswith(ARROW_STREAM) else pa.ipc.open_file(source)
-    )
+    open_arrow = pa.ipc.open_stream if start.startswith(ARROW_STREAM) else pa.ipc.open_file
+    return open_arrow(pa.memory_map(str(file.path)))
 
 
 def _schema(table: Any) -> Any:
@@ -409,13 +405,10 @@ def _parquet(table: Any, wanted: list[str], file: SourceFile) -> Iterator[Any]:
 
 
 def _arrow(table: Any, wanted: list[str], file: SourceFile) -> Iterator[Any]:
-    """The batches of an Arrow file or stream."""
-    is_file = hasattr(table, "get_batch")
-    for batch in map(table.get_batch, range(table.num_record_batches)) if is_file else table:
-        # Offsets that point anywhere would end the process, not raise.
-        batch.validate(full=True)
-        for start in range(0, batch.num_rows, _BATCH):
-            yield batch.slice(start, _BATCH).select(wanted)
+    """The batches of an Arrow file or stream, which is mapped into memory, not read."""
+    whole = table.read_all()
+    whole.validate(full=True)  # offsets that point anywhere would end the process, not raise
+    yield from whole.select(wanted).to_batches(max_chunksize=_BATCH)
 
 
 def _fields(batch: Any) -> list[dict[str, Any] | None]:

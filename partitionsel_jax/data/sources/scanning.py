@@ -66,25 +66,20 @@ class Places:
 
 
 class Tally:
-    """Rows that were read, and those of them that are none of the corpus.
-
-    Attributes:
-      read: rows.
-      place: of the row that was read last.
-      absent: columns that a row may lack, and all have lacked.
-      skipped: rows that are not wanted, by what they are of.
-      passed_over: their domains, as many as are worth naming.
-      bad: bad rows by reason.
-      ignored: good rows, by what they say and nobody reads.
-      unread: columns that nobody reads.
-    """
+    """Rows that were read, and those of them that are none of the corpus."""
 
     def __init__(self) -> None:
-        self.read, self.place = 0, ("", 0)
+        self.read = 0
+        # The place of the row that was read last.
+        self.place: Place = ("", 0)
+        # Columns that a row may lack, and all have lacked; and those that nobody reads.
         self.absent: set[str] = set()
-        self.passed_over: set[str] = set()
-        self.skipped, self.bad, self.ignored = Places(), Places(), Places()
         self.unread: Sequence[str] = ()
+        # Bad rows by reason, unwanted rows by what they are of, and good rows by what they say and
+        # nobody reads.
+        self.bad, self.skipped, self.ignored = Places(), Places(), Places()
+        # Domains of unwanted rows, as many as are worth naming.
+        self.passed_over: set[str] = set()
 
     def check(self) -> None:
         """Raises ValueError if there are no rows, or too many bad ones."""
@@ -119,9 +114,8 @@ class Scan:
       places: the rows of every domain.
       prompts: of the rows of every domain whose groups come first, one of each; they are likely to
         be held out, and a sample of the domain.
-      published: the prompts of all rows that were meant for testing, also those of domains that
-        are not wanted.
-      elsewhere: i64[], the groups of those of domains that are not wanted.
+      published: group and prompt of all rows that were meant for testing, also those of domains
+        that are not wanted.
     """
 
     domains: tuple[str, ...]
@@ -131,15 +125,13 @@ class Scan:
     tally: Tally
     places: Places
     prompts: Mapping[int, Prompt]
-    published: Sequence[Prompt]
-    elsewhere: np.ndarray
+    published: Sequence[tuple[int, Prompt]]
 
 
 class FirstPrompts:
-    """Keeps one prompt of each of the first groups of every domain, in a bounded memory."""
+    """One prompt of each of the first groups of every domain: of `size` to `2 * size` of them."""
 
     def __init__(self, size: int):
-        """Keeps those of at least `size` groups of a domain, and of at most twice as many."""
         self._size = size
         self._kept: dict[Hashable, dict[int, tuple[int, Prompt]]] = {}
         self._last: dict[Hashable, int] = {}
@@ -161,10 +153,9 @@ class FirstPrompts:
 
 
 def check_columns(files: Sequence[SourceFile], schema: Schema) -> list[str]:
-    """Gives the columns that nobody reads, as the first rows of every file show.
+    """Gives the columns that nobody reads; raises ValueError where a file lacks some of the schema.
 
-    Raises:
-      ValueError: a file lacks columns of the schema.
+    The first rows of every file show its columns.
     """
     unread: dict[str, None] = {}
     for file in files:
@@ -187,17 +178,10 @@ def good_rows(
     tally: Tally,
     unwanted: Callable[[Row], None] = lambda row: None,
 ) -> Iterator[Row]:
-    """Gives the good rows of a source in order; all others are counted.
+    """Gives the good rows of a source in order, and counts all others in `tally`.
 
-    Args:
-      files: read one after the other.
-      schema: what makes rows of their fields.
-      domains: the domains that are wanted; empty for all.
-      tally: counts.
-      unwanted: is called with the good rows of other domains.
-
-    Raises:
-      ValueError: a damaged file.
+    Only those of the domains are wanted, or all where there are none; `unwanted` is called with
+    good rows of others. Raises ValueError at a damaged file.
     """
     wanted = frozenset(domains)
     tally.absent = set(schema.optional)
@@ -238,12 +222,8 @@ def scan(
 ) -> Scan:
     """Reads a source once and keeps some 13 bytes a row, and what was published for testing.
 
-    Args:
-      files: the source.
-      schema: what makes rows of their fields.
-      domains: the domains in order; empty for all that there are, sorted.
-      seed: data seed.
-      keep: of so many groups of every domain the prompts are kept, too.
+    The domains are in the order given, or all that there are, sorted. The prompts of `keep` groups
+    of each are kept, too.
 
     Raises:
       ValueError: a damaged file, no rows, too many bad rows, too many domains, or a column or a
@@ -253,8 +233,7 @@ def scan(
     key = derive(seed, "split").to_bytes(16, "big")
     places = {name: place for place, name in enumerate(domains)}
     domain, group, meant = array.array("i"), array.array("q"), array.array("b")
-    elsewhere = array.array("q")
-    published: list[Prompt] = []
+    published: list[tuple[int, Prompt]] = []
     codes = {"": -1, **{split: code for code, split in enumerate(SPLITS)}}
 
     def hashed_group(row: Row) -> int:
@@ -263,8 +242,7 @@ def scan(
 
     def protect(row: Row) -> None:
         if row.meant == TEST:
-            published.append(row.prompt)
-            elsewhere.append(hashed_group(row))
+            published.append((hashed_group(row), row.prompt))
 
     for number, row in enumerate(good_rows(files, schema, domains, tally, protect)):
         domain.append(places.setdefault(row.domain, len(places)))
@@ -273,8 +251,7 @@ def scan(
         rows.add(row.domain, tally.place)
         # Test rows are taken from those that are meant for it, validation rows from the others.
         first.add((domain[-1], meant[-1]), group[-1], number, row.prompt)
-        if row.meant == TEST:
-            published.append(row.prompt)
+        protect(row)
         if len(places) > _MOST_DOMAINS:
             raise ValueError(
                 f"expected at most {_MOST_DOMAINS} domains, got more (one is {row.domain[:40]!r}); "
@@ -304,7 +281,6 @@ def scan(
         places=rows,
         prompts=first.prompts(),
         published=published,
-        elsewhere=np.array(elsewhere, np.int64),
     )
 
 
@@ -330,11 +306,7 @@ class Survey:
 def survey(kind: str, path: str | os.PathLike[str], columns: Columns) -> Survey:
     """Reads a source and counts what is in it; bad rows and damaged files do not end it.
 
-    Args:
-      kind, path, columns: see `prepare_files`.
-
-    Raises:
-      ValueError: there is nothing to read.
+    The arguments are those of `prepare_files`. Raises ValueError where there is nothing to read.
     """
     schema = schema_of(kind, columns)
     files = source_files(locate(path, schema.repository, schema.patterns), schema.leave_out)

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import re
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -69,10 +70,10 @@ class Row(NamedTuple):
     Attributes:
       domain: its name.
       question, response, answer: as `Example` has them.
-      messages: JSON of the conversation up to the response; empty where that is the question alone.
-      entry: what else was published with the row.
       group: what no two splits may share: the question that the row was made of.
       compared: what near-duplicates are looked for in; exact copies, in the whole question.
+      messages: JSON of the conversation up to the response; empty where that is the question alone.
+      entry: what else was published with the row.
       meant: the split that its publishers meant it for; empty where they do not say.
       ignored: what the row says and nobody reads, such as an unknown key of a message.
     """
@@ -81,10 +82,10 @@ class Row(NamedTuple):
     question: str
     response: str
     answer: str
-    messages: str
-    entry: Mapping[str, str]
     group: str
     compared: str
+    messages: str = ""
+    entry: Mapping[str, str] = types.MappingProxyType({})
     meant: str = ""
     ignored: tuple[str, ...] = ()
 
@@ -96,13 +97,9 @@ class Row(NamedTuple):
     @property
     def texts(self) -> dict[str, str]:
         """The texts of its record."""
-        return {
-            "question": self.question,
-            "response": self.response,
-            "answer": self.answer,
-            "messages": self.messages,
-            "entry": json.dumps(self.entry, ensure_ascii=False) if self.entry else "{}",
-        }
+        names = ("question", "response", "answer", "messages")
+        entry = json.dumps(dict(self.entry), ensure_ascii=False)
+        return {**{name: getattr(self, name) for name in names}, "entry": entry}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +133,7 @@ class Schema:
 
 
 def schema_of(kind: str, columns: Columns) -> Schema:
-    """Gives the schema of a kind; the columns matter to instructions only.
+    """Gives the schema of a kind; only instructions have columns of the user's.
 
     Raises:
       ValueError: an unknown kind, or columns that lack prompt or response, or take them from one.
@@ -150,10 +147,8 @@ def schema_of(kind: str, columns: Columns) -> Schema:
                 "instructions for files of your own"
             )
         return _PUBLISHED[kind]
-    needed, optional = [columns.prompt, columns.response], [columns.input]
-    if columns.messages:
-        needed, optional = [columns.messages], []
-    elif not all(needed) or columns.response in (columns.prompt, columns.input):
+    pair = columns.prompt, columns.response
+    if not columns.messages and (not all(pair) or columns.response in (pair[0], columns.input)):
         raise ValueError(
             "expected columns of prompt and response (data.columns), each of its own, or of "
             f"messages, got {columns}; name them"
@@ -165,8 +160,10 @@ def schema_of(kind: str, columns: Columns) -> Schema:
         others = {name: value for name, value in fields.items() if name not in own}
         return _instruction(fields, others, columns)
 
-    needed.append(columns.domain)
-    return Schema(parse, tuple(filter(None, needed)), tuple(filter(None, optional)))
+    needed = (columns.messages,) if columns.messages else pair
+    optional = "" if columns.messages else columns.input
+    named = tuple(filter(None, (*needed, columns.domain)))
+    return Schema(parse, named, (optional,) if optional else ())
 
 
 def listed(names: Iterable[str], separator: str = ", ") -> str:
@@ -177,11 +174,7 @@ def listed(names: Iterable[str], separator: str = ", ") -> str:
 
 
 def domain_order(kind: str, schema: Schema, domains: Sequence[str]) -> tuple[str, ...]:
-    """Gives the domains in order: those asked for, or all that the kind has.
-
-    Raises:
-      ValueError: domains twice, or that the kind does not have.
-    """
+    """Gives the domains in order: those asked for, each once and of the kind, or all it has."""
     if twice := [name for name, count in collections.Counter(domains).items() if count > 1]:
         raise ValueError(f"expected every domain of {DOMAINS} once, got {listed(twice)} twice")
     unknown = [name for name in domains if schema.domains and name not in schema.domains]
@@ -207,7 +200,6 @@ def _metamathqa(fields: Mapping[str, Any], stem: str) -> Row:
         question=question,
         response=response,
         answer=answer if _FINAL_ANSWER in response else final_answer(response),
-        messages="",
         entry={"type": domain, "original_question": original},
         group=original,
         compared=question,
@@ -231,7 +223,6 @@ def _mol_instructions(fields: Mapping[str, Any], stem: str) -> Row:
         question=joined(instruction, given),
         response=output,
         answer=output,
-        messages="",
         entry={"task": domain, "instruction": instruction, "input": given, "split": split},
         # An instruction is worded in many ways; what it is about tells questions apart.
         group=_product(domain, given.strip(), output) or instruction,
@@ -241,11 +232,7 @@ def _mol_instructions(fields: Mapping[str, Any], stem: str) -> Row:
 
 
 def molecule_metadata(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Gives the metadata of a row of Mol-Instructions, which are an object or JSON of one.
-
-    Raises:
-      BadRow: they are neither.
-    """
+    """Gives the metadata of a row of Mol-Instructions, an object or JSON of one; else BadRow."""
     metadata = fields.get("metadata") or {}
     if isinstance(metadata, str):
         metadata = parsed(metadata, "metadata")
@@ -290,7 +277,6 @@ def _instruction(fields: Mapping[str, Any], others: Mapping[str, Any], columns: 
         response=talk.response,
         answer=final_answer(talk.response),
         messages=talk.as_json,
-        entry={},
         group=question,
         compared=messages.asked(talk.before),
         meant=said.pop() if len(said) == 1 else "",

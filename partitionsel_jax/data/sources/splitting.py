@@ -67,9 +67,7 @@ def assign(
     rest. The test rows do not depend on the other sizes.
 
     Args:
-      scan: the rows.
-      sizes: rows per domain.
-      seed: data seed.
+      scan, sizes, seed: the rows, how many are wanted per domain, and the data seed.
       near_test: rows that may not be validation rows; those that would have been are left out.
 
     Returns:
@@ -91,8 +89,7 @@ def assign(
     for_test, for_validation = scan.meant == TEST, scan.meant == VALIDATION
     taken = np.full(len(groups), TRAIN, np.int8)
     taken[group[for_validation]] = VALIDATION
-    taken[group[for_test]] = TEST
-    taken[np.isin(groups, scan.elsewhere)] = TEST
+    taken[np.isin(groups, [at for at, _ in scan.published])] = TEST
     for part, size, meant, others in (
         (TEST, sizes.test, for_test, for_validation),
         (VALIDATION, sizes.validation, for_validation, for_test),
@@ -171,11 +168,8 @@ class Plan:
     def rows(self, left_out: Places) -> Iterator[tuple[int, Place, int, Row]]:
         """Reads the source once more: (split, place, number, row) of all rows that have a split.
 
-        Args:
-          left_out: counts the training rows that are duplicates of held-out ones, by kind.
-
-        Raises:
-          ValueError: the source is not what it was at the first pass.
+        Training rows that are duplicates of held-out ones are counted, by kind. Raises ValueError
+        where the source is not what it was at the first pass.
         """
         for number, place, row in _again(self.files, self.schema, self.scan):
             part = int(self.split[number])
@@ -185,12 +179,7 @@ class Plan:
                 yield part, place, number, row
 
     def report(self, counts: np.ndarray, left_out: Places) -> dict[str, Any]:
-        """Tells the fate of every row, as JSON can hold it.
-
-        Args:
-          counts: i64[3, P], rows written per split and domain.
-          left_out: see `rows`.
-        """
+        """Tells the fate of every row as JSON; i64[3, P] were written per split and domain."""
         codes = collections.Counter(self.split.tolist())
         kinds = (EXACT, NEAR)
         return {
@@ -232,8 +221,7 @@ def make_plan(
     give way that those next ones were not among the prompts that the scan kept.
 
     Raises:
-      ValueError: bad input of any kind, with what to do about it; also a domain that is left with
-        too few rows.
+      ValueError: bad input of any kind, also a domain that is left with too few rows.
     """
     unread = check_columns(files, schema)
     held = sizes.validation + sizes.test
@@ -249,7 +237,8 @@ def make_plan(
     split = assign(scanned, sizes, seed)
     prompts = dict(scanned.prompts)
     tests = [prompts[row] for row in np.flatnonzero(split == TEST).tolist()]
-    index = HeldOut((*tests, *scanned.published), frames)
+    tests += [prompt for _, prompt in scanned.published]
+    index = HeldOut(tests, frames)
     near = {
         row: kind
         for row, prompt in prompts.items()
@@ -266,7 +255,7 @@ def make_plan(
         schema=schema,
         scan=scanned,
         split=split,
-        held_out=HeldOut((*validations, *tests, *scanned.published), frames),
+        held_out=HeldOut([*validations, *tests], frames),
         between=collections.Counter(
             near[row] for row in np.flatnonzero(split == NEAR_TEST).tolist()
         ),
@@ -281,13 +270,8 @@ def _look_again(
     index: HeldOut,
     size: int,
 ) -> tuple[dict[int, str], dict[int, Prompt]]:
-    """Finds all rows that nearly are test rows, and the prompts of the first that are not.
-
-    Returns:
-      row -> kind, of the rows that may be for validation; and of every domain the prompts of at
-      least `size` of them that are no near-duplicates, by row.
-    """
-    taken = np.concatenate([scanned.group[is_test | (scanned.meant == TEST)], scanned.elsewhere])
+    """Row -> kind of all that nearly are test rows, and the prompts of the first that are not."""
+    taken = [*scanned.group[is_test].tolist(), *(group for group, _ in scanned.published)]
     may_be = ~np.isin(scanned.group, taken)
     near, first = {}, FirstPrompts(size)
     for number, _, row in _again(files, schema, scanned):

@@ -23,11 +23,7 @@ def prepared(
     """Opens a builder and writes its records as array_record files, unless they are there already.
 
     TFDS writes into a temporary directory and renames it at the end: a process killed half-way
-    leaves nothing that the next call would take for the corpus.
-
-    Args:
-      open_builder: makes the builder; called again where another process was faster.
-      folder: what errors call the place of the records.
+    leaves nothing that the next call would take for the corpus. Errors call the place `folder`.
 
     Raises:
       ValueError: records that were written earlier, and are damaged.
