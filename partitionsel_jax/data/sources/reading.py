@@ -167,7 +167,7 @@ class _Window:
         return False
 
     def skip_line(self) -> tuple[str, bool]:
-        """What is left of a line, and whether the text ends with it."""
+        """The rest of a line, and whether the text ends with it."""
         while (end := self._text.find("\n", self._at)) < 0 and self._more():
             pass
         rest = self._text[self._at : end] if end >= 0 else self._text[self._at :]
@@ -208,23 +208,23 @@ def _json(text: IO[str], file: SourceFile) -> Iterator[RawRow]:
     if window.peek() == "[" and not window.begins_conversations():
         yield from _array(window)
         return
-    is_first, is_spread = True, False
+    count, is_spread = 0, False
     while window.peek():
-        line = window.line
+        count, line = count + 1, window.line
         value, decoded, fault = window.value()
         is_spread |= "\n" in decoded
+        number = count if is_spread else line
         if fault:
-            yield _undecoded(window, line, fault, is_spread)
-        elif is_first and isinstance(value, dict) and not window.peek():
+            yield _undecoded(window, number, fault, is_spread)
+        elif count == 1 and isinstance(value, dict) and not window.peek():
             yield from _document(value, decoded, file)
         else:
-            yield _row(line, value, decoded)
-        is_first = False
+            yield _row(number, value, decoded)
         if window.peek() == ",":
             window.take()
 
 
-def _undecoded(window: _Window, line: int, fault: Exception, is_spread: bool) -> RawRow:
+def _undecoded(window: _Window, number: int, fault: Exception, is_spread: bool) -> RawRow:
     """The bad row in a line, behind which the next one begins.
 
     Raises:
@@ -232,15 +232,15 @@ def _undecoded(window: _Window, line: int, fault: Exception, is_spread: bool) ->
         could be taken for a row.
     """
     if is_spread:
-        raise unreadable(window.name, fault, line)
+        raise unreadable(window.name, fault, number)
     rest, at_end = window.skip_line()
     written = rest.rstrip()
     is_cut = not written.endswith("}") or _is_cut(fault, len(written), 0)
     if at_end and is_cut and isinstance(fault, json.JSONDecodeError):
-        raise unreadable(window.name, "the file ends inside it", line)
+        raise unreadable(window.name, "the file ends inside it", number)
     if isinstance(fault, RecursionError):
-        return RawRow(line, {}, TOO_DEEP)
-    return RawRow(line, {}, "not JSON" if is_utf8(rest) else INVALID_UTF8)
+        return RawRow(number, {}, TOO_DEEP)
+    return RawRow(number, {}, "not JSON" if is_utf8(rest) else INVALID_UTF8)
 
 
 def _document(value: dict[str, Any], text: str, file: SourceFile) -> Iterator[RawRow]:

@@ -21,7 +21,7 @@ class RawRow(NamedTuple):
     """A row as a file has it.
 
     Attributes:
-      number: from 1, in its file; where rows follow each other in JSON, the line it begins on.
+      number: from 1, in its file; of JSON Lines, the line.
       fields: column -> value; empty where the row cannot be read.
       problem: why not; else empty.
     """

@@ -77,9 +77,7 @@ def assign(
       ValueError: domains with too few questions.
     """
     groups, group = np.unique(scan.group, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    # By domain, and within one in order of the questions.
-    order = order[np.argsort(scan.domain[order], kind="stable")]
+    order = np.lexsort((group, scan.domain))
     starts = np.searchsorted(scan.domain[order], np.arange(len(scan.domains) + 1))
     rows = [order[a:b] for a, b in itertools.pairwise(starts)]
 
@@ -90,23 +88,20 @@ def assign(
     taken = np.full(len(groups), TRAIN, np.int8)
     taken[group[for_validation]] = VALIDATION
     taken[np.isin(groups, [at for at, _ in scan.published])] = TEST
-    for part, size, meant, others in (
-        (TEST, sizes.test, for_test, for_validation),
-        (VALIDATION, sizes.validation, for_validation, for_test),
+    for part, size, meant, others, avoided in (
+        (TEST, sizes.test, for_test, for_validation, np.zeros_like(near)),
+        (VALIDATION, sizes.validation, for_validation, for_test, near),
     ):
         for of_domain in rows:
             own = meant[of_domain]
             free = (split[of_domain] == TRAIN) & ~others[of_domain] & (own == own.any())
             free &= np.isin(taken[group[of_domain]], (TRAIN, part))
-            candidates = of_domain[free]
-            if part == VALIDATION:
-                passed_over = candidates[near[candidates]]
-                candidates = candidates[~near[candidates]]
+            passed_over = of_domain[free & avoided[of_domain]]
+            candidates = of_domain[free & ~avoided[of_domain]]
             _, first = np.unique(group[candidates], return_index=True)
             chosen = candidates[first[:size]]
-            if part == VALIDATION:
-                last = group[chosen[-1]] if len(chosen) == size else len(groups)
-                split[passed_over[group[passed_over] < last]] = NEAR_TEST
+            last = group[chosen[-1]] if len(chosen) == size else len(groups)
+            split[passed_over[group[passed_over] < last]] = NEAR_TEST
             split[chosen] = part
             taken[group[chosen]] = part
     split[(split == TRAIN) & (taken[group] != TRAIN)] = SAME_QUESTION
@@ -270,7 +265,7 @@ def _look_again(
     index: HeldOut,
     size: int,
 ) -> tuple[dict[int, str], dict[int, Prompt]]:
-    """Row -> kind of all that nearly are test rows, and the prompts of the first that are not."""
+    """Finds the rows that nearly are test rows, and the prompts of the first that are not."""
     taken = [*scanned.group[is_test].tolist(), *(group for group, _ in scanned.published)]
     may_be = ~np.isin(scanned.group, taken)
     near, first = {}, FirstPrompts(size)
