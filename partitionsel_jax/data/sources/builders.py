@@ -62,10 +62,8 @@ class FilesBuilder(  # type: ignore[call-arg]
         )
 
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[tfds.core.SplitInfo]:
-        """Writes the planned rows of all splits in one pass, and then what is known of them.
-
-        TFDS's own writer keeps a split in memory before it writes it, and is five times as slow.
-        """
+        """Writes the planned rows of all splits in one pass, and then what is known of them."""
+        # TFDS's own writer keeps a split in memory before it writes it, and is five times as slow.
         plan, left_out = self.plan, Places()
         domain, names = plan.scan.domain, plan.scan.domains
         counts, sizes = np.zeros((len(SPLITS), len(names)), np.int64), [0] * len(SPLITS)

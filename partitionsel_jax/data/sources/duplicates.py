@@ -118,13 +118,6 @@ class HeldOut:
         if asked is not None and asked is not text:
             plain = normalise(asked)
         words = _words(plain)
-        # Most prompts are done with here, by their first words.
-        enough = _enough(max(len(words) - 2, 0))
-        first = _shingles(words[: enough + 2])
-        if len(first) == enough and not any(
-            shingle in self._order or shingle in self._boilerplate for shingle in first
-        ):
-            return ""
         mine = _shingles(words) - self._boilerplate
         known = sorted(mine & self._order.keys(), key=self._order.__getitem__)
         # Two sets that nearly are the same share one of the rarest of either (Xiao et al. 2008,

@@ -80,11 +80,7 @@ class Layout:
     """
 
     def __init__(self, root: Path):
-        """Reads the descriptions.
-
-        Raises:
-          ValueError: one that cannot be read, by name, or a file that is listed and not there.
-        """
+        """Reads the descriptions; raises ValueError for one that is damaged or lists no file."""
         self._listed = list(_listed(root / _CARD))
         self._saved = {
             state.parent: _saved(state) for state in sorted(root.rglob(_STATE)) if state.is_file()

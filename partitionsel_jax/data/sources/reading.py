@@ -113,12 +113,7 @@ def _row(number: int, value: Any, text: str) -> RawRow:
 
 
 class _Window:
-    """JSON that is decoded value by value out of a window of its text.
-
-    Attributes:
-      name: the file's.
-      line: the number of the line that comes next.
-    """
+    """JSON that is decoded value by value out of a window of its text, of which a line is next."""
 
     def __init__(self, stream: IO[str], name: str):
         self.name, self.line = name, 1
@@ -225,13 +220,8 @@ def _json(text: IO[str], file: SourceFile) -> Iterator[RawRow]:
 
 
 def _undecoded(window: _Window, number: int, fault: Exception, is_spread: bool) -> RawRow:
-    """The bad row in a line, behind which the next one begins.
-
-    Raises:
-      ValueError: the file ends inside the row, or rows are spread over several lines, any of which
-        could be taken for a row.
-    """
-    if is_spread:
+    """The bad row in a line, behind which the next one begins, unless the file ends in it."""
+    if is_spread:  # over several lines, any of which could be taken for a row
         raise unreadable(window.name, fault, number)
     rest, at_end = window.skip_line()
     written = rest.rstrip()
@@ -244,11 +234,7 @@ def _undecoded(window: _Window, number: int, fault: Exception, is_spread: bool) 
 
 
 def _document(value: dict[str, Any], text: str, file: SourceFile) -> Iterator[RawRow]:
-    """The rows of the only object of a file: its one list of objects, or itself.
-
-    Raises:
-      ValueError: an object on many lines that holds several lists of objects, or none.
-    """
+    """The rows of the only object of a file: its one list of objects, or itself."""
     lists = [v for v in value.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
     is_spread, talks = "\n" in text, any(map(_is_conversation, value.values()))
     if len(lists) == 1 and not talks and (is_spread or file.is_document):

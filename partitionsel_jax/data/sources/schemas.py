@@ -187,12 +187,10 @@ def domain_order(kind: str, schema: Schema, domains: Sequence[str]) -> tuple[str
 
 
 def _metamathqa(fields: Mapping[str, Any], stem: str) -> Row:
-    """MetaMathQA (Yu et al. 2023, arXiv 2309.12284): query, response, type, original_question.
-
-    Rows made of one question share the last, and little else to compare: it is required.
-    """
+    """MetaMathQA (Yu et al. 2023, arXiv 2309.12284): query, response, type, original_question."""
     question, response = filled(fields, "query"), filled(fields, "response")
     domain = filled(fields, "type")
+    # Rows made of one question share it, and little else to compare.
     original = filled(fields, "original_question")
     answer = response.rpartition(_FINAL_ANSWER)[2].strip()
     return Row(
@@ -242,11 +240,7 @@ def molecule_metadata(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _product(domain: str, given: str, output: str) -> str:
-    """The name of a question: of a reaction its product, whichever way it is told.
-
-    A reaction is a row of several tasks, which name more or fewer of its reagents; its product they
-    all name. Of anything else it is the input. Molecules in another spelling are others.
-    """
+    """The name of a question: of a reaction the product, which all tasks name, else the input."""
     if domain == "forward_reaction_prediction":
         product = output
     elif domain == "retrosynthesis":
