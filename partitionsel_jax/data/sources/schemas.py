@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import json
 import re
-import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -73,7 +72,7 @@ class Row(NamedTuple):
       group: what no two splits may share: the question that the row was made of.
       compared: what near-duplicates are looked for in; exact copies, in the whole question.
       messages: JSON of the conversation up to the response; empty where that is the question alone.
-      entry: what else was published with the row.
+      entry: JSON of what else was published with the row.
       meant: the split that its publishers meant it for; empty where they do not say.
       ignored: what the row says and nobody reads, such as an unknown key of a message.
     """
@@ -85,7 +84,7 @@ class Row(NamedTuple):
     group: str
     compared: str
     messages: str = ""
-    entry: Mapping[str, str] = types.MappingProxyType({})
+    entry: str = "{}"
     meant: str = ""
     ignored: tuple[str, ...] = ()
 
@@ -97,9 +96,8 @@ class Row(NamedTuple):
     @property
     def texts(self) -> dict[str, str]:
         """The texts of its record."""
-        names = ("question", "response", "answer", "messages")
-        entry = json.dumps(dict(self.entry), ensure_ascii=False)
-        return {**{name: getattr(self, name) for name in names}, "entry": entry}
+        names = ("question", "response", "answer", "messages", "entry")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,6 +184,10 @@ def domain_order(kind: str, schema: Schema, domains: Sequence[str]) -> tuple[str
     return tuple(domains) or schema.domains
 
 
+def _entry(**texts: str) -> str:
+    return json.dumps(texts, ensure_ascii=False)
+
+
 def _metamathqa(fields: Mapping[str, Any], stem: str) -> Row:
     """MetaMathQA (Yu et al. 2023, arXiv 2309.12284): query, response, type, original_question."""
     question, response = filled(fields, "query"), filled(fields, "response")
@@ -198,7 +200,7 @@ def _metamathqa(fields: Mapping[str, Any], stem: str) -> Row:
         question=question,
         response=response,
         answer=answer if _FINAL_ANSWER in response else final_answer(response),
-        entry={"type": domain, "original_question": original},
+        entry=_entry(type=domain, original_question=original),
         group=original,
         compared=question,
     )
@@ -221,7 +223,7 @@ def _mol_instructions(fields: Mapping[str, Any], stem: str) -> Row:
         question=joined(instruction, given),
         response=output,
         answer=output,
-        entry={"task": domain, "instruction": instruction, "input": given, "split": split},
+        entry=_entry(task=domain, instruction=instruction, input=given, split=split),
         # An instruction is worded in many ways; what it is about tells questions apart.
         group=_product(domain, given.strip(), output) or instruction,
         compared=given.strip() or instruction,
