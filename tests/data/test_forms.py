@@ -114,6 +114,17 @@ def test_a_broken_first_line_is_one_bad_row(tmp_path, first):
     assert [row.fields for row in rows[1:]] == OBJECTS
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_rows_on_many_lines_are_not_taken_apart_where_one_is_broken(tmp_path, first):
+    rows = [{"a": [{"a": i}]} for i in range(3)]
+    text = "\n".join(json.dumps(row, indent=1) for row in rows)
+    broken = f'"a": {int(not first)}'
+    for cut in (text.replace(broken, "a"), text[:-3], '{"data": [\n{"a": 1},\n{"a": 2},\n'):
+        (tmp_path / "rows.jsonl").write_text(cut)
+        with pytest.raises(ValueError, match=r"^rows.jsonl cannot be read at row \d"):
+            read(tmp_path / "rows.jsonl")
+
+
 def test_files_joined_into_one_keep_their_rows(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"a":"\xc3\xa9\xe4\xb8\x80"}\n' * 2)
     assert [row.fields for row in read(tmp_path / "rows.jsonl")] == OBJECTS[:1] * 2

@@ -161,6 +161,11 @@ class _Window:
             return _is_conversation(value) and self._text.startswith(("[", ","), behind)
         return False
 
+    def ends_at(self, fault: json.JSONDecodeError) -> bool:
+        """Returns whether the text is right up to its end, which is inside the next value."""
+        behind = _SPACE.match(self._text, self._at + fault.pos).end()  # type: ignore[union-attr]
+        return fault.msg.startswith("Unterminated string") or behind == len(self._text)
+
     def skip_line(self) -> tuple[str, bool]:
         """The rest of a line, and whether the text ends with it."""
         while (end := self._text.find("\n", self._at)) < 0 and self._more():
@@ -183,11 +188,11 @@ class _Window:
         return bool(more)
 
 
-def _is_cut(error: Exception, size: int, token: int = _TOKEN) -> bool:
+def _is_cut(error: Exception, size: int) -> bool:
     """Returns whether JSON of that size may be right but for its missing end."""
     if not isinstance(error, json.JSONDecodeError):
         return False
-    return error.msg.startswith("Unterminated string") or error.pos >= size - token
+    return error.msg.startswith("Unterminated string") or error.pos >= size - _TOKEN
 
 
 def _too_long(name: str) -> ValueError:
@@ -203,14 +208,18 @@ def _json(text: IO[str], file: SourceFile) -> Iterator[RawRow]:
     if window.peek() == "[" and not window.begins_conversations():
         yield from _array(window)
         return
-    count, is_spread = 0, False
+    count, is_spread, broken = 0, False, None
     while window.peek():
         count, line = count + 1, window.line
         value, decoded, fault = window.value()
         is_spread |= "\n" in decoded
         number = count if is_spread else line
         if fault:
-            yield _undecoded(window, number, fault, is_spread)
+            broken = broken or (fault, number)
+        if broken and is_spread:  # over several lines, any of which could be taken for a row
+            raise unreadable(file.name, *broken)
+        if fault:
+            yield _undecoded(window, number, fault)
         elif count == 1 and isinstance(value, dict) and not window.peek():
             yield from _document(value, decoded, file)
         else:
@@ -219,14 +228,11 @@ def _json(text: IO[str], file: SourceFile) -> Iterator[RawRow]:
             window.take()
 
 
-def _undecoded(window: _Window, number: int, fault: Exception, is_spread: bool) -> RawRow:
+def _undecoded(window: _Window, number: int, fault: Exception) -> RawRow:
     """The bad row in a line, behind which the next one begins, unless the file ends in it."""
-    if is_spread:  # over several lines, any of which could be taken for a row
-        raise unreadable(window.name, fault, number)
+    is_cut = isinstance(fault, json.JSONDecodeError) and window.ends_at(fault)
     rest, at_end = window.skip_line()
-    written = rest.rstrip()
-    is_cut = not written.endswith("}") or _is_cut(fault, len(written), 0)
-    if at_end and is_cut and isinstance(fault, json.JSONDecodeError):
+    if is_cut or (at_end and not rest.rstrip().endswith("}")):
         raise unreadable(window.name, "the file ends inside it", number)
     if isinstance(fault, RecursionError):
         return RawRow(number, {}, TOO_DEEP)
