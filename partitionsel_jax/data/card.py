@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,21 +21,19 @@ SPLITS = ("train", "anchors", "validation", "test")
 _BINS = 16
 
 
-@dataclasses.dataclass(frozen=True)
-class Bin:
-    """Rows of `first` to `last` tokens, both included."""
+class Bin(NamedTuple):
+    """A number of rows of `first` to `last` tokens, both included."""
 
     first: int
     last: int
     rows: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Lengths:
-    """How long training rows are, padding left out.
+class Lengths(NamedTuple):
+    """The length of training rows that were read, padding left out.
 
     Attributes:
-      rows: number of rows that were read.
+      rows: number of rows.
       tokens: number of their tokens.
       learnt: tokens with a loss among them: the responses', closing tokens included.
       longest: tokens of the longest row.
@@ -52,8 +50,7 @@ class Lengths:
         return self.learnt / self.tokens if self.tokens else 0.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Repeats:
+class Repeats(NamedTuple):
     """Rows whose text another row has, white space and case aside.
 
     Attributes:
@@ -71,8 +68,7 @@ class Repeats:
     both: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A stretch of a row, all of it prompt or all of it learnt.
 
     Attributes:
@@ -86,15 +82,8 @@ class Piece:
     is_marker: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class ShownRow:
-    """A training row to look at, piece by piece.
-
-    Attributes:
-      id, domain, corrupted: as the corpus has them; the domain by its name.
-      tokens, learnt: how many tokens the row has, and how many have a loss.
-      pieces: in order.
-    """
+class ShownRow(NamedTuple):
+    """A training row to look at: its size in tokens, and those that are learnt, and its pieces."""
 
     id: int
     domain: str
@@ -114,15 +103,13 @@ class Card:
       domains: their names.
       rows: split -> rows per domain; exact.
       corrupted: training rows that were corrupted; exact.
-      left_out: split -> rows that do not fit `length`.
-      cut: split -> rows with a prompt that was cut.
+      left_out, cut, refused: as the corpus has them.
       read: split -> number of rows, all or a random part, that the following was read from.
       histogram: the number of tokens of the training rows.
       lengths: the lengths of the training rows of each domain, in order.
       repeats: within train, and between any two splits.
       shown: some training rows of each domain.
       report: the counts that were made when the corpus was prepared from files.
-      refused: split -> rows whose prompt the template refuses.
     """
 
     length: int
@@ -143,12 +130,8 @@ class Card:
     @property
     def total(self) -> Lengths:
         """The lengths of all domains together."""
-        return Lengths(
-            rows=sum(part.rows for part in self.lengths),
-            tokens=sum(part.tokens for part in self.lengths),
-            learnt=sum(part.learnt for part in self.lengths),
-            longest=max(part.longest for part in self.lengths),
-        )
+        rows, tokens, learnt, longest = zip(*self.lengths, strict=True)
+        return Lengths(sum(rows), sum(tokens), sum(learnt), max(longest))
 
 
 def gather(corpus: Corpus, *, rows: int = 5_000, shown: int = 2, seed: int = 0) -> Card:
@@ -167,37 +150,39 @@ def gather(corpus: Corpus, *, rows: int = 5_000, shown: int = 2, seed: int = 0) 
         raise ValueError(
             f"expected rows and shown of at least 0, got {rows} and {shown}; 0 rows stand for all"
         )
-    count = len(corpus.domains)
+    count, train = len(corpus.domains), corpus.train
     sources = {split: getattr(corpus, split) for split in SPLITS}
     chosen = {split: _chosen(source, rows, seed) for split, source in sources.items()}
     texts = {split: _texts(source, chosen[split]) for split, source in sources.items()}
-    tokens, learnt = _sizes(corpus.train, chosen["train"])
-    domain = corpus.train.domains[chosen["train"]]
+    sizes = _sizes(train, chosen["train"])
+    domain = train.domains[chosen["train"]]
     return Card(
-        length=corpus.train.length,
-        template=corpus.train.template,
+        length=train.length,
+        template=train.template,
         domains=corpus.domains,
         rows={
             split: tuple(np.bincount(source.domains, minlength=count).tolist())
             for split, source in sources.items()
         },
-        corrupted=len(corpus.train.corrupted),
+        corrupted=len(train.corrupted),
         left_out=corpus.left_out,
         cut=corpus.cut,
         read={split: len(indices) for split, indices in chosen.items()},
-        histogram=_histogram(tokens, corpus.train.length),
-        lengths=tuple(_lengths(tokens[domain == i], learnt[domain == i]) for i in range(count)),
+        histogram=_histogram(sizes[:, 0], train.length),
+        lengths=tuple(_lengths(sizes[domain == i]) for i in range(count)),
         repeats=(
-            _repeats_within("train", texts["train"]),
+            _repeats(("train",), texts["train"]),
             *(
-                _repeats_between(pair, texts[pair[0]], texts[pair[1]])
+                _repeats(pair, texts[pair[1]], texts[pair[0]])
                 for pair in itertools.combinations(SPLITS, 2)
             ),
         ),
         shown=tuple(
             _shown(corpus, index)
             for i in range(count)
-            for index in _some_of(corpus.train.domains, i, shown, seed)
+            for index in generator(seed, "data card, shown", i).permutation(
+                np.flatnonzero(train.domains == i)
+            )[:shown]
         ),
         report=corpus.report,
         refused=corpus.refused,
@@ -205,7 +190,7 @@ def gather(corpus: Corpus, *, rows: int = 5_000, shown: int = 2, seed: int = 0) 
 
 
 def pieces(tokens: Sequence[int], is_learnt: Sequence[bool], tokenizer: Tokenizer) -> list[Piece]:
-    """A row cut wherever its loss mask changes, and around tokens that decode to no text.
+    """Cuts a row wherever its loss mask changes, and around tokens that decode to no text.
 
     Args:
       tokens: the ids of one row; padding behind the last learnt token is left out.
@@ -213,49 +198,35 @@ def pieces(tokens: Sequence[int], is_learnt: Sequence[bool], tokenizer: Tokenize
       tokenizer: the tokenizer of the ids.
     """
     size = int(np.flatnonzero(is_learnt)[-1]) + 1
-    names = {
-        tokenizer.bos_id: "begin",
-        tokenizer.turn_end_id: "end of turn",
-        tokenizer.eos_id: "end",
-    }
-    found: list[Piece] = []
-    keyed = [
-        (
-            bool(learnt),
-            "" if tokenizer.decode([token]) else names.get(token, f"token {token}"),
-            token,
-        )
+    names = {tokenizer.bos_id: "begin", tokenizer.turn_end_id: "end of turn"}
+    names[tokenizer.eos_id] = "end"
+    cut = [
+        (bool(learnt), "" if tokenizer.decode([token]) else names.get(token, f"token {token}"))
         for token, learnt in zip(tokens[:size], is_learnt[:size], strict=True)
     ]
-    for (learnt, name), run in itertools.groupby(keyed, key=lambda entry: entry[:2]):
+    found: list[Piece] = []
+    for (learnt, name), run in itertools.groupby(range(size), key=cut.__getitem__):
         if name:
             found += [Piece(name, learnt, is_marker=True) for _ in run]
         else:
-            found.append(Piece(tokenizer.decode([token for *_, token in run]), learnt))
+            found.append(Piece(tokenizer.decode([tokens[place] for place in run]), learnt))
     return found
 
 
 def _chosen(source: Source, rows: int, seed: int) -> np.ndarray:
-    """i64[n], the rows to read, ascending, which reads fastest."""
+    """Chooses the rows to read, i64[n], ascending, which reads fastest."""
     if not rows or rows >= len(source):
         return np.arange(len(source))
     random = generator(seed, f"data card of {source.name}")
     return np.sort(random.choice(len(source), rows, replace=False))
 
 
-def _some_of(domains: np.ndarray, domain: int, count: int, seed: int) -> np.ndarray:
-    order = generator(seed, "data card, shown", domain).permutation(
-        np.flatnonzero(domains == domain)
-    )
-    return order[:count]
-
-
-def _sizes(source: Source, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """i64[n] each: the tokens of rows, and those with a loss."""
-    read = (source.rows(chunk) for chunk in fitting.chunks(indices))
-    sizes = [(rows.lengths, rows.response.sum(axis=1)) for rows in read]
-    tokens, learnt = np.concatenate([np.empty((2, 0), np.int64), *sizes], axis=1)
-    return tokens, learnt
+def _sizes(source: Source, indices: np.ndarray) -> np.ndarray:
+    """Counts the tokens of rows, and those with a loss: i64[n, 2]."""
+    sizes = [np.empty((0, 2), np.int64)]
+    for rows in map(source.rows, fitting.chunks(indices)):
+        sizes.append(np.stack([rows.lengths, rows.response.sum(axis=1)], axis=1))
+    return np.concatenate(sizes)
 
 
 def _histogram(tokens: np.ndarray, length: int) -> tuple[Bin, ...]:
@@ -268,19 +239,19 @@ def _histogram(tokens: np.ndarray, length: int) -> tuple[Bin, ...]:
     )
 
 
-def _lengths(tokens: np.ndarray, learnt: np.ndarray) -> Lengths:
-    return Lengths(len(tokens), int(tokens.sum()), int(learnt.sum()), int(tokens.max(initial=0)))
+def _lengths(sizes: np.ndarray) -> Lengths:
+    tokens, learnt = sizes.sum(axis=0).tolist()
+    return Lengths(len(sizes), tokens, learnt, int(sizes[:, 0].max(initial=0)))
 
 
 def _texts(source: Source, indices: np.ndarray) -> pd.DataFrame:
-    """u64 hashes of the prompts and responses of rows; texts would not fit into memory."""
+    """Gives u64 hashes of the prompts and responses of rows; texts would not fit into memory."""
     found = [
         (_hash(text_of(example.prompt)), _hash(example.response))
         for chunk in fitting.chunks(indices)
         for example in source.examples(chunk)
     ]
-    columns = ["prompts", "responses"]
-    return pd.DataFrame(np.array(found, np.uint64).reshape(len(found), 2), columns=columns)
+    return pd.DataFrame(found, columns=["prompts", "responses"], dtype=np.uint64)
 
 
 def _hash(text: str) -> int:
@@ -288,15 +259,17 @@ def _hash(text: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-def _repeats_within(split: str, texts: pd.DataFrame) -> Repeats:
-    counts = {name: int(column.duplicated().sum()) for name, column in texts.items()}
-    return Repeats((split,), len(texts), **counts, both=int(texts.duplicated().sum()))
-
-
-def _repeats_between(splits: tuple[str, ...], first: pd.DataFrame, second: pd.DataFrame) -> Repeats:
-    counts = {name: int(column.isin(first[name]).sum()) for name, column in second.items()}
-    both = second.merge(first.drop_duplicates(), on=list(first))
-    return Repeats(splits, len(second), **counts, both=len(both))
+def _repeats(
+    splits: tuple[str, ...], texts: pd.DataFrame, others: pd.DataFrame | None = None
+) -> Repeats:
+    """Counts rows whose texts stand in other rows, or, without any, in earlier ones."""
+    if others is None:
+        prompts, responses = (texts[name].duplicated().sum() for name in texts)
+        both = texts.duplicated().sum()
+    else:
+        prompts, responses = (texts[name].isin(others[name]).sum() for name in texts)
+        both = len(texts.merge(others.drop_duplicates()))
+    return Repeats(splits, len(texts), int(prompts), int(responses), int(both))
 
 
 def _shown(corpus: Corpus, index: int) -> ShownRow:

@@ -1,4 +1,4 @@
-"""A look at every record: which rows fit, and how long their prompts are.
+"""The pass over every record that finds which rows fit, and how long their prompts are.
 
 A corpus that lies on disk keeps the result beside its records, so that one of hundreds of thousands
 of rows is tokenised once and not at every start.
@@ -13,7 +13,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -28,33 +28,7 @@ _CHUNK = 1024
 _NAMED = 10
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Scan:
-    """The rows of a split that fit, in order of their ids.
-
-    Attributes:
-      ids: i64[n].
-      positions: i64[n], of their records.
-      domains: i32[n].
-      prompts: i32[n], tokens of each prompt in its row.
-      cut: i64[c], positions of the rows of which a part of the prompt was cut.
-      left_out: i64[l], positions of the rows that do not fit.
-      refused: i64[r], positions of the rows whose prompt the template refuses.
-      reasons: str[r], why.
-    """
-
-    ids: np.ndarray
-    positions: np.ndarray
-    domains: np.ndarray
-    prompts: np.ndarray
-    cut: np.ndarray
-    left_out: np.ndarray
-    refused: np.ndarray
-    reasons: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Named:
+class Named(NamedTuple):
     """Rows that something is to be said of.
 
     Attributes:
@@ -73,13 +47,41 @@ class Named:
         return f"{self.rows} ({', '.join(self.first)}{more})" if self.rows else "0"
 
 
-def named(records: Any, positions: np.ndarray, reasons: Sequence[str] | np.ndarray = ()) -> Named:
-    """The rows at `positions` of a split's data source, counted and named."""
-    first = tuple(
-        record.get("place", b"").decode() or f"id {int(record['id'])}"
-        for record in (read(records, positions[:_NAMED]) if len(positions) else ())
-    )
-    return Named(len(positions), first, "".join(reasons[:1]))
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scan:
+    """The rows of a split that fit, in order of their ids, and those that do not.
+
+    Attributes:
+      records: the split's data source.
+      ids: i64[n].
+      positions: i64[n], of their records.
+      domains: i32[n].
+      prompts: i32[n], tokens of each prompt in its row.
+      cut: i64[c], positions of the rows of which a part of the prompt was cut.
+      left_out: i64[l], positions of the rows that do not fit.
+      refused: i64[r], positions of the rows whose prompt the template refuses.
+      reasons: str[r], why.
+    """
+
+    records: Any
+    ids: np.ndarray
+    positions: np.ndarray
+    domains: np.ndarray
+    prompts: np.ndarray
+    cut: np.ndarray
+    left_out: np.ndarray
+    refused: np.ndarray
+    reasons: np.ndarray
+
+    def named(self, what: str) -> Named:
+        """Counts and names the rows that are "cut", "left_out" or "refused"."""
+        positions = getattr(self, what)
+        first = tuple(
+            record.get("place", b"").decode() or f"id {int(record['id'])}"
+            for record in (read(self.records, positions[:_NAMED]) if len(positions) else ())
+        )
+        reason = "".join(self.reasons[:1]) if what == "refused" else ""
+        return Named(len(positions), first, reason)
 
 
 def scan(
@@ -100,7 +102,7 @@ def scan(
     """
     content = name, len(records), tokenizer.fingerprint, length, template
     find = functools.partial(_scan, records, tokenizer, length, template)
-    return Scan(**remembered(directory, name, content, find))
+    return Scan(records, **remembered(directory, name, content, find))
 
 
 def remembered(
@@ -109,7 +111,7 @@ def remembered(
     content: Sequence[Any],
     find: Callable[[], dict[str, Any]],
 ) -> dict[str, np.ndarray]:
-    """Arrays from a file; found and written where it is not there, or damaged.
+    """Reads arrays from a file; finds and writes them where it is not there, or damaged.
 
     Args:
       directory: of such files; None for nowhere.
@@ -143,24 +145,27 @@ def remembered(
 
 
 def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> dict[str, Any]:
-    """The fields of a `Scan`."""
+    """Finds all fields of a `Scan` but the records."""
     rows: list[tuple[int, int, int, int]] = []
     cut: list[int] = []
     left_out: list[int] = []
     reasons: dict[int, str] = {}
-    for positions in map(np.ndarray.tolist, chunks(np.arange(len(records)))):
+    for positions in chunks(np.arange(len(records))):
         chunk = read(records, positions)
-        prompts = [
-            prompt_of(record["question"].decode(), record.get("messages", b"").decode())
+        texts = [
+            [record.get(name, b"").decode() for name in ("question", "messages", "response")]
             for record in chunk
         ]
-        responses = [record["response"].decode() for record in chunk]
+        prompts = [prompt_of(question, messages) for question, messages, _ in texts]
         refused: dict[int, str] = {}
-        encoded = encode_batch(prompts, responses, tokenizer, length, template, refused)
-        for place, (position, record) in enumerate(zip(positions, chunk, strict=True)):
+        encoded = encode_batch(
+            prompts, [response for *_, response in texts], tokenizer, length, template, refused
+        )
+        for place, example in enumerate(encoded):
+            position, record = int(positions[place]), chunk[place]
             if place in refused:
                 reasons[position] = refused[place]
-            elif (example := encoded[place]) is None:
+            elif example is None:
                 left_out.append(position)
             else:
                 numbers = int(record["id"]), position, int(record["domain"])
@@ -180,7 +185,7 @@ def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> dic
 
 
 def read(records: Any, positions: Sequence[int] | np.ndarray) -> Sequence[Mapping[str, Any]]:
-    """The records at `positions`, with one read: one read each would take twice as long.
+    """Reads the records at `positions` at once: one read each would take twice as long.
 
     Raises:
       ValueError: files that are damaged.
@@ -196,11 +201,11 @@ def read(records: Any, positions: Sequence[int] | np.ndarray) -> Sequence[Mappin
 
 
 def chunks(positions: np.ndarray) -> Iterator[np.ndarray]:
-    """The positions in order, so many at a time as are worth one read."""
+    """Gives the positions in order, so many at a time as are worth one read."""
     for start in range(0, len(positions), _CHUNK):
         yield positions[start : start + _CHUNK]
 
 
 def prompt_of(question: str, messages: str) -> Prompt:
-    """The prompt for a model: the conversation (its JSON) where there is one, else the question."""
+    """Returns the conversation (its JSON is `messages`) where there is one, else the question."""
     return json.loads(messages) if messages else question

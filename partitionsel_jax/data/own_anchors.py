@@ -47,42 +47,39 @@ class OwnAnchors:
 
     @functools.cached_property
     def _prompts(self) -> list[Prompt]:
-        """The prompt of each, as duplicates are looked for."""
         names = ("question", "messages", "entry")
         return [prompt_of(*(row[name].decode() for name in names)) for row in self.records]
 
-    def _held_out(self, prompts: Iterable[Prompt], samples: Iterable[Collection[str]]) -> HeldOut:
-        """The index of prompts, without the wording that many of the anchors, or samples, share."""
-        asked = {prompt.asked for prompt in self._prompts}
-        return held_out(prompts, boilerplate([asked, *map(set, samples)]))
-
-    def index(self, samples: Iterable[Collection[str]] = ()) -> HeldOut:
-        """Finds rows that ask, or nearly ask, what one of them asks.
+    def index(
+        self, samples: Iterable[Collection[str]] = (), prompts: Iterable[Prompt] | None = None
+    ) -> HeldOut:
+        """Finds rows that ask, or nearly ask, what one of the anchors asks.
 
         Args:
           samples: of every domain of those rows, what some of them ask: wording that many share
             does not count.
+          prompts: those that rows may ask, in place of the anchors'.
         """
-        return self._held_out(self._prompts, samples)
+        asked = {prompt.asked for prompt in self._prompts}
+        common = boilerplate([asked, *map(set, samples)])
+        return held_out(self._prompts if prompts is None else prompts, common)
 
     def without(self, scored: Sequence[Sequence[Prompt]]) -> "OwnAnchors":
-        """The anchors that ask, and nearly ask, nothing that scored rows ask.
+        """Leaves out the anchors that ask, or nearly ask, what a scored row asks.
 
         Args:
-          scored: of every domain, what is asked.
+          scored: the prompts of every domain.
         """
         samples = [[prompt.asked for prompt in rows] for rows in scored]
-        index = self._held_out(itertools.chain.from_iterable(scored), samples)
+        index = self.index(samples, itertools.chain.from_iterable(scored))
         pairs = zip(self.records, self._prompts, strict=True)
         kept = [row for row, prompt in pairs if not index.match(*prompt)]
-        left_out = len(self.records) - len(kept)
-        return dataclasses.replace(
-            self, records=kept, report={**self.report, "scored elsewhere": left_out}
-        )
+        report = {**self.report, "scored elsewhere": len(self.records) - len(kept)}
+        return dataclasses.replace(self, records=kept, report=report)
 
 
 def prompt_of(question: str, messages: str, entry: str) -> Prompt:
-    """The prompt of an example for the search of near-duplicates: what it asks, without its frame.
+    """Returns what near-duplicates of an example are looked for by: its prompt without a frame.
 
     This is all but the system's turn and tools of a conversation; where an instruction is published
     apart from what it is about, it is the latter.
@@ -127,8 +124,8 @@ def read_anchors(
     records, foreign = [], 0
     for row in good_rows(files, schema, (), tally):
         foreign += row.domain not in places
-        texts = {name: text.encode() for name, text in row.texts.items()}
-        place = spelt(tally.place).encode()
-        records.append({"domain": places.get(row.domain, 0), **texts, "place": place})
+        texts = {**row.texts, "place": spelt(tally.place)}
+        encoded = {name: text.encode() for name, text in texts.items()}
+        records.append({"domain": places.get(row.domain, 0), **encoded})
     tally.check()
     return OwnAnchors(records, foreign, {"file": os.fspath(path), **tally.report()})

@@ -47,7 +47,6 @@ class ReasoningGym(tfds.core.GeneratorBasedBuilder):
     url_infos = None
 
     def _info(self) -> tfds.core.DatasetInfo:
-        """Describes the features."""
         texts = dict.fromkeys(("question", "response", "answer", "entry"), tfds.features.Text())
         return tfds.core.DatasetInfo(
             builder=self,
@@ -71,14 +70,24 @@ class ReasoningGym(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(rows) for split, rows in records.items()}
 
     def _generate_examples(self, records: list[dict]) -> Iterator[tuple[int, dict]]:
-        """Keys the records by their ids."""
         return ((record["id"], record) for record in records)
+
+
+def _record(task: Task, domain: int, number: int, entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": number,
+        "domain": domain,
+        "question": entry["question"],
+        "response": response_text(entry["answer"], worked_steps(task[0], entry)),
+        "answer": entry["answer"],
+        "entry": json.dumps(entry, ensure_ascii=False, default=str),
+    }
 
 
 def configure(
     tasks: Iterable[str | Task], train: int, validation: int, test: int, seed: int
 ) -> ReasoningGymConfig:
-    """The builder config of these rows; any change of them changes its name.
+    """Makes the builder config of these rows; any change of them changes its name.
 
     Raises:
       ValueError: a size below 1, or tasks that `canonical_tasks` refuses.
@@ -139,15 +148,3 @@ def prepare(
             "and call again"
         )
     return builder
-
-
-def _record(task: Task, domain: int, number: int, entry: dict[str, Any]) -> dict[str, Any]:
-    """One row of the builder."""
-    return {
-        "id": number,
-        "domain": domain,
-        "question": entry["question"],
-        "response": response_text(entry["answer"], worked_steps(task[0], entry)),
-        "answer": entry["answer"],
-        "entry": json.dumps(entry, ensure_ascii=False, default=str),
-    }

@@ -58,7 +58,7 @@ class Encoded(NamedTuple):
 def encode_prompt(
     prompt: Prompt, tokenizer: Tokenizer, length: int, template: str = "plain"
 ) -> list[int]:
-    """A prompt's ids in at most `length` tokens, the beginning token included.
+    """Encodes a prompt in at most `length` tokens, the beginning token included.
 
     Generation starts from these ids, training from the same ids with the response behind them.
 
@@ -74,8 +74,7 @@ def encode_prompt(
       ValueError: an unknown template, a prompt without any token, or one that does not fit.
     """
     chosen = named_template(template)
-    ids = chosen(prompt, tokenizer)
-    return _fitted(prompt, ids, tokenizer, length, chosen)
+    return _fitted(prompt, chosen(prompt, tokenizer), tokenizer, length, chosen)
 
 
 def encode_batch(
@@ -86,7 +85,7 @@ def encode_batch(
     template: str = "plain",
     refused: dict[int, str] | None = None,
 ) -> list[Encoded | None]:
-    """The ids of many examples; None for one of which no `length` tokens hold the whole response.
+    """Encodes many examples; None for one of which no `length` tokens hold the whole response.
 
     What the template itself has already written of a response is not written twice.
 
@@ -105,14 +104,16 @@ def encode_batch(
     chosen = named_template(template)
     closing = chosen.closing(tokenizer)
     answers = tokenizer.encode_batch(chosen.continuations(responses, tokenizer))
-    written = _written(prompts, chosen, tokenizer, refused)
+    written = _written(prompts, chosen, tokenizer)
     found: list[Encoded | None] = []
     for place, (prompt, ids, answer) in enumerate(zip(prompts, written, answers, strict=True)):
-        answer, encoded = [*answer, closing], None
+        encoded = None
         try:
-            if ids is not None:
-                fitted = _fitted(prompt, ids, tokenizer, length - len(answer), chosen)
-                encoded = Encoded(fitted, answer, max(0, len(ids) - len(fitted)))
+            if isinstance(ids, ValueError):
+                raise ids
+            room = length - len(answer) - 1
+            fitted = _fitted(prompt, ids, tokenizer, room, chosen)
+            encoded = Encoded(fitted, [*answer, closing], max(0, len(ids) - len(fitted)))
         except _NoRoom:
             pass
         except ValueError as error:
@@ -124,39 +125,26 @@ def encode_batch(
 
 
 def _written(
-    prompts: Sequence[Prompt],
-    template: Template,
-    tokenizer: Tokenizer,
-    refused: dict[int, str] | None,
-) -> Sequence[list[int] | None]:
-    """The ids of prompts, uncut; None for those that are refused, if that is to be told."""
+    prompts: Sequence[Prompt], template: Template, tokenizer: Tokenizer
+) -> Sequence[list[int] | ValueError]:
+    """Returns the ids of prompts, uncut, or why the template refuses one."""
     try:
         return template.batch(prompts, tokenizer)
     except ValueError as error:
-        if refused is None or isinstance(error, TemplateRefused):
-            raise
-    found: list[list[int] | None] = []
-    for place, prompt in enumerate(prompts):
-        try:
-            found.append(template(prompt, tokenizer))
-        except TemplateRefused:
-            raise
-        except ValueError as error:
-            refused[place] = str(error)
-            found.append(None)
-    return found
+        if len(prompts) == 1 or isinstance(error, TemplateRefused):
+            return [error] * len(prompts)
+    return [_written([prompt], template, tokenizer)[0] for prompt in prompts]
 
 
 def laid_out(
     examples: Sequence[Encoded], tokenizer: Tokenizer, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens i32[B, T] and response masks bool[B, T] of examples that fit."""
+    """Fills rows with examples that fit: tokens i32[B, T] and response masks bool[B, T]."""
     tokens = np.full((len(examples), length), tokenizer.pad_id, np.int32)
     is_response = np.zeros((len(examples), length), bool)
     for row, example in enumerate(examples):
         start, stop = len(example.prompt), len(example.prompt) + len(example.response)
-        tokens[row, :start] = example.prompt
-        tokens[row, start:stop] = example.response
+        tokens[row, :stop] = example.prompt + example.response
         is_response[row, start:stop] = True
     return tokens, is_response
 
@@ -174,7 +162,7 @@ class _NoRoom(ValueError):
 def _fitted(
     prompt: Prompt, ids: list[int], tokenizer: Tokenizer, room: int, template: Template
 ) -> list[int]:
-    """The prompt's ids in at most `room` tokens; `ids` are all of them."""
+    """Cuts a prompt, all of whose ids are `ids`, to at most `room` tokens."""
     if not ids:
         raise ValueError(
             "expected a prompt of at least one token, got none; this tokenizer has no beginning "
@@ -191,14 +179,14 @@ def _fitted(
 
 
 def _cut_inside(prompt: Prompt, tokenizer: Tokenizer, room: int, template: Template) -> list[int]:
-    """The ids of the prompt whose question has lost as little of its beginning as need be."""
+    """Cuts as little as need be of the beginning of what is asked; the frame stays."""
     turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     frame = [*itertools.takewhile(lambda turn: turn["role"] in ("system", TOOLS), turns)]
-    starts = [i for i, turn in enumerate(turns) if i and turn["role"] == "user"]
-    for start in starts:
-        ids = template([*frame, *turns[start:]], tokenizer)
-        if len(ids) <= room:
-            return ids
+    for start, turn in enumerate(turns):
+        if start and turn["role"] == "user":
+            ids = template([*frame, *turns[start:]], tokenizer)
+            if len(ids) <= room:
+                return ids
     last = turns[-1]["content"] or ""
 
     def without(count: int) -> list[int]:

@@ -4,15 +4,20 @@ Templates are rendered as transformers' `apply_chat_template` does, with one dif
 fixed, because rows must not depend on the day on which they are made.
 """
 
+import collections
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from partitionsel_jax.time_limited import TimeLimited
+from partitionsel_jax.time_limited import NotStarted, TimeLimited
 
 # A role and a content, and whatever else the template knows ("tool_calls", say).
 Message = Mapping[str, Any]
+Conversation = Sequence[Message]
+# Part of a rendered conversation, and True if it is the text of special tokens that a message
+# quotes: ordinary text. In other parts, special tokens are the template's.
+Piece = tuple[str, bool]
 # The role of a first turn whose content is the list of tools that the conversation may call:
 # templates are given them apart.
 TOOLS = "tools"
@@ -23,73 +28,53 @@ _SECONDS, _SECONDS_EACH = 10.0, 0.01
 # Unicode's planes 15 and 16, which are for private use: no template changes, splits or strips them.
 _PRIVATE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 
-
-def _said(role: str, content: Any = "a", **more: Any) -> Message:
-    return {"role": role, "content": content, **more}
-
-
-def _call(name: str) -> Message:
-    called = {"id": "abcdefghi", "type": "function", "function": {"name": name, "arguments": {}}}
-    return _said("assistant", None, tool_calls=[called])
+_CALLS = "calls of tools"
+_ASKED, _ANSWERED = {"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}
 
 
-def _answer_of_tool(word: str) -> Message:
-    return _said("tool", word, name="one", tool_call_id="abcdefghi")
+def _said(role: str) -> Callable[[str], list[Message]]:
+    return lambda word: [{"role": role, "content": word}, _ASKED]
 
 
-def _described(word: str) -> Message:
+def _called(name: str, answer: str) -> list[Message]:
+    call = {"id": "abcdefghi", "type": "function", "function": {"name": name, "arguments": {}}}
+    turn = {"role": "assistant", "content": None, "tool_calls": [call]}
+    result = {"role": "tool", "content": answer, "name": "one", "tool_call_id": call["id"]}
+    return [_ASKED, turn, result, _ANSWERED, _ASKED]
+
+
+def _described(word: str) -> list[Message]:
     parameters = {"type": "object", "properties": {}}
     function = {"name": word, "description": word, "parameters": parameters}
-    return _said(TOOLS, [{"type": "function", "function": function}])
-
-
-_ASKED, _ANSWERED = _said("user"), _said("assistant")
-# What a conversation may have that a template may leave out, by the name that errors give it -> a
-# conversation that says a word there: a template that writes two of them alike leaves it out.
-_PROBES: Mapping[str, Callable[[str], list[Message]]] = {
-    "messages of the user": lambda word: [_said("user", word)],
-    "messages of the user before the last": lambda word: [_said("user", word), _ANSWERED, _ASKED],
-    "messages of the assistant": lambda word: [_ASKED, _said("assistant", word), _ASKED],
-    "messages of the system": lambda word: [_said("system", word), _ASKED],
-    "messages of the developer": lambda word: [_said("developer", word), _ASKED],
+    turn = {"role": TOOLS, "content": [{"type": "function", "function": function}]}
     # Templates may write of tools what they like, as long as they know of them.
-    "descriptions of tools": lambda word: [_described(word), _ASKED] if word == "one" else [_ASKED],
-    "calls of tools": lambda word: [_ASKED, _call(word), _answer_of_tool("a"), _ANSWERED, _ASKED],
-    "messages of tools": lambda word: [
-        _ASKED, _call("one"), _answer_of_tool(word), _ANSWERED, _ASKED
-    ],
-}  # fmt: skip
+    return [turn, _ASKED] if word == "one" else [_ASKED]
 
 
-def _parts(turns: Sequence[Message]) -> tuple[set[str], set[str]]:
-    """Parts that a conversation has: those that every template should write, and others."""
-    roles = [turn.get("role") for turn in turns]
-    there = {
-        "messages of the user": "user" in roles,
-        "messages of the user before the last": roles.count("user") > 1,
-        "messages of the assistant": "assistant" in roles,
-        "messages of the system": "system" in roles,
-        "messages of the developer": "developer" in roles,
-        "descriptions of tools": TOOLS in roles,
-        "calls of tools": any("tool_calls" in turn for turn in turns),
-        "messages of tools": "tool" in roles,
-    }
-    found = [part for part, is_there in there.items() if is_there]
-    spoken = set([*there][:3])
-    return spoken.intersection(found), set(found) - spoken
+# What a conversation may have that a template may leave out, by the name that errors give it: the
+# turns that have it, the least number of them, and a conversation that says a word there. Templates
+# that write two of these alike leave it out. Every template should write the first three.
+_PARTS: Mapping[str, tuple[str, int, Callable[[str], list[Message]]]] = {
+    "messages of the user": ("user", 1, lambda word: _said("user")(word)[:1]),
+    "messages of the user before the last": (
+        *("user", 2),
+        lambda word: [_said("user")(word)[0], _ANSWERED, _ASKED],
+    ),
+    "messages of the assistant": ("assistant", 1, lambda word: [_ASKED, *_said("assistant")(word)]),
+    "messages of the system": ("system", 1, _said("system")),
+    "messages of the developer": ("developer", 1, _said("developer")),
+    "descriptions of tools": (TOOLS, 1, _described),
+    _CALLS: (_CALLS, 1, lambda word: _called(word, "a")),
+    "messages of tools": ("tool", 1, lambda word: _called("one", word)),
+}
+_SPOKEN = frozenset([*_PARTS][:3])
 
 
-class Piece(NamedTuple):
-    """Part of a rendered conversation.
-
-    Attributes:
-      text: what was rendered.
-      spelt: True if the text is that of special tokens which a message quotes: ordinary text. In
-        other pieces, special tokens are the template's.
-    """
-
-    text: str
-    spelt: bool
+def _parts(turns: Conversation) -> set[str]:
+    """Names the parts that a conversation has."""
+    found = collections.Counter(turn.get("role") for turn in turns)
+    found[_CALLS] = sum("tool_calls" in turn for turn in turns)
+    return {part for part, (turn, least, _) in _PARTS.items() if found[turn] >= least}
 
 
 class TemplateRefused(ValueError):
@@ -116,7 +101,7 @@ class ChatTemplate:
 
     def batch(
         self,
-        conversations: Sequence[Sequence[Message]],
+        conversations: Sequence[Conversation],
         *,
         answer: bool,
         special: Mapping[str, list[tuple[int, int]]],
@@ -138,7 +123,7 @@ class ChatTemplate:
           TemplateRefused: the template exceeds its time or memory, or is random.
           ValueError: it refuses a conversation, fails, or leaves out what a turn says.
         """
-        self._check_written(part for turns in conversations for part in _parts(turns)[1])
+        self._check_written(_parts(turns) - _SPOKEN for turns in conversations)
         shielded = [self._shielded(turns, special) for turns in conversations]
         found = self._rendered([turns for turns, _ in shielded], answer)
         pieces = []
@@ -148,23 +133,22 @@ class ChatTemplate:
                     f"{self._origin}: the chat template cannot render this conversation "
                     f"({fault}); change the messages, or use another template than 'chat'"
                 )
-            if not original:
-                pieces.append([Piece(rendered, spelt=False)])
-                continue
             runs = itertools.groupby(rendered, key=original.__contains__)
             pieces.append(
-                [Piece("".join(original.get(c, c) for c in run), spelt) for spelt, run in runs]
+                [("".join(original.get(c, c) for c in run), quoted) for quoted, run in runs]
+                if original
+                else [(rendered, False)]
             )
         return pieces
 
-    def check_spoken(self, conversations: Sequence[Sequence[Message]]) -> None:
+    def check_spoken(self, conversations: Sequence[Conversation]) -> None:
         """Raises ValueError if the template leaves out what is said in conversations like these."""
-        self._check_written(part for turns in conversations for part in _parts(turns)[0])
+        self._check_written(_parts(turns) & _SPOKEN for turns in conversations)
 
     def _shielded(
-        self, turns: Sequence[Message], special: Mapping[str, list[tuple[int, int]]]
-    ) -> tuple[Sequence[Message], dict[str, str]]:
-        """The conversation with a private character for every special token that it quotes."""
+        self, turns: Conversation, special: Mapping[str, list[tuple[int, int]]]
+    ) -> tuple[Conversation, dict[str, str]]:
+        """Puts a private character for every special token that a conversation quotes."""
         quoted = {text[start:end] for text in strings(turns) for start, end in special[text]}
         if not quoted:
             return turns, {}
@@ -179,14 +163,14 @@ class ChatTemplate:
 
         return _mapped(turns, shield), {character: text for text, character in stand_in.items()}
 
-    def _check_written(self, parts: Iterator[str]) -> None:
+    def _check_written(self, parts: Iterable[set[str]]) -> None:
         """Raises ValueError if the template says nothing of a part that conversations have."""
-        for part in sorted({*parts}):
+        for part in sorted(set().union(*parts)):
             if part not in self._left_out:
-                rendered = self._rendered([_PROBES[part](word) for word in ("one", "two")], True)
+                probe = _PARTS[part][-1]
+                one, two = self._rendered([probe("one"), probe("two")], True)
                 # Where it fails on this one, it says so of every conversation that has the part.
-                failed = any(fault for _, fault in rendered)
-                self._left_out[part] = not failed and rendered[0] == rendered[1]
+                self._left_out[part] = one == two and not one[1]
             if self._left_out[part]:
                 raise ValueError(
                     f"{self._origin}: the chat template leaves out {part}, so that what they say "
@@ -195,9 +179,9 @@ class ChatTemplate:
                 )
 
     def _rendered(
-        self, conversations: Sequence[Sequence[Message]], answer: bool
+        self, conversations: Sequence[Conversation], answer: bool
     ) -> list[tuple[str, str]]:
-        """Text and fault of every conversation, one of which is empty."""
+        """Returns text and fault of every conversation, one of which is empty."""
         asked = []
         for turns in conversations:
             apart = bool(turns) and turns[0].get("role") == TOOLS
@@ -208,7 +192,7 @@ class ChatTemplate:
             arguments = self._text, self._variables, asked[len(found) :], answer
             try:
                 reply = _PROCESS.ask(*arguments, seconds=seconds)
-            except RuntimeError as error:  # no process can be had
+            except NotStarted as error:
                 raise ValueError(
                     f"{self._origin}: the chat template cannot be run: {error}"
                 ) from None
@@ -233,14 +217,13 @@ def strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        yield from value
-        yield from itertools.chain.from_iterable(map(strings, value.values()))
+        yield from itertools.chain(value, *map(strings, value.values()))
     elif isinstance(value, list | tuple):
         yield from itertools.chain.from_iterable(map(strings, value))
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """The conversation with every string changed."""
+    """Returns the conversation with every string changed."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):

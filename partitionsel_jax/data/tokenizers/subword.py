@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
-from partitionsel_jax.data.tokenizers.chat import ChatTemplate, Message, Piece, strings
+from partitionsel_jax.data.tokenizers.chat import ChatTemplate, Conversation, Piece, strings
 from partitionsel_jax.data.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class SubwordTokenizer(Tokenizer):
                 f"{self.origin}: rows are to begin with the bos token, and none is named; name a "
                 "bos_token, or set add_bos_token to false"
             )
-        for name, token in (("bos_token", self.bos_token), ("eos_token", self.eos_token)):
+        for name in ("bos_token", "eos_token"):
+            token = getattr(self, name)
             if token is not None and self._id_of(token) is None:
                 raise ValueError(
                     f"{self.origin}: {name} {token!r} is not in the vocabulary; name one that is"
@@ -79,7 +80,7 @@ class SubwordTokenizer(Tokenizer):
             object.__setattr__(self, "begins_rows", self._definition_adds_bos())
 
     def __getstate__(self) -> dict[str, object]:
-        """The fields alone: what is cached need not be picklable."""
+        """Gives the fields alone: what is cached need not be picklable."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @functools.cached_property
@@ -108,23 +109,14 @@ class SubwordTokenizer(Tokenizer):
     @functools.cached_property
     def turn_end_id(self) -> int:
         """The first special token that the template writes behind an answer, or `eos_id`."""
-        if self.chat_template is None:
-            return self.eos_id
-        try:
-            text = self.render([_ASKED, {"role": "assistant", "content": _ANSWER}], answer=False)
-        except ValueError:  # `chat` says why
-            return self.eos_id
-        _, found, behind = text.rpartition(_ANSWER)
+        answered = {"role": "assistant", "content": _ANSWER}
+        _, found, behind = self._rendered([_ASKED, answered], answer=False).rpartition(_ANSWER)
         ids = self.encode_markup(behind) if found else []
         return next((i for i in ids if i in self.special_ids), self.eos_id)
 
     @functools.cached_property
     def answer_start(self) -> str:
-        """Text that the chat template writes where an answer begins; empty where it writes none."""
-        try:
-            asked, begun = (self.render([_ASKED], answer=answer) for answer in (False, True))
-        except ValueError:  # `chat` says why
-            return ""
+        asked, begun = (self._rendered([_ASKED], answer=answer) for answer in (False, True))
         return begun.removeprefix(asked) if begun.startswith(asked) else ""
 
     @functools.cached_property
@@ -138,17 +130,15 @@ class SubwordTokenizer(Tokenizer):
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     def encode(self, text: str) -> list[int]:
-        text = _encodable(text)
-        ids = self._content.encode(text, add_special_tokens=False).ids
-        return ids if self.special_ids.isdisjoint(ids) else self._spelt_out(text)
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encodes texts as `encode` does; on all cores, and without the interpreter's lock."""
+        """Encodes texts as content; on all cores, and without the interpreter's lock."""
         clean = [_encodable(text) for text in texts]
         encodings = self._content.encode_batch_fast(clean, add_special_tokens=False)
         return [
-            ids if self.special_ids.isdisjoint(ids) else self._spelt_out(text)
-            for ids, text in zip([encoding.ids for encoding in encodings], clean, strict=True)
+            found.ids if self.special_ids.isdisjoint(found.ids) else self._spelt_out(text)
+            for found, text in zip(encodings, clean, strict=True)
         ]
 
     def encode_markup(self, text: str) -> list[int]:
@@ -158,14 +148,14 @@ class SubwordTokenizer(Tokenizer):
         shown = [int(i) for i in ids if 0 <= i < self.vocab_size and i not in self.special_ids]
         return self._markup.decode(shown, skip_special_tokens=False)
 
-    def render(self, messages: Sequence[Message], *, answer: bool = True) -> str:
-        """The conversation as the chat template writes it; see `chat_batch`."""
-        return "".join(piece.text for piece in self._pieces([messages], answer)[0])
+    def render(self, messages: Conversation, *, answer: bool = True) -> str:
+        """Returns a conversation as the chat template writes it; see `chat_batch`."""
+        return "".join(text for text, _ in self._pieces([messages], answer)[0])
 
     def chat_batch(
-        self, conversations: Sequence[Sequence[Message]], *, answer: bool = True
+        self, conversations: Sequence[Conversation], *, answer: bool = True
     ) -> list[list[int]]:
-        """The ids of the conversations that `render` writes, behind the beginning token.
+        """Encodes the conversations that `render` writes, behind the beginning token.
 
         Special tokens that a message quotes are ordinary text; where none does, the whole text is
         encoded at once, so that the ids are those of transformers' `apply_chat_template`. The
@@ -173,14 +163,14 @@ class SubwordTokenizer(Tokenizer):
         """
         self._chat.check_spoken(conversations)
         written = self._pieces(conversations, answer)
-        markup = [_encodable(text) for pieces in written for text, spelt in pieces if not spelt]
+        markup = [_encodable(text) for pieces in written for text, quoted in pieces if not quoted]
         encodings = iter(self._markup.encode_batch_fast(markup, add_special_tokens=False))
         beginning = [] if self.bos_id is None else [self.bos_id]
         found = []
         for pieces in written:
             ids: list[int] = []
-            for text, spelt in pieces:
-                ids += self.encode(text) if spelt else next(encodings).ids
+            for text, quoted in pieces:
+                ids += self.encode(text) if quoted else next(encodings).ids
             found.append(ids if ids[:1] == beginning else beginning + ids)
         return found
 
@@ -220,18 +210,21 @@ class SubwordTokenizer(Tokenizer):
         }
         folder = epath.Path(directory)
         (folder / "tokenizer.json").write_text(definition, encoding="utf-8")
-        files = {"tokenizer_config.json": config, "generation_config.json": generation}
-        for name, content in files.items():
+        for name, content in (("tokenizer", config), ("generation", generation)):
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / f"{name}_config.json").write_text(text, encoding="utf-8")
 
-    def _pieces(
-        self, conversations: Sequence[Sequence[Message]], answer: bool
-    ) -> list[list[Piece]]:
-        """The conversations as the template writes them."""
+    def _pieces(self, conversations: Sequence[Conversation], answer: bool) -> list[list[Piece]]:
         template, texts = self._chat, list({*strings(conversations)})
         spans = dict(zip(texts, self._special_spans(texts), strict=True))
         return template.batch(conversations, answer=answer, special=spans)
+
+    def _rendered(self, messages: Conversation, *, answer: bool) -> str:
+        """Renders a conversation; empty without a template, or where `chat` will say why not."""
+        try:
+            return "" if self.chat_template is None else self.render(messages, answer=answer)
+        except ValueError:
+            return ""
 
     @functools.cached_property
     def _chat(self) -> ChatTemplate:
@@ -240,12 +233,12 @@ class SubwordTokenizer(Tokenizer):
                 f"{self.origin} has no chat template; load an instruction-tuned checkpoint, or use "
                 "another template than 'chat'"
             )
-        names = {"bos_token": self.bos_token, "eos_token": self.eos_token}
-        variables = {name: token for name, token in names.items() if token is not None}
+        tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
+        variables = {name: token for name, token in tokens.items() if token is not None}
         return ChatTemplate(self.chat_template, self.origin, variables)
 
     def _special_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-        """(start, end) of every special token that `encode_markup` would see in each text."""
+        """Gives (start, end) of every special token that `encode_markup` would see in each text."""
         suspects = [_encodable(text) if self._may_hold_special(text) else "" for text in texts]
         return [
             [span for i, span in zip(e.ids, e.offsets, strict=True) if i in self.special_ids]
@@ -254,7 +247,7 @@ class SubwordTokenizer(Tokenizer):
 
     @functools.cached_property
     def _may_hold_special(self) -> Callable[[str], bool]:
-        """Returns whether tokenising a text could find a special token; cheaper than tokenising.
+        """Tells, cheaper than tokenising, that a text can hold no special token.
 
         A special token's text stands wherever one is found, unless other text could become it: by
         characters that vocabularies write in another way (a space as "Ġ", say), or by normalizers,
@@ -262,26 +255,21 @@ class SubwordTokenizer(Tokenizer):
         """
         added = self._markup.get_added_tokens_decoder().values()
         texts = [token.content for token in added if token.special]
-        plain = all(text.isascii() and text.isprintable() and " " not in text for text in texts)
         normalizer = self._markup.normalizer
-        if not plain or (
-            normalizer is not None and type(normalizer).__name__ not in _UNICODE_FORMS
-        ):
+        kept = normalizer is None or type(normalizer).__name__ in _UNICODE_FORMS
+        if not kept or not re.fullmatch(r"[!-~]*", "".join(texts)):
             return lambda text: True
         search = re.compile("|".join(map(re.escape, texts))).search
         return lambda text: bool((normalizer is not None and not text.isascii()) or search(text))
 
     def _spelt_out(self, text: str) -> list[int]:
-        """The ids of a text whose words happen to be special tokens, letter by letter there."""
+        """Encodes a text whose words happen to be special tokens, letter by letter there."""
         encoding = self._content.encode(text, add_special_tokens=False)
         ids: list[int] = []
         for i, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if i not in self.special_ids:
-                ids.append(i)
-                continue
-            for letter in text[start:end]:
-                letter_ids = self._content.encode(letter, add_special_tokens=False).ids
-                ids += (j for j in letter_ids if j not in self.special_ids)
+            letters = text[start:end] if i in self.special_ids else ""
+            spelt = [self._content.encode(c, add_special_tokens=False).ids for c in letters]
+            ids += [j for part in spelt or [[i]] for j in part if j not in self.special_ids]
         return ids
 
     @functools.cached_property
@@ -305,7 +293,7 @@ class SubwordTokenizer(Tokenizer):
         ]
 
     def _read(self) -> "tokenizers.Tokenizer":
-        """The definition without whatever cuts or fills up."""
+        """Reads the definition, without whatever cuts or fills up."""
         import tokenizers
 
         try:
@@ -353,5 +341,5 @@ def _check_merges(definition: str) -> None:
 
 
 def _encodable(text: str) -> str:
-    """The text with "?" for lone surrogates, which UTF-8 cannot hold."""
+    """Puts "?" for lone surrogates, which UTF-8 cannot hold."""
     return text.encode("utf-8", errors="replace").decode("utf-8")

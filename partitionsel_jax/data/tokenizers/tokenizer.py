@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from partitionsel_jax.data.tokenizers.chat import Message
+from partitionsel_jax.data.tokenizers.chat import Conversation
 
 
 class Tokenizer(Protocol):
@@ -42,18 +42,18 @@ class Tokenizer(Protocol):
     def fingerprint(self) -> str: ...
 
     def encode(self, text: str) -> list[int]:
-        """The ids of content: special tokens written in it are ordinary text, none is added."""
+        """Encodes content: special tokens written in it are ordinary text, none is added."""
 
     def encode_markup(self, text: str) -> list[int]:
-        """The ids of text whose special tokens are meant as such; none is added."""
+        """Encodes text whose special tokens are meant as such; none is added."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids; special ones and those past the vocabulary are skipped."""
+        """Returns the text of ids; special ones and those past the vocabulary are skipped."""
 
     def chat_batch(
-        self, conversations: Sequence[Sequence[Message]], *, answer: bool = True
+        self, conversations: Sequence[Conversation], *, answer: bool = True
     ) -> list[list[int]]:
-        """The ids of conversations, the beginning token included.
+        """Encodes conversations, the beginning token included.
 
         Args:
           conversations: turns with a "role" and a "content", and whatever the template knows.
@@ -68,7 +68,7 @@ class Tokenizer(Protocol):
         """Encodes several texts as `encode` does, faster where the tokenizer can."""
         return [self.encode(text) for text in texts]
 
-    def chat(self, messages: Sequence[Message], *, answer: bool = True) -> list[int]:
+    def chat(self, messages: Conversation, *, answer: bool = True) -> list[int]:
         """Encodes one conversation; see `chat_batch`."""
         return self.chat_batch([messages], answer=answer)[0]
 
@@ -89,23 +89,19 @@ class ByteTokenizer(Tokenizer):
     fingerprint = "bytes"
 
     def encode(self, text: str) -> list[int]:
-        """The ids (3 .. 258) of the text's bytes; a lone surrogate, which has none, becomes "?"."""
+        """Gives the ids (3 .. 258) of a text's bytes; a lone surrogate becomes "?"."""
         return [3 + byte for byte in text.encode("utf-8", errors="replace")]
 
     def encode_markup(self, text: str) -> list[int]:
         return self.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids; invalid UTF-8 becomes U+FFFD, and ids that are no byte are skipped.
-
-        Skipped are the special ids and those past `vocab_size`, which a model with a padded
-        vocabulary can still produce.
-        """
+        """Gives the text of the ids that are bytes; invalid UTF-8 becomes U+FFFD."""
         data = bytes(int(i) - 3 for i in ids if 3 <= i < self.vocab_size)
         return data.decode("utf-8", errors="replace")
 
     def chat_batch(
-        self, conversations: Sequence[Sequence[Message]], *, answer: bool = True
+        self, conversations: Sequence[Conversation], *, answer: bool = True
     ) -> list[list[int]]:
         raise ValueError(
             "the byte-level tokenizer has no chat template; load a checkpoint's tokenizer, or use "
