@@ -30,19 +30,12 @@ class Bin(NamedTuple):
 
 
 class Lengths(NamedTuple):
-    """The length of training rows that were read, padding left out.
-
-    Attributes:
-      rows: number of rows.
-      tokens: number of their tokens.
-      learnt: tokens with a loss among them: the responses', closing tokens included.
-      longest: tokens of the longest row.
-    """
+    """A number of training rows, of their tokens without padding, and of those with a loss."""
 
     rows: int
     tokens: int
     learnt: int
-    longest: int
+    longest: int  # tokens of the longest row
 
     @property
     def label_share(self) -> float:
@@ -57,8 +50,7 @@ class Repeats(NamedTuple):
       splits: one split, for rows that repeat an earlier row of it, or two, for rows of the second
         whose text stands in the first.
       rows: number of rows that were read of the last of the splits.
-      prompts, responses: number of them that repeat a prompt, or a response.
-      both: number of them that repeat prompt and response of one row.
+      prompts, responses, both: number of them that repeat a prompt, a response, or both of one row.
     """
 
     splits: tuple[str, ...]

@@ -96,11 +96,7 @@ class Source:
         return self.examples([index])[0]
 
     def examples(self, indices: Sequence[int] | np.ndarray) -> list[Example]:
-        """Reads the examples at `indices`, each in 0 .. n-1, in the order given.
-
-        Raises:
-          IndexError: an index outside 0 .. n-1.
-        """
+        """Reads the examples at `indices` in their order; raises IndexError outside 0 .. n-1."""
         chosen = [int(index) for index in indices]
         if outside := [index for index in chosen if not 0 <= index < len(self)]:
             raise IndexError(f"expected indices in 0 .. {len(self) - 1} of {self.name}: {outside}")
@@ -119,11 +115,7 @@ class Source:
             yield from self.examples(chunk)
 
     def rows(self, indices: Sequence[int] | np.ndarray) -> Rows:
-        """Reads the rows at `indices`, each in 0 .. n-1, in the order given.
-
-        Raises:
-          IndexError: an index outside 0 .. n-1.
-        """
+        """Reads the rows at `indices` in their order; raises IndexError outside 0 .. n-1."""
         examples = self.examples(indices)
         prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
         found = encode_batch(prompts, responses, self.tokenizer, self.length, self.template)
@@ -142,11 +134,7 @@ class Source:
         )
 
     def find(self, ids: np.ndarray) -> np.ndarray:
-        """Returns the indices of the rows with these ids, i64 of the same shape.
-
-        Raises:
-          ValueError: an id that no row has.
-        """
+        """Returns the indices (i64) of rows by their ids; raises ValueError if no row has one."""
         places = np.minimum(np.searchsorted(self.ids, ids), len(self) - 1)
         if missing := np.asarray(ids)[self.ids[places] != ids].tolist():
             raise ValueError(
@@ -207,7 +195,6 @@ def load(
     template: str = "plain",
     noise_kind: str = "none",
     noise_share: float = 0.0,
-    anchor_share: float = 0.5,
     anchors: OwnAnchors | None = None,
 ) -> Corpus:
     """Opens a prepared builder as a corpus; scans every record once, and remembers what it found.
@@ -223,11 +210,9 @@ def load(
       noise_kind: one of `label_noise.KINDS`.
       noise_share: part of every training domain that is corrupted, in [0, 1). A corrupted response
         that is too long for its row loses its end.
-      anchor_share: part of every validation domain that become anchors, in (0, 1), rounded, and
-        at least one row on either side.
-      anchors: of the user's own, from `read_anchors`; all validation rows are then scored. Anchors
-        that ask, or nearly ask, what a validation or test row asks are left out, and so are
-        training rows that ask what an anchor asks; the report counts both.
+      anchors: of the user's own, from `read_anchors`, in place of half of the validation rows of
+        every domain. Those that ask, or nearly ask, what a validation or test row asks are left
+        out, and so are training rows that ask what an anchor asks; the report counts both.
 
     Raises:
       ValueError: an argument out of range, a template that is unknown or that the tokenizer does
@@ -236,11 +221,6 @@ def load(
     """
     check_template(template, tokenizer)
     label_noise.check(noise_kind, noise_share)
-    if not 0.0 < anchor_share < 1.0:
-        raise ValueError(
-            f"expected an anchor share in (0, 1), got {anchor_share}; both the anchors and the "
-            "scored rows need validation rows"
-        )
     if length < 3:
         raise ValueError(f"expected rows of at least 3 tokens, got {length}; use longer rows")
     metadata = builder.info.metadata or {}
@@ -266,7 +246,7 @@ def load(
     corrupted = _corrupted(train, scans["train"].prompts, seed, noise_kind, noise_share)
     train = dataclasses.replace(train, corrupted=corrupted)
     if anchors is None:
-        is_anchor = _anchors(validation.domains, domains, anchor_share, seed)
+        is_anchor = _anchors(validation.domains, domains, seed)
         held_out = validation.part(is_anchor, "anchors")
         validation = validation.part(~is_anchor)
     else:
@@ -374,8 +354,8 @@ def _corrupted(
     return new
 
 
-def _anchors(domain: np.ndarray, domains: tuple[str, ...], share: float, seed: int) -> np.ndarray:
-    """Chooses a random part of every domain's validation rows as anchors: bool[n]."""
+def _anchors(domain: np.ndarray, domains: tuple[str, ...], seed: int) -> np.ndarray:
+    """Chooses half of every domain's validation rows, at random, as anchors: bool[n]."""
     is_anchor = np.zeros(len(domain), bool)
     for i, name in enumerate(domains):
         rows = generator(seed, "anchors", i).permutation(np.flatnonzero(domain == i))
@@ -384,7 +364,7 @@ def _anchors(domain: np.ndarray, domains: tuple[str, ...], share: float, seed: i
                 f"expected at least 2 validation rows of domain {name}, one anchor and one scored "
                 f"row, got {len(rows)}; prepare more validation rows"
             )
-        is_anchor[rows[: min(max(round(share * len(rows)), 1), len(rows) - 1)]] = True
+        is_anchor[rows[: round(len(rows) / 2)]] = True
     return is_anchor
 
 

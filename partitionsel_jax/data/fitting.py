@@ -92,14 +92,7 @@ def scan(
     directory: str | os.PathLike[str] | None = None,
     name: str = "",
 ) -> Scan:
-    """Tokenises every record once.
-
-    Args:
-      records: a split's data source.
-      tokenizer, length, template: how rows are made of them.
-      directory: where results are kept; None for nowhere.
-      name: of the split.
-    """
+    """Tokenises every record of a split once; the directory, if one is given, keeps the result."""
     content = name, len(records), tokenizer.fingerprint, length, template
     find = functools.partial(_scan, records, tokenizer, length, template)
     return Scan(records, **remembered(directory, name, content, find))
@@ -115,9 +108,9 @@ def remembered(
 
     Args:
       directory: of such files; None for nowhere.
-      name: what its name begins with.
+      name: what the file's name begins with.
       content: all that the arrays depend on, as JSON values.
-      find: gives them.
+      find: computes them.
     """
     if directory is None:
         return find()
@@ -151,32 +144,30 @@ def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> dic
     left_out: list[int] = []
     reasons: dict[int, str] = {}
     for positions in chunks(np.arange(len(records))):
-        chunk = read(records, positions)
-        texts = [
-            [record.get(name, b"").decode() for name in ("question", "messages", "response")]
-            for record in chunk
-        ]
-        prompts = [prompt_of(question, messages) for question, messages, _ in texts]
+        prompts: list[Prompt] = []
+        responses: list[str] = []
         refused: dict[int, str] = {}
-        encoded = encode_batch(
-            prompts, [response for *_, response in texts], tokenizer, length, template, refused
-        )
-        for place, example in enumerate(encoded):
-            position, record = int(positions[place]), chunk[place]
+        for record in (chunk := read(records, positions)):
+            question, messages = record["question"], record.get("messages", b"")
+            prompts.append(prompt_of(question.decode(), messages.decode()))
+            responses.append(record["response"].decode())
+        found = encode_batch(prompts, responses, tokenizer, length, template, refused)
+        for place, position in enumerate(positions.tolist()):
+            record, encoded = chunk[place], found[place]
             if place in refused:
                 reasons[position] = refused[place]
-            elif example is None:
+            elif encoded is None:
                 left_out.append(position)
             else:
-                numbers = int(record["id"]), position, int(record["domain"])
-                rows.append((*numbers, len(example.prompt)))
-                cut += [position] * bool(example.cut)
-    ids, places, domains, prompt_lengths = np.array(sorted(rows), np.int64).reshape(-1, 4).T
+                size = len(encoded.prompt)
+                rows.append((int(record["id"]), position, int(record["domain"]), size))
+                cut += [position] * bool(encoded.cut)
+    ids, places, domains, sizes = np.array(sorted(rows), np.int64).reshape(-1, 4).T
     return {
         "ids": ids,
         "positions": places,
         "domains": domains.astype(np.int32),
-        "prompts": prompt_lengths.astype(np.int32),
+        "prompts": sizes.astype(np.int32),
         "cut": np.array(cut, np.int64),
         "left_out": np.array(left_out, np.int64),
         "refused": np.array([*reasons], np.int64),
@@ -185,15 +176,11 @@ def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> dic
 
 
 def read(records: Any, positions: Sequence[int] | np.ndarray) -> Sequence[Mapping[str, Any]]:
-    """Reads the records at `positions` at once: one read each would take twice as long.
-
-    Raises:
-      ValueError: files that are damaged.
-    """
+    """Reads the records at `positions` at once: one read each would take twice as long."""
     try:
         return records.__getitems__([int(position) for position in positions])
     except RuntimeError as error:  # what array_record raises, whatever the damage
-        reason = (str(error).splitlines() or ["no reason is given"])[0][:200]
+        reason = str(error).partition("\n")[0][:200]
         raise ValueError(
             f"the prepared records cannot be read ({reason}): delete their folder under "
             "data.directory, and they are prepared again"

@@ -56,11 +56,7 @@ def canonical_tasks(tasks: Iterable[str | Task]) -> tuple[Task, ...]:
 
 
 def create(name: str, settings: Mapping[str, Any], size: int, seed: int) -> Any:
-    """Makes the reasoning-gym dataset of a task.
-
-    Raises:
-      ValueError: the name is unknown, or the task refuses the settings.
-    """
+    """Makes a task's reasoning-gym dataset; ValueError where it, or a setting, is unknown."""
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 

@@ -53,23 +53,18 @@ class OwnAnchors:
     def index(
         self, samples: Iterable[Collection[str]] = (), prompts: Iterable[Prompt] | None = None
     ) -> HeldOut:
-        """Finds rows that ask, or nearly ask, what one of the anchors asks.
+        """Makes the index that finds rows which ask, or nearly ask, what one of the anchors asks.
 
         Args:
-          samples: of every domain of those rows, what some of them ask: wording that many share
-            does not count.
-          prompts: those that rows may ask, in place of the anchors'.
+          samples: questions of every domain of those rows: wording that many share is no match.
+          prompts: those to be found in place of the anchors'.
         """
         asked = {prompt.asked for prompt in self._prompts}
         common = boilerplate([asked, *map(set, samples)])
         return held_out(self._prompts if prompts is None else prompts, common)
 
     def without(self, scored: Sequence[Sequence[Prompt]]) -> "OwnAnchors":
-        """Leaves out the anchors that ask, or nearly ask, what a scored row asks.
-
-        Args:
-          scored: the prompts of every domain.
-        """
+        """Leaves out the anchors that ask, or nearly ask, what scored rows of a domain ask."""
         samples = [[prompt.asked for prompt in rows] for rows in scored]
         index = self.index(samples, itertools.chain.from_iterable(scored))
         pairs = zip(self.records, self._prompts, strict=True)
@@ -79,13 +74,10 @@ class OwnAnchors:
 
 
 def prompt_of(question: str, messages: str, entry: str) -> Prompt:
-    """Returns what near-duplicates of an example are looked for by: its prompt without a frame.
+    """Returns the prompt of an example, as `Example` has it, for the search of near-duplicates.
 
-    This is all but the system's turn and tools of a conversation; where an instruction is published
-    apart from what it is about, it is the latter.
-
-    Args:
-      question, messages, entry: as `Example` has them.
+    They are alike in all but the system's turn and tools of a conversation; where an instruction is
+    published apart from what it is about, in the latter.
     """
     if messages:
         return Prompt(question, asked(json.loads(messages)))
@@ -114,10 +106,10 @@ def read_anchors(
     if not root.exists():
         raise ValueError(f"expected a file of anchors at {root}, got none; mend the path")
     files = source_files(root, schema.leave_out)
-    if len(splits := sorted({file.split for file in files})) > 1:
+    if len(splits := sorted({file.split or "none" for file in files})) > 1:
         raise ValueError(
-            f"expected anchors of one split, got files of {', '.join(s or 'none' for s in splits)} "
-            f"at {root}; name the file or directory of one"
+            f"expected anchors of one split, got files of {', '.join(splits)} at {root}; name the "
+            "file or directory of one"
         )
     check_columns(files, schema)
     tally, places = Tally(), {name: place for place, name in enumerate(domains)}

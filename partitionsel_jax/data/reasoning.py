@@ -20,16 +20,10 @@ from partitionsel_jax.data.templates import response_text
 
 @dataclasses.dataclass(eq=False)
 class ReasoningGymConfig(tfds.core.BuilderConfig):
-    """A config with a hash of all that decides the rows as its name; `configure` makes it.
+    """A config with a hash of all that decides the rows as its name; `configure` makes it."""
 
-    Attributes:
-      tasks: (name, settings) pairs; a task's place is its domain id.
-      sizes: rows per task of every split.
-      seed: data seed.
-    """
-
-    tasks: tuple[Task, ...] = ()
-    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    tasks: tuple[Task, ...] = ()  # a task's place is its domain id
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)  # split -> rows per task
     seed: int = 0
 
 
@@ -87,11 +81,7 @@ def _record(task: Task, domain: int, number: int, entry: dict[str, Any]) -> dict
 def configure(
     tasks: Iterable[str | Task], train: int, validation: int, test: int, seed: int
 ) -> ReasoningGymConfig:
-    """Makes the builder config of these rows; any change of them changes its name.
-
-    Raises:
-      ValueError: a size below 1, or tasks that `canonical_tasks` refuses.
-    """
+    """Makes the builder config of these rows; any change of them changes its name."""
     sizes = dict(zip(SPLITS, (train, validation, test), strict=True))
     for split, size in sizes.items():
         if size < 1:

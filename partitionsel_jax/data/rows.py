@@ -42,16 +42,10 @@ class Rows(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """The ids of one example, unpadded.
-
-    Attributes:
-      prompt: its ids, cut to what the response leaves.
-      response: its ids, the closing token included.
-      cut: prompt tokens that were left out.
-    """
+    """The ids of one example, unpadded, and how many of the prompt's were cut off."""
 
     prompt: list[int]
-    response: list[int]
+    response: list[int]  # the closing token included
     cut: int
 
 

@@ -67,5 +67,4 @@ def takes_reference_only(task: str) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _check_task(name: str, settings: str) -> None:
-    """Raises ValueError if there is no such task, or if it refuses its settings."""
     create(name, json.loads(settings), size=1, seed=0)

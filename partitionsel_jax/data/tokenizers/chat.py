@@ -82,18 +82,10 @@ class TemplateRefused(ValueError):
 
 
 class ChatTemplate:
-    """A chat template, which runs in a process of its own: it is a program of the checkpoint's.
-
-    Args:
-      text: the Jinja template.
-      origin: where it came from, for errors.
-      variables: what it sees beside the conversation: the texts of special tokens.
-
-    Raises:
-      TemplateRefused: the text is no template, or a random one.
-    """
+    """A chat template, which runs in a process of its own: it is a program of the checkpoint's."""
 
     def __init__(self, text: str, origin: str, variables: Mapping[str, str]):
+        """Tries a Jinja template from `origin`, which sees variables beside the conversation."""
         self._text, self._origin, self._variables = text, origin, dict(variables)
         self._refused = ""
         self._left_out: dict[str, bool] = {}

@@ -67,8 +67,8 @@ def _compiled(text: str) -> jinja2.Template:
             _refuse_random("lipsum")
         return environment.from_string(text)
     except jinja2.TemplateSyntaxError as error:
-        where = f"line {error.lineno} of the chat template"
-        raise Refused(f"{where} is not valid ({error.message})") from None
+        line = f"line {error.lineno} of the chat template"
+        raise Refused(f"{line} is not valid ({error.message})") from None
     except RecursionError:
         raise Refused("it is nested too deeply") from None
     except Refused:

@@ -187,7 +187,6 @@ class SubwordTokenizer(Tokenizer):
             from tokenizers.processors import TemplateProcessing
 
             backend, bos = self._read(), self.bos_token
-            backend.post_processor = None
             if self.begins_rows:
                 backend.post_processor = TemplateProcessing(
                     single=[bos, "$A"], pair=[bos, "$A", "$B"], special_tokens=[(bos, self.bos_id)]
@@ -274,26 +273,22 @@ class SubwordTokenizer(Tokenizer):
 
     @functools.cached_property
     def _markup(self) -> "tokenizers.Tokenizer":
-        backend = self._read()
-        backend.post_processor = None
-        return backend
+        return self._read()
 
     @functools.cached_property
     def _content(self) -> "tokenizers.Tokenizer":
         """A second instance: switching one to and fro would not be safe between threads."""
         backend = self._read()
-        backend.post_processor = None
         backend.encode_special_tokens = True
         return backend
 
     def _definition_adds_bos(self) -> bool:
         """Returns whether the definition's post-processor puts the beginning token in front."""
-        return self.bos_token is not None and self._read().encode("").ids[:1] == [
-            self._id_of(self.bos_token)
-        ]
+        begun = self._read(processed=True).encode("").ids[:1]
+        return self.bos_token is not None and begun == [self._id_of(self.bos_token)]
 
-    def _read(self) -> "tokenizers.Tokenizer":
-        """Reads the definition, without whatever cuts or fills up."""
+    def _read(self, processed: bool = False) -> "tokenizers.Tokenizer":
+        """Reads the definition, without whatever cuts, fills up or, unless asked for, adds."""
         import tokenizers
 
         try:
@@ -307,15 +302,13 @@ class SubwordTokenizer(Tokenizer):
             ) from None
         backend.no_truncation()
         backend.no_padding()
+        if not processed:
+            backend.post_processor = None
         # Some definitions have them as ordinary words; one that is missing must not get an id.
         named = (self.bos_token, self.eos_token, self.pad_token, *self.special_tokens)
-        backend.add_special_tokens(
-            [
-                tokenizers.AddedToken(token, special=True, normalized=False)
-                for token in named
-                if token is not None and backend.token_to_id(token) is not None
-            ]
-        )
+        there = [token for token in named if token and backend.token_to_id(token) is not None]
+        special = functools.partial(tokenizers.AddedToken, special=True, normalized=False)
+        backend.add_special_tokens([special(token) for token in there])
         return backend
 
     def _id_of(self, token: str | None) -> int | None:
