@@ -11,13 +11,13 @@ from etils import epath
 
 from partitionsel_jax.data import fitting, label_noise, templates
 from partitionsel_jax.data.fitting import Named, Scan
-from partitionsel_jax.data.own_anchors import OwnAnchors, prompt_of
-from partitionsel_jax.data.rows import Rows, encode_batch, laid_out
+from partitionsel_jax.data.own_anchors import OwnAnchors, compared
+from partitionsel_jax.data.rows import Encoded, Rows, encode_batch, laid_out
 from partitionsel_jax.data.sources.duplicates import Prompt
 from partitionsel_jax.data.sources.scanning import BAD_SHARE
 from partitionsel_jax.data.sources.splitting import SPLITS
 from partitionsel_jax.data.streams import generator
-from partitionsel_jax.data.templates import check_template, named_template
+from partitionsel_jax.data.templates import check_template, named_template, prompt_of
 from partitionsel_jax.data.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Example:
     @property
     def prompt(self) -> templates.Prompt:
         """The prompt for a model: the conversation where there is one, else the question."""
-        return fitting.prompt_of(self.question, self.messages)
+        return prompt_of(self.question, self.messages)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,7 +119,9 @@ class Source:
         examples = self.examples(indices)
         prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
         found = encode_batch(prompts, responses, self.tokenizer, self.length, self.template)
-        encoded = [row for row in found if row is not None]
+        if errors := [row for row in found if isinstance(row, ValueError)]:
+            raise errors[0]
+        encoded = [row for row in found if isinstance(row, Encoded)]
         if len(encoded) < len(found):
             raise ValueError(
                 f"example {examples[found.index(None)].id} of {self.name} does not fit into "
@@ -395,4 +397,4 @@ def _without(
 
 
 def _asked(example: Example) -> Prompt:
-    return prompt_of(example.question, example.messages, example.entry)
+    return compared(example.question, example.messages, example.entry)

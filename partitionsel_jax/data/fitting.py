@@ -19,7 +19,7 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax.data.rows import encode_batch
-from partitionsel_jax.data.templates import Prompt
+from partitionsel_jax.data.templates import Prompt, prompt_of
 from partitionsel_jax.data.tokenizers import Tokenizer
 
 # Raised whenever other rows, or other near-duplicates, could come of the same records.
@@ -146,16 +146,14 @@ def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> dic
     for positions in chunks(np.arange(len(records))):
         prompts: list[Prompt] = []
         responses: list[str] = []
-        refused: dict[int, str] = {}
         for record in (chunk := read(records, positions)):
             question, messages = record["question"], record.get("messages", b"")
             prompts.append(prompt_of(question.decode(), messages.decode()))
             responses.append(record["response"].decode())
-        found = encode_batch(prompts, responses, tokenizer, length, template, refused)
-        for place, position in enumerate(positions.tolist()):
-            record, encoded = chunk[place], found[place]
-            if place in refused:
-                reasons[position] = refused[place]
+        found = encode_batch(prompts, responses, tokenizer, length, template)
+        for position, record, encoded in zip(positions.tolist(), chunk, found, strict=True):
+            if isinstance(encoded, ValueError):
+                reasons[position] = str(encoded)
             elif encoded is None:
                 left_out.append(position)
             else:
@@ -191,8 +189,3 @@ def chunks(positions: np.ndarray) -> Iterator[np.ndarray]:
     """Gives the positions in order, so many at a time as are worth one read."""
     for start in range(0, len(positions), _CHUNK):
         yield positions[start : start + _CHUNK]
-
-
-def prompt_of(question: str, messages: str) -> Prompt:
-    """Returns the conversation (its JSON is `messages`) where there is one, else the question."""
-    return json.loads(messages) if messages else question

@@ -48,32 +48,32 @@ class OwnAnchors:
     @functools.cached_property
     def _prompts(self) -> list[Prompt]:
         names = ("question", "messages", "entry")
-        return [prompt_of(*(row[name].decode() for name in names)) for row in self.records]
+        return [compared(*(row[name].decode() for name in names)) for row in self.records]
 
-    def index(
-        self, samples: Iterable[Collection[str]] = (), prompts: Iterable[Prompt] | None = None
-    ) -> HeldOut:
+    def _held_out(self, prompts: Iterable[Prompt], samples: Iterable[Collection[str]]) -> HeldOut:
+        """The index of prompts, without the wording that many of the anchors, or samples, share."""
+        asked = {prompt.asked for prompt in self._prompts}
+        return held_out(prompts, boilerplate([asked, *map(set, samples)]))
+
+    def index(self, samples: Iterable[Collection[str]] = ()) -> HeldOut:
         """Makes the index that finds rows which ask, or nearly ask, what one of the anchors asks.
 
         Args:
           samples: questions of every domain of those rows: wording that many share is no match.
-          prompts: those to be found in place of the anchors'.
         """
-        asked = {prompt.asked for prompt in self._prompts}
-        common = boilerplate([asked, *map(set, samples)])
-        return held_out(self._prompts if prompts is None else prompts, common)
+        return self._held_out(self._prompts, samples)
 
     def without(self, scored: Sequence[Sequence[Prompt]]) -> "OwnAnchors":
         """Leaves out the anchors that ask, or nearly ask, what scored rows of a domain ask."""
         samples = [[prompt.asked for prompt in rows] for rows in scored]
-        index = self.index(samples, itertools.chain.from_iterable(scored))
+        index = self._held_out(itertools.chain.from_iterable(scored), samples)
         pairs = zip(self.records, self._prompts, strict=True)
         kept = [row for row, prompt in pairs if not index.match(*prompt)]
         report = {**self.report, "scored elsewhere": len(self.records) - len(kept)}
         return dataclasses.replace(self, records=kept, report=report)
 
 
-def prompt_of(question: str, messages: str, entry: str) -> Prompt:
+def compared(question: str, messages: str, entry: str) -> Prompt:
     """Returns the prompt of an example, as `Example` has it, for the search of near-duplicates.
 
     They are alike in all but the system's turn and tools of a conversation; where an instruction is

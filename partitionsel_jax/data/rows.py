@@ -77,8 +77,7 @@ def encode_batch(
     tokenizer: Tokenizer,
     length: int,
     template: str = "plain",
-    refused: dict[int, str] | None = None,
-) -> list[Encoded | None]:
+) -> list[Encoded | ValueError | None]:
     """Encodes many examples; None for one of which no `length` tokens hold the whole response.
 
     What the template itself has already written of a response is not written twice.
@@ -89,33 +88,34 @@ def encode_batch(
       tokenizer: gives the ids.
       length: T, the tokens of a row.
       template: one of `TEMPLATES`.
-      refused: is given the place of every example whose prompt cannot be written, and why; those
-        are None, too. Without it, the first of them raises.
+
+    Returns:
+      For a prompt that the template refuses or that has no token, the error that says so.
 
     Raises:
-      ValueError: an unknown template, a prompt that the template refuses or that has no token.
+      ValueError: an unknown template, or one that is refused whatever the prompt.
     """
     chosen = named_template(template)
     closing = chosen.closing(tokenizer)
     answers = tokenizer.encode_batch(chosen.continuations(responses, tokenizer))
-    written = _written(prompts, chosen, tokenizer)
-    found: list[Encoded | None] = []
-    for place, (prompt, ids, answer) in enumerate(zip(prompts, written, answers, strict=True)):
-        encoded = None
+
+    def encoded(
+        prompt: Prompt, ids: list[int] | ValueError, answer: list[int]
+    ) -> Encoded | ValueError | None:
+        if isinstance(ids, ValueError):
+            return ids
         try:
-            if isinstance(ids, ValueError):
-                raise ids
-            room = length - len(answer) - 1
-            fitted = _fitted(prompt, ids, tokenizer, room, chosen)
-            encoded = Encoded(fitted, [*answer, closing], max(0, len(ids) - len(fitted)))
+            fitted = _fitted(prompt, ids, tokenizer, length - len(answer) - 1, chosen)
         except _NoRoom:
-            pass
+            return None
+        except TemplateRefused:
+            raise
         except ValueError as error:
-            if refused is None or isinstance(error, TemplateRefused):
-                raise
-            refused[place] = str(error)
-        found.append(encoded)
-    return found
+            return error
+        return Encoded(fitted, [*answer, closing], max(0, len(ids) - len(fitted)))
+
+    written = _written(prompts, chosen, tokenizer)
+    return [encoded(*example) for example in zip(prompts, written, answers, strict=True)]
 
 
 def _written(
@@ -124,9 +124,11 @@ def _written(
     """Returns the ids of prompts, uncut, or why the template refuses one."""
     try:
         return template.batch(prompts, tokenizer)
+    except TemplateRefused:
+        raise
     except ValueError as error:
-        if len(prompts) == 1 or isinstance(error, TemplateRefused):
-            return [error] * len(prompts)
+        if len(prompts) == 1:
+            return [error]
     return [_written([prompt], template, tokenizer)[0] for prompt in prompts]
 
 

@@ -67,6 +67,11 @@ def _continued(response: str, openings: Sequence[str]) -> str:
     return response
 
 
+def prompt_of(question: str, messages: str) -> Prompt:
+    """Returns the conversation (its JSON is `messages`) where there is one, else the question."""
+    return json.loads(messages) if messages else question
+
+
 def text_of(prompt: Prompt) -> str:
     """Returns the prompt as one text: of a conversation, its turns one below the other."""
     return prompt if isinstance(prompt, str) else "\n".join(map(turn_text, prompt))

@@ -28,53 +28,51 @@ _SECONDS, _SECONDS_EACH = 10.0, 0.01
 # Unicode's planes 15 and 16, which are for private use: no template changes, splits or strips them.
 _PRIVATE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 
-_CALLS = "calls of tools"
-_ASKED, _ANSWERED = {"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}
-
-
-def _said(role: str) -> Callable[[str], list[Message]]:
-    return lambda word: [{"role": role, "content": word}, _ASKED]
-
-
-def _called(name: str, answer: str) -> list[Message]:
-    call = {"id": "abcdefghi", "type": "function", "function": {"name": name, "arguments": {}}}
-    turn = {"role": "assistant", "content": None, "tool_calls": [call]}
-    result = {"role": "tool", "content": answer, "name": "one", "tool_call_id": call["id"]}
-    return [_ASKED, turn, result, _ANSWERED, _ASKED]
-
-
-def _described(word: str) -> list[Message]:
-    parameters = {"type": "object", "properties": {}}
-    function = {"name": word, "description": word, "parameters": parameters}
-    turn = {"role": TOOLS, "content": [{"type": "function", "function": function}]}
-    # Templates may write of tools what they like, as long as they know of them.
-    return [turn, _ASKED] if word == "one" else [_ASKED]
-
-
 # What a conversation may have that a template may leave out, by the name that errors give it: the
-# turns that have it, the least number of them, and a conversation that says a word there. Templates
-# that write two of these alike leave it out. Every template should write the first three.
-_PARTS: Mapping[str, tuple[str, int, Callable[[str], list[Message]]]] = {
-    "messages of the user": ("user", 1, lambda word: _said("user")(word)[:1]),
-    "messages of the user before the last": (
-        *("user", 2),
-        lambda word: [_said("user")(word)[0], _ANSWERED, _ASKED],
-    ),
-    "messages of the assistant": ("assistant", 1, lambda word: [_ASKED, *_said("assistant")(word)]),
-    "messages of the system": ("system", 1, _said("system")),
-    "messages of the developer": ("developer", 1, _said("developer")),
-    "descriptions of tools": (TOOLS, 1, _described),
-    _CALLS: (_CALLS, 1, lambda word: _called(word, "a")),
-    "messages of tools": ("tool", 1, lambda word: _called("one", word)),
+# role, the least number of its turns ("call" is an assistant's that calls tools), and the roles of
+# a conversation for trying it, which says a word in the turn with a star. A template that writes
+# the same whatever the word leaves it out.
+_PARTS: Mapping[str, tuple[str, int, str]] = {
+    "messages of the user": ("user", 1, "user*"),
+    "messages of the user before the last": ("user", 2, "user* assistant user"),
+    "messages of the assistant": ("assistant", 1, "user assistant* user"),
+    "messages of the system": ("system", 1, "system* user"),
+    "messages of the developer": ("developer", 1, "developer* user"),
+    "descriptions of tools": (TOOLS, 1, f"{TOOLS}* user"),
+    "calls of tools": ("call", 1, "user call* tool assistant user"),
+    "messages of tools": ("tool", 1, "user call tool* assistant user"),
 }
+# Every template should write these.
 _SPOKEN = frozenset([*_PARTS][:3])
+_ID = "abcdefghi"
 
 
 def _parts(turns: Conversation) -> set[str]:
     """Names the parts that a conversation has."""
     found = collections.Counter(turn.get("role") for turn in turns)
-    found[_CALLS] = sum("tool_calls" in turn for turn in turns)
-    return {part for part, (turn, least, _) in _PARTS.items() if found[turn] >= least}
+    found["call"] = sum("tool_calls" in turn for turn in turns)
+    return {part for part, (role, least, _) in _PARTS.items() if found[role] >= least}
+
+
+def _trial(part: str, word: str) -> list[Message]:
+    """Makes the conversation that says a word in one part, and "a" in the others."""
+    roles = _PARTS[part][-1].split()
+    turns = [_turn(role.removesuffix("*"), word if role[-1] == "*" else "a") for role in roles]
+    # Templates may write of tools what they like, as long as they know of them.
+    return turns[1:] if turns[0]["role"] == TOOLS and word == "two" else turns
+
+
+def _turn(role: str, said: str) -> Message:
+    if role == "call":
+        function: dict[str, Any] = {"name": said, "arguments": {}}
+        call = {"id": _ID, "type": "function", "function": function}
+        return {"role": "assistant", "content": None, "tool_calls": [call]}
+    if role == TOOLS:
+        parameters = {"type": "object", "properties": {}}
+        function = {"name": said, "description": said, "parameters": parameters}
+        return {"role": TOOLS, "content": [{"type": "function", "function": function}]}
+    more = {"name": "a", "tool_call_id": _ID} if role == "tool" else {}
+    return {"role": role, "content": said, **more}
 
 
 class TemplateRefused(ValueError):
@@ -159,8 +157,7 @@ class ChatTemplate:
         """Raises ValueError if the template says nothing of a part that conversations have."""
         for part in sorted(set().union(*parts)):
             if part not in self._left_out:
-                probe = _PARTS[part][-1]
-                one, two = self._rendered([probe("one"), probe("two")], True)
+                one, two = self._rendered([_trial(part, "one"), _trial(part, "two")], True)
                 # Where it fails on this one, it says so of every conversation that has the part.
                 self._left_out[part] = one == two and not one[1]
             if self._left_out[part]:
