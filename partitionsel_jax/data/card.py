@@ -21,45 +21,6 @@ SPLITS = ("train", "anchors", "validation", "test")
 _BINS = 16
 
 
-class Bin(NamedTuple):
-    """A number of rows of `first` to `last` tokens, both included."""
-
-    first: int
-    last: int
-    rows: int
-
-
-class Lengths(NamedTuple):
-    """A number of training rows, of their tokens without padding, and of those with a loss."""
-
-    rows: int
-    tokens: int
-    learnt: int
-    longest: int  # tokens of the longest row
-
-    @property
-    def label_share(self) -> float:
-        """Part of the tokens that has a loss."""
-        return self.learnt / self.tokens if self.tokens else 0.0
-
-
-class Repeats(NamedTuple):
-    """Rows whose text another row has, white space and case aside.
-
-    Attributes:
-      splits: one split, for rows that repeat an earlier row of it, or two, for rows of the second
-        whose text stands in the first.
-      rows: number of rows that were read of the last of the splits.
-      prompts, responses, both: number of them that repeat a prompt, a response, or both of one row.
-    """
-
-    splits: tuple[str, ...]
-    rows: int
-    prompts: int
-    responses: int
-    both: int
-
-
 class Piece(NamedTuple):
     """A stretch of a row, all of it prompt or all of it learnt.
 
@@ -97,9 +58,13 @@ class Card:
       corrupted: training rows that were corrupted; exact.
       left_out, cut, refused: as the corpus has them.
       read: split -> number of rows, all or a random part, that the following was read from.
-      histogram: the number of tokens of the training rows.
-      lengths: the lengths of the training rows of each domain, in order.
-      repeats: within train, and between any two splits.
+      histogram: rows of `first` to `last` tokens, both included, among the training rows.
+      lengths: by domain, of the training rows: rows, tokens without padding, learnt (those with a
+        loss: the responses', closing tokens included), and longest (tokens of the longest row).
+      repeats: rows whose text another row has, white space and case aside: splits (one, for rows
+        that repeat an earlier row of it, or two, for rows of the second whose text stands in the
+        first), rows (read of the last of them), and how many of them repeat prompts, responses,
+        or both of one row.
       shown: some training rows of each domain.
       report: the counts that were made when the corpus was prepared from files.
     """
@@ -112,18 +77,12 @@ class Card:
     left_out: Mapping[str, Named]
     cut: Mapping[str, Named]
     read: Mapping[str, int]
-    histogram: tuple[Bin, ...]
-    lengths: tuple[Lengths, ...]
-    repeats: tuple[Repeats, ...]
+    histogram: pd.DataFrame
+    lengths: pd.DataFrame
+    repeats: pd.DataFrame
     shown: tuple[ShownRow, ...]
     report: Mapping[str, Any]
     refused: Mapping[str, Named] = dataclasses.field(default_factory=dict)
-
-    @property
-    def total(self) -> Lengths:
-        """The lengths of all domains together."""
-        rows, tokens, learnt, longest = zip(*self.lengths, strict=True)
-        return Lengths(sum(rows), sum(tokens), sum(learnt), max(longest))
 
 
 def gather(corpus: Corpus, *, rows: int = 5_000, shown: int = 2, seed: int = 0) -> Card:
@@ -147,7 +106,6 @@ def gather(corpus: Corpus, *, rows: int = 5_000, shown: int = 2, seed: int = 0) 
     chosen = {split: _chosen(source, rows, seed) for split, source in sources.items()}
     texts = {split: _texts(source, chosen[split]) for split, source in sources.items()}
     sizes = _sizes(train, chosen["train"])
-    domain = train.domains[chosen["train"]]
     return Card(
         length=train.length,
         template=train.template,
@@ -160,15 +118,17 @@ def gather(corpus: Corpus, *, rows: int = 5_000, shown: int = 2, seed: int = 0) 
         left_out=corpus.left_out,
         cut=corpus.cut,
         read={split: len(indices) for split, indices in chosen.items()},
-        histogram=_histogram(sizes[:, 0], train.length),
-        lengths=tuple(_lengths(sizes[domain == i]) for i in range(count)),
-        repeats=(
-            _repeats(("train",), texts["train"]),
-            *(
-                _repeats(pair, texts[pair[1]], texts[pair[0]])
-                for pair in itertools.combinations(SPLITS, 2)
-            ),
-        ),
+        histogram=_histogram(sizes["tokens"].to_numpy(), train.length),
+        lengths=sizes.groupby("domain")
+        .agg(
+            rows=("tokens", "size"),
+            tokens=("tokens", "sum"),
+            learnt=("learnt", "sum"),
+            longest=("tokens", "max"),
+        )
+        .reindex(range(count), fill_value=0)
+        .set_axis(corpus.domains),
+        repeats=_repeats(texts),
         shown=tuple(
             _shown(corpus, index)
             for i in range(count)
@@ -213,27 +173,21 @@ def _chosen(source: Source, rows: int, seed: int) -> np.ndarray:
     return np.sort(random.choice(len(source), rows, replace=False))
 
 
-def _sizes(source: Source, indices: np.ndarray) -> np.ndarray:
-    """Counts the tokens of rows, and those with a loss: i64[n, 2]."""
-    sizes = [np.empty((0, 2), np.int64)]
+def _sizes(source: Source, indices: np.ndarray) -> pd.DataFrame:
+    """Counts the tokens of rows, and those with a loss."""
+    sizes = [np.empty((0, 3), np.int64)]
     for rows in map(source.rows, fitting.chunks(indices)):
-        sizes.append(np.stack([rows.lengths, rows.response.sum(axis=1)], axis=1))
-    return np.concatenate(sizes)
+        sizes.append(np.stack([rows.domain, rows.lengths, rows.response.sum(axis=1)], axis=1))
+    return pd.DataFrame(np.concatenate(sizes), columns=["domain", "tokens", "learnt"])
 
 
-def _histogram(tokens: np.ndarray, length: int) -> tuple[Bin, ...]:
+def _histogram(tokens: np.ndarray, length: int) -> pd.DataFrame:
     width = -(-length // _BINS)
-    firsts = range(1, length + 1, width)
-    counts = np.bincount((tokens - 1) // width, minlength=len(firsts)).tolist()
-    return tuple(
-        Bin(first, min(first + width - 1, length), rows)
-        for first, rows in zip(firsts, counts, strict=True)
+    first = np.arange(1, length + 1, width)
+    rows = np.bincount((tokens - 1) // width, minlength=len(first))
+    return pd.DataFrame(
+        {"first": first, "last": (first + width - 1).clip(max=length), "rows": rows}
     )
-
-
-def _lengths(sizes: np.ndarray) -> Lengths:
-    tokens, learnt = sizes.sum(axis=0).tolist()
-    return Lengths(len(sizes), tokens, learnt, int(sizes[:, 0].max(initial=0)))
 
 
 def _texts(source: Source, indices: np.ndarray) -> pd.DataFrame:
@@ -251,17 +205,18 @@ def _hash(text: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-def _repeats(
-    splits: tuple[str, ...], texts: pd.DataFrame, others: pd.DataFrame | None = None
-) -> Repeats:
-    """Counts rows whose texts stand in other rows, or, without any, in earlier ones."""
-    if others is None:
-        prompts, responses = (texts[name].duplicated().sum() for name in texts)
-        both = texts.duplicated().sum()
-    else:
-        prompts, responses = (texts[name].isin(others[name]).sum() for name in texts)
-        both = len(texts.merge(others.drop_duplicates()))
-    return Repeats(splits, len(texts), int(prompts), int(responses), int(both))
+def _repeats(texts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Counts rows whose texts stand in earlier rows of train, or in rows of another split."""
+    train = texts["train"]
+    found = [(("train",), train, train.apply(pd.Series.duplicated), train.duplicated().sum())]
+    for pair in itertools.combinations(SPLITS, 2):
+        first, second = (texts[split] for split in pair)
+        both = len(second.merge(first.drop_duplicates()))
+        found.append((pair, second, second.isin(dict(first.items())), both))
+    return pd.DataFrame(
+        {"splits": splits, "rows": len(rows), **repeated.sum(), "both": both}
+        for splits, rows, repeated, both in found
+    )
 
 
 def _shown(corpus: Corpus, index: int) -> ShownRow:

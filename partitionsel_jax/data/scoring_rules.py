@@ -140,9 +140,8 @@ def _same_numbers(places: int | None = None) -> Check:
             return False
         if places is None:
             return value == wanted
-        return abs(value - wanted) <= _half_unit(
-            max(len(right.partition(".")[2]) or places, places)
-        )
+        decimals = max(len(right.partition(".")[2]), places)
+        return abs(value - wanted) <= Fraction(1, 2 * 10**decimals)
 
     def check(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
         texts = (plain(text).replace('"', "'") for text in (answer, reference))
@@ -155,17 +154,13 @@ def _same_numbers(places: int | None = None) -> Check:
     return check
 
 
-def _half_unit(decimals: int) -> Fraction:
-    return Fraction(1, 2 * 10**decimals)
-
-
 def _same_roots(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
     """Compares comma-separated numbers in any order, to four decimals."""
     values, rights = (_numbers(text, ",") for text in (answer, reference))
     if values is None or rights is None or len(values) != len(rights):
         return False
     pairs = zip(values, rights, strict=True)
-    return all(abs(value - right) <= _half_unit(4) for value, right in pairs)
+    return all(abs(value - right) <= Fraction(1, 20_000) for value, right in pairs)
 
 
 def _numbers(text: str, between: str) -> list[Fraction] | None:
@@ -282,6 +277,7 @@ def _value(node: ast.expr, used: list[int]) -> Fraction:
     raise ValueError("expected +, -, * and / between whole numbers")
 
 
+# The rule of a task that the table below does not have.
 TEXT = Rule("the reference alone")
 # Their scorers pass the answer to SymPy's parser, which evaluates it, and nothing that a model
 # wrote is executed.
@@ -357,8 +353,3 @@ RULES: Mapping[str, Rule] = {
         for task, form in _FORMS.items()
     },
 }
-
-
-def rule_of(task: str) -> Rule:
-    """Returns the rule that a task is judged by; `TEXT` for a task without one of its own."""
-    return RULES.get(task, TEXT)
