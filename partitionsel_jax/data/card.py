@@ -211,8 +211,9 @@ def _repeats(texts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     found = [(("train",), train, train.apply(pd.Series.duplicated), train.duplicated().sum())]
     for pair in itertools.combinations(SPLITS, 2):
         first, second = (texts[split] for split in pair)
+        repeated = pd.DataFrame({name: second[name].isin(first[name]) for name in second})
         both = len(second.merge(first.drop_duplicates()))
-        found.append((pair, second, second.isin(dict(first.items())), both))
+        found.append((pair, second, repeated, both))
     return pd.DataFrame(
         {"splits": splits, "rows": len(rows), **repeated.sum(), "both": both}
         for splits, rows, repeated, both in found
