@@ -208,7 +208,9 @@ def _hash(text: str) -> int:
 def _repeats(texts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Counts rows whose texts stand in earlier rows of train, or in rows of another split."""
     train = texts["train"]
-    found = [(("train",), train, train.apply(pd.Series.duplicated), train.duplicated().sum())]
+    found: list[tuple[Any, ...]] = [
+        (("train",), train, train.apply(pd.Series.duplicated), train.duplicated().sum())
+    ]
     for pair in itertools.combinations(SPLITS, 2):
         first, second = (texts[split] for split in pair)
         repeated = pd.DataFrame({name: second[name].isin(first[name]) for name in second})

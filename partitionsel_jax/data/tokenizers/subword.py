@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from etils import epath
 
 from partitionsel_jax.data.tokenizers.chat import ChatTemplate, Conversation, Piece, strings
-from partitionsel_jax.data.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import tokenizers
@@ -24,7 +23,7 @@ _UNICODE_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SubwordTokenizer(Tokenizer):
+class SubwordTokenizer:
     """A tokenizer as a tokenizer.json describes it; `load_tokenizer` makes it.
 
     Guarantees:
@@ -130,10 +129,11 @@ class SubwordTokenizer(Tokenizer):
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     def encode(self, text: str) -> list[int]:
+        """Encodes content: special tokens written in it are ordinary text, none is added."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Encodes texts as content; on all cores, and without the interpreter's lock."""
+        """Encodes texts as `encode` does; on all cores, and without the interpreter's lock."""
         clean = [_encodable(text) for text in texts]
         encodings = self._content.encode_batch_fast(clean, add_special_tokens=False)
         return [
@@ -142,9 +142,11 @@ class SubwordTokenizer(Tokenizer):
         ]
 
     def encode_markup(self, text: str) -> list[int]:
+        """Encodes text whose special tokens are meant as such; none is added."""
         return self._markup.encode(_encodable(text), add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:
+        """Returns the text of ids; special ones and those past the vocabulary are skipped."""
         shown = [int(i) for i in ids if 0 <= i < self.vocab_size and i not in self.special_ids]
         return self._markup.decode(shown, skip_special_tokens=False)
 
@@ -155,11 +157,19 @@ class SubwordTokenizer(Tokenizer):
     def chat_batch(
         self, conversations: Sequence[Conversation], *, answer: bool = True
     ) -> list[list[int]]:
-        """Encodes the conversations that `render` writes, behind the beginning token.
+        """Encodes conversations, the beginning token included.
 
         Special tokens that a message quotes are ordinary text; where none does, the whole text is
         encoded at once, so that the ids are those of transformers' `apply_chat_template`. The
         beginning token is added where rows begin with it and the template does not write it.
+
+        Args:
+          conversations: turns with a "role" and a "content", and whatever the template knows.
+          answer: True if the start of an answer is written behind them.
+
+        Raises:
+          ValueError: there is no chat template, or it refuses a conversation, or leaves out what
+            such conversations say.
         """
         self._chat.check_spoken(conversations)
         written = self._pieces(conversations, answer)
@@ -173,6 +183,10 @@ class SubwordTokenizer(Tokenizer):
                 ids += self.encode(text) if quoted else next(encodings).ids
             found.append(ids if ids[:1] == beginning else beginning + ids)
         return found
+
+    def chat(self, messages: Conversation, *, answer: bool = True) -> list[int]:
+        """Encodes one conversation; see `chat_batch`."""
+        return self.chat_batch([messages], answer=answer)[0]
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes the files of a hub's format, from which `load_tokenizer` makes an equal one.
