@@ -77,8 +77,8 @@ def test_the_start_of_an_answer_is_optional():
 @pytest.mark.parametrize(
     ("template", "cause"),
     [
-        ("{% if %}", r"not valid \(TemplateSyntaxError: Expected .* line 1"),
-        ("a\n\n{% endfor %}", r"not valid \(TemplateSyntaxError: .* line 3"),
+        ("{% if %}", r"line 1 of the chat template is not valid \(Expected"),
+        ("a\n\n{% endfor %}", "line 3 of the chat template is not valid"),
         ("{{ raise_exception('only one turn') }}", "TemplateError: only one turn"),
         ("{{ messages[0].a.b }}", "UndefinedError: 'dict object' has no attribute 'a'"),
         ("{{ messages[7].content }}", "UndefinedError"),
@@ -91,10 +91,7 @@ def test_the_start_of_an_answer_is_optional():
         ("{{ '{0.__class__.__init__}'.format(messages) }}{{ [].__class__() }}", "SecurityError"),
         ("{% for i in range(99999999) %}{% endfor %}", "OverflowError: Range too big"),
         ("{% include '/etc/passwd' %}", "TypeError: no loader"),
-        (
-            "{{ 'x' | no_filter }}",
-            r"not valid \(TemplateAssertionError: No filter named 'no_filter'",
-        ),
+        ("{{ 'x' | no_filter }}", r"not valid \(No filter named 'no_filter'"),
     ],
 )
 def test_templates_that_fail_are_refused_with_the_cause(template, cause):

@@ -18,6 +18,7 @@ Conversation = Sequence[Message]
 # Part of a rendered conversation, and True if it is the text of special tokens that a message
 # quotes: ordinary text. In other parts, special tokens are the template's.
 Piece = tuple[str, bool]
+FindSpecial = Callable[[Sequence[str]], Sequence[Sequence[tuple[int, int]]]]
 # The role of a first turn whose content is the list of tools that the conversation may call:
 # templates are given them apart.
 TOOLS = "tools"
@@ -80,22 +81,28 @@ class TemplateRefused(ValueError):
 
 
 class ChatTemplate:
-    """A chat template, which runs in a process of its own: it is a program of the checkpoint's."""
+    """A chat template, which runs in a process of its own: it is a program of the checkpoint's.
 
-    def __init__(self, text: str, origin: str, variables: Mapping[str, str]):
-        """Tries a Jinja template from `origin`, which sees variables beside the conversation."""
+    Args:
+      text: the Jinja template.
+      origin: where it came from, for errors.
+      variables: what it sees beside the conversation: the texts of special tokens.
+      special: texts -> (start, end) of the special tokens in each.
+
+    Raises:
+      TemplateRefused: the text is no template, or a random one.
+    """
+
+    def __init__(
+        self, text: str, origin: str, variables: Mapping[str, str], special: FindSpecial
+    ) -> None:
         self._text, self._origin, self._variables = text, origin, dict(variables)
+        self._special = special
         self._refused = ""
         self._left_out: dict[str, bool] = {}
         self._rendered([], answer=True)
 
-    def batch(
-        self,
-        conversations: Sequence[Conversation],
-        *,
-        answer: bool,
-        special: Mapping[str, list[tuple[int, int]]],
-    ) -> list[list[Piece]]:
+    def batch(self, conversations: Sequence[Conversation], *, answer: bool) -> list[list[Piece]]:
         """Renders conversations.
 
         Special tokens that a message quotes pass through the template as private characters: what
@@ -104,7 +111,6 @@ class ChatTemplate:
         Args:
           conversations: the turns of each; a first one of the role `TOOLS` holds its tools.
           answer: True if the start of an answer is asked for behind them.
-          special: every string of a conversation -> (start, end) of the special tokens in it.
 
         Returns:
           The pieces of each; a single one where no message quotes a special token.
@@ -114,10 +120,22 @@ class ChatTemplate:
           ValueError: it refuses a conversation, fails, or leaves out what a turn says.
         """
         self._check_written(_parts(turns) - _SPOKEN for turns in conversations)
-        shielded = [self._shielded(turns, special) for turns in conversations]
-        found = self._rendered([turns for turns, _ in shielded], answer)
+        texts = list({*_strings(conversations)})
+        spans = dict(zip(texts, self._special(texts), strict=True))
+        quoted = sorted({text[start:end] for text in texts for start, end in spans[text]})
+        taken = set(self._text).union(*texts) if quoted else set()
+        private = (c for c in map(chr, itertools.chain(*_PRIVATE)) if c not in taken)
+        stand_in = dict(zip(quoted, private, strict=False))
+        original = {character: text for text, character in stand_in.items()}
+
+        def shield(text: str) -> str:
+            for start, end in reversed(spans[text]):
+                text = text[:start] + stand_in[text[start:end]] + text[end:]
+            return text
+
         pieces = []
-        for (rendered, fault), (_, original) in zip(found, shielded, strict=True):
+        shielded = _mapped(conversations, shield) if quoted else conversations
+        for rendered, fault in self._rendered(shielded, answer):
             if fault:
                 raise ValueError(
                     f"{self._origin}: the chat template cannot render this conversation "
@@ -125,33 +143,15 @@ class ChatTemplate:
                 )
             runs = itertools.groupby(rendered, key=original.__contains__)
             pieces.append(
-                [("".join(original.get(c, c) for c in run), quoted) for quoted, run in runs]
-                if original
-                else [(rendered, False)]
+                [(rendered, False)]
+                if original.keys().isdisjoint(rendered)
+                else [("".join(original.get(c, c) for c in run), found) for found, run in runs]
             )
         return pieces
 
     def check_spoken(self, conversations: Sequence[Conversation]) -> None:
         """Raises ValueError if the template leaves out what is said in conversations like these."""
         self._check_written(_parts(turns) & _SPOKEN for turns in conversations)
-
-    def _shielded(
-        self, turns: Conversation, special: Mapping[str, list[tuple[int, int]]]
-    ) -> tuple[Conversation, dict[str, str]]:
-        """Puts a private character for every special token that a conversation quotes."""
-        quoted = {text[start:end] for text in strings(turns) for start, end in special[text]}
-        if not quoted:
-            return turns, {}
-        taken = set(self._text).union(*strings(turns))
-        private = (c for c in map(chr, itertools.chain(*_PRIVATE)) if c not in taken)
-        stand_in = dict(zip(sorted(quoted), private, strict=False))
-
-        def shield(text: str) -> str:
-            for start, end in reversed(special[text]):
-                text = text[:start] + stand_in[text[start:end]] + text[end:]
-            return text
-
-        return _mapped(turns, shield), {character: text for text, character in stand_in.items()}
 
     def _check_written(self, parts: Iterable[set[str]]) -> None:
         """Raises ValueError if the template says nothing of a part that conversations have."""
@@ -201,14 +201,14 @@ class ChatTemplate:
         )
 
 
-def strings(value: Any) -> Iterator[str]:
+def _strings(value: Any) -> Iterator[str]:
     """Gives every string in a conversation, or in several, the keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        yield from itertools.chain(value, *map(strings, value.values()))
+        yield from itertools.chain(value, *map(_strings, value.values()))
     elif isinstance(value, list | tuple):
-        yield from itertools.chain.from_iterable(map(strings, value))
+        yield from itertools.chain.from_iterable(map(_strings, value))
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:

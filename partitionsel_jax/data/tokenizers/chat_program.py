@@ -68,6 +68,9 @@ def _compiled(text: str) -> jinja2.Template:
         return environment.from_string(text)
     except Refused:
         raise
+    except jinja2.TemplateSyntaxError as error:
+        line = f"line {error.lineno} of the chat template"
+        raise Refused(f"{line} is not valid ({error.message})") from None
     except Exception as error:
         raise Refused(f"it is not valid ({_named(error)})") from None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
-from partitionsel_jax.data.tokenizers.chat import ChatTemplate, Conversation, Piece, strings
+from partitionsel_jax.data.tokenizers.chat import ChatTemplate, Conversation
 
 if TYPE_CHECKING:
     import tokenizers
@@ -152,7 +152,7 @@ class SubwordTokenizer:
 
     def render(self, messages: Conversation, *, answer: bool = True) -> str:
         """Returns a conversation as the chat template writes it; see `chat_batch`."""
-        return "".join(text for text, _ in self._pieces([messages], answer)[0])
+        return "".join(text for text, _ in self._chat.batch([messages], answer=answer)[0])
 
     def chat_batch(
         self, conversations: Sequence[Conversation], *, answer: bool = True
@@ -172,7 +172,7 @@ class SubwordTokenizer:
             such conversations say.
         """
         self._chat.check_spoken(conversations)
-        written = self._pieces(conversations, answer)
+        written = self._chat.batch(conversations, answer=answer)
         markup = [_encodable(text) for pieces in written for text, quoted in pieces if not quoted]
         encodings = iter(self._markup.encode_batch_fast(markup, add_special_tokens=False))
         beginning = [] if self.bos_id is None else [self.bos_id]
@@ -227,11 +227,6 @@ class SubwordTokenizer:
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             (folder / f"{name}_config.json").write_text(text, encoding="utf-8")
 
-    def _pieces(self, conversations: Sequence[Conversation], answer: bool) -> list[list[Piece]]:
-        template, texts = self._chat, list({*strings(conversations)})
-        spans = dict(zip(texts, self._special_spans(texts), strict=True))
-        return template.batch(conversations, answer=answer, special=spans)
-
     def _rendered(self, messages: Conversation, *, answer: bool) -> str:
         """Renders a conversation; empty without a template, or where `chat` will say why not."""
         try:
@@ -248,7 +243,7 @@ class SubwordTokenizer:
             )
         tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
         variables = {name: token for name, token in tokens.items() if token is not None}
-        return ChatTemplate(self.chat_template, self.origin, variables)
+        return ChatTemplate(self.chat_template, self.origin, variables, self._special_spans)
 
     def _special_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """Gives (start, end) of every special token that `encode_markup` would see in each text."""
