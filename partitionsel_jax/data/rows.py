@@ -186,10 +186,7 @@ def _cut_inside(prompt: Prompt, tokenizer: Tokenizer, room: int, template: Templ
     last = turns[-1]["content"] or ""
 
     def without(count: int) -> list[int]:
-        shorter = last[count:]
-        if isinstance(prompt, str):
-            return template(shorter, tokenizer)
-        return template([*frame, {**turns[-1], "content": shorter}], tokenizer)
+        return template([*frame, {**turns[-1], "content": last[count:]}], tokenizer)
 
     # One character stays, so that there is a question at all.
     fits, too_long = max(0, len(last) - 1), 0
