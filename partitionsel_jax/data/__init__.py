@@ -76,7 +76,7 @@ _LAZY = {"prepare": "reasoning", "prepare_files": "sources"}
 
 
 def __getattr__(name: str) -> Any:
-    """The names whose module imports TFDS, which takes most of a second, on first use."""
+    """Imports names on first use whose module imports TFDS, which takes most of a second."""
     if name in _LAZY:
         return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,7 +29,7 @@ _NAMED = 10
 
 
 class Named(NamedTuple):
-    """Rows that something is to be said of.
+    """A number of rows that something is to be said of, and the first of them.
 
     Attributes:
       rows: how many.

@@ -41,7 +41,7 @@ class OwnAnchors:
 
     @property
     def fingerprint(self) -> str:
-        """Differs where the records do."""
+        """A digest of the records."""
         content = json.dumps(self.records, default=str, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 

@@ -35,7 +35,7 @@ class Rows(NamedTuple):
 
     @property
     def lengths(self) -> Array:
-        """i32[B], each row's tokens up to its last response token, 0 without one."""
+        """The tokens of each row up to its last response token, i32[B]; 0 without one."""
         width = self.response.shape[1]
         behind = self.response[:, ::-1].argmax(axis=1)
         return ((width - behind) * self.response.any(axis=1)).astype(np.int32)

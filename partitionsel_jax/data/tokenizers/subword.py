@@ -255,7 +255,7 @@ class SubwordTokenizer:
 
     @functools.cached_property
     def _may_hold_special(self) -> Callable[[str], bool]:
-        """Tells, cheaper than tokenising, that a text can hold no special token.
+        """Returns whether tokenising a text could find a special token; cheaper than tokenising.
 
         A special token's text stands wherever one is found, unless other text could become it: by
         characters that vocabularies write in another way (a space as "Ġ", say), or by normalizers,
