@@ -21,7 +21,6 @@ from partitionsel_jax.models.config import DecoderConfig, RopeScaling
 from partitionsel_jax.models.pretrained import description, gguf_header, names, weights, writing
 from partitionsel_jax.models.pretrained.description import Fields
 from partitionsel_jax.models.pretrained.gguf_header import GGUFTensor
-from partitionsel_jax.models.rotary import frequencies, slowdown
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
 _VERSION = 1  # of the conversion: another one makes all directories anew
@@ -258,7 +257,8 @@ def _rope_scaling(fields: Fields, stored: GGUFTensor | None, config: DecoderConf
     if stored.shape == (config.head_dim // 2,):
         for factor, original in _LLAMA3:
             scaling = RopeScaling("llama3", factor, original=original)
-            if np.allclose(_dequantised(stored), slowdown(frequencies(config), scaling), rtol=1e-3):
+            slowed = dataclasses.replace(config, rope_scaling=scaling).frequencies()
+            if np.allclose(_dequantised(stored), config.frequencies() / slowed, rtol=1e-3):
                 return scaling
     raise ValueError(
         f"{fields.where}: {_SCALING} holds factors of no known rope scaling; Llama 3.1's and "
