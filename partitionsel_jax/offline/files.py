@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax import __version__
+from partitionsel_jax.file_errors import check_regular, one_line
 from partitionsel_jax.offline import selector
 from partitionsel_jax.selection import budgets as schemes
 
@@ -41,15 +42,12 @@ class MappedMatrix:
 
     def __init__(self, name: str, path: str | os.PathLike[str]):
         self._name, self._path = name, path
-        mapped = self._map()
+        mapped = load(name, path, mapped=True)
         self.shape, self.dtype = mapped.shape, mapped.dtype
 
     def __getitem__(self, rows: slice, /) -> np.ndarray:
         # Mapped anew every time: the pages of a mapping that lives on count as this process's.
-        return np.array(self._map()[rows])
-
-    def _map(self) -> np.ndarray:
-        return load(self._name, self._path, mapped=True)
+        return np.array(load(self._name, self._path, mapped=True)[rows])
 
 
 def load(name: str, path: str | os.PathLike[str], *, mapped: bool = False) -> np.ndarray:
@@ -59,7 +57,13 @@ def load(name: str, path: str | os.PathLike[str], *, mapped: bool = False) -> np
       ValueError: in one line, for a file that is missing, truncated, pickled or of another kind.
     """
     try:
-        _check_header(Path(path))
+        check_regular(path)
+        with open(path, "rb") as file:
+            start = file.read(12)
+        # A header of gigabytes would be read whole.
+        length = int.from_bytes(start[8 : 10 if start[6:7] == b"\x01" else 12], "little")
+        if start.startswith(b"\x93NUMPY") and length > _LONGEST_HEADER:
+            raise ValueError(f"its header is said to have {length} bytes")
         # Mapped in any case: a file that says more than it holds is not waited for.
         with np.errstate(over="raise"):  # in the product of a shape
             array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -68,8 +72,8 @@ def load(name: str, path: str | os.PathLike[str], *, mapped: bool = False) -> np
     except Exception as error:  # whatever a header of nonsense leads to
         # NumPy takes whatever does not begin like a .npy file for a pickle.
         raise ValueError(
-            f"{name}: {path} is not a whole .npy file of numbers ({_first_line(error)}); write it "
-            "with numpy.save, without objects."
+            f"{name}: {path} is not a whole .npy file of numbers ({one_line(error)[:200]}); write "
+            "it with numpy.save, without objects."
         ) from None
     if not isinstance(array, np.ndarray):
         array.close()
@@ -77,17 +81,6 @@ def load(name: str, path: str | os.PathLike[str], *, mapped: bool = False) -> np
             f"{name}: {path} holds several arrays (.npz); save the one you mean with numpy.save."
         )
     return array if mapped else np.array(array)
-
-
-def _check_header(path: Path) -> None:
-    """Raises ValueError for what would make NumPy wait, or take memory: a pipe, a huge header."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise ValueError("it is a pipe or a device, and no file")
-    with path.open("rb") as file:
-        start = file.read(12)
-    length = int.from_bytes(start[8 : 10 if start[6:7] == b"\x01" else 12], "little")
-    if start.startswith(b"\x93NUMPY") and length > _LONGEST_HEADER:
-        raise ValueError(f"its header is said to have {length} bytes")
 
 
 def select_files(
@@ -124,8 +117,8 @@ def select_files(
       ValueError: for whatever does not fit, before the first pass where that can be known.
     """
     began = time.perf_counter()
-    given = {"features": features, "anchors": anchors, "domains": domains, "output": output}
-    for name, path in given.items():
+    inputs = {"features": features, "anchors": anchors, "domains": domains}
+    for name, path in {**inputs, "output": output}.items():
         if path is not None and (not path or "://" in path):
             raise ValueError(f"{name}: expected a path on this machine, got {path!r}.")
     folder = Path(output) if output else Path(features).with_suffix(".selection")
@@ -145,10 +138,8 @@ def select_files(
         **choices,
     )
     devices = (reading and reading.devices) or tuple(jax.devices())
-    summary = {
-        "features": os.fspath(Path(features).absolute()),
-        "anchors": None if anchors is None else os.fspath(Path(anchors).absolute()),
-        "domains": None if domains is None else os.fspath(Path(domains).absolute()),
+    summary: dict[str, Any] = {
+        **{name: path and os.fspath(Path(path).absolute()) for name, path in inputs.items()},
         "rows": matrix.shape[0],
         "dimension": matrix.shape[1],
         "rows_per_domain": counts_P.tolist(),
@@ -170,14 +161,8 @@ def select_files(
         | {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy")},
     }
     write(folder, selection.indices, selection.weights, summary)
-    _LOG.info(
-        "%d of %d rows picked in %d passes, %.1f s: %s",
-        len(selection.indices),
-        matrix.shape[0],
-        selection.passes,
-        summary["seconds"],
-        folder,
-    )
+    said = (summary["picked"], summary["rows"], summary["passes"], summary["seconds"], folder)
+    _LOG.info("%d of %d rows picked in %d passes, %.1f s: %s", *said)
     return folder
 
 
@@ -267,8 +252,3 @@ def _check_output(folder: Path, *, overwrite: bool) -> None:
         parent = parent.parent
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise ValueError(f"output: {parent} cannot be written to; choose another directory.")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

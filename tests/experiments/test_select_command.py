@@ -189,7 +189,7 @@ def a_file_in_the_way(folder):
         (text, r"features: .*F\.npy is not a whole \.npy file"),
         (objects, r"features: .*F\.npy is not a whole \.npy file"),
         (several, r"features: .*F\.npy holds several arrays"),
-        (a_pipe, r"features: .*F\.npy .*it is a pipe"),
+        (a_pipe, r"features: .*F\.npy .*a named pipe"),
         (holding("F", f"({10**40}, 4)"), r"features: .*F\.npy is not a whole \.npy file"),
         (holding("F", f"({10**18}, 4)"), r"features: .*F\.npy is not a whole \.npy file"),
         (holding("F", "(-2, -8)"), r"features: .*F\.npy is not a whole \.npy file"),
