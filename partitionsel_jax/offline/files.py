@@ -126,14 +126,12 @@ def select_files(
     matrix = MappedMatrix("features", features)
     anchor_rows = None if anchors is None else MappedMatrix("anchors", anchors)
     domain_N = None if domains is None else load("domains", domains)
-    selector.check_matrix("features", matrix)
-    counts_P = np.bincount(selector.check_domains(domain_N, matrix.shape[0]))
     selection = selector.select(
         matrix,
         anchor_rows,
         domain_N,
         size=size,
-        budgets=parse_budgets(budgets, len(counts_P)),
+        budgets=parse_budgets(budgets),
         reading=reading,
         **choices,
     )
@@ -142,7 +140,9 @@ def select_files(
         **{name: path and os.fspath(Path(path).absolute()) for name, path in inputs.items()},
         "rows": matrix.shape[0],
         "dimension": matrix.shape[1],
-        "rows_per_domain": counts_P.tolist(),
+        "rows_per_domain": [matrix.shape[0]]
+        if domain_N is None
+        else np.bincount(domain_N).tolist(),
         "dropped": selection.dropped,
         "anchor_rows": 0 if anchor_rows is None else anchor_rows.shape[0],
         "dropped_anchors": selection.dropped_anchors,
@@ -166,19 +166,18 @@ def select_files(
     return folder
 
 
-def parse_budgets(text: str, domain_count: int) -> "selector.Budgets | np.ndarray":
+def parse_budgets(text: str) -> "selector.Budgets | np.ndarray":
     """Budgets as they are typed.
 
     Args:
       text: `proportional`, `uniform`, `temperature:0.5`, `fixed:0.7,0.3` (a share per domain) or
         `counts:10,6` (so many picks per domain exactly).
-      domain_count: P.
 
     Returns:
       What `select` takes.
 
     Raises:
-      ValueError: another word, no numbers where there should be, or not one per domain.
+      ValueError: another word, or no numbers where there should be.
     """
     scheme, _, values = text.partition(":")
     kind = int if scheme == "counts" else float
@@ -195,15 +194,10 @@ def parse_budgets(text: str, domain_count: int) -> "selector.Budgets | np.ndarra
         return {"proportional": schemes.proportional, "uniform": schemes.uniform}[scheme]
     if scheme == "temperature" and len(numbers) == 1:
         return functools.partial(schemes.temperature, tau=numbers[0])
-    if scheme in ("fixed", "counts") and numbers:
-        if len(numbers) != domain_count:
-            raise ValueError(
-                f"budgets: {scheme} must give one number for each of the {domain_count} domains, "
-                f"got {len(numbers)} in {text!r:.80}."
-            )
-        if scheme == "counts":
-            return np.array(numbers, np.int64)
+    if scheme == "fixed" and numbers:
         return functools.partial(schemes.fixed, shares=jnp.array(numbers, jnp.float32))
+    if scheme == "counts" and numbers:
+        return np.array(numbers, np.int64)
     raise ValueError(
         "budgets must be proportional, uniform, temperature:TAU, fixed:SHARE,SHARE,... or "
         f"counts:PICKS,PICKS,..., got {text!r:.80}."

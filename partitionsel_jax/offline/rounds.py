@@ -121,22 +121,10 @@ def play(pool: Pool, task: Task, budgets: list[np.ndarray], shortlist_rows: int)
 
 def merge(pursuits: list[Pursuit]) -> tuple[np.ndarray, np.ndarray]:
     """Rows i64[K'] and weights f32[K'] in the order that one greedy selection takes them in."""
-    lists = [
-        [
-            (-gain, row_id, weight)
-            for gain, row_id, weight in zip(p.gains, p.ids, p.weights(), strict=True)
-        ]
-        for p in pursuits
-    ]
-    # Each list keeps its own order, whether or not its gains fall.
-    merged, heads = [], [(picks[0], which, 0) for which, picks in enumerate(lists) if picks]
-    heapq.heapify(heads)
-    while heads:
-        pick, which, place = heapq.heappop(heads)
-        merged.append(pick)
-        if place + 1 < len(lists[which]):
-            heapq.heappush(heads, (lists[which][place + 1], which, place + 1))
-    ids, weights = [pick[1] for pick in merged], [pick[2] for pick in merged]
+    lists = [zip((-gain for gain in p.gains), p.ids, p.weights(), strict=True) for p in pursuits]
+    # By the first pick that is left of each, whether or not its gains fall.
+    merged = list(heapq.merge(*lists))
+    ids, weights = ([pick[part] for pick in merged] for part in (1, 2))
     return np.array(ids, np.int64), np.array(weights, np.float32)
 
 

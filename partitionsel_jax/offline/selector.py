@@ -24,6 +24,8 @@ ANCHORED = ("gradient_matching", "taylor", "alignment")
 SCALINGS = ("unit", "none")
 # Bytes of float32 rows that drafts may pick from.
 SHORTLIST_BYTES = 32 * 2**20
+# Anchors read at a time.
+ANCHOR_ROWS = 4096
 
 Budgets = Callable[[jax.Array, int], jax.Array]
 
@@ -140,7 +142,7 @@ def select(
             raise ValueError(f"{argument} must be one of {list(known)}, got {name!r}{hint}.")
     _check_features(features, anchors, utility)
     _check_numbers(features.shape[0], size, ridge, step_scale, seed, reading)
-    domain_N = check_domains(domains, features.shape[0])
+    domain_N = _checked_domains(domains, features.shape[0])
     counts_P = np.bincount(domain_N)
     if coupling != "agnostic":
         # As a trial: the real counts are known after the first pass only.
@@ -148,7 +150,7 @@ def select(
     size, unit = operator.index(size), scaling == "unit"
     anchor_M, dropped_anchors = np.zeros(features.shape[1], np.float32), 0
     if utility in ANCHORED and anchors is not None:
-        anchor_M, dropped_anchors = anchor_direction(anchors, unit=unit)
+        anchor_M, dropped_anchors = _anchor_direction(anchors, unit=unit)
 
     began = time.perf_counter()
     pool = passes.survey(
@@ -191,7 +193,7 @@ def select(
         )
         indices, weights = rounds.merge(pursuits)
         reached = sum(
-            float(refit.utility(p.state.support)) if p.state.support else float(sum(p.gains))
+            float(sum(p.gains) if p.state.support is None else refit.utility(p.state.support))
             for p in pursuits
         )
     else:
@@ -213,20 +215,12 @@ def select(
     )
 
 
-def anchor_direction(anchors: Rows, *, unit: bool, block_rows: int = 4096) -> tuple:
-    """Mean of the finite anchors' features, f32[M], and the number of those left out.
-
-    Args:
-      anchors: float[A, M].
-      unit: whether every anchor is scaled to unit norm first.
-      block_rows: anchors read at a time.
-
-    Raises:
-      ValueError: no anchor is finite.
-    """
+def _anchor_direction(anchors: Rows, *, unit: bool) -> tuple[np.ndarray, int]:
+    """Mean of the finite anchors' features, f32[M], and the number of those left out."""
     total_M, count = np.zeros(anchors.shape[1], np.float64), 0
-    for start in range(0, anchors.shape[0], block_rows):
-        block = passes.read(anchors, slice(start, min(start + block_rows, anchors.shape[0])))
+    for start in range(0, anchors.shape[0], ANCHOR_ROWS):
+        stop = min(start + ANCHOR_ROWS, anchors.shape[0])
+        block = passes.read(anchors, slice(start, stop))
         block = block[np.all(np.isfinite(block), axis=1)]
         total_M += np.sum(passes.scaled(block, unit=unit), axis=0, dtype=np.float64)
         count += len(block)
@@ -238,7 +232,7 @@ def anchor_direction(anchors: Rows, *, unit: bool, block_rows: int = 4096) -> tu
     return (total_M / count).astype(np.float32), anchors.shape[0] - count
 
 
-def check_matrix(name: str, matrix: Rows) -> None:
+def _check_matrix(name: str, matrix: Rows) -> None:
     """Raises ValueError unless features or anchors are a matrix of floats."""
     shape = getattr(matrix, "shape", None)
     if shape is None or len(shape) != 2 or 0 in shape:
@@ -253,12 +247,8 @@ def check_matrix(name: str, matrix: Rows) -> None:
         )
 
 
-def check_domains(domains: np.ndarray | None, rows: int) -> np.ndarray:
-    """Checks domains; answers them as i32[N], all 0 for None.
-
-    Raises:
-      ValueError: not one integer per row, or not in 0 .. N - 1.
-    """
+def _checked_domains(domains: np.ndarray | None, rows: int) -> np.ndarray:
+    """Domains as i32[N], all 0 for None."""
     if domains is None:
         return np.zeros(rows, np.int32)
     domains = np.asarray(domains)
@@ -276,14 +266,14 @@ def check_domains(domains: np.ndarray | None, rows: int) -> np.ndarray:
 
 
 def _check_features(features: Rows, anchors: Rows | None, utility: str) -> None:
-    check_matrix("features", features)
+    _check_matrix("features", features)
     if anchors is None and utility in ANCHORED:
         raise ValueError(
             f"anchors must be given for utility={utility!r}, got None; pass their features "
             "float[A, M], or choose grad_norm or random."
         )
     if anchors is not None:
-        check_matrix("anchors", anchors)
+        _check_matrix("anchors", anchors)
         if anchors.shape[1] != features.shape[1]:
             raise ValueError(
                 f"anchors must have the dimension of features, {features.shape[1]}, got "
@@ -310,11 +300,7 @@ def _check_numbers(
 
 
 def _limits(budgets: Budgets | np.ndarray, counts_P: np.ndarray, size: int) -> np.ndarray:
-    """Most picks per domain, i64[P], given the rows of each.
-
-    Raises:
-      ValueError: budgets that do not fit the counts and the size.
-    """
+    """Most picks per domain, i64[P], given the rows of each."""
     if callable(budgets):
         return np.asarray(budgets(jnp.asarray(counts_P, jnp.int32), size), np.int64)
     budgets_P = np.asarray(budgets)

@@ -206,7 +206,7 @@ def a_file_in_the_way(folder):
         (saving("F", np.zeros((ROWS, DIM + 1))), "anchors must have the dimension"),
         (saving("D", np.zeros(ROWS)), "domains must be integers"),
         (saving("D", np.arange(ROWS) - 1), "domains must lie in 0"),
-        (saving("D", np.arange(ROWS) % 3), "counts must give one number for each of the 3"),
+        (saving("D", np.arange(ROWS) % 3), "budgets must be 3 integers, one per domain"),
         (saving("A", np.full((2, DIM), np.inf)), "anchors must have a row with finite entries"),
         (in_the_way, "output: .* holds other files"),
         (a_file_in_the_way, "output: .* is not a directory"),

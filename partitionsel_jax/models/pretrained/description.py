@@ -128,10 +128,6 @@ class Fields:
             )
         return value
 
-    def section(self, name: str) -> "Fields | None":
-        value = self.get(name, dict, None)
-        return None if value is None else Fields(value, f"{self.where}: {name}")
-
 
 def decoder_config(content: Mapping[str, Any], where: str) -> DecoderConfig:
     """The decoder that a config.json describes, with default numerics.
@@ -216,7 +212,11 @@ def report_once(text: str) -> None:
 def _rope(fields: Fields) -> tuple[float, RopeScaling]:
     """The base of the rotary frequencies, and their scaling, which may be said in two places."""
     names = ("rope_parameters", "rope_scaling")
-    sections = [part for name in names if (part := fields.section(name)) and part.content]
+    sections = [
+        Fields(content, f"{fields.where}: {name}")
+        for name in names
+        if (content := fields.get(name, dict, None))
+    ]
     scalings = [_rope_scaling(section) for section in sections]
     bases = [part.get("rope_theta", float, None) for part in (*sections, fields)]
     bases = [base for base in bases if base is not None]
@@ -264,12 +264,15 @@ def config_json(config: DecoderConfig, dtype: str) -> dict[str, Any]:
     Raises:
       ValueError: biases that neither Llama nor Qwen2 has.
     """
-    biases = set(config.biases)
+    biases, scaling = set(config.biases), config.rope_scaling
+    scaled = {
+        name: getattr(scaling, ours) for name, (ours, _) in _ROPE.get(scaling.kind, {}).items()
+    }
     content: dict[str, Any] = {
         **{name: getattr(config, ours) for name, (ours, _) in _FIELDS.items()},
         "hidden_act": "silu",
         "rope_theta": config.rope_theta,
-        "rope_scaling": _scaling_json(config.rope_scaling),
+        "rope_scaling": {"rope_type": scaling.kind, **scaled} if scaled else None,
         "torch_dtype": dtype,
         "use_cache": True,
     }
@@ -285,10 +288,3 @@ def config_json(config: DecoderConfig, dtype: str) -> dict[str, Any]:
         )
     content |= {"attention_bias": in_attention, "mlp_bias": in_mlp}
     return {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **content}
-
-
-def _scaling_json(scaling: RopeScaling) -> dict[str, Any] | None:
-    if scaling.kind == "none":
-        return None
-    said = {name: getattr(scaling, ours) for name, (ours, _) in _ROPE[scaling.kind].items()}
-    return {"rope_type": scaling.kind, **said}

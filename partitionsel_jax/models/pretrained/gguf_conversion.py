@@ -3,7 +3,6 @@
 Everything else reads that directory, which lies in a cache and may be deleted at any time.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -23,7 +22,7 @@ from partitionsel_jax.models.pretrained.description import Fields
 from partitionsel_jax.models.pretrained.gguf_header import GGUFTensor
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
-_VERSION = 1  # of the conversion: another one makes all directories anew
+_VERSION = 2  # of the conversion: another one makes all directories anew
 _SHARD_BYTES = 1 << 30
 # llama.cpp's names -> a hub's, outside the layers and within one.
 OUTSIDE = {
@@ -108,24 +107,22 @@ def directory_of(file: Path) -> Path:
         raise ValueError(f"{file} is missing, or no file")
     status = file.stat()
     place = hashlib.sha256(str(file.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
-    state = f"{status.st_size}-{status.st_mtime_ns}-{_VERSION}"
-    folder = cache_directory() / f"{file.name}-{place}" / state
+    cache, prefix = cache_directory(), f"{file.name}-{place}-"
+    folder = cache / f"{prefix}{status.st_size}-{status.st_mtime_ns}-{_VERSION}"
     if folder.exists():
         return folder
     try:
         with writing.new_directory(folder) as work:
             convert(file, work)
-        for other in folder.parent.iterdir():
-            if other != folder and not other.name.startswith("."):
-                shutil.rmtree(other, ignore_errors=True)
     except (OSError, ValueError) as error:
         if folder.exists():  # another process has made it in the meantime
             return folder
-        with contextlib.suppress(OSError):
-            folder.parent.rmdir()
         if isinstance(error, ValueError):
             raise
         raise ValueError(f"{file} cannot be converted to {folder} ({error})") from None
+    for other in cache.iterdir():
+        if other.name.startswith(prefix) and other != folder:
+            shutil.rmtree(other, ignore_errors=True)
     return folder
 
 
