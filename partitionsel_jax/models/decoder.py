@@ -293,20 +293,26 @@ class Model:
     lora: LoRAConfig = dataclasses.field(default_factory=LoRAConfig)
     gathering: Gathering | None = None
 
-    def split(self, axis_name: str, devices: int) -> "Model":
-        """The same model with parameters that so many devices of a mapped axis split."""
-        shapes = jax.eval_shape(self.init, jax.random.key(0))
-        return dataclasses.replace(self, gathering=Gathering.of(shapes, axis_name, devices))
-
     def _new(self, key: jax.Array) -> Decoder:
         return Decoder(self.config, self.lora, self.gathering, rngs=nnx.Rngs(params=key))
 
     @functools.cached_property
-    def _graph(self) -> Any:
-        return nnx.split(nnx.eval_shape(self._new, jax.random.key(0)))[0]
+    def _abstract(self) -> tuple[Any, Any]:
+        """The module's graph and the shapes of its state."""
+        return nnx.split(nnx.eval_shape(self._new, jax.random.key(0)))
+
+    @property
+    def shapes(self) -> dict[str, Any]:
+        """Shapes and dtypes of the parameters that `init` draws."""
+        return nnx.to_pure_dict(self._abstract[1])
+
+    def split(self, axis_name: str, devices: int) -> "Model":
+        """The same model with parameters that so many devices of a mapped axis split."""
+        gathering = Gathering.of(self.shapes, axis_name, devices)
+        return dataclasses.replace(self, gathering=gathering)
 
     def _decoder(self, parameters: dict[str, Any]) -> Decoder:
-        return nnx.merge(self._graph, nnx.State(parameters))
+        return nnx.merge(self._abstract[0], nnx.State(parameters))
 
     @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: jax.Array) -> dict[str, Any]:
