@@ -33,7 +33,7 @@ _FIELDS: Mapping[str, tuple[str, type]] = {
 }
 # Others that are read, and those that change nothing in what is computed.
 _KNOWN = (
-    "attention_bias", "hidden_act", "layer_types", "mlp_bias", "model_type", "rope_parameters",
+    "attention_bias", "layer_types", "mlp_bias", "model_type", "rope_parameters",
     "rope_scaling", "rope_theta", "sliding_window",
     "_attn_implementation", "_name_or_path", "architectures", "bos_token_id", "dtype",
     "eos_token_id", "initializer_range", "is_llama_config", "max_window_layers", "pad_token_id",
@@ -55,7 +55,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
         ("residual_multiplier rotary_pct scale_emb", (1,)),
         ("num_experts num_local_experts", (0, 1)),
         ("compression_config quantization quantization_config", ({},)),
-        ("hidden_activation", ("silu",)),
+        ("hidden_act hidden_activation", ("silu",)),
         ("no_rope_layers", ([],)),
     )
     for name in names.split()
@@ -150,8 +150,6 @@ def decoder_config(content: Mapping[str, Any], where: str) -> DecoderConfig:
             f"{where}: model_type={kind!r:.80} is not supported; llama (Llama, SmolLM2) and qwen2 "
             "(Qwen2, Qwen2.5) are"
         )
-    if (activation := fields.get("hidden_act", str, "silu")) != "silu":
-        raise ValueError(f"{where}: hidden_act={activation!r:.80} is not supported; 'silu' is")
     _check_fields(fields, kind)
     heads = fields.get("num_attention_heads", int)
     width = fields.get("hidden_size", int)
@@ -239,8 +237,6 @@ def _rope_scaling(section: Fields) -> RopeScaling:
             f"{section.where}: rope type {' and '.join(map(repr, sorted({kind, *kinds})))} is not "
             "supported; default, linear and llama3 are"
         )
-    if section.get("partial_rotary_factor", float, 1.0) != 1.0:
-        raise ValueError(f"{section.where}: a partial_rotary_factor is not supported")
     for name, value in section.content.items():
         known = name in (*_ROPE[kind], *_ROPE_HARMLESS)
         if not known and value not in (None, 1):
