@@ -276,35 +276,45 @@ class Decoder(nnx.Module):
         return self.norm(x_BxTxD, NO_TAP), cache
 
 
+def _new(
+    config: DecoderConfig, lora: LoRAConfig, gathering: Gathering | None, key: jax.Array
+) -> Decoder:
+    return Decoder(config, lora, gathering, rngs=nnx.Rngs(params=key))
+
+
+@functools.cache
+def _abstract(
+    config: DecoderConfig, lora: LoRAConfig, gathering: Gathering | None
+) -> tuple[Any, Any]:
+    """A decoder's graph and the shapes of its state."""
+    key = jax.eval_shape(jax.random.key, 0)
+    return nnx.split(nnx.eval_shape(functools.partial(_new, config, lora, gathering), key))
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
     """A decoder as pure functions of its parameters, which are a nested dict of arrays.
 
-    The NNX module is split once here; training steps carry the plain dict, and the functions merge
-    it again where they are traced.
+    The NNX module is built and split once, before anything is traced; training steps carry the
+    plain dict, and the functions merge it again.
 
     Attributes:
       config, lora: the decoder and its adapters.
       gathering: how devices split the parameters that the functions are given, inside a mapped
         function; None where every device has all of them.
+      shapes: of the parameters that `init` draws, and their dtypes.
     """
 
     config: DecoderConfig
     lora: LoRAConfig = dataclasses.field(default_factory=LoRAConfig)
     gathering: Gathering | None = None
+    _graph: Any = dataclasses.field(init=False, repr=False, compare=False)
+    shapes: dict[str, Any] = dataclasses.field(init=False, repr=False, compare=False)
 
-    def _new(self, key: jax.Array) -> Decoder:
-        return Decoder(self.config, self.lora, self.gathering, rngs=nnx.Rngs(params=key))
-
-    @functools.cached_property
-    def _abstract(self) -> tuple[Any, Any]:
-        """The module's graph and the shapes of its state."""
-        return nnx.split(nnx.eval_shape(self._new, jax.random.key(0)))
-
-    @property
-    def shapes(self) -> dict[str, Any]:
-        """Shapes and dtypes of the parameters that `init` draws."""
-        return nnx.to_pure_dict(self._abstract[1])
+    def __post_init__(self):
+        graph, state = _abstract(self.config, self.lora, self.gathering)
+        object.__setattr__(self, "_graph", graph)
+        object.__setattr__(self, "shapes", nnx.to_pure_dict(state))
 
     def split(self, axis_name: str, devices: int) -> "Model":
         """The same model with parameters that so many devices of a mapped axis split."""
@@ -312,7 +322,7 @@ class Model:
         return dataclasses.replace(self, gathering=gathering)
 
     def _decoder(self, parameters: dict[str, Any]) -> Decoder:
-        return nnx.merge(self._abstract[0], nnx.State(parameters))
+        return nnx.merge(self._graph, nnx.State(parameters))
 
     @functools.partial(jax.jit, static_argnums=0)
     def init(self, key: jax.Array) -> dict[str, Any]:
@@ -321,7 +331,8 @@ class Model:
         Args:
           key: a `jax.random.key`; the same key gives the same parameters.
         """
-        return nnx.to_pure_dict(nnx.split(self._new(key))[1])
+        new = _new(self.config, self.lora, self.gathering, key)
+        return nnx.to_pure_dict(nnx.split(new)[1])
 
     def apply(self, parameters: dict[str, Any], tokens_BxT: jax.Array) -> jax.Array:
         """Next-token logits f32[B, T, V] of tokens i32[B, T]."""
