@@ -12,10 +12,8 @@ import numpy as np
 
 from partitionsel_jax.offline import drafts, passes, rounds
 from partitionsel_jax.offline.passes import Pool, Rows
+from partitionsel_jax.selection import COUPLINGS, refit
 from partitionsel_jax.selection import budgets as schemes
-from partitionsel_jax.selection import refit
-from partitionsel_jax.selection.couplings import COUPLINGS
-from partitionsel_jax.selection.problem import check_size
 
 # Utilities that features alone suffice for; all with the greedy rule.
 UTILITIES = ("gradient_matching", "taylor", "alignment", "grad_norm", "random")
@@ -284,7 +282,8 @@ def _check_features(features: Rows, anchors: Rows | None, utility: str) -> None:
 def _check_numbers(
     rows: int, size: int, ridge: float, step_scale: float, seed: int, reading: Reading
 ) -> None:
-    check_size(size)
+    if not isinstance(size, int | np.integer) or size < 1:
+        raise ValueError(f"size must be a Python integer >= 1, got {size!r}; say how many to pick.")
     if size > rows:
         raise ValueError(f"size must be at most the {rows} rows of features, got {size}.")
     for argument, number, low in (("ridge", ridge, "0 <="), ("step_scale", step_scale, "0 <")):
