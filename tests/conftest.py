@@ -51,6 +51,7 @@ SLOW = {
     "test_pretrained",
     "test_pretrained_run",
     "test_processes",
+    "test_readme_snippets",
     "test_replaying",
     "test_report_page",
     "test_results_command",

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,17 @@ def test_imports_go_one_way(room):
         assert imported & set(ROOMS) <= above, path
         if room in ALONE:
             assert imported <= {room}, path
+
+
+def test_selection_imports_jax_and_numpy_alone():
+    found = set()
+    for path in (PACKAGE / "selection").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                found.add((node.module or "").partition(".")[0])
+            elif isinstance(node, ast.Import):
+                found |= {name.name.partition(".")[0] for name in node.names}
+    assert found - set(sys.stdlib_module_names) == {"jax", "numpy", "partitionsel_jax"}
 
 
 def test_modules_at_the_top_use_no_room():

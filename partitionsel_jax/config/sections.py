@@ -6,7 +6,7 @@ from typing import Any
 
 from partitionsel_jax import gradients, selection
 from partitionsel_jax.config.fields import check, field, needed
-from partitionsel_jax.selection.couplings import BUDGETED
+from partitionsel_jax.selection.matroid import BUDGETED
 
 FORMS = ("pmap", "shard_map")
 
@@ -18,7 +18,7 @@ class FeatureSettings:
     parameters: str = needed(
         "full",
         "What is differentiated: all parameters, the adapters, or their second factors alone.",
-        choices=gradients.scope.PARAMETERS,
+        choices=gradients.PARAMETERS,
     )
     last_layers: int = needed(2, "Last layers that are differentiated; 0: all.", low=0)
     family: str = needed(

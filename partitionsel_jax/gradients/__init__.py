@@ -2,13 +2,20 @@
 
 from partitionsel_jax.gradients import preconditioning
 from partitionsel_jax.gradients.factored import factored_features
-from partitionsel_jax.gradients.features import Features, per_example_features, unit
-from partitionsel_jax.gradients.scope import Scope
+from partitionsel_jax.gradients.features import (
+    PARAMETERS,
+    Features,
+    Scope,
+    per_example_features,
+    stacked,
+    unit,
+)
 from partitionsel_jax.gradients.sketches import FACTORED, FAMILIES, Sketch, make_sketch
 
 __all__ = [
     "FACTORED",
     "FAMILIES",
+    "PARAMETERS",
     "Features",
     "Scope",
     "Sketch",
@@ -16,5 +23,6 @@ __all__ = [
     "make_sketch",
     "per_example_features",
     "preconditioning",
+    "stacked",
     "unit",
 ]

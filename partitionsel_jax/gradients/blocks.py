@@ -19,17 +19,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-BLOCK = 4096  # coordinates sketched at a time; a power of two, and of Walsh-Hadamard's radix
+from partitionsel_jax.gradients.two_sided import unpack_signs
+
 _RADIX = 64
 _MOST_NONZEROS = 8  # per coordinate, of the sparse map
-
-
-def unpack_signs(words: jax.Array, count: int) -> jax.Array:
-    """The first `count` bits along the last axis of u32[..., W], as +-1 f32[..., count]."""
-    shifts = jnp.arange(32, dtype=jnp.uint32).reshape((1,) * words.ndim + (32,))
-    bits = (words[..., None] >> shifts) & 1
-    bits = bits.reshape(*words.shape[:-1], 32 * words.shape[-1])[..., :count]
-    return 2.0 * bits.astype(jnp.float32) - 1.0
 
 
 def signs(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -82,7 +75,7 @@ def sparse(key: jax.Array, x_BxC: jax.Array, dim: int) -> jax.Array:
         for place, limit in zip(places, limits, strict=True)
     )
 
-    def one_chunk(drawn):
+    def one_chunk(drawn: tuple[jax.Array, ...]) -> jax.Array:
         sign, factor, offset, turn = drawn
         coordinates = jnp.where(slots < prime, (factor * slots + offset) % prime, size)
         signed = x_BxC * sign[None, :]
@@ -91,7 +84,7 @@ def sparse(key: jax.Array, x_BxC: jax.Array, dim: int) -> jax.Array:
 
     # One chunk after the other: s copies of a batch's block at once would outgrow the bound.
     drawn = (signs(flip, (chunks, size)), factors_S, offsets_S, turns_S)
-    sums_SxBxW = jax.lax.map(one_chunk, drawn)
+    sums_SxBxW: jax.Array = jax.lax.map(one_chunk, drawn)
     return sums_SxBxW.swapaxes(0, 1).reshape(batch, dim) * math.sqrt(width)
 
 

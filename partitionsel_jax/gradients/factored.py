@@ -22,24 +22,22 @@ columns of the two sides' matrices.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.gradients import two_sided
-from partitionsel_jax.gradients.features import Features, finish
+from partitionsel_jax.gradients.features import Features, Path, is_stacked, unit
 from partitionsel_jax.gradients.microbatches import Buckets, Span, map_microbatches
-from partitionsel_jax.gradients.scope import Path, is_stacked
 from partitionsel_jax.gradients.sketches import FACTORED, Sketch
-from partitionsel_jax.gradients.two_sided import Side, Whole
+from partitionsel_jax.gradients.two_sided import Side
 
 # Factors of a matrix's gradient from the left and from the right, or of a vector's gradient.
 Scale = tuple[jax.Array, jax.Array] | jax.Array
 
 
-@dataclasses.dataclass(frozen=True)
-class _Leaf:
+class _Leaf(NamedTuple):
     """A parameter in scope: its number in the sketch, and its shape without the layer axis."""
 
     number: int
@@ -97,20 +95,14 @@ class _Rule:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attach(rule: _Rule, y: jax.Array, kept: Any, side_input: jax.Array) -> jax.Array:
     """y, with the sketch of the map's gradient as the cotangent of `side_input`."""
-    del rule, kept, side_input
     return y
 
 
-def _attach_forward(rule, y, kept, side_input):
-    del rule, side_input
-    return y, kept
-
-
-def _attach_backward(rule, kept, delta):
+def _attach_backward(rule: _Rule, kept: Any, delta: jax.Array) -> tuple[jax.Array, None, jax.Array]:
     return delta, None, rule.sketch(kept, delta)
 
 
-_attach.defvjp(_attach_forward, _attach_backward)
+_attach.defvjp(lambda rule, y, kept, side_input: (y, kept), _attach_backward)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,9 +137,7 @@ class _SketchTap:
         return (numbers_L, inputs, scales) if inputs else None
 
     def layer(self, piece: Any) -> "_SketchTap":
-        if piece is None:
-            return dataclasses.replace(self, path=("layers",))
-        number, inputs, scales = piece
+        number, inputs, scales = piece or (self.number, self.side_inputs, self.scales)
         return dataclasses.replace(
             self, path=("layers",), number=number, side_inputs=inputs, scales=scales
         )
@@ -160,47 +150,40 @@ class _SketchTap:
 
     def _sides(self, path: Path) -> tuple[Side, Side]:
         rows, columns = self.leaves[path].shape
-        row_scale, column_scale = self.scales.get(path, (None, None))
-        if not self.dim:
-            return Whole(rows, row_scale), Whole(columns, column_scale)
-        left, right = two_sided.sides(self._key(path), (rows, columns), self.dim)
-        return (
-            dataclasses.replace(left, scale=row_scale),
-            dataclasses.replace(right, scale=column_scale),
-        )
+        scales = self.scales.get(path, (None, None))
+        return two_sided.sides(self._key(path), (rows, columns), self.dim, (scales[0], scales[1]))
 
-    def _attach(self, kind: str, name: str, y: jax.Array, kept: Any, **static) -> jax.Array:
+    def _tapped(
+        self, kind: str, name: str, y: jax.Array, keep: Callable[[Path], Any], vocab_axis: int = 0
+    ) -> jax.Array:
+        """y, with a rule attached to it if the parameter is in scope; `keep`: path -> kept."""
         path = (*self.path, name)
-        rule = _Rule(kind, self.dim, self.leaves[path].shape, **static)
-        return _attach(rule, y, kept, self.side_inputs[path])
+        if path not in self.leaves:
+            return y
+        rule = _Rule(kind, self.dim, self.leaves[path].shape, vocab_axis)
+        attached: jax.Array = _attach(rule, y, keep(path), self.side_inputs[path])
+        return attached
 
     def drop(self, x: jax.Array) -> jax.Array:
         return x  # features are those of the whole adapter
 
     def linear(self, name: str, x: jax.Array, y: jax.Array) -> jax.Array:
-        path = (*self.path, name)
-        if path not in self.leaves:
-            return y
-        left, right = self._sides(path)
-        return self._attach("linear", name, y, (left.apply(x), right))
+        def keep(path: Path) -> tuple[jax.Array, Side]:
+            left, right = self._sides(path)
+            return left.apply(x), right
+
+        return self._tapped("linear", name, y, keep)
 
     def shift(self, name: str, y: jax.Array) -> jax.Array:
-        return self._vector(name, None, y)
+        return self.scale(name, None, y)
 
-    def scale(self, name: str, x: jax.Array, y: jax.Array) -> jax.Array:
-        return self._vector(name, x, y)
-
-    def _vector(self, name: str, x: jax.Array | None, y: jax.Array) -> jax.Array:
-        path = (*self.path, name)
-        if path not in self.leaves:
-            return y
-        return self._attach("vector", name, y, (x, self._key(path), self.scales.get(path)))
+    def scale(self, name: str, x: jax.Array | None, y: jax.Array) -> jax.Array:
+        return self._tapped(
+            "vector", name, y, lambda path: (x, self._key(path), self.scales.get(path))
+        )
 
     def lookup(self, name: str, tokens: jax.Array, y: jax.Array) -> jax.Array:
-        path = (*self.path, name)
-        if path not in self.leaves:
-            return y
-        return self._attach("lookup", name, y, (tokens, *self._sides(path)))
+        return self._tapped("lookup", name, y, lambda path: (tokens, *self._sides(path)))
 
     def probe(self, name: str, vocab_axis: int) -> Side | None:
         path = (*self.path, name)
@@ -209,8 +192,13 @@ class _SketchTap:
     def head(
         self, name: str, vocab_axis: int, x: jax.Array, residual: jax.Array, nll: jax.Array
     ) -> jax.Array:
-        other = self._sides((*self.path, name))[1 - vocab_axis]
-        return self._attach("head", name, nll, (x, other, residual), vocab_axis=vocab_axis)
+        return self._tapped(
+            "head",
+            name,
+            nll,
+            lambda path: (x, self._sides(path)[1 - vocab_axis], residual),
+            vocab_axis,
+        )
 
 
 def factored_features(
@@ -234,15 +222,11 @@ def factored_features(
       losses: (rows, tap) -> f32[b]; `models.Model.losses` with its parameters bound. Row i's
         loss may depend on row i alone.
       scoped: arrays or shapes of the parameters in scope, by path, as `Scope.extract` gives them.
-      rows: pytree whose leaves have a leading axis B.
       sketch: from `make_sketch`, of a family in `FACTORED`.
-      microbatch: rows in a backward pass, at least 1; B need not be a multiple.
-      normalize: scale each feature to unit norm (a zero gradient stays zero).
+      rows, microbatch, normalize, span, buckets: see `per_example_features`.
       scales: what multiplies the gradients before they are sketched (see
         `preconditioning.factored`): by path, (f32[in], f32[out]) for a matrix, f32[D] for a vector,
         with a leading layer axis where `scoped` has one. None for nothing.
-      span: the rows that are needed, if not all; see `map_microbatches`.
-      buckets: the widths to compute rows in by their lengths, if not whole.
 
     Returns:
       `Features` of the B rows, in their order. `norms` are the sketches' norms: exact for
@@ -296,4 +280,5 @@ def factored_features(
             f"the identity keeps all {vectors.shape[1]} coordinates in scope, but the sketch was "
             f"made with dim={sketch.dim}: set it to that number"
         )
-    return finish(vectors, losses_B, jnp.linalg.norm(vectors, axis=1), normalize)
+    norms_B = jnp.linalg.norm(vectors, axis=1)
+    return Features(unit(vectors) if normalize else vectors, losses_B, norms_B)

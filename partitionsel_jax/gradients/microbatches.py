@@ -40,7 +40,7 @@ class Buckets:
     split: int = 0
     axis_name: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_widths(self.widths)
 
     def order(self) -> jax.Array:
@@ -54,12 +54,12 @@ class Buckets:
         filled = jnp.pad(lengths_B, (0, -lengths_B.shape[0] % size), "edge")
         longest = filled.reshape(-1, size).max(axis=1)
         # A row longer than all of them, which there should not be, is cut to the widest.
-        found = jnp.minimum(
+        found: jax.Array = jnp.minimum(
             jnp.searchsorted(jnp.asarray(self.widths), longest), len(self.widths) - 1
         )
-        if self.axis_name is None or len(self.widths) == 1:
-            return found
-        return jax.lax.pmax(found, self.axis_name)
+        if self.axis_name is not None and len(self.widths) > 1:
+            found = jax.lax.pmax(found, self.axis_name)
+        return found
 
 
 def check_widths(widths: tuple[int, ...]) -> None:
@@ -94,36 +94,33 @@ def map_microbatches(
     """
     if microbatch < 1:
         raise ValueError(f"features.microbatch must be at least 1, not {microbatch}")
-    batch = jax.tree.leaves(rows)[0].shape[0]
+    row = jax.tree.leaves(rows)[0]
+    batch = row.shape[0]
     size = max(1, min(microbatch, batch))
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), rows)
     shapes = jax.eval_shape(function, one)
     if not batch:
         return jax.tree.map(lambda x: jnp.zeros((0, *x.shape[1:]), x.dtype), shapes)
-    if buckets is not None and len(buckets.widths) == 1:
-        buckets = None  # whole rows, as they are
     # The filling repeats the last row: a copy is finite wherever the rows are.
-    parts, count = _split(rows, size, buckets, "edge")
-    choices = None if buckets is None else buckets.choices(size)
+    parts, count, order = _split(rows, size, buckets, "edge")
+    choices = None if buckets is None or order is None else buckets.choices(size)
     # Zeros like the rows, which differ between devices: the carry of a loop in a shard_map has to
     # enter it as it leaves.
-    row = jax.tree.leaves(rows)[0]
     results = jax.tree.map(lambda x: jnp.zeros_like(row, x.dtype, (count, *x.shape)), shapes)
 
     def body(number: jax.Array, results: Any) -> Any:
         part = jax.tree.map(lambda leaf: leaf[number], parts)
-        if buckets is None or choices is None:
-            found = function(part)
-        else:
-            found = switch(function, part, buckets.widths, choices[number])
+        found = (
+            function(part)
+            if buckets is None or choices is None
+            else _at_width(function, part, buckets.widths, choices[number])
+        )
         return jax.tree.map(lambda all_, new: all_.at[number].set(new), results, found)
 
-    first, last = needed(batch, size, span)
-    results = jax.lax.fori_loop(first, last, body, results)
+    results = jax.lax.fori_loop(*needed(batch, size, span), body, results)
     flat = jax.tree.map(lambda leaf: leaf.reshape(count * size, *leaf.shape[2:])[:batch], results)
-    if buckets is None:
+    if order is None:
         return flat
-    order = buckets.order()
     return jax.tree.map(lambda leaf: jnp.zeros_like(leaf).at[order].set(leaf), flat)
 
 
@@ -143,55 +140,51 @@ def sum_gradients(
       microbatch: rows at once; 0 for all.
       buckets: the widths that a microbatch may have, and the rows' lengths.
     """
-    count = jax.tree.leaves(rows)[0].shape[0]
-    size = min(microbatch or count, count)
+    batch = jax.tree.leaves(rows)[0].shape[0]
+    size = min(microbatch or batch, batch)
     choices = buckets.choices(size)
-    parts, pieces = _split(rows, size, buckets if len(buckets.widths) > 1 else None, "constant")
+    parts, count, _ = _split(rows, size, buckets, "constant")
 
     def differentiated(part: Any) -> tuple[jax.Array, Any]:
         (_, value), gradient = jax.value_and_grad(objective, has_aux=True)(parameters, part)
         return value, gradient
 
-    if pieces == 1:
-        whole = jax.tree.map(lambda leaf: leaf[0], parts)
-        return switch(differentiated, whole, buckets.widths, choices[0])
-
     def add(total: tuple[jax.Array, Any], piece: Any) -> tuple[tuple[jax.Array, Any], None]:
-        part, choice = piece
-        found = switch(differentiated, part, buckets.widths, choice)
+        found = _at_width(differentiated, piece[0], buckets.widths, piece[1])
         return jax.tree.map(jnp.add, total, found), None
 
+    if count == 1:
+        whole = jax.tree.map(lambda leaf: leaf[0], parts)
+        found: tuple[jax.Array, Any] = _at_width(differentiated, whole, buckets.widths, choices[0])
+        return found
     nothing = jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters)
     return jax.lax.scan(add, nothing, (parts, choices))[0]
 
 
-def _split(rows: Any, size: int, buckets: Buckets | None, fill: str) -> tuple[Any, int]:
-    """The rows as [pieces, size, ...], in the order of their buckets, filled up; and pieces."""
-    count = jax.tree.leaves(rows)[0].shape[0]
-    pieces = -(-count // size)
-    if buckets is not None:
+def _split(
+    rows: Any, size: int, buckets: Buckets | None, fill: str
+) -> tuple[Any, int, jax.Array | None]:
+    """The rows as [pieces, size, ...], filled up; the pieces' number, and the rows' order.
+
+    The order is that of their buckets, or None, for as they came, where there is one width.
+    """
+    batch, order = jax.tree.leaves(rows)[0].shape[0], None
+    pieces = -(-batch // size)
+    if buckets is not None and len(buckets.widths) > 1:
         order = buckets.order()
         rows = jax.tree.map(lambda leaf: leaf[order], rows)
 
     def split(leaf: jax.Array) -> jax.Array:
-        widths = [(0, pieces * size - count)] + [(0, 0)] * (leaf.ndim - 1)
+        widths = [(0, pieces * size - batch)] + [(0, 0)] * (leaf.ndim - 1)
         return jnp.pad(leaf, widths, fill).reshape(pieces, size, *leaf.shape[1:])
 
-    return jax.tree.map(split, rows), pieces
+    return jax.tree.map(split, rows), pieces, order
 
 
-def switch(
+def _at_width(
     function: Callable[[Any], Any], rows: Any, widths: tuple[int, ...], choice: jax.Array
 ) -> Any:
-    """`function` of the rows at one of the widths; only that one is computed.
-
-    Args:
-      function: rows [b, width] -> a pytree whose shapes do not depend on the width.
-      rows: a pytree whose leaves are [b] or [b, T, ...].
-      widths: static.
-      choice: i32[], place in `widths`.
-    """
-
+    """`function` of the rows [b, ...] at the chosen (i32[]) width; only that one is computed."""
     if len(widths) == 1:
         return function(narrowed(rows, widths[0]))
     branches = [lambda rows, width=width: function(narrowed(rows, width)) for width in widths]

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.gradients.factored import Scale
-from partitionsel_jax.gradients.scope import Path, is_stacked
+from partitionsel_jax.gradients.features import Path, is_stacked
 
 # eps, relative to the root mean square of all gradients in scope. Adam's own 1e-8 would multiply a
 # coordinate that has seen no gradient yet by 10^4.

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax.gradients import blocks, two_sided
-from partitionsel_jax.gradients.blocks import BLOCK
+from partitionsel_jax.gradients.two_sided import BLOCK
 
 # Keeps the sketch's stream apart from others that fold small numbers into a key of the same seed.
 _STREAM = 0x5E7C4
@@ -53,7 +53,7 @@ def _flat(leaves: list[jax.Array]) -> list[jax.Array]:
 def _blockwise(sketch_block: Callable[[jax.Array, jax.Array, int], jax.Array]) -> _Family:
     """A family that maps the leaves, as one long vector, block by block."""
 
-    def family(sketch, leaves, stacked):
+    def family(sketch: "Sketch", leaves: list[jax.Array], stacked: tuple[bool, ...]) -> jax.Array:
         # One long vector instead of one loop per leaf: the program stays small, and quick to
         # compile.
         flat = _flat(leaves)
@@ -65,12 +65,13 @@ def _blockwise(sketch_block: Callable[[jax.Array, jax.Array, int], jax.Array]) -
         flat.append(jnp.zeros((batch, count * block - size), jnp.float32))
         x_BxKxC = jnp.concatenate(flat, axis=1).reshape(batch, count, block)
 
-        def add(number, total):
+        def add(number: jax.Array, total: jax.Array) -> jax.Array:
             x_BxC = jax.lax.dynamic_index_in_dim(x_BxKxC, number, axis=1, keepdims=False)
             return total + sketch_block(jax.random.fold_in(sketch.key, number), x_BxC, sketch.dim)
 
-        total = jnp.zeros_like(x_BxKxC, jnp.float32, (batch, sketch.dim))
-        return jax.lax.fori_loop(0, count, add, total) / jnp.sqrt(jnp.float32(sketch.dim))
+        total: jax.Array = jnp.zeros_like(x_BxKxC, jnp.float32, (batch, sketch.dim))
+        total = jax.lax.fori_loop(0, count, add, total)
+        return total / jnp.sqrt(jnp.float32(sketch.dim))
 
     return family
 
@@ -148,29 +149,26 @@ class Sketch:
                 "a sketch takes a pytree of gradients with one leading axis B in common; "
                 f"got leaves of shapes {[leaf.shape for leaf in leaves]}"
             )
-        return _sketch_leaves(self, leaves, _stacked_flags(per_example, leaves, stacked))
-
-
-def _stacked_flags(per_example: Any, leaves: list[jax.Array], stacked: Any) -> tuple[bool, ...]:
-    if stacked is None:
-        return (False,) * len(leaves)
-    structure: Any
-    flags, structure = jax.tree.flatten(stacked)
-    expected: Any = jax.tree.structure(per_example)
-    if structure != expected:
-        raise ValueError(
-            "stacked must be a pytree of bools of the structure of the gradients, "
-            f"{expected}; got {structure}. Pass None if no leaf is stacked over layers"
-        )
-    for flag, leaf in zip(flags, leaves, strict=True):
-        if not isinstance(flag, bool | np.bool_):
-            raise ValueError(f"the leaves of stacked must be True or False; got {flag!r}")
-        if flag and leaf.ndim < 2:
+        expected: Any = jax.tree.structure(per_example)
+        if stacked is None:
+            stacked = jax.tree.map(lambda _: False, per_example)
+        flags = jax.tree.leaves(stacked)
+        if expected != jax.tree.structure(stacked):
             raise ValueError(
-                "stacked is True for a leaf without an axis of layers: expected shape "
-                f"[B, layers, ...], got {leaf.shape}; pass False for it"
+                "stacked must be a pytree of bools of the structure of the gradients, "
+                f"{expected}; got {jax.tree.structure(stacked)}. Pass None if no leaf is stacked "
+                "over layers"
             )
-    return tuple(bool(flag) for flag in flags)
+        for flag, leaf in zip(flags, leaves, strict=True):
+            if not isinstance(flag, bool | np.bool_):
+                raise ValueError(f"the leaves of stacked must be True or False; got {flag!r}")
+            if flag and leaf.ndim < 2:
+                raise ValueError(
+                    "stacked is True for a leaf without an axis of layers: expected shape "
+                    f"[B, layers, ...], got {leaf.shape}; pass False for it"
+                )
+        vectors: jax.Array = _sketch_leaves(self, leaves, tuple(map(bool, flags)))
+        return vectors
 
 
 @functools.partial(jax.jit, static_argnames="stacked")

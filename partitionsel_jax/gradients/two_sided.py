@@ -32,9 +32,17 @@ import math
 import jax
 import jax.numpy as jnp
 
-from partitionsel_jax.gradients.blocks import BLOCK, unpack_signs
-
+# Coordinates sketched at a time; a power of two, and of Walsh-Hadamard's radix.
+BLOCK = 4096
 _HALVES = (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
+
+
+def unpack_signs(words: jax.Array, count: int) -> jax.Array:
+    """The first `count` bits along the last axis of u32[..., W], as +-1 f32[..., count]."""
+    shifts = jnp.arange(32, dtype=jnp.uint32).reshape((1,) * words.ndim + (32,))
+    bits = (words[..., None] >> shifts) & 1
+    bits = bits.reshape(*words.shape[:-1], 32 * words.shape[-1])[..., :count]
+    return 2.0 * bits.astype(jnp.float32) - 1.0
 
 
 def grid(dim: int) -> tuple[int, int]:
@@ -57,28 +65,31 @@ def columns(shape: tuple[int, int], dim: int) -> tuple[int | None, int | None]:
     jax.tree_util.register_dataclass, data_fields=["key", "scale"], meta_fields=["size", "width"]
 )
 @dataclasses.dataclass(frozen=True)
-class Signs:
+class Side:
     """A matrix f32[size, width] of independent +-1, regenerated row by row and never stored.
 
     Attributes:
-      key: typed PRNG key, may be traced; row i depends on (key, i) alone.
+      key: typed PRNG key, may be traced; row i depends on (key, i) alone. None for the identity
+        in the place of signs: a side that is kept whole.
       size, width: static.
       scale: f32[size], multiplies the rows (preconditioning), or None for 1.
     """
 
-    key: jax.Array
+    key: jax.Array | None
     size: int
     width: int
     scale: jax.Array | None = None
 
     def at(self, rows: jax.Array) -> jax.Array:
         """f32[..., width] for i32[...] row numbers in 0 .. size - 1, in any order."""
-        words = jax.vmap(
-            lambda row: jax.random.bits(
-                jax.random.fold_in(self.key, row), (-(-self.width // 32),), jnp.uint32
+        if self.key is None:
+            matrix = jax.nn.one_hot(rows, self.size, dtype=jnp.float32)
+        else:
+            keys = jax.vmap(functools.partial(jax.random.fold_in, self.key))(rows.reshape(-1))
+            words = jax.vmap(lambda key: jax.random.bits(key, (-(-self.width // 32),), jnp.uint32))(
+                keys
             )
-        )(rows.reshape(-1))
-        matrix = unpack_signs(words, self.width).reshape(*rows.shape, self.width)
+            matrix = unpack_signs(words, self.width).reshape(*rows.shape, self.width)
         return matrix if self.scale is None else matrix * self.scale[rows][..., None]
 
     def rows(self, start: int | jax.Array, count: int) -> jax.Array:
@@ -104,67 +115,51 @@ class Signs:
                 f"x must have {self.size} entries along axis {axis}, the rows of this matrix of "
                 f"signs; got shape {x.shape}"
             )
+        if self.key is None:
+            moved = jnp.moveaxis(x, axis, -1).astype(jnp.float32)
+            if self.scale is None:
+                return moved
+            return moved * self.scale.reshape((1,) * (x.ndim - 1) + (-1,))
         axis %= x.ndim
         x = x if x.dtype in _HALVES else x.astype(jnp.float32)
 
-        def block(start, count):
+        def block(start: int | jax.Array, count: int) -> jax.Array:
             matrix = self.rows(start, count).astype(x.dtype)
             part = jax.lax.dynamic_slice_in_dim(x, start, count, axis)
-            return jax.lax.dot_general(
+            product: jax.Array = jax.lax.dot_general(
                 part,
                 matrix,
                 (((axis,), (0,)), ((), ())),
                 precision="highest",
                 preferred_element_type=jnp.float32,
             )
+            return product
 
         full, rest = divmod(self.size, BLOCK)
         if not full:
             return block(0, rest)
         shape = (*x.shape[:axis], *x.shape[axis + 1 :], self.width)
-        total = jnp.zeros_like(x, jnp.float32, shape)
+        total: jax.Array = jnp.zeros_like(x, jnp.float32, shape)
         total = jax.lax.fori_loop(0, full, lambda i, sum_: sum_ + block(i * BLOCK, BLOCK), total)
         return total + block(full * BLOCK, rest) if rest else total
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["scale"], meta_fields=["size"])
-@dataclasses.dataclass(frozen=True)
-class Whole:
-    """The identity in the place of `Signs`: a side that is kept as it is, but for `scale`."""
+def sides(
+    key: jax.Array,
+    shape: tuple[int, int],
+    dim: int,
+    scales: tuple[jax.Array | None, jax.Array | None] = (None, None),
+) -> tuple[Side, Side]:
+    """S_in and S_out of a matrix [in, out] whose key is fold_in(leaf_key, layer).
 
-    size: int
-    scale: jax.Array | None = None
-
-    @property
-    def width(self) -> int:
-        return self.size
-
-    def at(self, rows: jax.Array) -> jax.Array:
-        return self.apply(jax.nn.one_hot(rows, self.size, dtype=jnp.float32))
-
-    def rows(self, start: int | jax.Array, count: int) -> jax.Array:
-        return self.at(start + jnp.arange(count, dtype=jnp.int32))
-
-    def apply(self, x: jax.Array, axis: int = -1) -> jax.Array:
-        moved = jnp.moveaxis(x, axis, -1).astype(jnp.float32)
-        if self.scale is None:
-            return moved
-        return moved * self.scale.reshape((1,) * (x.ndim - 1) + (-1,))
-
-
-Side = Signs | Whole
-
-
-def sides(key: jax.Array, shape: tuple[int, int], dim: int) -> tuple[Side, Side]:
-    """S_in and S_out of a matrix [in, out] whose key is fold_in(leaf_key, layer)."""
-
-    def side(number: int, width: int | None) -> Side:
-        if width is None:
-            return Whole(shape[number])
-        return Signs(jax.random.fold_in(key, number), shape[number], width)
-
-    k_in, k_out = columns(shape, dim)
-    return side(0, k_in), side(1, k_out)
+    Both are whole where `dim` is 0; `scales` are those of their rows.
+    """
+    widths = columns(shape, dim) if dim else (None, None)
+    left, right = (
+        Side(None if width is None else jax.random.fold_in(key, number), size, width or size, scale)
+        for number, (size, width, scale) in enumerate(zip(shape, widths, scales, strict=True))
+    )
+    return left, right
 
 
 def flatten(products: jax.Array, shape: tuple[int, int], dim: int) -> jax.Array:
@@ -178,7 +173,7 @@ def flatten(products: jax.Array, shape: tuple[int, int], dim: int) -> jax.Array:
 
 def vector(key: jax.Array, x_BxD: jax.Array, dim: int) -> jax.Array:
     """f32[B, d] -> f32[B, dim]: the rule for vectors and scalars, dense signs over sqrt(m)."""
-    return Signs(key, x_BxD.shape[1], dim).apply(x_BxD) / math.sqrt(dim)
+    return Side(key, x_BxD.shape[1], dim).apply(x_BxD) / math.sqrt(dim)
 
 
 def _parameter(key: jax.Array, x: jax.Array, dim: int) -> jax.Array:
@@ -208,15 +203,16 @@ def leaf(key: jax.Array, x: jax.Array, stacked: bool, dim: int) -> jax.Array:
       stacked: static.
       dim: m.
     """
-    total = jnp.zeros_like(x, jnp.float32, (x.shape[0], dim))
+    total: jax.Array = jnp.zeros_like(x, jnp.float32, (x.shape[0], dim))
     if not math.prod(x.shape[1:]):
         return total
     if not stacked:
         return _parameter(jax.random.fold_in(key, 0), x, dim)
 
-    def add(layer, total):
+    def add(layer: jax.Array, total: jax.Array) -> jax.Array:
         part = jax.lax.dynamic_index_in_dim(x, layer, axis=1, keepdims=False)
         return total + _parameter(jax.random.fold_in(key, layer), part, dim)
 
     # A loop, so that neither the program nor its memory grows with the number of layers.
-    return jax.lax.fori_loop(0, x.shape[1], add, total)
+    total = jax.lax.fori_loop(0, x.shape[1], add, total)
+    return total

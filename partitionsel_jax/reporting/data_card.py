@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import pandas as pd
 
-from partitionsel_jax.data.card import SPLITS, Card, Lengths, Piece, ShownRow
+from partitionsel_jax.data.card import SPLITS, Card, Piece, ShownRow
 from partitionsel_jax.data.sources.scanning import Survey
 from partitionsel_jax.reporting import labels, page, tables
 
@@ -146,33 +146,34 @@ def _rows_per_split(card: Card) -> _Table:
 
 
 def _histogram(card: Card) -> _Table:
-    most = max(1, *(part.rows for part in card.histogram))
+    most = max(1, card.histogram["rows"].max())
     cells = pd.DataFrame(
         {
             "tokens": f"{part.first}–{part.last}",
             "rows": f"{part.rows:,}",
             "": "█" * round(_BAR * part.rows / most),
         }
-        for part in card.histogram
+        for part in card.histogram.itertuples()
     )
     note = f"{_read(card, 'train')} Prompt, response and closing token; padding left out."
     return _Table("Tokens of a row", note, cells)
 
 
 def _lengths_per_domain(card: Card) -> _Table:
-    parts: list[tuple[str, Lengths]] = list(zip(card.domains, card.lengths, strict=True))
+    parts = card.lengths
     if len(parts) > 1:
-        parts.append(("all", card.total))
+        total = parts.agg({"rows": "sum", "tokens": "sum", "learnt": "sum", "longest": "max"})
+        parts = pd.concat([parts, total.to_frame("all").T])
     cells = pd.DataFrame(
         {
-            "domain": name,
+            "domain": part.Index,
             "rows read": f"{part.rows:,}",
             "tokens, mean": f"{part.tokens / part.rows:.1f}" if part.rows else tables.NOTHING,
             "longest": f"{part.longest:,}" if part.rows else tables.NOTHING,
             "learnt, mean": f"{part.learnt / part.rows:.1f}" if part.rows else tables.NOTHING,
-            "label share": tables.percent(part.label_share if part.rows else None),
+            "label share": tables.percent(part.learnt / part.tokens if part.rows else None),
         }
-        for name, part in parts
+        for part in parts.itertuples()
     )
     note = f"{_read(card, 'train')} Label share: tokens with a loss, of all that are no padding."
     return _Table("Tokens that are learnt", note, cells)
@@ -192,7 +193,7 @@ def _repeats(card: Card) -> _Table:
             "same response": f"{part.responses:,}",
             "both": f"{part.both:,}",
         }
-        for part in card.repeats
+        for part in card.repeats.itertuples()
         for first, *second in (part.splits,)
     )
     return _Table("Duplicates", " ".join(notes), cells)

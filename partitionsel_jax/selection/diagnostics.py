@@ -6,12 +6,14 @@ is f32[N, N], with finite entries for whatever is picked. Where the pool is held
 are checked always, the range of `indices` where it is concrete; both raise a ValueError.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax.selection import matroid, refit
-from partitionsel_jax.selection.problem import check_size, is_concrete
+from partitionsel_jax.selection.problem import check_count, is_concrete
 
 # Largest set of `submodularity_ratio`, which compares all 4^n pairs of subsets.
 LARGEST_SET = 8
@@ -40,7 +42,7 @@ def block_of_picks(features: jax.Array, indices: jax.Array) -> tuple[jax.Array, 
       >>> conflicting_pairs(gram, positions)[0].item()
       1
     """
-    _check_indices(indices, features.shape[0])
+    _check(indices, features.shape[0])
     filled_K = indices >= 0
     picks_KxM = jnp.where(filled_K[:, None], jnp.asarray(features)[indices], 0.0)
     gram_KxK = jnp.matmul(picks_KxM, picks_KxM.T, precision="highest")
@@ -77,8 +79,7 @@ def conflicting_weight(gram: jax.Array, indices: jax.Array, weights: jax.Array) 
     the update; with equal weights the two agree. It does not depend on the weights' scale, and is 0
     where fewer than two picks have a positive weight.
     """
-    _check_weights(weights, indices)
-    block_KxK, pair_KxK = _pairs(gram, indices)
+    block_KxK, pair_KxK = _pairs(gram, indices, weights)
     scaled_K = _unit_largest(jnp.where(indices >= 0, weights, 0.0))
     weight_KxK = jnp.where(pair_KxK, scaled_K[:, None] * scaled_K[None, :], 0.0)
     against = jnp.sum(jnp.where(block_KxK < 0.0, weight_KxK, 0.0))
@@ -120,9 +121,7 @@ def matching_cosine(
     Returns:
       f32[] in [-1, 1]; 0 where either vector is 0.
     """
-    _check_weights(weights, indices)
-    _check_alignment(alignment, gram.shape[0])
-    block_KxK, _ = _pairs(gram, indices)
+    block_KxK, _ = _pairs(gram, indices, weights, alignment)
     scaled_K = _unit_largest(jnp.where(indices >= 0, weights, 0.0))
     with jax.default_matmul_precision("highest"):
         inner = jnp.dot(scaled_K, jnp.where(indices >= 0, jnp.asarray(alignment)[indices], 0.0))
@@ -133,7 +132,7 @@ def matching_cosine(
 
 def domain_mix(domains: jax.Array, indices: jax.Array, domain_count: int) -> jax.Array:
     """Picks per domain, i32[P], from i32[N] domains; `domain_count` is P and static."""
-    _check_indices(indices, domains.shape[0])
+    _check(indices, domains.shape[0])
     domain_K = jnp.where(indices >= 0, jnp.asarray(domains)[indices], -1)
     return jnp.sum(domain_K[:, None] == jnp.arange(domain_count)[None, :], axis=0, dtype=jnp.int32)
 
@@ -155,12 +154,9 @@ def top_k_overlap(
     Returns:
       f32[] in [0, 1]; 0 without picks.
     """
-    _check_indices(indices, domains.shape[0])
-    _check_alignment(alignment, domains.shape[0])
-    domains_N, remaining_P = jnp.maximum(domains, 0), jnp.asarray(budgets)
+    _check(indices, domains.shape[0], alignment=alignment)
     sound_N = (domains >= 0) & jnp.isfinite(alignment)
-    open_N = sound_N & (remaining_P[domains_N] > 0)
-    free = matroid.Matroid(domains=domains_N, remaining=remaining_P, open=open_N)
+    free = matroid.before_picks(jnp.maximum(domains, 0), jnp.asarray(budgets), sound_N)
     top_K = matroid.best_base(free, jnp.where(sound_N, alignment, 0.0), indices.shape[0])
     filled_K = indices >= 0
     shared_K = filled_K & jnp.any(indices[:, None] == top_K[None, :], axis=1)
@@ -227,10 +223,10 @@ def submodularity_ratio(
     gamma = min over disjoint L, S in U with |S| <= size of
       sum_{j in S} [f(L + j) - f(L)]  /  [f(L + S) - f(L)],
 
-    where f(S) = max U(w) over w >= 0 supported on S, exactly refitted, and 0/0 counts as 1. It is
-    1 where f is submodular (orthogonal gradients, say, where f is modular) and never below the
-    smallest eigenvalue of U's block of K + ridge I scaled to unit diagonal. The scale of any
-    gradient does not matter without a ridge, and that of the anchor never.
+    where f(S) = max U(w) over w >= 0 supported on S, and 0/0 counts as 1. It is 1 where f is
+    submodular (for orthogonal gradients, say) and never below the smallest eigenvalue of U's block
+    of K + ridge I scaled to unit diagonal. Scales of gradients do not matter without a ridge, and
+    that of the anchor never.
 
     Das & Kempe (2011), from whom the definition is, let S leave U; here U is the ground set too, so
     that the value is an upper bound on theirs. Joint gains up to `GAIN_FLOOR` f(U) count as 0.
@@ -248,7 +244,7 @@ def submodularity_ratio(
     Raises:
       ValueError: more than 8 indices, a size that is no positive integer, or a negative ridge.
     """
-    _check_alignment(alignment, gram.shape[0])
+    block_KxK, _ = _pairs(gram, indices, alignment=alignment)
     count = indices.shape[0]
     if count > LARGEST_SET:
         raise ValueError(
@@ -256,10 +252,9 @@ def submodularity_ratio(
             f"{count}; pass some of the picks."
         )
     if size is not None:
-        check_size(size)
+        check_count(size)
     if is_concrete(ridge) and not np.asarray(ridge) >= 0.0:
         raise ValueError(f"ridge must be >= 0, as in select, got {ridge}.")
-    block_KxK, _ = _pairs(gram, indices)
     if count == 0:
         return jnp.ones((), jnp.float32)
     filled_K = indices >= 0
@@ -279,30 +274,24 @@ def submodularity_ratio(
 def _smallest_ratio(block_KxK: jax.Array, target_K: jax.Array, size: int) -> jax.Array:
     """The submodularity ratio, given a Gram block of unit diagonal. L and S number subsets."""
     count = target_K.shape[0]
-    subset_L = jnp.arange(2**count)
-    member_LxK = (subset_L[:, None] >> jnp.arange(count)[None, :]) & 1 == 1
-    weights_LxK = jax.vmap(lambda member_K: _best_weights(block_KxK, target_K, member_K))(
-        member_LxK
-    )
-    gains_LxS = _gains(block_KxK, target_K, weights_LxK)
+    member_LxK = (jnp.arange(2**count)[:, None] >> jnp.arange(count)[None, :]) & 1 == 1
+
+    def best_weights(member_K: jax.Array) -> jax.Array:
+        """The weights that maximise U on one subset, f32[K]."""
+        support = dataclasses.replace(
+            refit.empty_support(count),
+            gram=jnp.where(member_K[:, None] & member_K[None, :], block_KxK, 0.0),
+            target=jnp.where(member_K, target_K, 0.0),
+        )
+        return refit.refit(support, jnp.max(jnp.abs(target_K))).weights
+
+    gains_LxS = _gains(block_KxK, target_K, jax.vmap(best_weights)(member_LxK))
     alone_LxK = gains_LxS[:, 1 << jnp.arange(count)]
     apart_LxS = alone_LxK @ member_LxK.T.astype(jnp.float32)
     # An S that overlaps L has the ratio of what it adds to L: no need to leave it out.
     counted_LxS = (jnp.sum(member_LxK, axis=1) <= size)[None, :]
     counted_LxS &= gains_LxS > GAIN_FLOOR * gains_LxS[0, -1]
     return jnp.min(jnp.where(counted_LxS, apart_LxS * _reciprocal(gains_LxS), 1.0), initial=1.0)
-
-
-def _best_weights(block_KxK: jax.Array, target_K: jax.Array, member_K: jax.Array) -> jax.Array:
-    """The weights that maximise U on one subset, f32[K]."""
-    support = refit.Support(
-        gram=jnp.where(member_K[:, None] & member_K[None, :], block_KxK, 0.0),
-        target=jnp.where(member_K, target_K, 0.0),
-        weights=jnp.zeros_like(target_K),
-        inverse=jnp.zeros_like(block_KxK),
-        passive=jnp.zeros_like(member_K),
-    )
-    return refit.refit(support, jnp.max(jnp.abs(target_K))).weights
 
 
 def _gains(block_KxK: jax.Array, target_K: jax.Array, weights_LxK: jax.Array) -> jax.Array:
@@ -321,14 +310,19 @@ def _gains(block_KxK: jax.Array, target_K: jax.Array, weights_LxK: jax.Array) ->
     return jnp.sum(push_LxSxK * change_LxSxK, axis=-1)
 
 
-def _pairs(gram: jax.Array, indices: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The picks' Gram block (0 at padding), and a mask of its unordered pairs."""
+def _pairs(
+    gram: jax.Array,
+    indices: jax.Array,
+    weights: jax.Array | None = None,
+    alignment: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """The picks' Gram block (0 at padding), and a mask of its unordered pairs; checks what came."""
     if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
         raise ValueError(
             f"gram must have shape [N, N], got {gram.shape}; "
             "for a pool held as features see block_of_picks, and batches go through jax.vmap."
         )
-    _check_indices(indices, gram.shape[0])
+    _check(indices, gram.shape[0], weights, alignment)
     filled_K = indices >= 0
     both_KxK = filled_K[:, None] & filled_K[None, :]
     block_KxK = jnp.where(both_KxK, jnp.asarray(gram)[indices[:, None], indices[None, :]], 0.0)
@@ -346,7 +340,12 @@ def _unit_largest(weights: jax.Array) -> jax.Array:
     return weights / jnp.where(largest > 0.0, largest, 1.0)
 
 
-def _check_indices(indices: jax.Array, pool_size: int) -> None:
+def _check(
+    indices: jax.Array,
+    pool_size: int,
+    weights: jax.Array | None = None,
+    alignment: jax.Array | None = None,
+) -> None:
     if indices.ndim != 1 or not jnp.issubdtype(indices.dtype, jnp.integer):
         raise ValueError(
             f"indices must be i32[K], got {indices.dtype} of shape {indices.shape}; "
@@ -361,18 +360,12 @@ def _check_indices(indices: jax.Array, pool_size: int) -> None:
                 f"{picks.min()} to {picks.max()}; pass the positions that block_of_picks returns "
                 "along with a block of the Gram matrix."
             )
-
-
-def _check_weights(weights: jax.Array, indices: jax.Array) -> None:
-    if weights.shape != indices.shape:
+    if weights is not None and weights.shape != indices.shape:
         raise ValueError(
             f"weights must have one entry per index, got shapes {weights.shape} and "
             f"{indices.shape}; pass Selection.weights with Selection.indices."
         )
-
-
-def _check_alignment(alignment: jax.Array, pool_size: int) -> None:
-    if alignment.shape != (pool_size,):
+    if alignment is not None and alignment.shape != (pool_size,):
         raise ValueError(
             f"alignment must have shape ({pool_size},), one entry per candidate, got "
             f"{alignment.shape}; with a block of the Gram matrix pass alignment[indices]."

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from partitionsel_jax.selection.indexing import gather, take
+from partitionsel_jax.selection.arrays import take
 
 # A product with K: f32[N] -> f32[N].
 Product: TypeAlias = Callable[[jax.Array], jax.Array]
@@ -35,41 +35,32 @@ class DenseGram:
 
     def split(self, groups: jax.Array, group_count: int) -> "DenseGram":
         """K without the entries between different groups."""
-        del group_count
         return dataclasses.replace(self, groups=groups)
-
-    @property
-    def trace_shape(self) -> tuple[int, ...]:
-        """Shape of a trace, (N,)."""
-        return self.matrix.shape[1:]
 
     def diagonal(self) -> jax.Array:
         """K_ii, f32[N]."""
         return jnp.where(self.sound, jnp.diagonal(self.matrix), 0.0)
 
-    def trace(self, pick: jax.Array) -> jax.Array:
-        """The trace of candidate `pick`, i32[]."""
-        return self.row(pick)
-
     def row(self, pick: jax.Array) -> jax.Array:
-        """Row `pick` of K, f32[N]."""
+        """Row `pick` (i32[]) of K, f32[N]."""
         known_N = self.sound
         if self.groups is not None:
             known_N = known_N & (self.groups == take(self.groups, pick))
         return jnp.where(known_N, take(self.matrix, pick), 0.0)
 
-    def among(self, traces_KxX: jax.Array, indices_K: jax.Array, pick: jax.Array) -> jax.Array:
-        """K between `pick` and the picks, f32[K]; arbitrary where the index is -1."""
-        del traces_KxX
-        return gather(self.row(pick), indices_K)
+    trace = row
 
-    def combine(self, traces_KxX: jax.Array, weights_K: jax.Array) -> jax.Array:
-        """The picks' rows of K summed by weight, f32[N]."""
-        return weights_K @ traces_KxX
-
-    def rows(self, traces_KxX: jax.Array) -> jax.Array:
+    def rows(self, traces_KxN: jax.Array) -> jax.Array:
         """The picks' rows of K, f32[K, N]."""
-        return traces_KxX
+        return traces_KxN
+
+    def among(self, traces_KxN: jax.Array, indices_K: jax.Array, trace_N: jax.Array) -> jax.Array:
+        """K between a pick, by its trace, and the picks, f32[K]; arbitrary at index -1."""
+        return take(trace_N, indices_K)
+
+    def combine(self, traces_KxN: jax.Array, weights_K: jax.Array) -> jax.Array:
+        """The picks' rows of K summed by weight, f32[N]."""
+        return weights_K @ traces_KxN
 
     def masked(self) -> jax.Array:
         """K, f32[N, N], with zeros where it counts as 0."""
@@ -87,9 +78,10 @@ class DenseGram:
         if self.groups is not None:
             return self.masked() @ weights_N
         plain_N = jnp.where(self.sound, self.matrix @ jnp.where(self.sound, weights_N, 0.0), 0.0)
-        return jax.lax.cond(
+        product_N: jax.Array = jax.lax.cond(
             jnp.all(jnp.isfinite(plain_N)), lambda: plain_N, lambda: self.masked() @ weights_N
         )
+        return product_N
 
     def product(self, scale_N: jax.Array | None = None) -> Product:
         """The function that multiplies f32[N] by K, or by DKD with D the diagonal `scale_N`."""
@@ -102,7 +94,7 @@ class DenseGram:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class FactoredGram:
-    """K as `features @ features.T`.
+    """K as `features @ features.T`, with the methods of `DenseGram`.
 
     Groups, where there are any, are spread over blocks of the trace's leading axis: vectors of
     different groups lie in different blocks, and so have an inner product of 0.
@@ -118,47 +110,35 @@ class FactoredGram:
     group_count: int = dataclasses.field(default=1, metadata={"static": True})
 
     def split(self, groups: jax.Array, group_count: int) -> "FactoredGram":
-        """K without the entries between different groups."""
         return dataclasses.replace(self, groups=groups, group_count=group_count)
 
-    @property
-    def trace_shape(self) -> tuple[int, ...]:
-        """Shape of a trace, (G, M)."""
-        return (self.group_count, self.features.shape[1])
-
     def diagonal(self) -> jax.Array:
-        """K_ii, f32[N]."""
         return jnp.sum(self.features**2, axis=1)
 
     def trace(self, pick: jax.Array) -> jax.Array:
-        """The trace of candidate `pick`, i32[]."""
+        """The feature vector in the block of its group, f32[G, M]."""
         group = 0 if self.groups is None else take(self.groups, pick)
         blocks_G = jnp.arange(self.group_count) == group
         return jnp.where(blocks_G[:, None], take(self.features, pick)[None, :], 0.0)
 
     def row(self, pick: jax.Array) -> jax.Array:
-        """Row `pick` of K, f32[N]."""
         return self._against(self.trace(pick))
 
-    def among(self, traces_KxX: jax.Array, indices_K: jax.Array, pick: jax.Array) -> jax.Array:
-        """K between `pick` and the picks, f32[K]; arbitrary where the index is -1."""
-        del indices_K
-        return jnp.tensordot(traces_KxX, self.trace(pick), 2)
+    def rows(self, traces_KxGxM: jax.Array) -> jax.Array:
+        return jax.vmap(self._against)(traces_KxGxM)
 
-    def combine(self, traces_KxX: jax.Array, weights_K: jax.Array) -> jax.Array:
-        """The picks' rows of K summed by weight, f32[N]."""
-        return self._against(jnp.tensordot(weights_K, traces_KxX, 1))
+    def among(
+        self, traces_KxGxM: jax.Array, indices_K: jax.Array, trace_GxM: jax.Array
+    ) -> jax.Array:
+        return jnp.tensordot(traces_KxGxM, trace_GxM, 2)
 
-    def rows(self, traces_KxX: jax.Array) -> jax.Array:
-        """The picks' rows of K, f32[K, N]."""
-        return jax.vmap(self._against)(traces_KxX)
+    def combine(self, traces_KxGxM: jax.Array, weights_K: jax.Array) -> jax.Array:
+        return self._against(jnp.tensordot(weights_K, traces_KxGxM, 1))
 
     def times(self, weights_N: jax.Array) -> jax.Array:
-        """K w, f32[N]."""
         return self.product()(weights_N)
 
     def product(self, scale_N: jax.Array | None = None) -> Product:
-        """The function that multiplies f32[N] by K, or by DKD with D the diagonal `scale_N`."""
         if scale_N is not None:
             scaled = dataclasses.replace(self, features=scale_N[:, None] * self.features)
             return scaled.product()

@@ -3,7 +3,7 @@
 import dataclasses
 import operator
 from collections.abc import Callable
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ SYMMETRY_TOLERANCE = 1e-4
 # Rows, or entries, of a larger one that are compared with their mirror images: reading all of it
 # on the host would take longer than selecting.
 _CHECKED_ROWS, _CHECKED_ENTRIES = 16, 1 << 16
+
+_STATIC = {"static": True}
 
 
 @jax.tree_util.register_dataclass
@@ -53,7 +55,7 @@ class Problem:
     features: jax.Array | None = None
     norms: jax.Array | None = None
     reference_losses: jax.Array | None = None
-    domain_count: int | None = dataclasses.field(default=None, metadata={"static": True})
+    domain_count: int | None = dataclasses.field(default=None, metadata=_STATIC)
 
 
 @jax.tree_util.register_dataclass
@@ -84,6 +86,25 @@ class Selection:
     budgets: jax.Array | None = None
 
 
+class Solution(NamedTuple):
+    """The answer of a utility's solver; see `Selection` for the fields.
+
+    `utility` and `certificate` are None where there is none: a nan inside a compiled program would
+    be an error under `jax_debug_nans`.
+    """
+
+    indices: jax.Array
+    weights: jax.Array
+    gains: jax.Array
+    utility: jax.Array | None
+    certificate: jax.Array | None = None
+
+
+def unweighted(indices: jax.Array, gains: jax.Array) -> Solution:
+    """Picks of weight 1 each, whose gains sum to the utility; without a certificate."""
+    return Solution(indices, (indices >= 0).astype(jnp.float32), gains, jnp.sum(gains))
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -92,19 +113,15 @@ class Options:
     ridge: jax.Array
     step_scale: jax.Array
     key: jax.Array | None
-    size: int = dataclasses.field(metadata={"static": True})
-    rule: str = dataclasses.field(metadata={"static": True})
-    solver: str = dataclasses.field(metadata={"static": True})
-    swaps: int = dataclasses.field(metadata={"static": True})
-    certificate: bool = dataclasses.field(default=True, metadata={"static": True})
+    size: int = dataclasses.field(metadata=_STATIC)
+    rule: str = dataclasses.field(metadata=_STATIC)
+    solver: str = dataclasses.field(metadata=_STATIC)
+    swaps: int = dataclasses.field(metadata=_STATIC)
+    certificate: bool = dataclasses.field(metadata=_STATIC)
 
     def draw(self, shape: tuple[int, ...]) -> jax.Array:
-        """Uniform draws from [0, 1), f32 of the given shape; ValueError without a key."""
-        if self.key is None:
-            raise ValueError(
-                "key must be given for a utility or a rule that draws at random, got None; "
-                "pass a jax.random.key."
-            )
+        """Uniform draws from [0, 1), f32 of the given shape."""
+        assert self.key is not None  # `select` has seen to it
         return jax.random.uniform(self.key, shape, jnp.float32)
 
 
@@ -113,20 +130,19 @@ class Options:
 class Pool:
     """A problem made safe to compute with: every entry finite, every domain in range.
 
+    Fields are those of `Problem`, 0 where a row is no candidate, and:
+
     Attributes:
-      alignment: f32[N]; 0 where not a candidate, like every other entry below.
+      scale: f32[]; the largest |alignment|, to which tolerances are relative.
       gram: K, whole or in factors.
-      domains: i32[N] in [0, P).
-      budgets: i32[P].
       candidates: bool[N]; False for padding and for rows with entries that are not finite.
       groups: i32[N] in [0, G); candidates of different groups do not know of each other.
-      losses, norms, reference_losses: f32[N] or None; as in the problem.
-      anchor_similarity: f32[N, A] or None; 0 for an anchor that is finite for no candidate.
-      anchors: bool[A] or None; False for such an anchor.
+      anchors: bool[A] or None; False for an anchor that is finite for no candidate.
       group_count: G. Static.
     """
 
     alignment: jax.Array
+    scale: jax.Array
     gram: Gram
     domains: jax.Array
     budgets: jax.Array
@@ -137,20 +153,21 @@ class Pool:
     anchors: jax.Array | None = None
     norms: jax.Array | None = None
     reference_losses: jax.Array | None = None
-    group_count: int = dataclasses.field(default=1, metadata={"static": True})
+    group_count: int = dataclasses.field(default=1, metadata=_STATIC)
 
 
 def make_pool(
-    problem: Problem, budgets_of: Callable[[jax.Array], jax.Array] | None = None
+    problem: Problem, budgets: jax.Array | Callable[[jax.Array], jax.Array]
 ) -> tuple[Pool, jax.Array]:
     """Masks padding and non-finite candidates out; also counts the latter (i32[]).
 
-    Args:
-      problem: with `domain_count` and without budgets where `budgets_of` gives them.
-      budgets_of: counts i32[P] of candidates -> i32[P].
+    `budgets` are those of the problem, which holds none itself where they are a function.
     """
     # First the cast: what overflows float32 is not finite either.
-    problem = jax.tree.map(_as_float32, problem)
+    problem = jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
+        problem,
+    )
     present_N = problem.domains >= 0
     sound_N = present_N & jnp.isfinite(problem.alignment)
     for values_N in (problem.losses, problem.norms, problem.reference_losses):
@@ -169,47 +186,37 @@ def make_pool(
         sound_N &= jnp.all(finite_NxA | ~anchors_A[None, :], axis=1)
         similarity = jnp.where(anchors_A[None, :], similarity, 0.0)
 
-    def clean(values: jax.Array) -> jax.Array:
-        mask = sound_N.reshape(-1, *(1,) * (values.ndim - 1))
-        return jnp.where(mask, values, 0.0)
+    def clean(values: Any) -> Any:
+        """0 in the rows of whatever is no candidate; None stays None."""
+        return jax.tree.map(
+            lambda leaf: jnp.where(sound_N.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, 0.0), values
+        )
 
-    def clean_or_none(values: jax.Array | None) -> jax.Array | None:
-        return None if values is None else clean(values)
-
-    gram: Gram
-    if problem.gram is not None:
-        gram = DenseGram(problem.gram, sound_N)
-    else:
-        assert problem.features is not None  # `check_shapes` has seen to it
-        gram = FactoredGram(clean(problem.features))
-    budgets: jax.Array
-    if budgets_of is None:
-        budgets = problem.budgets  # type: ignore[assignment]
-    else:
+    if callable(budgets):
         # A candidate that cannot be picked must not earn its domain a budget.
         count = cast(int, problem.domain_count)
-        counts_P = jnp.bincount(jnp.where(sound_N, problem.domains, count), length=count)
-        budgets = budgets_of(counts_P)
+        budgets = budgets(jnp.bincount(jnp.where(sound_N, problem.domains, count), length=count))
         _check_array("budgets", budgets, (count,), jnp.integer)
+    alignment_N = clean(problem.alignment)
     pool = Pool(
-        alignment=clean(problem.alignment),
-        gram=gram,
+        alignment=alignment_N,
+        scale=jnp.max(jnp.abs(alignment_N)),
+        gram=(
+            FactoredGram(clean(problem.features))
+            if problem.gram is None
+            else DenseGram(problem.gram, sound_N)
+        ),
         domains=jnp.maximum(problem.domains.astype(jnp.int32), 0),
         budgets=budgets.astype(jnp.int32),
         candidates=sound_N,
         groups=jnp.zeros(sound_N.shape, jnp.int32),
-        losses=clean_or_none(problem.losses),
-        anchor_similarity=clean_or_none(similarity),
+        losses=clean(problem.losses),
+        anchor_similarity=clean(similarity),
         anchors=anchors_A,
-        norms=clean_or_none(problem.norms),
-        reference_losses=clean_or_none(problem.reference_losses),
+        norms=clean(problem.norms),
+        reference_losses=clean(problem.reference_losses),
     )
     return pool, jnp.sum(present_N & ~sound_N, dtype=jnp.int32)
-
-
-def _as_float32(values: jax.Array) -> jax.Array:
-    floating = jnp.issubdtype(values.dtype, jnp.floating)
-    return jnp.asarray(values, jnp.float32) if floating else values
 
 
 def _sound_rows(gram: jax.Array, sound_N: jax.Array) -> jax.Array:
@@ -218,22 +225,29 @@ def _sound_rows(gram: jax.Array, sound_N: jax.Array) -> jax.Array:
     # broken diagonal: judge by the diagonal first, and the other entries only among the rest.
     diagonal_N = jnp.diagonal(gram)
     sound_N = sound_N & jnp.isfinite(diagonal_N)
-
-    def among_the_rest() -> jax.Array:
-        pair_NxN = sound_N[:, None] & sound_N[None, :]
-        return sound_N & jnp.all(jnp.isfinite(gram) | ~pair_NxN, axis=1)
-
     # A product by zeros is NaN where an entry is not finite, and the fastest way to read them all.
     zeros_N = 0.0 * jnp.where(sound_N, diagonal_N, 0.0)
     spotless = jnp.all(jnp.isfinite(gram @ zeros_N))
-    return jax.lax.cond(spotless, lambda: sound_N, among_the_rest)
+    found_N: jax.Array = jax.lax.cond(
+        spotless,
+        lambda: sound_N,
+        lambda: (
+            sound_N & jnp.all(jnp.isfinite(gram) | ~(sound_N[:, None] & sound_N[None, :]), axis=1)
+        ),
+    )
+    return found_N
 
 
-def check_shapes(problem: Problem, size: int) -> None:
-    """Checks all that is known before values are: ranks, lengths, dtypes and the size.
+def check_problem(problem: Problem, size: int, *, budgeted: bool = False) -> int:
+    """Checks ranks, lengths, dtypes and the size; of values those that are concrete.
+
+    Returns:
+      P: from the budgets, or where these are a function from `domain_count` or the domains.
 
     Raises:
-      ValueError: naming the argument, what was expected, what came, and what to do.
+      ValueError: naming the argument, what was expected, what came, and what to do: for a shape,
+        dtype or size that does not fit, domains outside [-1, P), negative budgets, budgets that do
+        not sum to `size` (where `budgeted`), or a Gram matrix that is not symmetric.
     """
     _check_array("alignment", problem.alignment, ("N",), jnp.floating)
     pool_size = problem.alignment.shape[0]
@@ -243,85 +257,105 @@ def check_shapes(problem: Problem, size: int) -> None:
             f"{'neither' if problem.gram is None else 'both'}; "
             "gram is f32[N, N], and features f32[N, M] stand in for it in large pools."
         )
-    if problem.gram is not None:
-        _check_array("gram", problem.gram, (pool_size, pool_size), jnp.floating)
-    if problem.features is not None:
-        _check_array("features", problem.features, (pool_size, "M"), jnp.floating)
-    _check_array("domains", problem.domains, (pool_size,), jnp.integer)
-    if not callable(problem.budgets):
-        _check_array("budgets", problem.budgets, ("P",), jnp.integer)
-    if domain_count(problem) < 1:
-        raise ValueError("budgets must name at least one domain, got shape (0,); pass i32[P].")
-    for name in ("losses", "norms", "reference_losses"):
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "gram": (pool_size, pool_size),
+        "features": (pool_size, "M"),
+        "domains": (pool_size,),
+        "losses": (pool_size,),
+        "norms": (pool_size,),
+        "reference_losses": (pool_size,),
+        "anchor_similarity": (pool_size, "A"),
+    }
+    for name, shape in shapes.items():
         if getattr(problem, name) is not None:
-            _check_array(name, getattr(problem, name), (pool_size,), jnp.floating)
-    if problem.anchor_similarity is not None:
-        _check_array("anchor_similarity", problem.anchor_similarity, (pool_size, "A"), jnp.floating)
-    check_size(size)
+            kind = jnp.integer if name == "domains" else jnp.floating
+            _check_array(name, getattr(problem, name), shape, kind)
+    check_count(size)
     if size > pool_size:
         raise ValueError(
             f"size must be at most the pool's {pool_size} candidates, got {size}; "
             "draw a larger pool or select fewer."
         )
-
-
-def domain_count(problem: Problem) -> int:
-    """P, from the budgets, or where these are a function from `domain_count` or the domains.
-
-    Raises:
-      ValueError: a `domain_count` that the budgets contradict, or none where nothing else says it.
-    """
-    given = problem.domain_count
-    if not callable(problem.budgets):
-        count = problem.budgets.shape[0]
-        if given not in (None, count):
+    count, domains = problem.domain_count, None
+    if is_concrete(problem.domains):
+        domains = np.asarray(problem.domains)
+    if callable(problem.budgets):
+        if count is None:
+            if domains is None:
+                raise ValueError(
+                    "domain_count must be given where budgets are a function and domains are "
+                    "traced, got None; pass the number of domains P."
+                )
+            count = max(1, int(domains.max()) + 1)
+    else:
+        _check_array("budgets", problem.budgets, ("P",), jnp.integer)
+        named = int(problem.budgets.shape[0])
+        if named < 1:
+            raise ValueError("budgets must name at least one domain, got shape (0,); pass i32[P].")
+        if count not in (None, named):
             raise ValueError(
-                f"domain_count must be {count} as budgets has {count} entries, got {given}; "
+                f"domain_count must be {named} as budgets has {named} entries, got {count}; "
                 "leave it out."
             )
-        return count
-    if given is not None:
-        return given
-    if not is_concrete(problem.domains):
+        count = named
+        if is_concrete(problem.budgets):
+            budgets = np.asarray(problem.budgets)
+            if budgets.min() < 0:
+                raise ValueError(
+                    f"budgets must be >= 0, got {budgets.tolist()}; use selection.budgets."
+                )
+            if budgeted and budgets.sum() != size:
+                raise ValueError(
+                    f"budgets must sum to size={size}, got {budgets.tolist()} with sum "
+                    f"{budgets.sum()}; make them with selection.budgets, or use "
+                    "coupling='agnostic' to ignore domains."
+                )
+    if domains is not None and not -1 <= domains.min() <= domains.max() < count:
         raise ValueError(
-            "domain_count must be given where budgets are a function and domains are traced, got "
-            "None; pass the number of domains P."
+            f"domains must lie in [-1, {count}) as budgets has {count} entries, got values from "
+            f"{domains.min()} to {domains.max()}; number the domains from 0 and use -1 for "
+            "padding rows only."
         )
-    return max(1, int(np.max(problem.domains)) + 1)
+    if problem.gram is not None and is_concrete(problem.gram):
+        _check_symmetric(problem.gram)
+    return count
 
 
-def check_size(size: int) -> None:
-    """Checks that `size` is a static integer of at least 1."""
+def check_count(value: Any, name: str = "size", least: int = 1) -> None:
+    """Checks that `value` is a static integer of at least `least`."""
     try:
-        valid = not isinstance(size, bool) and operator.index(size) >= 1
-    except Exception:  # a traced size fails in its own way
+        valid = not isinstance(value, bool) and operator.index(value) >= least
+    except Exception:  # a traced one fails in its own way
         valid = False
     if not valid:
         raise ValueError(
-            f"size must be a Python integer >= 1 (it is static: it sets shapes), got {size!r}."
+            f"{name} must be a Python integer >= {least} (it is static: shapes and loops depend "
+            f"on it), got {value!r}."
         )
 
 
-def check_values(problem: Problem, size: int, *, budgeted: bool) -> None:
-    """Checks values that are concrete, each on its own; tracers pass.
+def check_scalar(
+    name: str,
+    value: jax.Array | float,
+    least: float = 0.0,
+    most: float = np.inf,
+    without: float | None = None,
+) -> jax.Array:
+    """`value` as f32[], so that Python and array values share one compilation.
 
-    Raises:
-      ValueError: domains outside [-1, P), negative budgets, budgets that do not sum to `size`
-        (where `budgeted`), or a Gram matrix that is not symmetric.
+    Where it is concrete it must be finite and in [least, most], and not be `without`.
     """
-    count = domain_count(problem)
-    if is_concrete(problem.domains):
-        domains = np.asarray(problem.domains)
-        if domains.min() < -1 or domains.max() >= count:
-            raise ValueError(
-                f"domains must lie in [-1, {count}) as budgets has {count} entries, "
-                f"got values from {domains.min()} to {domains.max()}; number the domains from 0 "
-                "and use -1 for padding rows only."
-            )
-    if not callable(problem.budgets) and is_concrete(problem.budgets):
-        _check_budgets(np.asarray(problem.budgets), size, budgeted=budgeted)
-    if problem.gram is not None and is_concrete(problem.gram):
-        _check_symmetric(problem.gram)
+    valid = np.shape(value) == ()
+    if valid and is_concrete(value):
+        host = float(np.asarray(value))
+        valid = bool(np.isfinite(host)) and least <= host <= most and host != without
+    if not valid:
+        but = "" if without is None else f" without {without:g}"
+        raise ValueError(
+            f"{name} must be a finite scalar in [{least:g}, {most:g}]{but}, got {value}; "
+            "batches go through jax.vmap."
+        )
+    return jnp.asarray(value, jnp.float32)
 
 
 def is_concrete(value: object) -> bool:
@@ -329,7 +363,7 @@ def is_concrete(value: object) -> bool:
     return not isinstance(value, jax.core.Tracer)
 
 
-def _check_array(name: str, array: jax.Array, shape: tuple, kind: type) -> None:
+def _check_array(name: str, array: Any, shape: tuple[int | str, ...], kind: Any) -> None:
     got = getattr(array, "shape", None)
     fits = got is not None and len(got) == len(shape)
     fits = fits and all(
@@ -349,16 +383,6 @@ def _check_array(name: str, array: jax.Array, shape: tuple, kind: type) -> None:
     if not jnp.issubdtype(array.dtype, kind):
         wanted = "float32" if kind is jnp.floating else "int32"
         raise ValueError(f"{name} must be {wanted}, got {array.dtype}; convert it with astype.")
-
-
-def _check_budgets(budgets: np.ndarray, size: int, *, budgeted: bool) -> None:
-    if budgets.min() < 0:
-        raise ValueError(f"budgets must be >= 0, got {budgets.tolist()}; use selection.budgets.")
-    if budgeted and budgets.sum() != size:
-        raise ValueError(
-            f"budgets must sum to size={size}, got {budgets.tolist()} with sum {budgets.sum()}; "
-            "make them with selection.budgets, or use coupling='agnostic' to ignore domains."
-        )
 
 
 def _check_symmetric(gram: jax.Array | np.ndarray) -> None:

@@ -11,12 +11,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from partitionsel_jax.selection.carries import tie
+from partitionsel_jax.selection.arrays import tie
 from partitionsel_jax.selection.gram import Product
+from partitionsel_jax.selection.matroid import Rounds, play
 from partitionsel_jax.selection.problem import Options, Pool
-from partitionsel_jax.selection.pursuit import Pursuit
-from partitionsel_jax.selection.refit import Support, empty_support
-from partitionsel_jax.selection.rounds import Rounds, play
 
 # Gradient steps after every pick.
 STEPS = 128
@@ -25,21 +23,15 @@ POWER_ITERATIONS = 30
 MARGIN = 1.05
 
 
-class _Weights(NamedTuple):
+class Weights(NamedTuple):
+    """Weights f32[N] of all candidates, 0 off the support, and the residual f32[N] there."""
+
     weights: jax.Array
     residual: jax.Array
 
 
-def published(pool: Pool, options: Options) -> Rounds[Pursuit]:
-    """Runs all the rounds; `options.rule` is `residual_random` in the paper.
-
-    Args:
-      pool: with N candidates.
-      options: as for `pursuit.pursue`, whose result has the same form.
-
-    Returns:
-      The selection after `size` rounds, with the weights that the steps reached.
-    """
+def pursue(pool: Pool, options: Options) -> Rounds[Weights]:
+    """Runs all the rounds; `options.rule` is `residual_random` in the paper."""
     multiply = pool.gram.product()
 
     def product(weights_N: jax.Array) -> jax.Array:
@@ -48,28 +40,22 @@ def published(pool: Pool, options: Options) -> Rounds[Pursuit]:
     step = 1.0 / _largest_eigenvalue(product, pool.alignment)
     iota_N = jnp.arange(pool.alignment.shape[0])
 
-    def add(state: _Weights, indices: jax.Array, slot: jax.Array, pick: jax.Array) -> _Weights:
-        del state, slot, pick
+    def add(state: Weights, indices: jax.Array, slot: jax.Array, pick: jax.Array) -> Weights:
         support_N = jnp.any(indices[:, None] == iota_N[None, :], axis=0)
         weights_N = _accelerated(product, pool.alignment, support_N, step)
-        return _Weights(weights_N, pool.alignment - product(weights_N))
+        return Weights(weights_N, pool.alignment - product(weights_N))
 
-    start = _Weights(jnp.zeros_like(pool.alignment), pool.alignment)
-    rounds = play(start, lambda state: state.residual, add, pool, options)
-    return Rounds(
-        indices=rounds.indices,
-        gains=rounds.gains,
-        matroid=rounds.matroid,
-        state=_as_pursuit(rounds, pool, options),
-    )
+    start = Weights(jnp.zeros_like(pool.alignment), pool.alignment)
+    return play(start, lambda state: state.residual, add, pool, options)
 
 
 def _accelerated(
     product: Product, alignment_N: jax.Array, support_N: jax.Array, step: jax.Array
 ) -> jax.Array:
     """Weights f32[N] after `STEPS` steps of Nesterov's method with projection (FISTA)."""
+    Carry = tuple[jax.Array, jax.Array, jax.Array]
 
-    def ascend(_: jax.Array, carry: tuple) -> tuple:
+    def ascend(_: jax.Array, carry: Carry) -> Carry:
         weights_N, ahead_N, momentum = carry
         gradient_N = alignment_N - product(ahead_N)
         moved_N = jnp.where(support_N, jnp.maximum(ahead_N + step * gradient_N, 0.0), 0.0)
@@ -78,15 +64,18 @@ def _accelerated(
 
     zeros_N = jnp.zeros_like(alignment_N)
     start = tie((zeros_N, zeros_N, jnp.ones((), jnp.float32)), alignment_N, support_N, step)
-    return jax.lax.fori_loop(0, STEPS, ascend, start)[0]
+    final: Carry = jax.lax.fori_loop(0, STEPS, ascend, start)
+    return final[0]
 
 
 def _largest_eigenvalue(product: Product, alignment_N: jax.Array) -> jax.Array:
     """About the largest eigenvalue of K + ridge I, by power iteration; 1 where K is 0."""
+    # The least positive normal number of float32.
+    tiny = 2.0**-126
 
     def multiply(_: jax.Array, vector_N: jax.Array) -> jax.Array:
         product_N = product(vector_N)
-        return product_N / jnp.maximum(jnp.max(jnp.abs(product_N)), jnp.finfo(jnp.float32).tiny)
+        return product_N / jnp.maximum(jnp.max(jnp.abs(product_N)), tiny)
 
     # Uneven, so that it is orthogonal to no eigenvector that symmetry singles out.
     start = 1.0 + 0.1 * jnp.cos(jnp.arange(alignment_N.shape[0], dtype=jnp.float32))
@@ -95,24 +84,3 @@ def _largest_eigenvalue(product: Product, alignment_N: jax.Array) -> jax.Array:
     squares = jnp.sum(vector_N**2)
     value = jnp.dot(vector_N, product(vector_N)) / jnp.where(squares > 0, squares, 1)
     return jnp.where(value > 0.0, MARGIN * value, 1.0)
-
-
-def _as_pursuit(rounds: Rounds[_Weights], pool: Pool, options: Options) -> Pursuit:
-    """The picks' weights in the form that matching pursuit keeps them in."""
-    filled_K = rounds.indices >= 0
-    traces = jax.vmap(pool.gram.trace)(rounds.indices)
-    traces = jnp.where(filled_K.reshape(-1, *(1,) * (traces.ndim - 1)), traces, 0.0)
-    block_KxK = jax.vmap(lambda pick: pool.gram.among(traces, rounds.indices, pick))(rounds.indices)
-    block_KxK += options.ridge * jnp.eye(options.size, dtype=jnp.float32)
-    support = empty_support(options.size)
-    return Pursuit(
-        traces=traces,
-        residual=rounds.state.residual,
-        support=Support(
-            gram=jnp.where(filled_K[:, None] & filled_K[None, :], block_KxK, 0.0),
-            target=jnp.where(filled_K, pool.alignment[rounds.indices], 0.0),
-            weights=jnp.where(filled_K, rounds.state.weights[rounds.indices], 0.0),
-            inverse=support.inverse,
-            passive=support.passive,
-        ),
-    )

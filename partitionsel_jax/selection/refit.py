@@ -17,8 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from partitionsel_jax.selection.carries import tie
-from partitionsel_jax.selection.indexing import put, take
+from partitionsel_jax.selection.arrays import put, take, tie
 
 # Residual, relative to the pool's largest alignment, below which a KKT condition counts as met.
 TOLERANCE = 1e-6
@@ -52,12 +51,23 @@ class Support:
     passive: jax.Array
 
 
-class _Step(NamedTuple):
-    """The active set after a Newton step, and the change decided for the next one."""
+class _Attempt(NamedTuple):
+    """A refit, its residual b - Aw, the largest violation in it, and the attempts made so far."""
 
-    weights: jax.Array
-    inverse: jax.Array
-    passive: jax.Array
+    support: Support
+    residual: jax.Array
+    error: jax.Array
+    made: jax.Array
+
+
+class _Step(NamedTuple):
+    """The active set after a Newton step, and the change decided for the next one.
+
+    `error` is that of stationarity, `barred` are the slots that may not enter any more; `slot`
+    `enters` the passive set, or `leaves` it, or neither; `running` until nothing is left to do.
+    """
+
+    support: Support
     residual: jax.Array
     error: jax.Array
     barred: jax.Array
@@ -100,38 +110,34 @@ def refit(support: Support, scale: jax.Array) -> Support:
     """
     tolerance = TOLERANCE * scale
 
-    def unmet(state: tuple[Support, jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        _, _, error, attempt = state
+    def unmet(best: _Attempt) -> jax.Array:
         # Negated, so that an error that is not a number is one.
-        met = error <= jnp.where(attempt == 0, tolerance, ACCEPTED * tolerance)
-        return ~met & (attempt < ATTEMPTS)
+        met = best.error <= jnp.where(best.made == 0, tolerance, ACCEPTED * tolerance)
+        return ~met & (best.made < ATTEMPTS)
 
-    def solve(
-        state: tuple[Support, jax.Array, jax.Array, jax.Array],
-    ) -> tuple[Support, jax.Array, jax.Array, jax.Array]:
-        kept, residual, error, attempt = state
-        warm = attempt == 0
+    def attempt(best: _Attempt) -> _Attempt:
+        """The better of the weights so far and of those found from a warm, later a cold start."""
+        warm = best.made == 0
         start = dataclasses.replace(
-            kept,
-            weights=jnp.where(warm, kept.weights, 0.0),
-            inverse=jnp.where(warm, kept.inverse, 0.0),
-            passive=kept.passive & warm,
+            best.support,
+            weights=jnp.where(warm, best.support.weights, 0.0),
+            inverse=jnp.where(warm, best.support.inverse, 0.0),
+            passive=best.support.passive & warm,
         )
-        tried = _active_set(start, jnp.where(warm, residual, kept.target), tolerance)
-        residual_tried = _residual(tried)
-        error_tried = _error(tried, residual_tried)
-        better = ~(error <= error_tried)
-        chosen = jax.tree.map(lambda new, old: jnp.where(better, new, old), tried, kept)
-        return (
-            chosen,
-            jnp.where(better, residual_tried, residual),
-            jnp.where(better, error_tried, error),
-            attempt + 1,
+        found = _active_set(start, jnp.where(warm, best.residual, best.support.target), tolerance)
+        residual = found.target - found.gram @ found.weights
+        error = violation(found, residual)
+        better = ~(best.error <= error)
+        found, residual, error = jax.tree.map(
+            lambda new, old: jnp.where(better, new, old),
+            (found, residual, error),
+            (best.support, best.residual, best.error),
         )
+        return _Attempt(found, residual, error, best.made + 1)
 
-    residual = _residual(support)
-    start = (support, residual, _error(support, residual), jnp.int32(0))
-    return jax.lax.while_loop(unmet, solve, tie(start, support, scale))[0]
+    residual = support.target - support.gram @ support.weights
+    start = _Attempt(support, residual, violation(support, residual), jnp.int32(0))
+    return jax.lax.while_loop(unmet, attempt, tie(start, support, scale)).support
 
 
 def enter(support: Support, slot: jax.Array, ascent: jax.Array, scale: jax.Array) -> Support:
@@ -166,22 +172,17 @@ def enter(support: Support, slot: jax.Array, ascent: jax.Array, scale: jax.Array
     )
 
 
-def unsettled(support: Support, residual: jax.Array, scale: jax.Array) -> jax.Array:
-    """True if `residual`, f32[K] = b - Aw, breaks a KKT condition by more than `TOLERANCE`."""
-    return ~(_error(support, residual) <= TOLERANCE * scale)
-
-
 def release(support: Support, slot: jax.Array) -> Support:
     """Takes `slot` (i32[]) out of the passive set and sets its weight to 0."""
-    inverse, passive, _ = _pivot(support, slot, False, support.passive[slot], False)
+    support, _ = _pivot(support, slot, False, support.passive[slot], False)
     here_K = jnp.arange(support.weights.shape[0]) == slot
-    weights = jnp.where(here_K, 0.0, support.weights)
-    return dataclasses.replace(support, weights=weights, inverse=inverse, passive=passive)
+    return dataclasses.replace(support, weights=jnp.where(here_K, 0.0, support.weights))
 
 
 def contributions(support: Support) -> jax.Array:
     """w_i (b_i + r_i) / 2, f32[K]: what each slot adds to the utility; r is 0 where w is exact."""
-    return 0.5 * support.weights * (support.target + _residual(support))
+    residual = support.target - support.gram @ support.weights
+    return 0.5 * support.weights * (support.target + residual)
 
 
 def utility(support: Support) -> jax.Array:
@@ -189,23 +190,27 @@ def utility(support: Support) -> jax.Array:
     return jnp.sum(contributions(support))
 
 
+def violation(support: Support, residual: jax.Array) -> jax.Array:
+    """Largest violation of the KKT conditions, f32[], given `residual` f32[K] = b - Aw."""
+    ascent = jnp.where(_powerless(support), 0.0, residual)
+    return jnp.max(jnp.where(support.passive, jnp.abs(residual), jnp.maximum(ascent, 0.0)))
+
+
 def is_stationary(support: Support, scale: jax.Array) -> jax.Array:
     """True if weights that are free to move have residuals of about 0: else U means nothing."""
-    error = _stationarity_error(_residual(support), support.passive)
-    return error <= 10.0 * TOLERANCE * scale
+    residual = support.target - support.gram @ support.weights
+    return _instability(residual, support.passive) <= 10.0 * TOLERANCE * scale
 
 
 def _active_set(support: Support, residual: jax.Array, tolerance: jax.Array) -> Support:
     """Moves slots in and out of the passive set, a Newton step each, until KKT holds."""
     limit = 3 * support.weights.shape[0] + 8
-    error = _stationarity_error(residual, support.passive)
-    barred = _zero_slots(support)
+    error = _instability(residual, support.passive)
+    barred = _powerless(support)
     slot, violated = _entering(residual, support.passive | barred, tolerance)
     settled = error <= tolerance
     start = _Step(
-        weights=support.weights,
-        inverse=support.inverse,
-        passive=support.passive,
+        support=support,
         residual=residual,
         error=error,
         barred=barred,
@@ -215,60 +220,55 @@ def _active_set(support: Support, residual: jax.Array, tolerance: jax.Array) -> 
         running=~settled | violated,
         iteration=jnp.zeros_like(slot),
     )
+
+    def iterate(step: _Step) -> _Step:
+        """Carries out the decided change, takes one Newton step, and decides the next change."""
+        needed = step.residual[step.slot] > WORTHWHILE * tolerance
+        support, admitted = _pivot(step.support, step.slot, step.enters, step.leaves, needed)
+        iota_K = jnp.arange(support.passive.shape[0])
+        barred = step.barred | (step.enters & ~admitted & (iota_K == step.slot))
+        direction = support.inverse @ step.residual
+        # An exact line search: the step ascends even where rounding has worn out the inverse.
+        turned = support.gram @ direction
+        slope, curvature = jnp.dot(step.residual, direction), jnp.dot(direction, turned)
+        curvature = jnp.maximum(curvature, _rounding(support, direction))
+        length = jnp.maximum(slope, 0.0) / jnp.where(curvature > 0.0, curvature, jnp.inf)
+        # The ratio test: the first weight that would become negative ends the step.
+        ratio = jnp.where(direction < 0.0, support.weights / -direction, jnp.inf)
+        blocking = jnp.argmin(ratio).astype(jnp.int32)
+        blocked = ratio[blocking] < length
+        length = jnp.minimum(ratio[blocking], length)
+        weights = jnp.maximum(support.weights + length * direction, 0.0)
+        weights = jnp.where(blocked & (iota_K == blocking), 0.0, weights)
+        residual = step.residual - length * turned
+
+        error = _instability(residual, support.passive)
+        # Rounding sets a floor under the error: stop refining where that no longer helps.
+        refined = ~(step.enters | step.leaves)
+        settled = (error <= tolerance) | (refined & (error > 0.5 * step.error))
+        # A slot that leaves in the step it entered would enter again, for ever.
+        bounced = blocked & step.enters & (blocking == step.slot)
+        barred = barred | ((iota_K == blocking) & bounced)
+        slot, violated = _entering(residual, support.passive | barred, tolerance)
+        enters = ~blocked & settled & violated
+        return _Step(
+            support=dataclasses.replace(support, weights=weights),
+            residual=residual,
+            error=error,
+            barred=barred,
+            slot=jnp.where(blocked, blocking, slot),
+            enters=enters,
+            leaves=blocked,
+            running=blocked | enters | ~settled,
+            iteration=step.iteration + 1,
+        )
+
     final = jax.lax.while_loop(
         lambda step: step.running & (step.iteration < limit),
-        lambda step: _iterate(step, support, tolerance),
+        iterate,
         tie(start, support, residual, tolerance),
     )
-    return dataclasses.replace(
-        support, weights=final.weights, inverse=final.inverse, passive=final.passive
-    )
-
-
-def _iterate(step: _Step, support: Support, tolerance: jax.Array) -> _Step:
-    """Carries out the decided change, takes one Newton step, and decides the next change."""
-    support = dataclasses.replace(support, inverse=step.inverse, passive=step.passive)
-    needed = step.residual[step.slot] > WORTHWHILE * tolerance
-    inverse, passive, admitted = _pivot(support, step.slot, step.enters, step.leaves, needed)
-    refused = step.enters & ~admitted
-    barred = step.barred | (refused & (jnp.arange(passive.shape[0]) == step.slot))
-    direction = inverse @ step.residual
-    # An exact line search: the step ascends even where rounding has worn out the inverse.
-    turned = support.gram @ direction
-    slope, curvature = jnp.dot(step.residual, direction), jnp.dot(direction, turned)
-    curvature = jnp.maximum(curvature, _rounding(support, direction))
-    length = jnp.maximum(slope, 0.0) / jnp.where(curvature > 0.0, curvature, jnp.inf)
-    ratio = jnp.where(direction < 0.0, step.weights / -direction, jnp.inf)
-    blocking = jnp.argmin(ratio).astype(jnp.int32)
-    blocked = ratio[blocking] < length
-    length = jnp.minimum(ratio[blocking], length)
-    here_K = jnp.arange(passive.shape[0]) == blocking
-    weights = jnp.maximum(step.weights + length * direction, 0.0)
-    weights = jnp.where(blocked & here_K, 0.0, weights)
-    residual = step.residual - length * turned
-
-    error = _stationarity_error(residual, passive)
-    # Rounding sets a floor under the error: stop refining where that no longer helps.
-    refined = ~(step.enters | step.leaves)
-    settled = (error <= tolerance) | (refined & (error > 0.5 * step.error))
-    # A slot that leaves in the step it entered would enter again, for ever.
-    bounced = blocked & step.enters & (blocking == step.slot)
-    barred = barred | (here_K & bounced)
-    slot, violated = _entering(residual, passive | barred, tolerance)
-    enters = ~blocked & settled & violated
-    return _Step(
-        weights=weights,
-        inverse=inverse,
-        passive=passive,
-        residual=residual,
-        error=error,
-        barred=barred,
-        slot=jnp.where(blocked, blocking, slot),
-        enters=enters,
-        leaves=blocked,
-        running=blocked | enters | ~settled,
-        iteration=step.iteration + 1,
-    )
+    return final.support
 
 
 def _pivot(
@@ -277,8 +277,8 @@ def _pivot(
     enters: jax.Array | bool,
     leaves: jax.Array | bool,
     needed: jax.Array | bool,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The inverse and the passive set after `slot` enters, leaves, or neither.
+) -> tuple[Support, jax.Array]:
+    """The support, its weights as they are, after `slot` enters, leaves, or neither.
 
     Also whether the slot may enter: if its column is independent of the passive set's, or `needed`.
     """
@@ -299,7 +299,7 @@ def _pivot(
     passive = jnp.where(here_K, (passive | enters) & jnp.logical_not(leaves), passive)
     updated = inverse + (factor * vector)[:, None] * vector[None, :]
     inverse = jnp.where(passive[:, None] & passive[None, :], updated, 0.0)
-    return inverse, passive, admitted
+    return dataclasses.replace(support, inverse=inverse, passive=passive), admitted
 
 
 def _rounding(support: Support, direction: jax.Array) -> jax.Array:
@@ -315,25 +315,15 @@ def _solved(support: Support, column: jax.Array) -> jax.Array:
     return solved + support.inverse @ (column - support.gram @ solved)
 
 
-def _residual(support: Support) -> jax.Array:
-    """b - Aw, f32[K]."""
-    return support.target - support.gram @ support.weights
-
-
-def _error(support: Support, residual: jax.Array) -> jax.Array:
-    """Largest violation of the KKT conditions, f32[], given `residual` = b - Aw."""
-    ascent = jnp.where(_zero_slots(support), 0.0, residual)
-    return jnp.max(jnp.where(support.passive, jnp.abs(residual), jnp.maximum(ascent, 0.0)))
-
-
-def _stationarity_error(residual: jax.Array, passive: jax.Array) -> jax.Array:
+def _instability(residual: jax.Array, passive: jax.Array) -> jax.Array:
     """Largest violation of stationarity on the passive set."""
     return jnp.max(jnp.where(passive, jnp.abs(residual), 0.0))
 
 
-def _zero_slots(support: Support) -> jax.Array:
-    """Slots that can carry no weight: empty ones, and zero gradients."""
-    return jnp.diagonal(support.gram) <= 0.0
+def _powerless(support: Support) -> jax.Array:
+    """Slots that can carry no weight, bool[K]: empty ones, and zero gradients."""
+    powerless: jax.Array = jnp.diagonal(support.gram) <= 0.0
+    return powerless
 
 
 def _entering(

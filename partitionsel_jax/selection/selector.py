@@ -1,4 +1,4 @@
-"""`select`: one entry point over all utilities, couplings and rules."""
+"""`select`: one entry point over all utilities, couplings and rules; `best_of` several draws."""
 
 import dataclasses
 import functools
@@ -10,22 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from partitionsel_jax.selection import certificate as certificates
-from partitionsel_jax.selection.carries import tie
-from partitionsel_jax.selection.couplings import BUDGETED, COUPLINGS
+from partitionsel_jax.selection.arrays import jit, tie
+from partitionsel_jax.selection.matroid import BUDGETED, COUPLINGS, RANDOMISED, RULES
 from partitionsel_jax.selection.problem import (
     Options,
     Problem,
     Selection,
-    check_shapes,
-    check_values,
-    domain_count,
-    is_concrete,
+    Solution,
+    check_count,
+    check_problem,
+    check_scalar,
     make_pool,
 )
-from partitionsel_jax.selection.rules import RANDOMISED, RULES
-from partitionsel_jax.selection.solvers import SOLVERS
-from partitionsel_jax.selection.utilities import UTILITIES, Solution
+from partitionsel_jax.selection.pursuit import SOLVERS
+from partitionsel_jax.selection.utilities import UTILITIES
 
 
 def select(
@@ -88,16 +86,29 @@ def select(
       >>> select(problem, size=2).indices.tolist()
       [0, 2]
     """
-    check_shapes(problem, size)
     check_choices(utility=utility, coupling=coupling, rule=rule, solver=solver, swaps=swaps)
-    _check_needs(problem, size=size, utility=utility)
-    check_values(problem, operator.index(size), budgeted=coupling in BUDGETED)
-    draws = UTILITIES[utility].draws or rule in RANDOMISED
-    if draws and key is not None and not isinstance(key, jax.Array):
-        raise ValueError(f"key must be a jax.random.key, got {type(key).__name__} {key!r}.")
+    count = check_problem(problem, size, budgeted=coupling in BUDGETED)
+    entry, pool_size = UTILITIES[utility], problem.alignment.shape[0]
+    for field in entry.needs:
+        if getattr(problem, field) is None:
+            raise ValueError(
+                f"utility={utility!r} needs Problem.{field}, got None; pass it, or choose another "
+                "utility."
+            )
+    if entry.takes_all and size != pool_size:
+        raise ValueError(
+            f"size must be the pool's {pool_size} with utility={utility!r}, got {size}; "
+            "draw a pool of that size, or choose a utility that selects."
+        )
+    draws = entry.draws or rule in RANDOMISED
+    if draws and not isinstance(key, jax.Array):
+        raise ValueError(
+            f"key must be given for a utility or a rule that draws at random, got {key!r}; pass a "
+            "jax.random.key."
+        )
     options = Options(
-        ridge=_scalar("ridge", ridge),
-        step_scale=_scalar("step_scale", step_scale, positive=True),
+        ridge=check_scalar("ridge", ridge),
+        step_scale=check_scalar("step_scale", step_scale, without=0.0),
         # A key that is not drawn from must not cost a compilation of its own.
         key=key if draws else None,
         size=operator.index(size),
@@ -106,28 +117,19 @@ def select(
         swaps=operator.index(swaps),
         certificate=bool(certificate),
     )
-    budgets_of = None
-    if callable(problem.budgets):
-        budgets_of, count = problem.budgets, domain_count(problem)
+    budgets_of = problem.budgets if callable(problem.budgets) else None
+    if budgets_of is not None:  # no array, and so no argument of a compiled function
         problem = dataclasses.replace(problem, budgets=None, domain_count=count)  # type: ignore[arg-type]
-    solution, dropped, pool = _select(
+    solution, dropped, candidates, budgets = _select(
         problem, options, utility=utility, coupling=coupling, budgets_of=budgets_of
     )
     # On the host: `jax_debug_nans` checks whatever an operation answers.
     nan: Any = np.array(np.nan, np.float32)
-    return Selection(
-        indices=solution.indices,
-        weights=solution.weights,
-        utility=nan if solution.utility is None else solution.utility,
-        certificate=nan if solution.certificate is None else solution.certificate,
-        gains=solution.gains,
-        dropped=dropped,
-        candidates=pool["candidates"],
-        budgets=pool["budgets"],
-    )
+    fields = {name: nan if found is None else found for name, found in solution._asdict().items()}
+    return Selection(**fields, dropped=dropped, candidates=candidates, budgets=budgets)
 
 
-@functools.partial(jax.jit, static_argnames=("utility", "coupling", "budgets_of"))
+@jit("utility", "coupling", "budgets_of")
 def _select(
     problem: Problem,
     options: Options,
@@ -135,54 +137,14 @@ def _select(
     utility: str,
     coupling: str,
     budgets_of: Callable[[jax.Array], jax.Array] | None,
-) -> tuple[Solution, jax.Array, dict[str, jax.Array]]:
+) -> tuple[Solution, jax.Array, jax.Array, jax.Array]:
     # Accelerators would otherwise round the factors of a float32 product to fewer digits than the
     # refit's tolerance needs.
     with jax.default_matmul_precision("highest"):
-        whole, dropped = make_pool(problem, budgets_of)
-        pool = COUPLINGS[coupling](tie(whole, problem, options), options.size)
-        solution = UTILITIES[utility].solve(pool, options)
-    return solution, dropped, {"candidates": whole.candidates, "budgets": whole.budgets}
-
-
-def certify(
-    problem: Problem,
-    result: Selection,
-    *,
-    coupling: str = "joint",
-    ridge: jax.Array | float = 0.0,
-) -> jax.Array:
-    """Computes the sharpest certificate of a selection by `gradient_matching`.
-
-    It takes up to some hundred products with the Gram matrix, where that of `select` takes a few:
-    6 to 240 times as long as the picks.
-
-    Args:
-      problem: what was selected from.
-      result: what `select` answered.
-      coupling, ridge: as they were given to `select`.
-
-    Returns:
-      f32[] in [0, 1]; lower bound on utility / optimum, mostly within 1e-3 of the best that leaves
-      the matroid out; 0 where none was found.
-
-    Raises:
-      ValueError: as `select`.
-    """
-    if result.budgets is not None:  # which the problem may only have a function for
-        problem = dataclasses.replace(problem, budgets=result.budgets)
-    check_shapes(problem, result.indices.shape[0])
-    if coupling not in COUPLINGS:
-        raise ValueError(f"coupling must be one of {sorted(COUPLINGS)}, got {coupling!r}.")
-    return _certify(problem, result, _scalar("ridge", ridge), coupling=coupling)
-
-
-@functools.partial(jax.jit, static_argnames=("coupling",))
-def _certify(problem: Problem, result: Selection, ridge: jax.Array, *, coupling: str) -> jax.Array:
-    with jax.default_matmul_precision("highest"):
-        pool, _ = make_pool(problem, None)
-        pool = COUPLINGS[coupling](tie(pool, problem, result, ridge), result.indices.shape[0])
-        return certificates.certify(pool, result.indices, result.weights, result.utility, ridge)
+        pool, dropped = make_pool(problem, budgets_of or problem.budgets)
+        coupled = COUPLINGS[coupling](tie(pool, problem, options), options.size)
+        solution = UTILITIES[utility].solve(coupled, options)
+    return solution, dropped, pool.candidates, pool.budgets
 
 
 def check_choices(*, utility: str, coupling: str, rule: str, solver: str, swaps: int) -> None:
@@ -192,19 +154,14 @@ def check_choices(*, utility: str, coupling: str, rule: str, solver: str, swaps:
       ValueError: an unknown name, or a pair that makes no sense.
     """
     for argument, name, known in (
-        ("utility", utility, UTILITIES),
-        ("coupling", coupling, COUPLINGS),
-        ("rule", rule, RULES),
-        ("solver", solver, SOLVERS),
+        ("utility", utility, sorted(UTILITIES)),
+        ("coupling", coupling, sorted(COUPLINGS)),
+        ("rule", rule, sorted(RULES)),
+        ("solver", solver, sorted(SOLVERS)),
     ):
         if name not in known:
-            raise ValueError(f"{argument} must be one of {sorted(known)}, got {name!r}.")
-    try:
-        counted = not isinstance(swaps, bool) and operator.index(swaps) >= 0
-    except Exception:  # traced swaps fail in their own way
-        counted = False
-    if not counted:
-        raise ValueError(f"swaps must be a Python integer >= 0 (it is static), got {swaps!r}.")
+            raise ValueError(f"{argument} must be one of {known}, got {name!r}.")
+    check_count(swaps, "swaps", 0)
     entry = UTILITIES[utility]
     if rule not in entry.rules:
         able = [name for name, entry in UTILITIES.items() if rule in entry.rules]
@@ -212,9 +169,9 @@ def check_choices(*, utility: str, coupling: str, rule: str, solver: str, swaps:
             f"rule={rule!r} needs a utility whose scores change with the picks, one of {able}, "
             f"got utility={utility!r}; use rule='greedy' with it."
         )
-    weighted = [name for name, entry in UTILITIES.items() if entry.refits]
     for came, unusual in ((f"swaps={swaps}", swaps > 0), (f"solver={solver!r}", solver != "exact")):
         if unusual and not entry.refits:
+            weighted = [name for name, entry in UTILITIES.items() if entry.refits]
             raise ValueError(
                 f"{came} needs a utility that refits weights, one of {weighted}, got "
                 f"utility={utility!r}; use swaps=0 and solver='exact' with it."
@@ -226,37 +183,40 @@ def check_choices(*, utility: str, coupling: str, rule: str, solver: str, swaps:
         )
 
 
-def _check_needs(problem: Problem, *, size: int, utility: str) -> None:
-    """Checks that the problem holds what the utility reads."""
-    entry = UTILITIES[utility]
-    for field in entry.needs:
-        if getattr(problem, field) is None:
-            raise ValueError(
-                f"utility={utility!r} needs Problem.{field}, got None; "
-                f"pass {_SHAPES[field]}, or choose another utility."
-            )
-    pool_size = problem.alignment.shape[0]
-    if entry.takes_all and size != pool_size:
+def best_of(
+    problem: Problem,
+    *,
+    size: int,
+    restarts: int,
+    key: jax.Array,
+    rule: str = "residual_random",
+    **options: Any,
+) -> Selection:
+    """The selection of greatest utility among `restarts` draws of a random rule.
+
+    All draws run side by side in one compiled program. The first of several equals is taken.
+
+    Args:
+      problem: the pool.
+      size: K, as for `select`. Static.
+      restarts: R >= 1 draws. Static.
+      key: a `jax.random.key`; draw r uses `jax.random.split(key, restarts)[r]`.
+      rule: a random one of `RULES`.
+      **options: whatever else `select` takes.
+
+    Returns:
+      The best draw's `Selection`, with that draw's certificate.
+
+    Raises:
+      ValueError: restarts < 1, a rule that draws nothing, or what `select` refuses.
+    """
+    check_count(restarts, "restarts")
+    if rule not in RANDOMISED:
         raise ValueError(
-            f"size must be the pool's {pool_size} with utility={utility!r}, got {size}; "
-            "draw a pool of that size, or choose a utility that selects."
+            f"rule must be one that draws, of {sorted(RANDOMISED)}, got {rule!r}; "
+            "with any other all restarts are the same."
         )
-
-
-_SHAPES = {
-    "gram": "the Gram matrix f32[N, N] (it compares all pairs, which features cannot spare it)",
-    "losses": "the candidates' losses f32[N]",
-    "anchor_similarity": "the candidates' similarities to the anchors f32[N, A]",
-}
-
-
-def _scalar(name: str, value: jax.Array | float, *, positive: bool = False) -> jax.Array:
-    """`value` as f32[], so that Python and array values share one compilation."""
-    if np.shape(value) != ():
-        raise ValueError(f"{name} must be a scalar, got shape {np.shape(value)}; use jax.vmap.")
-    if is_concrete(value):
-        host = np.asarray(value)
-        if not (np.isfinite(host) and (host > 0.0 if positive else host >= 0.0)):
-            bound = "> 0" if positive else ">= 0"
-            raise ValueError(f"{name} must be finite and {bound}, got {value}.")
-    return jnp.asarray(value, jnp.float32)
+    one = functools.partial(select, problem, size=size, rule=rule, **options)
+    draws = jax.vmap(lambda own: one(key=own))(jax.random.split(key, operator.index(restarts)))
+    best: Selection = jax.tree.map(lambda leaf: leaf[jnp.argmax(draws.utility)], draws)
+    return best

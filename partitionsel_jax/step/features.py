@@ -170,7 +170,7 @@ def compute_features(
             return model.losses(everything, tokens, response, scope.stop_below)[0]
 
         whole = None if scales is None else preconditioning.expand(scales)
-        stacked = gradients.scope.stacked(scoped)
+        stacked = gradients.stacked(scoped)
         found = gradients.per_example_features(
             loss, scoped, rows, sketch, stacked=stacked, scales=whole, **how
         )

@@ -16,8 +16,9 @@ from partitionsel_jax.gradients import Features
 from partitionsel_jax.selection.budgets import CurriculumState
 from partitionsel_jax.step.anchors import Anchors
 
-# Of an update's record, finite where it is sound.
+# Of an update's record, finite where it is sound; the last ones where a proxy trains, too.
 NORMS = ("loss", "gradient_norm", "update_norm")
+PROXY_NORMS = tuple(f"proxy_{name}" for name in NORMS)
 
 
 @jax.tree_util.register_dataclass
@@ -113,9 +114,14 @@ class TrainState:
         return cls(start, parameters, optimizer.init(parameters), **more)
 
 
+def norms_of(record: Mapping[str, Any]) -> list[Any]:
+    """What of an update's record has to be finite."""
+    return [record[name] for name in (*NORMS, *PROXY_NORMS) if name in record]
+
+
 def is_sound(record: Mapping[str, Any]) -> jax.Array:
     """bool[], True if an update was finite and had a candidate to select."""
-    norms = jnp.stack([jnp.asarray(record[name], jnp.float32) for name in NORMS])
+    norms = jnp.stack([jnp.asarray(value, jnp.float32) for value in norms_of(record)])
     return jnp.all(jnp.isfinite(norms)) & (jnp.sum(jnp.asarray(record["selected"])) > 0)
 
 

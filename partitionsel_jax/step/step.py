@@ -41,7 +41,14 @@ from partitionsel_jax.step.candidates import (
 from partitionsel_jax.step.features import TokenCounts, buckets_of, compute_features, has_response
 from partitionsel_jax.step.parts import Parts, gathering_of
 from partitionsel_jax.step.parts import losses as row_losses
-from partitionsel_jax.step.state import NO_OTHERS, FeatureCache, Learner, Others, TrainState
+from partitionsel_jax.step.state import (
+    NO_OTHERS,
+    PROXY_NORMS,
+    FeatureCache,
+    Learner,
+    Others,
+    TrainState,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -378,17 +385,16 @@ class Step(Parts):
             measured = jnp.stack([loss, norm, gathering.norm(changes)])
             return after, measured, done, jnp.stack(totals).astype(jnp.int32)
 
-        proxy, sound = state.proxy, jnp.asarray(True)
+        proxy, of_proxy = state.proxy, jnp.zeros(0)
         if proxy is not None:
-            proxy, measured, tokens, _ = descend(self.chooser, proxy, others.proxy, tokens)
-            sound = jnp.isfinite(measured).all()
+            proxy, of_proxy, tokens, _ = descend(self.chooser, proxy, others.proxy, tokens)
         learner = Learner(state.parameters, state.optimizer)
         learner, measured, _, totals = descend(self.model, learner, frozen, tokens)
         loss, norm, update_norm = measured
         real, computed = totals
         proposed = TrainState(state.step + 1, *learner, curriculum, cache, proxy)
         # A non-finite update is not applied, so that the state that stops the run is sound.
-        finite = jnp.isfinite(measured).all() & sound
+        finite = jnp.isfinite(jnp.concatenate([measured, of_proxy])).all()
         after = _either(finite, proposed, state)
         picked = jax.tree.map(lambda leaf: leaf[index_K], info)
         record = {
@@ -406,6 +412,8 @@ class Step(Parts):
             "tokens": computed,
             "padding": 1 - real / computed,
         }
+        if proxy is not None:
+            record |= dict(zip(PROXY_NORMS, of_proxy, strict=True))
         return after, record
 
     def _fresh(self, step: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -16,7 +16,7 @@ from etils import epath
 from partitionsel_jax import json_files
 from partitionsel_jax.evaluation import DomainLosses
 from partitionsel_jax.file_errors import reading
-from partitionsel_jax.step.state import NORMS
+from partitionsel_jax.step.state import NORMS, norms_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -229,16 +229,17 @@ class NonFiniteUpdate(RuntimeError):
 
 def is_sound(record: Mapping[str, Any]) -> bool:
     """True if an update was finite and had a candidate; takes a record or its plain form."""
-    norms = [record[name] for name in NORMS]
+    norms = norms_of(record)
     finite = all(norm is not None and math.isfinite(norm) for norm in norms)
     return finite and bool(sum(record["selected"]))
 
 
 def describe_failure(record: Mapping[str, Any]) -> str:
     """Says what was not sound about an update, and what to do."""
-    norms = [float(record[name]) for name in NORMS]
+    norms = list(map(float, norms_of(record)))
+    whose = " (then the proxy's)" * (len(norms) > len(NORMS))
     return (
-        f"loss, gradient norm, update norm {norms}, {record['dropped']} candidates left out "
+        f"loss, gradient norm, update norm {norms}{whose}, {record['dropped']} candidates left out "
         f"{_shortened(_present(record['dropped_ids']))}, "
         f"{record.get('anchors_dropped', 0)} anchors left out, "
         f"picked examples {list(map(int, record['ids']))}; the state before it is kept; lower "

@@ -1,5 +1,7 @@
 """The reference path against a Python loop of `jax.grad`, for every scope."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,19 +54,25 @@ def row_loss(scope, parameters):
     return loss
 
 
-def loop_of_grad(parameters, rows, scope):
-    """Gradients of the whole tree, one example at a time, cut to the scope by hand."""
+@pytest.fixture(scope="module")
+def loop_of_grad(parameters, rows):
+    """Gradients of the whole tree by path, one example at a time."""
 
     def loss(everything, row):
         logits = MODEL.apply(everything, row["tokens"][None])
         return models.response_loss(logits, row["tokens"][None], row["response"][None])[0]
 
     one = jax.jit(jax.grad(loss))
+    return [
+        traverse_util.flatten_dict(one(parameters, jax.tree.map(lambda x, i=index: x[i], rows)))
+        for index in range(BATCH)
+    ]
+
+
+def cut(loop_of_grad, scope):
+    """The part of every example's gradient that is in scope, by hand, as one vector each."""
     gradients_of = []
-    for index in range(BATCH):
-        flat = traverse_util.flatten_dict(
-            one(parameters, jax.tree.map(lambda x, i=index: x[i], rows))
-        )
+    for flat in loop_of_grad:
         kept = []
         for path, leaf in sorted(flat.items()):
             stacked = path[0] == "layers"
@@ -92,11 +100,13 @@ def loop_of_grad(parameters, rows, scope):
         ("two_sided", "lora_b", 1),
     ],
 )
-def test_features_equal_sketches_of_a_loop_of_grad(parameters, rows, family, kind, last_layers):
+def test_features_equal_sketches_of_a_loop_of_grad(
+    parameters, rows, loop_of_grad, family, kind, last_layers
+):
     scope = gradients.Scope(kind, last_layers, CONFIG.layers)
     scoped = scope.extract(parameters)
     sketch = gradients.make_sketch(family, 33, seed=1)
-    stacked = gradients.scope.stacked(scoped)
+    stacked = gradients.stacked(scoped)
     features = jax.jit(
         lambda p: gradients.per_example_features(
             row_loss(scope, parameters),
@@ -108,7 +118,7 @@ def test_features_equal_sketches_of_a_loop_of_grad(parameters, rows, family, kin
             stacked=stacked,
         )
     )(scoped)
-    exact = loop_of_grad(parameters, rows, scope)
+    exact = cut(loop_of_grad, scope)
     sizes = [leaf.size for leaf in jax.tree.leaves(scoped)]
     pieces = np.split(exact, np.cumsum(sizes)[:-1], axis=1)
     whole = {
@@ -121,21 +131,22 @@ def test_features_equal_sketches_of_a_loop_of_grad(parameters, rows, family, kin
     np.testing.assert_allclose(features.norms, np.linalg.norm(exact, axis=1), rtol=1e-4)
 
 
-@pytest.mark.parametrize("microbatch", [3, 64])
-def test_the_microbatch_changes_nothing(parameters, rows, microbatch):
+def test_the_microbatch_changes_nothing(parameters, rows):
     scope = gradients.Scope("lora", 1, CONFIG.layers)
-    arguments = (row_loss(scope, parameters), scope.extract(parameters), rows)
     sketch = gradients.make_sketch("rademacher", 8)
 
-    def features(microbatch):
+    @functools.partial(jax.jit, static_argnames="microbatch")
+    def features(scoped, rows, microbatch):
+        loss = row_loss(scope, parameters)
         return gradients.per_example_features(
-            *arguments, sketch, microbatch=microbatch, normalize=True
+            loss, scoped, rows, sketch, microbatch=microbatch, normalize=True
         )
 
-    one, two = features(2), features(microbatch)
-    np.testing.assert_allclose(one.vectors, two.vectors, atol=1e-5)
-    np.testing.assert_allclose(one.losses, two.losses, rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(two.vectors, axis=1), 1.0, rtol=1e-5)
+    one, *others = (features(scope.extract(parameters), rows, size) for size in (2, 3, 64))
+    np.testing.assert_allclose(np.linalg.norm(one.vectors, axis=1), 1.0, rtol=1e-5)
+    for other in others:
+        np.testing.assert_allclose(one.vectors, other.vectors, atol=1e-5)
+        np.testing.assert_allclose(one.losses, other.losses, rtol=1e-5)
 
 
 def test_zero_gradients_stay_zero_and_non_finite_ones_stay_visible():

@@ -9,7 +9,7 @@ import pytest
 
 from partitionsel_jax import gradients, models
 from partitionsel_jax.gradients import preconditioning
-from partitionsel_jax.gradients.scope import Path
+from partitionsel_jax.gradients.features import Path
 
 DECAY = 0.99
 STACKED: Path = ("layers", "mlp", "up", "kernel")
@@ -164,7 +164,7 @@ def test_both_paths_scale_alike_by_factored_moments(family, kind, last):
             scoped,
             rows,
             scales=preconditioning.expand(scales),
-            stacked=gradients.scope.stacked(scoped),
+            stacked=gradients.stacked(scoped),
             **chosen,
         )
         return factored, reference.vectors, unscaled

@@ -224,7 +224,7 @@ START = budgets.curriculum_start(2)
         (lambda: budgets.curriculum_update(START, jnp.array([1.0, -1.0])), "must be >= 0"),
         (
             lambda: budgets.curriculum_update(START, jnp.ones(2), decay=1.0),
-            r"decay must be a scalar in \[0, 1\)",
+            r"decay must be a finite scalar in \[0, 1\] without 1",
         ),
         (lambda: budgets.curriculum_update(START, jnp.ones(2), decay=np.nan), "decay must be"),
         (lambda: budgets.curriculum(jnp.array([4, 4, 4]), 2, START), "state must be of 3 domains"),

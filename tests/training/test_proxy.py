@@ -140,7 +140,6 @@ def test_picks_and_updates_do_not_depend_on_the_layout(form, devices, split):
     for one, two in zip(expected, found, strict=True):
         assert one["ids"].tolist() == two["ids"].tolist()
         np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-5)
-        assert one["tokens"] == two["tokens"]
     close(other.proxy.parameters, state.proxy.parameters, rtol=1e-3, atol=1e-4)
 
 
@@ -159,7 +158,7 @@ def test_both_updates_are_applied_or_neither():
     after, record = program(
         *(state, frozen, layout.rows(pool), layout.rows(anchors), jnp.int32(0)), Others(None, {})
     )
-    assert np.isfinite(record["loss"])
+    assert np.isfinite(record["loss"]) and not np.isfinite(record["proxy_update_norm"])
     assert int(after.step) == -1  # halted: the run stops here
     close(after.parameters, kept.parameters, rtol=0, atol=0)
     close(after.proxy.parameters, kept.proxy.parameters, rtol=0, atol=0)
@@ -233,15 +232,15 @@ def test_a_proxy_of_other_domains_is_refused(tiny, small_run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_proxy_that_is_not_there_is_refused(tiny, tmp_path):
+def test_a_proxy_that_is_not_there_or_not_asked_is_refused(tiny, small_run, tmp_path):
     with pytest.raises(ValueError, match="nowhere"):
         planned(tiny, tmp_path / "nowhere")
     for changes, message in (
         ({"proxy": "", "proxy_trains": True}, "needs a selection.proxy"),
-        ({"proxy": "x", "utility": "random"}, "would choose nothing"),
+        ({"utility": "random"}, "would choose nothing"),
     ):
         with pytest.raises(ValueError, match=message):
-            planned(tiny, "x", **changes)
+            planned(tiny, small_run, **changes)
 
 
 def test_a_proxy_that_is_no_smaller_is_warned_about(tiny, finished, tmp_path, project_log):

@@ -16,10 +16,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from partitionsel_jax.selection.carries import tie
-from partitionsel_jax.selection.problem import Options, Pool
-from partitionsel_jax.selection.rounds import play
-from partitionsel_jax.selection.utilities.utility import Solution, unweighted
+from partitionsel_jax.selection.arrays import tie
+from partitionsel_jax.selection.matroid import play
+from partitionsel_jax.selection.problem import Options, Pool, Solution, unweighted
 
 # epsilon, relative to the largest similarity (in size): picks do not depend on the scale.
 ENTROPY = 0.1
@@ -67,7 +66,6 @@ def fair_transport(pool: Pool, options: Options) -> Solution:
         return epsilon * (value_N - picks.value[pool.groups])
 
     def add(picks: _Picks, indices: jax.Array, slot: jax.Array, pick: jax.Array) -> _Picks:
-        del indices
         filled, group = pick >= 0, pool.groups[pick]
         row_1xA = kernel_NxA[pick][None, :]
         columns_1xA, value_1 = _transport(
@@ -100,18 +98,11 @@ def _transport(
     supply: float,
     demand: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """B transport problems, each of the picks of one group and one row more.
+    """Solves B transport problems, each of the picks of one group and one row more.
 
-    Args:
-      picks: the picks so far.
-      kernel_BxA: the additional rows of E.
-      groups_B: their groups.
-      columns_BxA: y, from which the scalings start.
-      supply, demand: 1/K and 1/A.
-
-    Returns:
-      columns: f32[B, A]; y.
-      value: f32[B]; F over epsilon.
+    `kernel_BxA` are the additional rows of E, `groups_B` their groups, `columns_BxA` y, from which
+    the scalings start, `supply` and `demand` 1/K and 1/A. Returns y, f32[B, A], and F over epsilon,
+    f32[B].
     """
     together_BxK = groups_B[:, None] == picks.groups[None, :]
 
@@ -124,7 +115,9 @@ def _transport(
     def columns(rows_BxK: jax.Array, row_B: jax.Array) -> jax.Array:
         return rows_BxK @ picks.kernel + row_B[:, None] * kernel_BxA
 
-    def scale(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple:
+    def scale(
+        carry: tuple[jax.Array, jax.Array, jax.Array],
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         columns_BxA, _, iteration = carry
         renewed_BxA = _bounded(columns(*rows(columns_BxA)), demand)
         change = jnp.max(jnp.abs(renewed_BxA / columns_BxA - 1.0), initial=0.0)
@@ -138,7 +131,8 @@ def _transport(
     )
     rows_BxK, row_B = rows(columns_BxA)
     moved_B = jnp.sum(columns(rows_BxK, row_B) * columns_BxA, axis=1)
-    price_B = jnp.sum(jnp.where(together_BxK, -jnp.log(_positive(rows_BxK)), 0.0), axis=1)
+    positive_BxK = jnp.where(rows_BxK > 0.0, rows_BxK, 1.0)
+    price_B = jnp.sum(jnp.where(together_BxK, -jnp.log(positive_BxK), 0.0), axis=1)
     value_B = supply * (price_B - jnp.log(row_B))
     value_B -= demand * jnp.sum(jnp.log(columns_BxA), axis=1)
     return columns_BxA, value_B + moved_B
@@ -147,7 +141,3 @@ def _transport(
 def _bounded(sums: jax.Array, bound: jax.Array | float) -> jax.Array:
     """The scaling in (0, 1] that brings `sums` >= 0 down to `bound` where they exceed it."""
     return bound / jnp.maximum(sums, bound)
-
-
-def _positive(values: jax.Array) -> jax.Array:
-    return jnp.where(values > 0.0, values, 1.0)
