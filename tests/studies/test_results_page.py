@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from partitionsel_jax import studies, sweeps
-from partitionsel_jax.studies import claims, measures, records, tables
+from partitionsel_jax.studies import claims, records, tables
 from tests.studies.conftest import groups_of, make_run, make_study
 
 
@@ -148,9 +148,9 @@ def test_cells_say_how_many_reached_the_target():
     made = [make_run("a", seed, final) for seed, final in ((1, 0.0), (2, 3.0), (3, 0.0))]
     groups = groups_of(*made, *(make_run("b", seed, 2.0) for seed in (1, 2, 3)))
     group, baseline = groups["a"], groups["b"]
-    assert tables.ratio(measures.to_target(group, baseline, "updates")) == "0.50× (2 of 3)"
-    assert tables.ratio(measures.to_target(group[1:2], baseline, "updates")) == (
+    assert tables.ratio_text(tables.to_target(group, baseline, "updates")) == "0.50× (2 of 3)"
+    assert tables.ratio_text(tables.to_target(group[1:2], baseline, "updates")) == (
         "not reached (0 of 1)"
     )
-    assert tables.ratio(measures.to_target(group, baseline[:0], "updates")) == tables.NOTHING
+    assert tables.ratio_text(tables.to_target(group, baseline[:0], "updates")) == tables.NOTHING
     assert tables.seeds(group) == "1 to 3" and tables.seeds(group[::2]) == "1, 3"
