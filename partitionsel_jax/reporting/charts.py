@@ -32,7 +32,7 @@ INK, GREY = "#1f2429", "#737b84"
 # Okabe and Ito, "Color Universal Design" (2008), darkened where their contrast with white would be
 # below 3:1.
 SERIES = ("#0072b2", "#d55e00", "#00906a", "#c4659a", "#b98400", "#3a9bd6")
-_DASHES = ((0, ()), (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+_DASHES = ("solid", "dashed", "dotted", "dashdot")
 # Fills: the light scheme of Paul Tol, "Colour Schemes", SRON/EPS/TN/09-002 (2021).
 _FILLS = (
     *("#77aadd", "#ee8866", "#eedd88", "#44bb99", "#ffaabb"),
@@ -47,60 +47,38 @@ class Stroke:
     """Colour and dash pattern of a line; a label keeps its own in every chart."""
 
     colour: str
-    dash: tuple[float, tuple[float, ...]] = _DASHES[0]
+    dash: str = "solid"
 
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """One pair of axes.
-
-    Attributes:
-      title: above it.
-      unit: the text at its y axis.
-      curves: label -> curve, of labels that have values.
-    """
+    """One pair of axes, and the curves of the labels that have values."""
 
     title: str
-    unit: str
+    unit: str  # the text at its y axis
     curves: Mapping[str, Curve]
 
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """Curves over a run.
+    """Curves over a run, in the panels that some run has values for."""
 
-    Attributes:
-      name: the name of its image files.
-      title, caption: above and below it.
-      panels: the panels that some run has values for.
-      levels: heights of dashed lines.
-      level: the legend's text for them.
-      percent: True for shares, whose axis begins at 0 and reads in percent.
-      by_cost: True if the image draws the first panel against every cost axis.
-    """
-
-    name: str
+    name: str  # of its image files
     title: str
     caption: str
     panels: Sequence[Panel]
-    levels: Sequence[float] = ()
+    levels: Sequence[float] = ()  # heights of dashed lines, which the legend calls `level`
     level: str = ""
-    percent: bool = False
-    by_cost: bool = False
+    percent: bool = False  # for shares, whose axis begins at 0 and reads in percent
+    by_cost: bool = False  # the image draws the first panel against every cost axis
 
 
 @dataclasses.dataclass(frozen=True)
 class Mix:
-    """Domains of one label's candidates and picks.
+    """Domains of one label's candidates and picks, and their colours."""
 
-    Attributes:
-      shares: smoothed share of each domain (column) among the picks of each update (index).
-      pool: share of each domain among all candidates of all pools.
-      colours: the colour of each domain.
-    """
-
-    shares: pd.DataFrame
-    pool: pd.Series
+    shares: pd.DataFrame  # smoothed share of each domain (column) in each update's picks (index)
+    pool: pd.Series  # share of each domain among all candidates of all pools
     colours: Mapping[str, str]
 
 
@@ -119,12 +97,7 @@ def strokes(rows: Sequence[Row]) -> dict[str, Stroke]:
 
 
 def of_curves(groups: Groups, rows: Sequence[Row] = ()) -> list[Chart]:
-    """The charts of an evaluation set that have something to show.
-
-    Args:
-      groups: the runs of each label.
-      rows: the headline rows of the same labels, for their targets.
-    """
+    """The charts of an evaluation set that have something to show; `rows` have the targets."""
     runs = [run for found in groups.values() for run in found]
     domains = dict.fromkeys(name for run in runs for name in run.domains)
     targets = {row.label: row.target for row in rows if row.is_baseline and row.target is not None}

@@ -41,12 +41,7 @@ def averaged(runs: Sequence[Run]) -> list[Run]:
 
 
 def over_seeds(runs: Sequence[Run], read: Callable[[Run], Series]) -> Curve:
-    """The curve of one label.
-
-    Args:
-      runs: the runs of one label.
-      read: gives a run's steps i64[S] and values f64[S].
-    """
+    """The curve of one label's runs; `read` gives a run's steps i64[S] and values f64[S]."""
     seeds, counted, taken = [], [], averaged(runs)
     for run in runs:
         steps, values = read(run)
@@ -86,11 +81,8 @@ def last_x(drawn: Iterable[Curve], axis: str = "updates") -> float:
 def limits(drawn: Collection[Curve], also: Sequence[float] = ()) -> tuple[float, float]:
     """Ends of a y axis, without the steep first twentieth where that flattens the rest.
 
-    Bands of few seeds may be far wider than their curves: they are cut off at the frame.
-
-    Args:
-      drawn: the curves of one panel.
-      also: heights that have to lie inside.
+    Bands of few seeds may be far wider than their curves: they are cut off at the frame. Heights
+    that are in `also` lie inside.
     """
     seeds = [(x["updates"], y) for curve in drawn for x, y, _ in curve.seeds]
     x, y = (np.concatenate(parts) for parts in zip(*seeds, strict=True))
@@ -106,15 +98,9 @@ def limits(drawn: Collection[Curve], also: Sequence[float] = ()) -> tuple[float,
 
 
 def first_crossing(x: np.ndarray, losses: np.ndarray, target: float) -> float | None:
-    """The position where a loss curve, linear between its evaluations, first reaches a target.
+    """The x where a loss curve, linear between evaluations f64[E], is first at or below a target.
 
-    Args:
-      x: f64[E] increasing positions of the evaluations.
-      losses: f64[E]; evaluations that are not finite are passed over.
-      target: the loss to reach: the curve is at or below it.
-
-    Returns:
-      The position, or None when no evaluation reaches the target.
+    Evaluations that are not finite are passed over; None when no other reaches the target.
     """
     known = np.isfinite(x) & np.isfinite(losses)
     x, losses = x[known], losses[known]

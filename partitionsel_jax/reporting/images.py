@@ -32,7 +32,7 @@ STYLE: Any = {
     # Names may hold dollars; the same chart gives the same file.
     **{"text.parse_math": False, "svg.fonttype": "path", "svg.hashsalt": "partitionsel_jax"},
 }
-_DASHED = Stroke(GREY, (0, (4, 3)))
+_DASHED = Stroke(GREY, "dashed")
 _LONGEST = 60
 _STAGES = dict(zip(STAGES, (SERIES[0], SERIES[4], SERIES[2]), strict=True))
 
@@ -40,13 +40,7 @@ _STAGES = dict(zip(STAGES, (SERIES[0], SERIES[4], SERIES[2]), strict=True))
 def of_set(
     groups: Groups, rows: Sequence[Row], drawn: Sequence[Chart], strokes: Mapping[str, Stroke]
 ) -> Iterator[tuple[str, str, bytes]]:
-    """Name, format and content of the PNG and SVG files of all charts that show something.
-
-    Args:
-      groups, rows: runs and headline rows of the labels.
-      drawn: as `charts.of_curves` gives them.
-      strokes: the stroke of each label.
-    """
+    """Name, format and content of the PNG and SVG files of all charts that show something."""
     facts = wording.facts([run for runs in groups.values() for run in runs])
     own = {label: strokes[label] for label in groups}
     with matplotlib.rc_context(STYLE):
@@ -100,6 +94,8 @@ def _files(
         ncols=columns,
     )
     figure.suptitle(f"{title}\n{facts}", x=0.01, ha="left")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # it is laid out, which takes longer than drawing it
     unstated = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     for ending, options in (("png", {"dpi": 200}), ("svg", {"metadata": unstated})):
         buffer = io.BytesIO()
@@ -169,14 +165,12 @@ def _mixes(mixes: Mapping[str, Mix]) -> Figure:
     """Domain shares of the picks over time, one panel a label, with the pool's as a bar beside."""
     figure, grid = _grid(len(mixes), min(2, len(mixes)), 2.8)
     for axis, (label, mix) in zip(grid, mixes.items(), strict=True):
-        start, end = float(mix.shares.index[0]), float(mix.shares.index[-1])
-        colours = list(mix.colours.values())
-        axis.stackplot(mix.shares.index, mix.shares.to_numpy().T, colors=colours, lw=0)
+        colours, end = list(mix.colours.values()), float(mix.shares.index[-1])
+        mix.shares.plot.area(ax=axis, color=colours, lw=0, legend=False, title=_fitted(label))
         axis.bar(1.065 * end, mix.pool, 0.07 * end, mix.pool.cumsum() - mix.pool, color=colours)
         axis.text(1.065 * end, 1.015, "pool", ha="center", va="bottom")
-        axis.set(xlim=(start, 1.1 * end), ylim=(0, 1), xlabel="model updates")
-        axis.set_title(_fitted(label), loc="left")
-        axis.set_ylabel("share of the picks")
+        axis.set(xlim=(mix.shares.index[0], 1.1 * end), ylim=(0, 1))
+        axis.set(xlabel="model updates", ylabel="share of the picks")
         axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     return figure
 
@@ -195,9 +189,8 @@ def _accuracies(rows: Sequence[Row], strokes: Mapping[str, Stroke]) -> Figure:
         colour = strokes[row.label].colour
         axis.errorbar(mean, y, xerr=[mean - low, high - mean], fmt="o", color=colour, ms=4)
     axis.set_yticks(range(len(names)), list(map(_fitted, names)))
-    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set(ylim=(len(names) - 0.5, -0.5), xlim=(0.0, None))
     axis.grid(axis="y", visible=False)
-    axis.set_xlim(left=0.0)
     axis.set_xlabel("right answers to test questions, 95 % interval")
     axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     return figure

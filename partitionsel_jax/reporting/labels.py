@@ -25,12 +25,7 @@ def distinct(facts: Sequence[Mapping[str, Any]]) -> list[str]:
 
     A method run under one config keeps its bare name. Otherwise the config fields that differ are
     appended, or the hash where they are many, or a counter where the same seed was run twice.
-
-    Args:
-      facts: the config.json of each run.
-
-    Returns:
-      One label a run, in the same order.
+    `facts` are the config.json of each run, in the order of the labels.
     """
     variants: dict[str, dict[str, Mapping[str, Any]]] = {}
     identities = [json.dumps([fact["config_hash"], list(fact["domains"])]) for fact in facts]
@@ -54,10 +49,8 @@ def baselines(methods: Mapping[str, str]) -> set[str]:
     """The labels that others are compared with; none while there is a single label.
 
     They are those of the method `random`. Where it did not run, the first label by name is the one
-    baseline, that of this codebase's method only if there is no other.
-
-    Args:
-      methods: the method of each label.
+    baseline, that of this codebase's method only if there is no other. `methods` is label ->
+    method.
     """
     if len(methods) < 2:
         return set()

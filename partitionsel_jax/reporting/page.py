@@ -30,6 +30,8 @@ _CONFIG = {
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
+# Plotly's names of matplotlib's dashes.
+_DASHES = {"dashed": "dash", "dotted": "dot"}
 _GRID, _CLEAR = "rgba(127,127,127,0.22)", "rgba(0,0,0,0)"
 _DEFINITIONS = {
     "Pool, picks": "Every update sees a pool of candidate examples; the method picks some of them, "
@@ -80,14 +82,7 @@ def page(
     strokes: Mapping[str, Stroke],
     caveats: Sequence[str],
 ) -> str:
-    """The whole document.
-
-    Args:
-      sets: the runs of each label, for each evaluation set.
-      headlines, drawn: the rows and the charts of each evaluation set.
-      strokes: the stroke of each label.
-      caveats: one sentence each.
-    """
+    """The whole document: runs, headline and charts of each evaluation set."""
     rows = [row for headline in headlines for row in headline]
     runs = [run for groups in sets for found in groups.values() for run in found]
     findings = wording.findings(rows)
@@ -278,7 +273,7 @@ def _traces(
         "y": _short(mean),
         "customdata": _short(half) if several else None,
         "hovertemplate": f"%{{y:{digits}}}" + f" ± %{{customdata:{digits}}}" * several,
-        "line": {"color": stroke.colour, "dash": "dash" if stroke.dash[1] else "solid"},
+        "line": {"color": stroke.colour, "dash": _DASHES.get(stroke.dash, stroke.dash)},
     }
     if len(mean) < 3:
         trace |= {"mode": "lines+markers", "error_y": {"array": _short(half)}}

@@ -72,7 +72,8 @@ class Run:
         several workdirs, preceded by the workdir's name.
       directory: its folder.
       label: its name in charts and tables; runs that share a label differ in their seed only.
-      facts: config.json as written (config, config_hash, method, seed, domains, versions, ...).
+      method, seed, domains, config: as config.json has them.
+      facts: all of config.json (config_hash, versions, ...).
       rows: the readable rows of metrics.jsonl, ordered by step, one per step; `seconds` are those
         of the step alone.
       damaged: lines of metrics.jsonl that were skipped.
@@ -82,26 +83,15 @@ class Run:
     name: str
     directory: epath.Path
     label: str
+    method: str
+    seed: int
+    domains: tuple[str, ...]
+    config: Mapping[str, Any]
     facts: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
     damaged: int
     summary: Mapping[str, Any]
-
-    @property
-    def method(self) -> str:
-        return self.facts["method"]
-
-    @property
-    def seed(self) -> int:
-        return self.facts["seed"]
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        return tuple(self.facts["domains"])
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return self.facts["config"]
+    _columns: dict[str, Series] = dataclasses.field(default_factory=dict, compare=False)
 
     @property
     def axes(self) -> Mapping[str, Any]:
@@ -130,10 +120,6 @@ class Run:
         """A section of the config; empty where there is none."""
         found = self.config.get(name)
         return found if isinstance(found, Mapping) else {}
-
-    @functools.cached_property
-    def _columns(self) -> dict[str, Series]:
-        return {}
 
     def series(self, column: str) -> Series:
         """The steps that logged a column, and the values.
@@ -309,6 +295,8 @@ def _read_run(directory: epath.Path, name: str) -> Run:
         name=name,
         directory=directory,
         label=facts["method"],
+        **{field: facts[field] for field in ("method", "seed", "config")},
+        domains=tuple(facts["domains"]),
         facts=facts,
         rows=[by_step[step] for step in sorted(by_step)],
         damaged=rows.count(None),
@@ -322,7 +310,9 @@ def _parsed(line: bytes) -> dict[str, Any]:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return {}
-    return {_RENAMED.get(name, name): row[name] for name in row} if isinstance(row, dict) else {}
+    return (
+        {str(_RENAMED.get(name, name)): row[name] for name in row} if isinstance(row, dict) else {}
+    )
 
 
 def _row(line: bytes, domains: int) -> dict[str, Any] | None:

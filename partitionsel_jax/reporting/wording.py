@@ -54,12 +54,7 @@ def findings(rows: Sequence[Row]) -> list[str]:
 
 
 def caveats(sets: Sequence[Groups], headlines: Sequence[Sequence[Row]]) -> Iterator[str]:
-    """Everything a reader must know before trusting the numbers, one sentence each.
-
-    Args:
-      sets: the runs of each label, for each evaluation set.
-      headlines: the rows of each evaluation set.
-    """
+    """Everything a reader must know before trusting the numbers, one sentence each."""
     groups = {label: runs for found in sets for label, runs in found.items()}
     if not any(run.finished for runs in groups.values() for run in runs):
         yield "No run is finished: every number is of a run under way, none is a result."

@@ -1,7 +1,7 @@
 """The claims: for each its tables, and a verdict by 95 % intervals alone.
 
-A section is a function of a study that yields verdicts, and tables with their headings; its
-docstring is what RESULTS.md says of it.
+A section is a function of a study that yields verdicts and tables; its docstring is what RESULTS.md
+says of it.
 """
 
 import math
@@ -29,7 +29,16 @@ class Verdict(NamedTuple):
     evidence: str
 
 
-Shown: TypeAlias = Iterator[Verdict | tuple[str, str]]
+class Table(NamedTuple):
+    """A table with its heading; where random picks were tried, the situation and its runs."""
+
+    heading: str
+    text: str
+    situation: str = ""
+    groups: Mapping[str, Group] = {}
+
+
+Shown: TypeAlias = Iterator[Verdict | Table]
 
 
 def outcome(signs: Sequence[int], wanted: int = -1) -> str:
@@ -96,9 +105,10 @@ def _methods(study: Study) -> Shown:
         picking = {name: group for name, group in groups.items() if name != RANDOM}
         rivals += [(f"{n} at {size}", final(house, g)) for n, g in picking.items() if n != HOUSE]
         beside = picking | ({"full": full} if len(full) else {}) | {RANDOM: groups[RANDOM]}
-        yield where, tables.against(beside, RANDOM)
+        situation = f"clean, {_of_pool(study, size)}"
+        yield Table(where, tables.against(beside, RANDOM), situation, groups)
         table = tables.logged(picking, "conflicting_pairs", "redundancy")
-        logged.append((f"{where}: what is logged", table))
+        logged.append(Table(f"{where}: what is logged", table))
     yield from logged
     claim = "The paper: PartitionSel trains better than"
     yield _verdict(f"{claim} random picks", _LESS_RANDOM, random)
@@ -129,7 +139,7 @@ def _couplings(study: Study) -> Shown:
         groups = {name: group for name, group in groups.items() if len(group)}
         if "joint" in groups:
             table = tables.logged(groups, "conflicting_pairs", "redundancy")
-            yield f"{owner} (`{utility}`)", table
+            yield Table(f"{owner} (`{utility}`)", table)
             pairs = {name: group["conflicting_pairs"] for name, group in groups.items()}
             joint = pairs.pop("joint")
             found = [(name, difference(joint, other)) for name, other in pairs.items()]
@@ -144,7 +154,8 @@ def _fractions(study: Study) -> Shown:
     """
     ends = []
     for size, groups in _at(study, "selection.size"):
-        yield f"{size} picks, {_of_pool(study, size)}", tables.against(groups, RANDOM)
+        heading = f"{size} picks, {_of_pool(study, size)}"
+        yield Table(heading, tables.against(groups, RANDOM))
         ends.append(("", final(groups[HOUSE], groups[RANDOM])))
     claim = "The paper: PartitionSel's advantage over random picks holds at every fraction"
     yield _verdict(claim, _LESS_RANDOM, ends)
@@ -166,14 +177,15 @@ def _noise(study: Study) -> Shown:
     """
     clean = by_method(select(study.results, kind="none"))
     if RANDOM in clean:
-        yield "Clean", tables.against(clean, RANDOM, corrupted=True)
+        yield Table("Clean", tables.against(clean, RANDOM, corrupted=True), "clean", clean)
     for kind in ("garbled", "swapped"):
         ends = []
         for share, _ in _at(study, "data.noise.share"):
             groups = by_method(select(study.results, kind=kind, share=share))
             if RANDOM in groups:
                 table = tables.against(groups, RANDOM, corrupted=True)
-                yield f"{100 * share:g} % {NOISE_NAMES[kind]}", table
+                heading = f"{100 * share:g} % {NOISE_NAMES[kind]}"
+                yield Table(heading, table, heading, groups)
                 ends.append((f"{100 * share:g} %:", final(groups[HOUSE], groups[RANDOM])))
         claim = f"Ours: with {NOISE_NAMES[kind]} PartitionSel ends lower than random picks"
         yield _verdict(claim, _LESS_RANDOM, ends)
@@ -198,9 +210,13 @@ def _domains(study: Study) -> Shown:
     """
     for weights, groups in _at(study, "data.weights"):
         if len(set(weights)) == 1:
-            yield "Domains equally frequent", tables.against(groups, RANDOM)
+            heading = "Domains equally frequent"
+            yield Table(heading, tables.against(groups, RANDOM), heading.lower(), groups)
             continue
-        yield "Every domain half as frequent as the last", tables.against(groups, RANDOM)
+        table = tables.against(groups, RANDOM)
+        yield Table(
+            "Every domain half as frequent as the last", table, "imbalanced domains", groups
+        )
         for name in ("uniform", "curriculum"):
             if f"{HOUSE}-{name}" in groups:
                 end = [("", final(groups[f"{HOUSE}-{name}"], groups[HOUSE]))]
@@ -231,7 +247,7 @@ def _sketches(study: Study) -> Shown:
 
     Dimension and family of the sketch.
     """
-    yield "", _every_point(study, "two_sided, dim 1024")
+    yield Table("", _every_point(study, "two_sided, dim 1024"))
 
 
 def _layers(study: Study) -> Shown:
@@ -239,7 +255,7 @@ def _layers(study: Study) -> Shown:
 
     Features from the last layers.
     """
-    yield "", _every_point(study, RANDOM)
+    yield Table("", _every_point(study, RANDOM))
 
 
 def _weights(study: Study) -> Shown:
@@ -250,8 +266,8 @@ def _weights(study: Study) -> Shown:
     trained as with learned ones.
     """
     groups = {kind: select(study.results, weights=kind) for kind in ("uniform", "learned")}
-    yield "", tables.against(groups, "uniform")
-    yield "What is logged", tables.logged(groups, "effective_sample_size")
+    yield Table("", tables.against(groups, "uniform"))
+    yield Table("What is logged", tables.logged(groups, "effective_sample_size"))
     yield _verdict(
         "Ours: the learned weights are worth using in the update",
         "final validation loss less that of equal weights:",
@@ -268,8 +284,8 @@ def _rules(study: Study) -> Shown:
     """
     groups = by_method(study.results)
     ours = {name: group for name, group in groups.items() if name != RANDOM}
-    yield "", tables.against(groups, RANDOM)
-    yield "What is logged", tables.logged(ours, "utility", "certificate")
+    yield Table("", tables.against(groups, RANDOM))
+    yield Table("What is logged", tables.logged(ours, "utility", "certificate"))
     reached, ends = (
         [
             (f"{one} less {other}:", difference(groups[one][number], groups[other][number]))
@@ -292,7 +308,7 @@ def _cost(study: Study) -> Shown:
     """
     groups = by_method(study.results)
     groups = {name: groups[name] for name in (PRESET, HOUSE) if name in groups} | groups
-    yield "", tables.against(groups, RANDOM, corrupted=True, whole=True)
+    yield Table("", tables.against(groups, RANDOM, corrupted=True, whole=True))
     if PRESET not in groups:
         return
     preset, random = groups[PRESET], groups[RANDOM]
@@ -319,59 +335,37 @@ SECTIONS: Mapping[str, Callable[[Study], Shown]] = {
 }
 
 
-def shown(study: Study) -> tuple[list[Verdict], list[tuple[str, str]]]:
-    """A study's verdicts, and its tables with their headings."""
+def shown(study: Study) -> tuple[list[Verdict], list[Table]]:
+    """A study's verdicts, and its tables."""
     found = list(SECTIONS[study.claim](study))
     verdicts = [one for one in found if isinstance(one, Verdict)]
-    return verdicts, [one for one in found if not isinstance(one, Verdict)]
+    return verdicts, [one for one in found if isinstance(one, Table)]
 
 
-def choices(studies: Mapping[str, Study]) -> str:
-    """A table of what to choose in every situation that the studies have seen; empty for none."""
+def choices(shown: Sequence[Table]) -> str:
+    """A table of what to choose in every situation that some tables show; empty for none."""
     rows = []
-    for situation, groups in _situations(studies):
+    for table in shown:
+        if not table.situation:
+            continue
+        groups = table.groups
         losses = {name: group["validation_loss"].mean() for name, group in groups.items()}
         best, *others = sorted(losses, key=lambda name: (losses[name], name))
         ends = {name: final(groups[best], groups[name]) for name in others}
+        alike = ", ".join(name for name, one in ends.items() if one and not one.sign)
         costs = {
             name: tables.typical(tables.to_target(group, groups[RANDOM], "flops"))
             for name, group in groups.items()
         }
-        cheapest, name = min((cost, name) for name, cost in costs.items() if cost is not None)
-        alike = ", ".join(name for name, one in ends.items() if one and not one.sign)
+        cost, cheapest = min((cost, name) for name, cost in costs.items() if cost is not None)
         rows.append(
             {
-                "situation": situation,
+                "situation": table.situation,
                 "lowest loss at equal updates": best,
                 "no significant difference from it": alike or tables.NOTHING,
-                "fewest FLOPs to random's final loss": f"{name} ({cheapest:.2f}×)"
-                if cheapest < 1
+                "fewest FLOPs to random's final loss": f"{cheapest} ({cost:.2f}×)"
+                if cost < 1
                 else RANDOM,
             }
         )
     return of_records(rows)
-
-
-def _situations(studies: Mapping[str, Study]) -> Iterator[tuple[str, dict[str, Group]]]:
-    """The points of the studies at which random picks were tried, and the runs of each method."""
-    for study in (studies[name] for name in ("methods", "noise", "domains") if name in studies):
-        points = {
-            tuple(value for value in values if value is not None): values
-            for values in study.results[study.axes].itertuples(index=False, name=None)
-        }
-        for _, values in sorted(points.items()):
-            pairs = zip(study.axes, values, strict=True)
-            axes = {axis.rpartition(".")[2]: value for axis, value in pairs}
-            groups = by_method(select(study.results, **axes))
-            if RANDOM in groups:
-                yield _situation(study, axes), groups
-
-
-def _situation(study: Study, axes: Mapping[str, Any]) -> str:
-    if study.claim == "methods":
-        return f"clean, {_of_pool(study, axes['size'])}"
-    if study.claim == "noise":
-        share = "" if axes["share"] is None else f"{100 * axes['share']:g} % "
-        return f"{share}{NOISE_NAMES[axes['kind']]}"
-    even = len(set(axes["weights"])) == 1
-    return "domains equally frequent" if even else "imbalanced domains"

@@ -110,12 +110,11 @@ def _check(study: Study, points: Collection[tuple[str, Mapping[str, Any]]]) -> N
             "config's workdir, or a part of one?"
         )
     usual = sorted(next(iter(seeds.values())))
-    for point, found in seeds.items():
-        if sorted(found) != usual:
-            raise ValueError(
-                f"{point} was run with the seeds {sorted(found)}, and other points with {usual}: "
-                "all of them are to have the same"
-            )
+    if other := [point for point, found in seeds.items() if sorted(found) != usual]:
+        raise ValueError(
+            f"{other[0]} was run with the seeds {sorted(seeds[other[0]])}, and other points with "
+            f"{usual}: all of them are to have the same"
+        )
 
 
 def _command(study: Study, scale: str) -> str:
@@ -160,10 +159,13 @@ def update(studies: epath.PathLike, page: epath.PathLike) -> list[str]:
         if not found:
             continue
         parts.append(f"## Scale `{scale}`: {what}")
-        if advice := claims.choices(found):
+        shown = {claim: claims.shown(study) for claim, study in found.items()}
+        if advice := claims.choices(
+            [table for _, of_claim in shown.values() for table in of_claim]
+        ):
             parts += ["**What to choose**", advice]
         for claim, study in found.items():
-            of_claim, shown = claims.shown(study)
+            of_claim, shown_tables = shown[claim]
             verdicts += [{"claim": v.claim, "scale": scale, **v._asdict()} for v in of_claim]
             title, _, about = (inspect.getdoc(claims.SECTIONS[claim]) or "").partition("\n\n")
             parts += [f"### {title}", " ".join(about.split()), _provenance(study)]
@@ -172,8 +174,8 @@ def update(studies: epath.PathLike, page: epath.PathLike) -> list[str]:
                 path.write_bytes(image)
                 written.append(os.fspath(path))
                 parts.append(f"![{title}]({os.path.relpath(path, page.parent)})")
-            for heading, table in shown:
-                parts += [f"**{heading}**", table] if heading else [table]
+            for table in shown_tables:
+                parts += [f"**{table.heading}**"] * bool(table.heading) + [table.text]
     if not verdicts:
         raise ValueError(
             f"no study in {os.fspath(root)}: expected folders SCALE/CLAIM with a scale of "

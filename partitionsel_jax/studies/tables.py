@@ -3,6 +3,7 @@
 A group is the runs of one point of an ablation: rows of `Study.results` with their seeds as index.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,11 +19,9 @@ NOTHING = "–"
 
 
 class Difference(NamedTuple):
-    """The mean difference of two groups' runs, seed by seed, with its 95 % interval.
+    """The mean difference of two groups' runs, seed by seed, with Student's 95 % interval.
 
-    Attributes:
-      mean: over the pairs that have the number, `seen` of `pairs`.
-      low, high: the ends of Student's interval; the mean itself, of one pair.
+    The mean is over the pairs that have the number, `seen` of `pairs`; of one, the interval is it.
     """
 
     mean: float
@@ -43,14 +42,11 @@ class Difference(NamedTuple):
 
 
 def select(runs: pd.DataFrame, method: str = "", **axes: Any) -> Group:
-    """The runs of a method at some values of the axes, by seed.
+    """The runs of a method ("" for all) by seed, at values of the axes by their last names.
 
-    Args:
-      runs: of a study.
-      method: its label; "" for all.
-      **axes: the axis' last name -> its value, e.g. size=8. One that a run lacks excludes it.
+    An axis that a run lacks excludes it: select(runs, "random", size=8).
     """
-    fits = np.full(len(runs), True) if not method else (runs["method"] == method).to_numpy()
+    fits = np.array([not method or name == method for name in runs["method"]], bool)
     columns = {name.rpartition(".")[2]: name for name in runs if "." in name}
     for axis, wanted in axes.items():
         values = runs[columns[axis]] if axis in columns else [None] * len(runs)
@@ -101,8 +97,8 @@ def typical(cost: ToTarget) -> float | None:
 
 def whole_cost(group: Group, baseline: Group, cost_axis: str) -> float:
     """The cost of a run, relative to the baseline's; the mean over seeds, nan without a pair."""
-    curves = [[c[cost_axis].iloc[-1] for c in pair[1:]] for pair in pairs(group, baseline)]
-    return float(np.mean([own / other for own, other in curves])) if curves else float("nan")
+    ends = [[c[cost_axis].iloc[-1] for c in pair[1:]] for pair in pairs(group, baseline)]
+    return float(np.mean([own / other for own, other in ends])) if ends else math.nan
 
 
 def relative_cost(group: Group, baseline: Group, cost_axis: str) -> float:
@@ -177,13 +173,10 @@ def _start(name: str, group: Group) -> dict[str, str]:
 def against(
     groups: Mapping[str, Group], baseline: str, *, corrupted: bool = False, whole: bool = False
 ) -> str:
-    """Groups of runs beside a baseline: losses, differences, and what the baseline's loss costs.
+    """Groups of runs beside one of them: losses, differences, and what the baseline's loss costs.
 
-    Args:
-      groups: name -> runs; in the table's order.
-      baseline: the name of one of them.
-      corrupted: whether to say how many of the picks were corrupted.
-      whole: whether runs differ in length, so that the costs to compare are those of whole runs.
+    Where `corrupted`, with the share of corrupted picks; where `whole`, runs differ in length, and
+    the costs to compare are those of whole runs.
     """
     reference, rows = groups[baseline], []
     asked = any(group["accuracy"].notna().any() for group in groups.values())
