@@ -18,8 +18,7 @@ from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.step import anchors as held_out
 from partitionsel_jax.step import fidelity, recorded
 from partitionsel_jax.step.candidates import Candidates, RowInfo, compare
-from partitionsel_jax.step.halting import halting
-from partitionsel_jax.step.state import TrainState
+from partitionsel_jax.step.state import TrainState, before, is_sound
 from partitionsel_jax.step.step import Step
 
 # Feature dimension for timing selection where none is set; the time hardly depends on it.
@@ -65,6 +64,34 @@ def evaluators(model: models.Model, layout: spmd.Layout) -> Evaluators:
         losses=layout.map(losses, ("weights", "weights", "rows")),
         generate=layout.map(generate, ("weights", "weights", "rows", "rows", "replicated")),
     )
+
+
+def halting(
+    step: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """`Step.__call__` or the like, but for what it does to a state that has halted: nothing.
+
+    A state halts at the first update that is not sound, and is then that before the update but for
+    its step, which is negative; see `state.before`. The host reads a step's record while the next
+    step runs: were that one carried out, the state that the failed update started from would be
+    gone.
+    """
+
+    def run(
+        state: TrainState,
+        frozen: Any,
+        pool: Any,
+        anchors: Any,
+        seed: jax.Array,
+        reference: Any = None,
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        state, halted = before(state), state.step < 0
+        after, record = step(state, frozen, pool, anchors, seed, reference)
+        goes_on = is_sound(record) & ~halted
+        halted_state = dataclasses.replace(state, step=-1 - state.step)
+        return jax.tree.map(lambda a, b: jnp.where(goes_on, a, b), after, halted_state), record
+
+    return run
 
 
 @functools.lru_cache(maxsize=16)

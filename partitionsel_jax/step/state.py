@@ -4,6 +4,7 @@ Letters of the shape comments: N pool, M feature dimension, P domains.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,6 +15,9 @@ from partitionsel_jax.config.sections import FeatureSettings, SelectionSettings
 from partitionsel_jax.gradients import Features
 from partitionsel_jax.selection.budgets import CurriculumState
 from partitionsel_jax.step.anchors import Anchors
+
+# Of an update's record, finite where it is sound.
+NORMS = ("loss", "gradient_norm", "update_norm")
 
 
 @jax.tree_util.register_dataclass
@@ -79,6 +83,17 @@ class TrainState:
         """The state at step 0."""
         start = jnp.zeros((), jnp.int32)
         return cls(start, parameters, optimizer.init(parameters), curriculum, kept)
+
+
+def is_sound(record: Mapping[str, Any]) -> jax.Array:
+    """bool[], True if an update was finite and had a candidate to select."""
+    norms = jnp.stack([jnp.asarray(record[name], jnp.float32) for name in NORMS])
+    return jnp.all(jnp.isfinite(norms)) & (jnp.sum(jnp.asarray(record["selected"])) > 0)
+
+
+def before(state: TrainState) -> TrainState:
+    """The state that a failed update started from; one that has not halted is itself."""
+    return dataclasses.replace(state, step=jnp.where(state.step < 0, -1 - state.step, state.step))
 
 
 @jax.jit

@@ -29,10 +29,17 @@ from partitionsel_jax.selection import (
 from partitionsel_jax.selection.budgets import CurriculumState
 from partitionsel_jax.step import anchors as held_out
 from partitionsel_jax.step import optimizer as optimizers
-from partitionsel_jax.step.candidates import Candidates, RowInfo, compare, deal, describe
+from partitionsel_jax.step.candidates import (
+    Candidates,
+    RowInfo,
+    compare,
+    deal,
+    describe,
+    domain_budgets,
+    update_weights,
+)
 from partitionsel_jax.step.features import TokenCounts, buckets_of, compute_features, has_response
 from partitionsel_jax.step.parts import Parts
-from partitionsel_jax.step.schemes import domain_budgets, update_weights
 from partitionsel_jax.step.state import FeatureCache, TrainState
 
 

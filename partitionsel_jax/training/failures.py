@@ -10,8 +10,7 @@ from partitionsel_jax import paths
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import processes
 from partitionsel_jax.json_files import INTEGER, read_fields
-from partitionsel_jax.step import halting
-from partitionsel_jax.step.state import TrainState
+from partitionsel_jax.step.state import TrainState, before
 from partitionsel_jax.training import records, workdir
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints
@@ -34,7 +33,7 @@ def dump(folder: epath.Path, setup: Setup, step: int, state: TrainState) -> epat
         place.rmtree()  # of the same update, before a restart
     processes.wait()
     checkpoints = Checkpoints(place / _STATE, keep=1)
-    checkpoints.save(halting.before(state), {})
+    checkpoints.save(before(state), {})
     checkpoints.finish()
     checkpoints.close()
     if processes.is_first():

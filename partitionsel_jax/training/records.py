@@ -16,7 +16,7 @@ from etils import epath
 from partitionsel_jax import json_files
 from partitionsel_jax.evaluation import DomainLosses
 from partitionsel_jax.file_errors import reading
-from partitionsel_jax.step.halting import NORMS
+from partitionsel_jax.step.state import NORMS
 
 _LOG = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from configs.ablations import budgets, features, utilities
 from partitionsel_jax import selection
 from partitionsel_jax.config import relevance
 from partitionsel_jax.config.axes import name_of
-from partitionsel_jax.step.schemes import update_weights
+from partitionsel_jax.step.candidates import update_weights
 from partitionsel_jax.training import plan
 
 

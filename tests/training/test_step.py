@@ -12,8 +12,7 @@ from partitionsel_jax import data, gradients, models, selection
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.step import anchors as held_out
-from partitionsel_jax.step.candidates import RowInfo, compare
-from partitionsel_jax.step.schemes import domain_budgets, update_weights
+from partitionsel_jax.step.candidates import RowInfo, compare, domain_budgets, update_weights
 from partitionsel_jax.step.state import TrainState
 from partitionsel_jax.step.step import Step
 

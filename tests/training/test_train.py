@@ -9,7 +9,7 @@ from etils import epath
 
 from partitionsel_jax import training
 from partitionsel_jax.config import settings as run_settings
-from partitionsel_jax.step import halting
+from partitionsel_jax.step.state import is_sound
 from partitionsel_jax.training import loop, records
 from partitionsel_jax.training import setup as run_setup
 from tests.training.conftest import rows, without_seconds
@@ -211,7 +211,7 @@ def test_of_a_non_finite_update_the_picks_alone_are_recorded(tmp_path, change):
     files.step(2, sound | change, 0.1, None)
     files.close()
     assert records.is_sound(sound) and not records.is_sound(sound | change)
-    assert bool(halting.is_sound(sound)) and not bool(halting.is_sound(sound | change))
+    assert bool(is_sound(sound)) and not bool(is_sound(sound | change))
     assert [row["step"] for row in rows(tmp_path, "selections.jsonl")] == [1, 2]
     assert [row["step"] for row in rows(tmp_path, "metrics.jsonl")] == [1]
     said = records.describe_failure(sound)
