@@ -82,7 +82,7 @@ def prepare_all(planned: list[int]) -> Part:
         seconds, peak = float(mine["seconds"].median()), int(mine["peak"].max())
         more = rows - min(planned)
         found[str(rows)] = {
-            "rows": rows,
+            "rows": int(rows),
             "bytes": int(mine["bytes"].iloc[0]),
             "seconds": seconds,
             "rows_per_second": rows / seconds,

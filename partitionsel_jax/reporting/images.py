@@ -94,8 +94,9 @@ def _files(
         ncols=columns,
     )
     figure.suptitle(f"{title}\n{facts}", x=0.01, ha="left")
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # it is laid out, which takes longer than drawing it
+    layout: Any = figure.get_layout_engine()
+    layout.execute(figure)  # once for both files
+    figure.set_layout_engine("none")
     unstated = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     for ending, options in (("png", {"dpi": 200}), ("svg", {"metadata": unstated})):
         buffer = io.BytesIO()

@@ -130,8 +130,7 @@ def test_every_part_of_the_whole_suite_is_measured(monkeypatch, uncompiled):
         assert row["from"] == "gram"
         assert row["extrapolated"] == (row["method"] in suite.THEIRS)
         assert (row["utility"] is None) == row["extrapolated"]
-    drawn = [row.get("extrapolated") for row in cells(markdown)[: len(METHODS)]]
-    assert drawn.count("yes") == len(suite.THEIRS)
+    assert markdown.count("| yes ") == len(suite.THEIRS)
     for row in numbers["large"]:
         assert row["from"] == "features"
         assert row["published_over_this"] is None
