@@ -76,23 +76,20 @@ def prepare_all(planned: list[int]) -> Part:
     """Prepares files of so many rows, one after the other."""
     with tempfile.TemporaryDirectory() as folder:
         taken = pd.DataFrame([prepare(Path(folder), *each) for each in enumerate(planned)])
-    found: dict[str, dict[str, Any]] = {}
-    fewest = taken[taken["rows"] == taken["rows"].min()]
-    for rows, mine in taken.groupby("rows"):
-        seconds, peak = float(mine["seconds"].median()), int(mine["peak"].max())
-        more = rows - min(planned)
-        found[str(rows)] = {
-            "rows": int(rows),
-            "bytes": int(mine["bytes"].iloc[0]),
-            "seconds": seconds,
-            "rows_per_second": rows / seconds,
-            "before_bytes": int(mine["before"].min()),
-            "peak_bytes": peak,
-            "growth_bytes_per_row": (peak - int(fewest["peak"].max())) / more if more else None,
-            "runs": len(mine),
-        }
+    found = taken.groupby("rows", as_index=False).agg(
+        bytes=("bytes", "first"),
+        seconds=("seconds", "median"),
+        before_bytes=("before", "min"),
+        peak_bytes=("peak", "max"),
+        runs=("seconds", "count"),
+    )
+    more = found - found.iloc[0]
+    found["rows_per_second"] = found["rows"] / found["seconds"]
+    found["growth_bytes_per_row"] = more["peak_bytes"] / more["rows"]
+    rows = json.loads(found.to_json(orient="records"))
     said = f"Data: preparing a source of files; at least {LEAST_PREPARED} rows / s are wanted."
-    return Part({"preparations": found}, (said, table(PREPARED, found.values())))
+    numbers = {"preparations": {str(row["rows"]): row for row in rows}}
+    return Part(numbers, (said, table(PREPARED, rows)))
 
 
 def prepare(folder: Path, turn: int, rows: int) -> dict[str, float]:

@@ -8,6 +8,7 @@
 
 import contextlib
 import dataclasses
+import json
 import tempfile
 import threading
 import time
@@ -46,12 +47,16 @@ def run(options: Options) -> Iterator[Part]:
     with tempfile.TemporaryDirectory() as folder:
         shard = write(Path(folder), config)
         runs = pd.DataFrame([measure(Path(folder), dtype) for dtype in turns])
-    loadings = {}
-    for dtype, mine in runs.groupby("dtype", sort=False):
-        most = {name: int(mine[name].max()) for name in ("weights", "own", "resident")}
-        found: dict[str, float] = {f"{name}_bytes": size for name, size in most.items()}
-        found |= {f"{name}_over_largest_shard": most[name] / shard for name in ("own", "resident")}
-        loadings[dtype] = found | {"seconds": float(mine["seconds"].median()), "runs": len(mine)}
+    found = runs.groupby("dtype", sort=False).agg(
+        weights_bytes=("weights", "max"),
+        own_bytes=("own", "max"),
+        resident_bytes=("resident", "max"),
+        seconds=("seconds", "median"),
+        runs=("seconds", "count"),
+    )
+    for name in ("own", "resident"):
+        found[f"{name}_over_largest_shard"] = found[f"{name}_bytes"] / shard
+    loadings = json.loads(found.to_json(orient="index"))
     said = (
         f"Loading: {config.layers} layers of width {config.width}, {config.vocab_size} tokens; "
         f"largest shard {shard / 1e6:.0f} MB. At most {TARGET} of it are wanted."
