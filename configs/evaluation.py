@@ -23,8 +23,8 @@ def get_config(text=None):
     config = ConfigDict()
     config.benchmarks = ()  # or --benchmarks
     config.directory = ""  # of the benchmarks' folders
-    config.few_shot = ConfigDict()  # solved examples in a prompt of each
-    config.few_shot.update({name: benchmark.few_shot for name, benchmark in BENCHMARKS.items()})
+    # Solved examples in a prompt of each; models that were tuned on instructions need none.
+    config.few_shot = ConfigDict(dict.fromkeys(BENCHMARKS, 0))
     config.new_tokens = 0  # most of an answer; 0: the benchmark's own
     config.batch = 16
     config.limit = 0  # questions of each benchmark; 0: all

@@ -30,13 +30,13 @@ _AGAINST = flags.DEFINE_string(
 
 
 def main() -> None:
-    from partitionsel_jax.training import benchmark_settings, benchmarking
+    from partitionsel_jax.training import benchmarking
 
     config = _CONFIG.value.to_dict()
     if _BENCHMARKS.value is not None:
         config["benchmarks"] = _BENCHMARKS.value
     table = benchmarking.evaluate_all(
-        benchmark_settings.parse(config),
+        benchmarking.parse(config),
         run=_WORKDIR.value,
         model=_MODEL.value,
         adapter=_ADAPTER.value,

@@ -8,11 +8,10 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax.evaluation import statistics
-from partitionsel_jax.evaluation.benchmarks import BINARY, Benchmark, Question, digest
-from partitionsel_jax.evaluation.outputs import read_finished, read_settings
+from partitionsel_jax.evaluation.benchmarks import BINARY, Question, digest
+from partitionsel_jax.evaluation.evaluating import Row, read_finished, read_settings
 
-# Ids that an error lists.
-_LISTED = 5
+_LISTED = 5  # ids in an error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +33,6 @@ class Comparison:
     differences: Mapping[str, statistics.PairedBootstrap]
     discordant: Mapping[str, statistics.McNemar]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Gives what JSON can hold."""
-        return dataclasses.asdict(self)
-
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -45,38 +40,37 @@ class Evaluation:
 
     Attributes:
       name: what errors call it.
-      benchmark: its name.
       questions: id -> digest of what it asks.
       settings: as settings.json has them.
       rows: id -> what outputs.jsonl has of the question; none before the evaluation.
     """
 
     name: str
-    benchmark: str
     questions: Mapping[str, str]
     settings: Mapping[str, Any]
-    rows: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    rows: Mapping[str, Row] = dataclasses.field(default_factory=dict)
 
-    @classmethod
-    def planned(
-        cls, questions: Sequence[Question], benchmark: Benchmark, settings: Mapping[str, Any]
-    ) -> "Evaluation":
-        """Describes what is about to be asked."""
-        digests = {question.id: digest([question]) for question in questions}
-        return cls("this evaluation", benchmark.name, digests, settings)
+    @property
+    def benchmark(self) -> str:
+        return self.settings["benchmark"]
 
-    @classmethod
-    def read(cls, folder: epath.PathLike) -> "Evaluation":
-        """Reads and checks all of a finished evaluation.
 
-        Raises:
-          ValueError: it is not finished, or a file is damaged: named with its line.
-        """
-        folder = epath.Path(folder)
-        rows = read_finished(folder)
-        settings = read_settings(folder)
-        digests = {name: row["question"] for name, row in rows.items()}
-        return cls(str(folder), settings["benchmark"], digests, settings, rows)
+def planned(questions: Sequence[Question], settings: Mapping[str, Any]) -> Evaluation:
+    """Describes what is about to be asked."""
+    digests = {question.id: digest([question]) for question in questions}
+    return Evaluation("this evaluation", digests, settings)
+
+
+def read(folder: epath.PathLike) -> Evaluation:
+    """Reads and checks all of a finished evaluation.
+
+    Raises:
+      ValueError: it is not finished, or a file is damaged: named with its line.
+    """
+    folder = epath.Path(folder)
+    rows, settings = read_finished(folder), read_settings(folder)
+    digests = {name: row["question"] for name, row in rows.items()}
+    return Evaluation(str(folder), digests, settings, rows)
 
 
 def both_asked(ours: Evaluation, theirs: Evaluation) -> list[str]:
@@ -117,10 +111,9 @@ def compare(folder: epath.PathLike, other: epath.PathLike) -> Comparison:
       folder, other: of `evaluate`, both finished. Models, templates and examples may differ.
 
     Raises:
-      ValueError: what `Evaluation.read` and `both_asked` refuse, or outputs that were scored by
-        other metrics.
+      ValueError: what `read` and `both_asked` refuse, or outputs that were scored by other metrics.
     """
-    runs = ours, theirs = Evaluation.read(folder), Evaluation.read(other)
+    runs = ours, theirs = read(folder), read(other)
     both = both_asked(ours, theirs)
     metrics, others = (list(run.rows[both[0]]["scores"]) for run in runs)
     if set(metrics) != set(others):

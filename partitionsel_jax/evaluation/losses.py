@@ -1,7 +1,7 @@
 """Losses over a whole split, per domain."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -12,18 +12,13 @@ from partitionsel_jax.gradients.microbatches import narrowed
 
 @dataclasses.dataclass(frozen=True)
 class DomainLosses:
-    """Mean loss over a split.
-
-    Attributes:
-      mean: over all examples.
-      per_domain: over each domain's examples, in the corpus's order of domains.
-    """
+    """Mean loss over all examples of a split, and over each domain's, in the corpus's order."""
 
     mean: float
     per_domain: list[float]
 
 
-def batches(tree: Any, batch: int):
+def batches(tree: Any, batch: int) -> Iterator[tuple[Any, int]]:
     """Cuts the leading axis into pieces of `batch` rows; the last is filled up with its last row.
 
     Yields:

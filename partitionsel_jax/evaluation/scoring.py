@@ -10,49 +10,23 @@ from typing import Any, TypeVar
 import numpy as np
 
 from partitionsel_jax import data
+from partitionsel_jax.evaluation import molecules
+from partitionsel_jax.evaluation.answers import is_correct
 from partitionsel_jax.evaluation.losses import batches
 from partitionsel_jax.file_errors import one_line
 from partitionsel_jax.time_limited import NotStarted
 
-# (output, example) -> True for a right output; raises `BadReference` where none can be.
+# (output, example) -> True for a right output; raises `molecules.NoMolecule` where none can be.
 Scorer = Callable[[str, data.Example], bool]
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
-
-class BadReference(ValueError):
-    """A reference that its scorer cannot read, so that no answer can be called right or wrong."""
-
-
-def _by_text(output: str, example: data.Example) -> bool:
-    """Compares final answers letter by letter but for white space around them."""
-    return data.final_answer(output) == data.final_answer(example.answer)
-
-
-def _by_value(output: str, example: data.Example) -> bool:
-    """Compares final answers as mathematical objects."""
-    from partitionsel_jax.evaluation.answers import is_correct
-
-    return is_correct(output, example.answer, benchmark="metamathqa")
-
-
-def _by_molecule(output: str, example: data.Example) -> bool:
-    """Compares molecules."""
-    from partitionsel_jax.evaluation import molecules
-
-    try:
-        return molecules.compare(output, example.answer).exact
-    except molecules.NoMolecule as error:
-        raise BadReference(str(error)) from error
-
-
 SCORERS: Mapping[str, Scorer] = {
-    "text": _by_text,
-    "mathematics": _by_value,
-    "molecules": _by_molecule,
+    "text": lambda output, example: data.final_answer(output) == data.final_answer(example.answer),
+    "mathematics": lambda output, example: is_correct(output, example.answer, "metamathqa"),
+    "molecules": lambda output, example: molecules.compare(output, example.answer).exact,
 }
-
 _PACKAGES = {
     "text": (),
     "mathematics": ("math_verify",),
@@ -86,19 +60,12 @@ def judged(judge: Callable[[], T], wrong: Callable[[], T], row: str) -> T:
     """Judges one output; every judgement passes through here, so that none ends an evaluation.
 
     An output is any text, and a scorer is other people's code: whatever it raises over an output
-    counts as a wrong answer, and a warning names the row.
-
-    Args:
-      judge: judges the output.
-      wrong: gives the judgement of a wrong answer.
-      row: what the warning calls the output.
-
-    Raises:
-      BadReference, ImportError, NotStarted: no answer at all could be judged.
+    counts as a wrong answer, and a warning names the row. ImportError and NotStarted pass through,
+    as no answer at all could be judged.
     """
     try:
         return judge()
-    except (BadReference, ImportError, NotStarted):
+    except (ImportError, NotStarted):
         raise
     except Exception as error:
         _LOG.warning("%s: the scorer failed (%s); it counts as wrong", row, one_line(error))
@@ -124,7 +91,7 @@ def answer_accuracy(
     Returns:
       {"accuracy": share of right answers, "accuracy_per_domain": {name: share},
       "questions_per_domain": {name: number}, "cut_prompts": questions that were cut,
-      "bad_references": those whose reference its scorer cannot read, and which count as wrong}.
+      "bad_references": those whose reference is no molecule, and which count as wrong}.
     """
     tokenizer, template = source.tokenizer, data.TEMPLATES[source.template]
     examples = source.examples(range(len(source)))
@@ -137,22 +104,23 @@ def answer_accuracy(
         prompt = data.encode_prompt(example.prompt, tokenizer, room, source.template)
         cut += len(template(example.prompt, tokenizer)) > len(prompt)
         tokens[row, : len(prompt)], lengths[row] = prompt, len(prompt)
-    outputs = [
-        np.asarray(generate(*piece))[:real] for piece, real in batches((tokens, lengths), batch)
-    ]
-    names = list(scorers)
-    scores: dict[str, list[float]] = {name: [] for name in names}
-    for example, length, output in zip(examples, lengths, np.concatenate(outputs), strict=True):
-        written = itertools.takewhile(
-            lambda token: token not in tokenizer.stop_ids, output[length:].tolist()
-        )
-        name, right = names[example.domain], False
+    pieces = batches((tokens, lengths), batch)
+    outputs = np.concatenate([np.asarray(generate(*piece))[:real] for piece, real in pieces])
+
+    def is_right(name: str, output: str, example: data.Example) -> bool:
+        nonlocal bad
         try:
-            judge = functools.partial(scorers[name], tokenizer.decode(written), example)
-            right = judged(judge, lambda: False, f"{name}, example {example.id}")
-        except BadReference:
+            return scorers[name](output, example)
+        except molecules.NoMolecule:
             bad += 1
-        scores[name].append(float(right))
+            return False
+
+    names, scores = list(scorers), {name: list[bool]() for name in scorers}
+    for example, length, output in zip(examples, lengths, outputs.tolist(), strict=True):
+        written = itertools.takewhile(lambda one: one not in tokenizer.stop_ids, output[length:])
+        name = names[example.domain]
+        judge = functools.partial(is_right, name, tokenizer.decode(written), example)
+        scores[name].append(judged(judge, lambda: False, f"{name}, example {example.id}"))
     return {
         "accuracy": float(np.mean([score for domain in scores.values() for score in domain])),
         "accuracy_per_domain": {name: float(np.mean(values)) for name, values in scores.items()},

@@ -3,36 +3,27 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
 
 Values = Sequence[float] | np.ndarray
 
-# Draws held at once.
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # draws held at once
 
 
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """A mean of `count` values, and the ends of its interval.
-
-    `confidence` is how often such intervals hold the true mean.
-    """
+class Interval(NamedTuple):
+    """A mean, and the ends of its interval."""
 
     mean: float
     low: float
     high: float
-    confidence: float
-    count: int
 
 
 @dataclasses.dataclass(frozen=True)
 class PairedBootstrap:
-    """The difference mean(a) - mean(b) over `count` questions, with its interval.
-
-    `p_value` is two-sided, of no difference.
-    """
+    """The difference mean(a) - mean(b) over `count` questions; the p-value is two-sided."""
 
     difference: float
     low: float
@@ -61,8 +52,8 @@ def mean_interval(
 ) -> Interval:
     """The mean with an interval: Wilson's where all values are 0 or 1, else by the bootstrap.
 
-    Of one value that is not 0 or 1, and of values that are all the same, the bootstrap knows no
-    spread: both ends are the value itself. Below some twenty values its intervals are too short.
+    The bootstrap sees no spread in a single value, nor in equal ones: both ends are the value
+    itself. Below some twenty values its intervals are too short.
 
     Args:
       values: float[n], one per question; n >= 1.
@@ -77,24 +68,22 @@ def mean_interval(
     Efron and Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13.
     """
     array = _checked(values, "values")
-    _check_sampling(confidence, samples)
     mean = float(array.mean())
-    if _is_binary(array):
-        low, high = share_interval(mean, len(array), confidence)
-    else:
-        low, high = _percentiles(_resampled_means(array, samples, seed), confidence)
-    return Interval(mean, low, high, confidence, len(array))
+    if ((array == 0.0) | (array == 1.0)).all():
+        return Interval(mean, *share_interval(mean, len(array), confidence))
+    return Interval(mean, *_bootstrap(array, samples, seed, confidence)[1:])
 
 
 def share_interval(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share; its ends stay in [0, 1], and reach them at 0 and at 1.
 
     Args:
-      share: in [0, 1], such as a mean of 0s and 1s.
+      share: in [0, 1]; unlike for `scipy.stats.binomtest`, no whole number of `count`, where it is
+        a mean over runs.
       count: values that it is the mean of, at least 1.
       confidence: in (0, 1).
     """
-    spread = float(special.ndtri(0.5 + confidence / 2)) ** 2 / count
+    spread = float(special.ndtri(_tails(confidence)[1])) ** 2 / count
     centre = (share + spread / 2) / (1 + spread)
     half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
     return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
@@ -106,7 +95,7 @@ def t_quantile(freedom: int, confidence: float = 0.95) -> float:
     A mean of n about normal values lies within t(n - 1) of their standard errors: of two, that is 9
     of their standard deviations, of three 2.5, of five 1.2.
     """
-    return float(special.stdtrit(freedom, 0.5 + confidence / 2))
+    return float(special.stdtrit(freedom, _tails(confidence)[1]))
 
 
 def paired_bootstrap(
@@ -120,26 +109,20 @@ def paired_bootstrap(
 
     Args:
       a, b: float[n], the values of each system, question by question; n >= 1.
-      samples: resamples of the questions.
-      seed: of the resamples; the result is a function of the arguments.
-      confidence: of the interval, in (0, 1).
+      samples, seed, confidence: as `mean_interval` takes them.
 
     Raises:
-      ValueError: no value, one that is not finite, lengths that disagree, or an argument out of
-        range.
+      ValueError: lengths that disagree, or what `mean_interval` refuses.
 
     Source: Koehn (2004), "Statistical Significance Tests for Machine Translation Evaluation".
     """
     first, second = _checked_pair(a, b)
-    _check_sampling(confidence, samples)
     differences = first - second
-    means = _resampled_means(differences, samples, seed)
-    low, high = _percentiles(means, confidence)
+    means, low, high = _bootstrap(differences, samples, seed, confidence)
     fewer = min(np.count_nonzero(means <= 0.0), np.count_nonzero(means >= 0.0))
-    p_value = max(2.0 * (1 + fewer) / (1 + samples), 2.0 ** (1 - len(differences)))
-    return PairedBootstrap(
-        float(differences.mean()), low, high, min(p_value, 1.0), confidence, len(differences)
-    )
+    p_value = min(1.0, max(2.0 * (1 + fewer) / (1 + samples), 2.0 ** (1 - len(differences))))
+    mean = float(differences.mean())
+    return PairedBootstrap(mean, low, high, p_value, confidence, len(differences))
 
 
 def mcnemar(a: Values, b: Values) -> McNemar:
@@ -154,42 +137,45 @@ def mcnemar(a: Values, b: Values) -> McNemar:
     Source: McNemar (1947); the exact p-value is that of a fair coin for the questions on which the
     two disagree, and 1 where there are none.
     """
-    first, second = _checked_pair(a, b)
-    for name, array in (("a", first), ("b", second)):
-        if not _is_binary(array):
-            other = array[(array != 0.0) & (array != 1.0)][0]
+    pair = first, second = _checked_pair(a, b)
+    for name, array in zip("ab", pair, strict=True):
+        if len(others := array[(array != 0.0) & (array != 1.0)]):
             raise ValueError(
-                f"expected {name} to hold 0 and 1 alone, got {other}; compare other values with "
-                "paired_bootstrap"
+                f"expected {name} to hold 0 and 1 alone, got {others[0]}; compare other values "
+                "with paired_bootstrap"
             )
     neither, only_b, only_a, both = np.bincount((2 * first + second).astype(int), minlength=4)
     p_value = 2 * special.bdtr(min(only_a, only_b), only_a + only_b, 0.5)
     return McNemar(int(both), int(only_a), int(only_b), int(neither), min(1.0, float(p_value)))
 
 
-def _resampled_means(values: np.ndarray, samples: int, seed: int) -> np.ndarray:
-    """The means f64[samples] of resamples with replacement.
+def _bootstrap(
+    values: np.ndarray, samples: int, seed: int, confidence: float
+) -> tuple[np.ndarray, float, float]:
+    """The means f64[samples] of resamples with replacement, and the ends of their interval.
 
     scipy.stats.bootstrap would refuse one value, and take other draws than those behind the figures
     that were published.
     """
-    generator = np.random.default_rng(seed)
-    count = len(values)
+    if samples < 1:
+        raise ValueError(f"expected at least 1 resample, got {samples}; 10,000 is usual")
+    generator, count = np.random.default_rng(seed), len(values)
     rows = max(1, _CHUNK // count)
-    means = [
-        values[generator.integers(count, size=(min(rows, samples - start), count))].mean(axis=1)
-        for start in range(0, samples, rows)
-    ]
-    return np.concatenate(means)
+    means = np.concatenate(
+        [
+            values[generator.integers(count, size=(min(rows, samples - start), count))].mean(axis=1)
+            for start in range(0, samples, rows)
+        ]
+    )
+    low, high = np.quantile(means, _tails(confidence))
+    return means, float(low), float(high)
 
 
-def _percentiles(means: np.ndarray, confidence: float) -> tuple[float, float]:
-    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return float(low), float(high)
-
-
-def _is_binary(values: np.ndarray) -> bool:
-    return bool(((values == 0.0) | (values == 1.0)).all())
+def _tails(confidence: float) -> tuple[float, float]:
+    """The probabilities at both ends of an interval."""
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"expected a confidence in (0, 1), got {confidence}; 0.95 is usual")
+    return 0.5 - confidence / 2, 0.5 + confidence / 2
 
 
 def _checked_pair(a: Values, b: Values) -> tuple[np.ndarray, np.ndarray]:
@@ -204,22 +190,9 @@ def _checked_pair(a: Values, b: Values) -> tuple[np.ndarray, np.ndarray]:
 
 def _checked(values: Values, name: str) -> np.ndarray:
     array = np.asarray(values, np.float64)
-    if array.ndim != 1 or not len(array):
+    if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
         raise ValueError(
-            f"expected {name} to be at least one number in a row, got the shape {array.shape}; "
-            "evaluate at least one question"
-        )
-    if not np.isfinite(array).all():
-        worst = int(np.argmin(np.isfinite(array)))
-        raise ValueError(
-            f"expected finite numbers in {name}, got {array[worst]} at {worst}; a mean of the rest "
-            "would hide that question"
+            f"expected {name} to be finite numbers in a row, at least one, got the shape "
+            f"{array.shape} and {array.flat[:8].tolist()}; a mean of the rest would hide questions"
         )
     return array
-
-
-def _check_sampling(confidence: float, samples: int) -> None:
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"expected a confidence in (0, 1), got {confidence}; 0.95 is usual")
-    if samples < 1:
-        raise ValueError(f"expected at least 1 resample, got {samples}; 10,000 is usual")

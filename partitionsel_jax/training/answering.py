@@ -15,12 +15,9 @@ from partitionsel_jax.training import starts
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answering:
-    """A decoder with its tokenizer and the template that it is asked by; answers are greedy.
+    """A decoder (its parameters with adapters), its tokenizer, and one of `data.TEMPLATES`.
 
-    Attributes:
-      model, parameters: the decoder, adapters included.
-      tokenizer: its tokenizer.
-      template: one of `data.TEMPLATES`.
+    Answers are greedy.
     """
 
     model: models.Model
@@ -45,12 +42,9 @@ class Answering:
 
     def answers(self, prompts: Sequence[str], new_tokens: int) -> list[str]:
         """Answers of at most `new_tokens` tokens; special tokens are not part of them."""
+        ids, stops = [self._ids(prompt) for prompt in prompts], self.tokenizer.stop_ids
         written = models.generate(
-            self.model,
-            self.parameters,
-            [self._ids(prompt) for prompt in prompts],
-            new_tokens=new_tokens,
-            stops=self.tokenizer.stop_ids,
+            self.model, self.parameters, ids, new_tokens=new_tokens, stops=stops
         )
         return [self.tokenizer.decode(ids) for ids in written]
 
@@ -71,12 +65,10 @@ def of_run(workdir: str | os.PathLike[str], name: str, template: str = "") -> An
         damaged or were changed.
     """
     settings = starts.settings_of(workdir, name)
-    tokenizer = starts.tokenizer(settings)
-    template = template or settings.data.template
+    tokenizer, template = starts.tokenizer(settings), template or settings.data.template
     data.check_template(template, tokenizer)
-    run = starts.load_finished(workdir, name)
-    model = models.Model(settings.model, settings.lora)
-    return Answering(model, run.parameters, tokenizer, template)
+    parameters = starts.load_finished(workdir, name).parameters
+    return Answering(models.Model(settings.model, settings.lora), parameters, tokenizer, template)
 
 
 def of_model(
@@ -102,12 +94,7 @@ def of_model(
 
 
 def seen_questions(settings: Settings, tasks: Collection[str]) -> frozenset[str]:
-    """The reasoning-gym questions of these tasks that a run's corpus holds, whatever their split.
-
-    Args:
-      settings: of the run.
-      tasks: names.
-    """
+    """The questions of the named reasoning-gym tasks that a run's corpus holds, in any split."""
     chosen = settings.data
     rows = chosen.train + chosen.validation + chosen.test
     return frozenset(

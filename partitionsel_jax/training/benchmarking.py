@@ -1,5 +1,6 @@
 """A model on several benchmarks: what is asked is checked, and only then the model loaded."""
 
+import dataclasses
 import functools
 import logging
 import os
@@ -10,20 +11,83 @@ from typing import Any
 from etils import epath
 
 from partitionsel_jax import data, paths
-from partitionsel_jax.config.settings import Settings
+from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.config.checks import choice, not_below
+from partitionsel_jax.data.generation import canonical_tasks
 from partitionsel_jax.evaluation import benchmarks, comparing, evaluating, scoring
-from partitionsel_jax.evaluation.benchmarks import PROCEDURAL, Benchmark, Question
-from partitionsel_jax.evaluation.outputs import SUMMARY, differences
+from partitionsel_jax.evaluation.benchmarks import BENCHMARKS, PROCEDURAL, Benchmark, Question
+from partitionsel_jax.evaluation.evaluating import SUMMARY, differences
 from partitionsel_jax.json_files import write_json
+from partitionsel_jax.models.config import DTYPES
 from partitionsel_jax.text_table import aligned
 from partitionsel_jax.training import answering, corpora, starts
-from partitionsel_jax.training.benchmark_settings import BenchmarkSettings
 
 COMPARISON = "comparison.json"
 
 _LOG = logging.getLogger(__name__)
-# Names that a note lists.
-_LISTED = 5
+_LISTED = 5  # names in a note
+
+
+@dataclasses.dataclass(frozen=True)
+class ProceduralSettings:
+    """Questions of reasoning-gym: task name -> arguments, questions of each task, their seed."""
+
+    tasks: Mapping[str, Mapping[str, Any]]
+    questions: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkSettings:
+    """Benchmarks and how they are put to a model; configs/evaluation.py says what fields mean."""
+
+    benchmarks: tuple[str, ...]
+    directory: str
+    few_shot: Mapping[str, int]
+    new_tokens: int
+    batch: int
+    limit: int
+    template: str
+    dtype: str
+    seed: int
+    reasoning_gym: ProceduralSettings
+
+    def __post_init__(self):
+        if not self.benchmarks:
+            raise ValueError(
+                f"no benchmark named: set --benchmarks to some of {', '.join(BENCHMARKS)}"
+            )
+        repeated = {name for name in self.benchmarks if self.benchmarks.count(name) > 1}
+        if repeated:
+            raise ValueError(f"benchmarks {sorted(repeated)} are named twice: name each once")
+        for name in (*self.benchmarks, *self.few_shot):
+            benchmarks.named(name)
+        for name, count in self.few_shot.items():
+            not_below(f"few_shot.{name}", count, 0)
+        not_below("new_tokens", self.new_tokens, 0)
+        not_below("batch", self.batch, 1)
+        not_below("limit", self.limit, 0)
+        not_below("reasoning_gym.questions", self.reasoning_gym.questions, 1)
+        choice("template", self.template, ("", *data.TEMPLATES))
+        choice("dtype", self.dtype, DTYPES)
+        if not self.directory and set(self.benchmarks) - {PROCEDURAL}:
+            raise ValueError(
+                "directory is empty: set --config.directory to the folder that holds a folder of "
+                "files for each benchmark"
+            )
+
+    def room(self, benchmark: Benchmark) -> int:
+        """Most tokens of an answer."""
+        return self.new_tokens or benchmark.new_tokens
+
+
+def parse(config: Mapping[str, Any]) -> BenchmarkSettings:
+    """Checks a whole evaluation config and freezes it.
+
+    Raises:
+      ValueError: an unknown or missing field, or a value out of its range, by name.
+    """
+    return run_settings.build(BenchmarkSettings, config, "")
 
 
 def evaluate_all(
@@ -63,55 +127,51 @@ def evaluate_all(
     chosen = [benchmarks.named(one) for one in settings.benchmarks]
     for benchmark in chosen:
         scoring.check_scorer(benchmark.scorer)
-    others = {
-        one.name: _evaluation_of(against, one.name, target) for one in chosen if against is not None
-    }
-    described = None if run is None else starts.settings_of(run, name)
-    anchors = None if described is None else corpora.own_anchors(described.data)
-    seen = frozenset[str]()
+    others = {one.name: _other(against, one.name, target) for one in chosen if against is not None}
+    runs = [] if run is None else [starts.settings_of(run, name)]
+    anchors = corpora.own_anchors(runs[0].data) if runs else None
+    seen: set[str] = set()
     if PROCEDURAL in settings.benchmarks:
-        seen = _seen(settings, described, anchors, against)
-    asked = [(one, *_questions(settings, one, seen, anchors)) for one in chosen]
-    room = {one.name: settings.new_tokens or one.new_tokens for one in chosen}
+        if against is not None and (paths.absolute(against) / "config.json").exists():
+            runs.append(starts.settings_of(against, f"--against={against!r}"))
+        tasks = settings.reasoning_gym.tasks
+        seen = seen.union(*(answering.seen_questions(one, tasks) for one in runs))
+        seen |= set(anchors.questions if anchors is not None else ())
+    asked = [(one, *_questions(settings, one, frozenset(seen), anchors)) for one in chosen]
     for benchmark, questions, examples, _ in asked:
-        if benchmark.name in others:
+        if other := others.get(benchmark.name):
             now = evaluating.asked(questions, benchmark, examples)
-            now["new_tokens"] = room[benchmark.name]
-            plan = comparing.Evaluation.planned(questions, benchmark, now)
-            _check_other(plan, others[benchmark.name])
-    if run is not None:
-        subject = answering.of_run(run, name, settings.template)
+            now["new_tokens"] = settings.room(benchmark)
+            _check_other(comparing.planned(questions, now), other)
+    if model is None:
+        subject = answering.of_run(run or "", name, settings.template)
     else:
-        assert model is not None
         template, dtype = settings.template, settings.dtype
         subject = answering.of_model(model, adapter, template=template, dtype=dtype)
-    for one, new_tokens in room.items():
-        if not subject.fits("", new_tokens):
+    for one in chosen:
+        if not subject.fits("", new_tokens := settings.room(one)):
             raise ValueError(
-                f"answers of {new_tokens} tokens to {one} leave no room for a question in "
+                f"answers of {new_tokens} tokens to {one.name} leave no room for a question in "
                 "the model's context: set a smaller --config.new_tokens"
             )
-    identity = subject.identity
-    summaries, comparisons = [], []
+    identity, summaries, comparisons = subject.identity, [], []
     for benchmark, questions, examples, notes in asked:
-        new_tokens, folder = room[benchmark.name], target / benchmark.name
-        summaries.append(
-            evaluating.evaluate(
-                functools.partial(subject.answers, new_tokens=new_tokens),
-                questions,
-                benchmark,
-                folder,
-                settings={**identity, "new_tokens": new_tokens},
-                examples=examples,
-                fits=functools.partial(subject.fits, new_tokens=new_tokens),
-                batch=settings.batch,
-                notes=notes,
-            )
+        new_tokens, folder = settings.room(benchmark), target / benchmark.name
+        summary = evaluating.evaluate(
+            functools.partial(subject.answers, new_tokens=new_tokens),
+            questions,
+            benchmark,
+            folder,
+            settings={**identity, "new_tokens": new_tokens},
+            examples=examples,
+            fits=functools.partial(subject.fits, new_tokens=new_tokens),
+            batch=settings.batch,
+            notes=notes,
         )
-        if benchmark.name in others:
-            comparison = comparing.compare(folder, others[benchmark.name])
-            write_json(folder / COMPARISON, comparison.to_dict())
-            comparisons.append(comparison)
+        summaries.append(summary)
+        if other := others.get(benchmark.name):
+            comparisons.append(comparing.compare(folder, other))
+            write_json(folder / COMPARISON, dataclasses.asdict(comparisons[-1]))
     return "\n\n".join(filter(None, (_table(summaries), _difference_table(comparisons))))
 
 
@@ -128,37 +188,29 @@ def _target(run: Any, model: str | None, adapter: str | None, output: str | None
     return paths.absolute(run) / "evaluation"
 
 
-def _evaluation_of(against: str, name: str, target: epath.Path) -> epath.Path:
+def _other(against: str, name: str, target: epath.Path) -> epath.Path:
     """Finds the finished evaluation of a benchmark to compare with, which is not this one."""
     root, own = paths.absolute(against), os.path.realpath(target / name)
-    folders = root / "evaluation" / name, root / name
-    # Two paths may lead to one folder, by links.
-    others = [folder for folder in folders if os.path.realpath(folder) != own]
-    for folder in others:
-        if (folder / SUMMARY).exists():
+    for folder in (root / "evaluation" / name, root / name):
+        # Two paths may lead to one folder, by links.
+        if os.path.realpath(folder) != own and (folder / SUMMARY).exists():
             return folder
-    if len(others) < len(folders):
-        raise ValueError(
-            f"--against={against!r} is this evaluation itself: name another one, or another "
-            "--output"
-        )
     raise ValueError(
-        f"--against={against!r} holds no finished evaluation of {name}: evaluate it first, by the "
-        "same command on the other model"
+        f"--against={against!r} holds no finished evaluation of {name} beside this one itself: "
+        "evaluate the other model first, by the same command with another --output"
     )
 
 
 def _check_other(ours: comparing.Evaluation, folder: epath.Path) -> None:
     """Makes sure that an evaluation, which has not begun, can be compared with a finished one.
 
-    What makes the comparison a lesser one is said aloud: fewer pairs, other examples, other room.
+    A warning says what makes the comparison a lesser one: fewer pairs, other examples, other room.
     """
-    theirs = comparing.Evaluation.read(folder)
-    both = comparing.both_asked(ours, theirs)
-    if len(both) < len(ours.questions):
+    theirs = comparing.read(folder)
+    if (both := len(comparing.both_asked(ours, theirs))) < len(ours.questions):
         _LOG.warning(
             "%s  %d of %d questions are compared: %s was not asked the others",
-            *(ours.benchmark, len(both), len(ours.questions), folder),
+            *(ours.benchmark, both, len(ours.questions), folder),
         )
     names = "few_shot", "examples", "new_tokens"
     there, here = ({name: one.settings.get(name) for name in names} for one in (theirs, ours))
@@ -169,21 +221,6 @@ def _check_other(ours: comparing.Evaluation, folder: epath.Path) -> None:
         )
 
 
-def _seen(
-    settings: BenchmarkSettings,
-    described: Settings | None,
-    anchors: data.OwnAnchors | None,
-    against: str | None,
-) -> frozenset[str]:
-    """Collects the questions that reasoning_gym leaves out; see `evaluate_all`."""
-    runs = [] if described is None else [described]
-    if against is not None and (paths.absolute(against) / "config.json").exists():
-        runs.append(starts.settings_of(against, f"--against={against!r}"))
-    tasks = settings.reasoning_gym.tasks
-    seen = frozenset[str]().union(*(answering.seen_questions(one, tasks) for one in runs))
-    return seen.union(anchors.questions if anchors is not None else ())
-
-
 def _questions(
     settings: BenchmarkSettings,
     benchmark: Benchmark,
@@ -192,9 +229,10 @@ def _questions(
 ) -> tuple[list[Question], benchmarks.Examples, dict[str, Any]]:
     """Gives the questions of a benchmark, the examples for their prompts, and notes on them."""
     notes: dict[str, Any] = {}
-    shots, solved = settings.shots(benchmark), list[Question]()
+    shots, solved = settings.few_shot.get(benchmark.name, 0), list[Question]()
     if benchmark.name == PROCEDURAL:
-        tasks, chosen = settings.tasks, settings.reasoning_gym
+        chosen = settings.reasoning_gym
+        tasks = canonical_tasks(chosen.tasks.items())
         questions = benchmarks.generated(tasks, chosen.questions, chosen.seed, seen)
         notes["left_out"] = benchmarks.passed_over(questions)
         notes["reference_only"] = [name for name, _ in tasks if data.takes_reference_only(name)]
@@ -204,24 +242,18 @@ def _questions(
     else:
         directory = Path(settings.directory).expanduser()
         read = benchmarks.read_questions(benchmark, directory)
-        bad = [one.id for one in read if not benchmark.judgeable(one)]
+        notes["bad_references"] = bad = [one.id for one in read if not benchmark.judgeable(one)]
         questions = sound = [one for one in read if one.id not in bad]
-        notes["bad_references"] = bad
-        if not sound:
-            raise ValueError(
-                f"no answer of the {len(read)} questions of {benchmark.name} in {directory} is a "
-                "molecule: compare the file with the published one"
-            )
         if anchors is not None:
-            index = anchors.index([[one.about or one.prompt for one in sound]])
-            questions = [
-                one for one in sound if not index.match(one.prompt, one.about or one.prompt)
-            ]
+            texts = [one.about or one.prompt for one in sound]
+            index, pairs = anchors.index([texts]), zip(sound, texts, strict=True)
+            questions = [one for one, text in pairs if not index.match(one.prompt, text)]
         notes["left_out"] = len(sound) - len(questions)
         if not questions:
             raise ValueError(
-                f"the anchors of the run ask all questions of {benchmark.name}, so that none is "
-                "left to score: choose another benchmark"
+                f"no question of {benchmark.name} in {directory} is left to ask: the answers of "
+                f"{len(bad)} are no molecules, and the anchors of the run ask the {len(sound)} "
+                "others; compare the file with the published one, or choose another benchmark"
             )
         if shots:
             solved = benchmarks.read_questions(benchmark, directory, "train")
@@ -274,16 +306,16 @@ def _difference_table(comparisons: Sequence[comparing.Comparison]) -> str:
     if not comparisons:
         return ""
     rows = [("benchmark", "n", "metric", "difference", "95 % interval", "p", "McNemar's p")]
+    notes = []
     for found in comparisons:
         for metric, one in found.differences.items():
             test = found.discordant.get(metric)
             interval, other = f"{one.low:+.4f} to {one.high:+.4f}", test and f"{test.p_value:.3g}"
             start = found.benchmark, f"{found.n}", metric, f"{one.difference:+.4f}", interval
             rows.append((*start, f"{one.p_value:.3g}", other or "–"))
-    notes = [
-        f"{found.benchmark}: not compared are {found.only_this} questions that this model alone "
-        f"was asked, and {found.only_other} that the other alone was"
-        for found in comparisons
-        if found.only_this or found.only_other
-    ]
+        if found.only_this or found.only_other:
+            notes.append(
+                f"{found.benchmark}: not compared are {found.only_this} questions that this model "
+                f"alone was asked, and {found.only_other} that the other alone was"
+            )
     return "\n".join([aligned(rows), *notes])

@@ -176,7 +176,7 @@ def test_missing_packages_are_not_taken_for_bad_references(tmp_path, monkeypatch
     def missing(name):
         raise ValueError(f"molecule metrics need {name}")
 
-    monkeypatch.setattr("partitionsel_jax.evaluation.molecules_decoding.library", missing)
+    monkeypatch.setattr("partitionsel_jax.evaluation.molecules.library", missing)
     with pytest.raises(ValueError, match="molecule metrics need selfies"):
         benchmarks.named("mol_forward").judgeable(question)
 

@@ -1,6 +1,5 @@
 """Intervals and paired tests against SciPy, brute force and simulation."""
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -18,7 +17,6 @@ def test_shares_have_the_interval_of_wilson(count, confidence):
         oracle = scipy.stats.binomtest(ones, count).proportion_ci(confidence, method="wilson")
         np.testing.assert_allclose((found.low, found.high), oracle, rtol=1e-12, atol=1e-15)
         assert found.mean == ones / count
-        assert found.count == count
 
 
 def test_a_share_of_all_or_nothing_ends_at_one_or_zero():
@@ -81,9 +79,7 @@ def test_means_of_many_values_are_resampled_piece_by_piece(monkeypatch):
     values = np.random.default_rng(0).normal(size=50)
     whole = statistics.mean_interval(values, samples=3_000)
     monkeypatch.setattr(statistics, "_CHUNK", 120)
-    assert dataclasses.astuple(statistics.mean_interval(values, samples=3_000)) == pytest.approx(
-        dataclasses.astuple(whole)
-    )
+    assert statistics.mean_interval(values, samples=3_000) == pytest.approx(whole)
 
 
 def test_a_paired_bootstrap_counts_the_resamples_beyond_zero():
@@ -147,15 +143,15 @@ def test_mcnemar_is_the_exact_test_of_a_fair_coin(only_a, only_b):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: statistics.mean_interval([]), r"at least one number .* got the shape \(0,\)"),
+        (lambda: statistics.mean_interval([]), r"at least one, got the shape \(0,\)"),
         (lambda: statistics.mean_interval([[1.0]]), r"the shape \(1, 1\)"),
-        (lambda: statistics.mean_interval([1.0, np.nan]), "got nan at 1"),
+        (lambda: statistics.mean_interval([1.0, np.nan]), r"at least one, got .* and \[1.0, nan\]"),
         (lambda: statistics.mean_interval([0.1, 0.2], 1.0), r"confidence in \(0, 1\), got 1.0"),
         (lambda: statistics.mean_interval([0.1, 0.2], samples=0), "at least 1 resample, got 0"),
-        (lambda: statistics.paired_bootstrap([], []), "at least one number"),
+        (lambda: statistics.paired_bootstrap([], []), "at least one, got"),
         (lambda: statistics.paired_bootstrap([1.0], [1.0, 2.0]), "got 1 and 2 values"),
-        (lambda: statistics.paired_bootstrap([np.inf], [1.0]), "in a, got inf at 0"),
-        (lambda: statistics.mcnemar([], []), "at least one number"),
+        (lambda: statistics.paired_bootstrap([np.inf], [1.0]), r"expected a to be .* \[inf\]"),
+        (lambda: statistics.mcnemar([], []), "at least one, got"),
         (lambda: statistics.mcnemar([1, 0], [1]), "got 2 and 1 values"),
         (lambda: statistics.mcnemar([1, 0], [1, 0.5]), "expected b to hold 0 and 1 alone, got 0.5"),
     ],

@@ -63,7 +63,7 @@ _CONCLUSION = re.compile(
     r"|final|we choose)\b"
     r"|[(\[]?[A-Z][)\]]?\W*$|(?:option|choice)\s+\(?[A-Z]\)?\W*$"
 )
-# What follows an answer that comes first.
+# An explanation follows an answer that comes first.
 EXPLAINS = re.compile(
     r"(?i)[\W_]*(?:(?:brief|short|detailed|here(?:'s| is)(?: the| an?| my)?)\s+)*"
     r"(?:explanations?|because|since|reason(?:ing|s)?|rationale|justification|analysis|check|"
@@ -116,57 +116,44 @@ def with_option(text: str, letters: str) -> str:
 
 
 def chosen_letter(text: str, letters: str) -> str:
-    """The one letter that a stated answer names.
+    """The one letter that a stated answer names, in upper case; "" for none, or several: "A or B".
 
     The whole answer, its first letter, a letter in brackets or behind "option", or its last word,
     in this order: "C", "(c)", "C) 12 cm", "12, i.e. (C)", "option C", "it must be C".
-
-    Args:
-      text: a tidy answer: what was in a box, or what followed "the answer is".
-      letters: the letters there are to choose from.
-
-    Returns:
-      The letter in upper case, or "" where there is none, or several: "A or B".
     """
     text = _DENIED.sub(" ", untexted(text)).strip(" .,:;")
     text = _CLAUSE_REST.sub("", text).strip(" .,:;")
     if whole := re.fullmatch(r"[(\[{]?\s*([A-Za-z])\s*[)\]}.:]*", text):
-        return _of(letters, {whole.group(1).upper()})
+        return _only(letters, {whole.group(1).upper()})
     if _HEDGED.search(text):
         return ""
     marked = {found.upper() for found in _BRACKETED.findall(text) + _SPOKEN.findall(text)}
     first = _FIRST.match(text)
     if first and (first.group(1) != "A" or _NO_NOUN.match(text[first.end() :])):
-        return _of(letters, {first.group(1)} | marked)
+        return _only(letters, {first.group(1)} | marked)
     if _LOWER.match(text):
         marked |= {found.upper() for found in _LOWER.findall(text)}
     if marked:
-        return _of(letters, marked)
+        return _only(letters, marked)
     last = None if _NAMED.search(text) else _LAST.search(text)
-    return _of(letters, {last.group(1)}) if last else ""
+    return _only(letters, {last.group(1)}) if last else ""
 
 
 def unannounced_letter(text: str, letters: str) -> str:
-    """The letter that a text names which announces no answer.
+    """The letter that a whole text names which announces no answer.
 
-    Args:
-      text: the whole text.
-      letters: the letters there are to choose from.
-
-    Returns:
-      The last letter that is called correct; or else the one that the first line begins with, as
-      an explanation behind it may name others: "B. 12", unless the text concludes otherwise; or
-      else the one that the last sentence names. "" where there is none or several, or where the
-      text is a list of the choices.
+    That is the last letter that is called correct; or else the one that the first line begins with,
+    as an explanation behind it may name others: "B. 12", unless the text concludes otherwise; or
+    else the one that the last sentence names. "" where there is none or several, or where the text
+    is a list of the choices.
     """
-    text = text.replace("**", "")
-    lines = [line.strip() for line in text.splitlines() if line.strip(" *#_-")]
+    lines = [line.strip() for line in text.replace("**", "").splitlines() if line.strip(" *#_-")]
     if not lines:
         return ""
     end = [tidy(line[-_LONGEST:]) for line in lines[-_MOST_LINES:]]
     said = _SUPPOSED.sub(" ", _DENIED.sub(" ", "\n".join(end)))
     if confirmed := _CONFIRMED.findall(said):
-        return _of(letters, {confirmed[-1].upper()})
+        return _only(letters, {confirmed[-1].upper()})
     sentence = re.split(r"(?<=[\w)][.!?])(?<!^[A-Za-z]\.)\s+", end[-1])[-1]
     sentence = _SPEAKER.sub("", sentence)
     is_list = len(end) > 1 and all(map(_LISTED.match, end[-2:]))
@@ -178,14 +165,10 @@ def unannounced_letter(text: str, letters: str) -> str:
 
 
 def named_choice(lines: Sequence[str]) -> str | None:
-    """The option or label of NumGLUE that lines name which announce no answer.
+    """The option or label of NumGLUE, "Option 2" or "entailment", that the lines of a text name.
 
-    Args:
-      lines: the lines of a text, or one stated answer.
-
-    Returns:
-      "Option 2" or "entailment", as the last line or else the first begins with it, calls it
-      correct, or ends its sentence with it; "" where there are several; None where there is none.
+    The last line or else the first begins with it, calls it correct, or ends its sentence with it.
+    "" where there are several; None where there is none.
     """
     last, first = _label_of(lines[-1]), _label_of(lines[0])
     if last is None or first is None or last == first or _CORRECT.search(lines[-1]):
@@ -220,9 +203,9 @@ def _first_letter(lines: list[str], letters: str) -> str:
     others = {head[1].upper() for other in lines[1:] if (head := _HEADING_LETTER.match(other))}
     if others - {found[1].upper()} and not EXPLAINS.match(lines[1]):
         return ""
-    return _of(letters, {found[1].upper()})
+    return _only(letters, {found[1].upper()})
 
 
-def _of(letters: str, found: set[str]) -> str:
+def _only(letters: str, found: set[str]) -> str:
     """The only letter of a set, if it is a choice."""
     return next(iter(found)) if len(found) == 1 and found <= set(letters) else ""

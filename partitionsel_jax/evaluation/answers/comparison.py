@@ -5,14 +5,15 @@ import re
 
 from partitionsel_jax.evaluation.answers.choices import chosen_letter, named_choice
 from partitionsel_jax.evaluation.answers.equivalence import (
-    are_relations,
+    RELATION,
     are_sets,
     equivalent,
+    factor_count,
+    form,
     require_math_verify,
     time_limit,
 )
-from partitionsel_jax.evaluation.answers.expressions import factor_count, form
-from partitionsel_jax.evaluation.answers.extraction import given_answer, reference_answer
+from partitionsel_jax.evaluation.answers.extraction import final_answer_of, reference_answer
 from partitionsel_jax.evaluation.answers.kinds import AnswerKind, kind_of
 from partitionsel_jax.evaluation.answers.numerals import compatible, in_base, unit_behind
 from partitionsel_jax.evaluation.answers.parts import Several, several
@@ -36,7 +37,6 @@ _TRUTH = {"true": True, "yes": True, "false": False, "no": False}
 _NOTHING = re.compile(
     r"(?:there (?:is|are) )?no (?:real )?solutions?|\\emptyset|(?:the )?empty set|\{\s*\}"
 )
-_LETTER = re.compile(r"\(?([A-F])\)?")
 # DeepMind writes 2*x, so that digits and letters without a sign are a number in another base.
 _LITERAL = re.compile(r"-?(?=[0-9]*[a-z])[0-9a-z]+")
 _NAME = re.compile(r"[A-Za-z]'*(?:_\{?\w+\}?)?(?:\([a-z]\))?|\\[a-z]+")
@@ -44,36 +44,20 @@ _UNIT = re.compile(r"(?:\s*\\text\s*\{[^{}]*\}(?:\s*\^\s*\{?[23]\}?)?|(?:\s+[A-Z
 _EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)|\\approx(?![A-Za-z])")
 # "x = 3, y = 5" is no chain of equalities.
 _JOINT = re.compile(r"[,;]\s|\b(?:and|or)\b")
-_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
 
 
 def is_correct(output: str, reference: str, benchmark: str = "gsm8k") -> bool:
     """Returns whether the final answer of an output is that of the reference.
 
-    No text makes it raise, and no text is executed. What is not surely right counts as wrong. Every
-    rule is in docs/answers.md; in short:
-
-    * no answer, two answers ("5 or 6"), a bound or a denial ("more than 5", "not 5"), and an
-      equation left unsolved ("2x = 10" for 5) are wrong;
-    * a value that is not worked out ("3 + 4" for 7, "2^{10}" for 1024) is right for math and
-      metamathqa, as for the evaluators published for them; elsewhere the protocol reads one number;
-    * numbers are exact: `quantities.same_quantity` has the rules for percentages, units and the few
-      references that are rounded;
-    * tuples and intervals match in order and by their brackets, sets and bare lists in any order,
-      but for simuleq and, from three parts on, deepmind;
-    * multiple choice counts letters only;
-    * expressions match by value for math and metamathqa, read by math-verify and compared exactly
-      within 5 seconds, where a product that the reference leaves factored must be factored as far;
-      for deepmind, as its exact-match score has it, by their form up to the order of terms and
-      factors.
+    No text makes it raise, and no text is executed. What is not surely right counts as wrong: no
+    answer, two of them, a bound, a denial, an equation left unsolved. Numbers are exact, and
+    expressions match by value for math and metamathqa, by their form for deepmind; comparing two of
+    them ends after 5 seconds. docs/answers.md has every rule.
 
     Args:
       output: what a model wrote, worked steps included.
       reference: the published answer field, worked steps included where they are published.
       benchmark: a name of `ANSWER_KINDS`.
-
-    Returns:
-      True for a right answer.
 
     Raises:
       ValueError: the benchmark is unknown.
@@ -83,21 +67,15 @@ def is_correct(output: str, reference: str, benchmark: str = "gsm8k") -> bool:
     kind = kind_of(benchmark)
     if kind.symbolic:
         require_math_verify()
-    expected, given = reference_answer(reference, kind), given_answer(output, kind)
+    expected, given = reference_answer(reference, kind), final_answer_of(output, benchmark)
     if kind.letters:
         return bool(expected) and expected == given
     with time_limit():
-        return same_answer(tidy(expected), tidy(given), kind)
+        return _same_answer(tidy(expected), tidy(given), kind)
 
 
-def same_answer(expected: str, given: str, kind: AnswerKind) -> bool:
-    """Compares an answer with the reference; anything that is not surely right is wrong.
-
-    Args:
-      expected: the tidy reference.
-      given: the tidy answer.
-      kind: the benchmark's rules.
-    """
+def _same_answer(expected: str, given: str, kind: AnswerKind) -> bool:
+    """Compares a tidy answer with the reference."""
     if not expected or not given or len(given) > _MOST_CHARACTERS:
         return False
     if expected == given:
@@ -110,26 +88,26 @@ def same_answer(expected: str, given: str, kind: AnswerKind) -> bool:
         # An inequality may describe an interval; one value is never a list of them.
         described = parts.opening != "" or are_sets(parts.parts)
         return kind.symbolic and described and equivalent(expected, given)
-    if kind.symbolic and are_relations(parts.parts) != are_relations(found.parts):
+    related = [all(map(RELATION.search, side.parts)) for side in (parts, found)]
+    if kind.symbolic and related[0] != related[1]:
         return equivalent(expected, given)
     return _same_parts(parts, found, kind)
 
 
 def _same_parts(expected: Several, given: Several, kind: AnswerKind) -> bool:
     """Compares part by part, in order for tuples, intervals and lists whose order matters."""
-    count = len(expected.parts)
-    if count != len(given.parts):
-        return False
-    if expected.names and given.names and expected.names != given.names:
-        return False
-    brackets = (given.opening, given.closing)
+    count, named = len(expected.parts), expected.names and given.names
     positional = kind.algebra and expected.opening in ("(", "[")
-    if positional and brackets != (expected.opening, expected.closing) and not given.names:
+    brackets = (expected.opening, expected.closing) == (given.opening, given.closing)
+    if (
+        count != len(given.parts)
+        or (named and expected.names != given.names)
+        or (positional and not brackets and not given.names)
+        or (kind.algebra and not positional and given.opening == "(")
+    ):
         return False
-    if kind.algebra and not positional and given.opening == "(":
-        return False
-    pairs = list(zip(expected.parts, given.parts, strict=True))
     if positional or expected.names or count >= kind.ordered_from:
+        pairs = zip(expected.parts, given.parts, strict=True)
         return all(_same_single(part, other, kind) for part, other in pairs)
     cheap = dataclasses.replace(kind, symbolic=False)
     wanted, left = _unmatched(list(expected.parts), list(given.parts), cheap)
@@ -163,7 +141,7 @@ def _same_single(expected: str, given: str, kind: AnswerKind) -> bool:
         return _truth(given) is _TRUTH[words]
     if _NOTHING.fullmatch(plain.lower()):
         return _NOTHING.fullmatch(untexted(given).lower()) is not None
-    if letter := _LETTER.fullmatch(plain):
+    if letter := re.fullmatch(r"\(?([A-F])\)?", plain):
         return chosen_letter(given, "ABCDEF") == letter.group(1)
     literal = kind.lowest_terms and _LITERAL.fullmatch(expected)
     number = None if literal else _number(expected, kind)
@@ -211,7 +189,7 @@ def _number(text: str, kind: AnswerKind) -> Quantity | None:
 def _given_number(expected: str, given: str, kind: AnswerKind) -> Quantity | None:
     """The one number that an answer gives where the reference is a number."""
     assigned, reference = _assignment(given, loose=True), _assignment(expected)
-    if assigned is None or _RELATION.search(untexted(given)):
+    if assigned is None or RELATION.search(untexted(given)):
         return None
     if kind.words and named_choice([given]) is not None:
         return None
@@ -248,23 +226,18 @@ def _same_expression(expected: str, given: str, kind: AnswerKind) -> bool:
         return True
     if not kind.symbolic:
         return re.sub(r"\s", "", expected) == re.sub(r"\s", "", given)
-    if first is not None:
-        # An equal sum is no answer to a question for factors.
-        factors = factor_count(first)
-        if factors and (second is None or factor_count(second) != factors):
-            return False
+    # An equal sum is no answer to a question for factors.
+    factors = factor_count(first) if first is not None else 0
+    if factors and (second is None or factor_count(second) != factors):
+        return False
     return equivalent(expected, given)
 
 
 def _assignment(text: str, *, loose: bool = False) -> tuple[str, str] | None:
     """Parts a name from its value: "x = 5", "5 = x", "f(2) = 3 + 4 = 7".
 
-    Args:
-      text: a tidy answer.
-      loose: sums of names and arithmetic may stand for the name too: "x + y = 5", "2 + 3 = 5".
-
-    Returns:
-      (name, value), the name "" where there is none; None for an equation, "2x = 5".
+    The name is "" where there is none; where it is `loose`, sums of names and arithmetic may stand
+    for it too: "x + y = 5", "2 + 3 = 5". None for an equation, "2x = 5".
     """
     parts = _sides(text)
     if len(parts) == 1:
@@ -296,7 +269,7 @@ def _is_label(text: str) -> bool:
     """Returns whether the left of an equals sign is a name, a sum of names, or arithmetic."""
     text = re.sub(r"\\[A-Za-z]+|_\{?\w+\}?|\([^()]*\)", " ", untexted(text))
     letters = re.search(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])|[0-9][A-Za-z]", text)
-    return not (letters and re.search(r"[0-9^]|^\s*-", text)) and not _RELATION.search(text)
+    return not (letters and re.search(r"[0-9^]|^\s*-", text)) and not RELATION.search(text)
 
 
 def _names_agree(first: str, second: str) -> bool:
@@ -316,9 +289,9 @@ def _truth(text: str) -> bool | None:
     words = _words(text)
     if words in _TRUTH:
         return _TRUTH[words]
-    first = words.split(" ")[0]
-    said = {_TRUTH[word] for word in words.split(" ") if word in _TRUTH}
-    return _TRUTH.get(first) if len(said) == 1 and re.match(r"\w+\s*[,.:;]", text) else None
+    first, *_ = said = words.split(" ")
+    clear = len({_TRUTH[word] for word in said if word in _TRUTH}) == 1
+    return _TRUTH.get(first) if clear and re.match(r"\w+\s*[,.:;]", text) else None
 
 
 def _words(text: str) -> str:

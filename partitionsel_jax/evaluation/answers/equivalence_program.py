@@ -7,7 +7,6 @@ values are is decided here: it rounds to 15 digits, so that to it 1/2006! equals
 import contextlib
 import math
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import sympy
@@ -15,14 +14,10 @@ from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, grader, parse, verify
 
 # Units and boxes are taken away before; math-verify would also take letters that are no units.
-_CONFIG = [
-    LatexExtractionConfig(
-        boxed_match_priority=-1,
-        normalization_config=NormalizationConfig(
-            basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none"
-        ),
-    )
-]
+_NORMALIZATION = NormalizationConfig(
+    basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none"
+)
+_CONFIG = [LatexExtractionConfig(boxed_match_priority=-1, normalization_config=_NORMALIZATION)]
 # Integers of so many decimal digits are written out, and other numbers computed to as many.
 _MOST_EXACT_DIGITS = 4_000_000
 _MOST_DIGITS = 20_000
@@ -81,38 +76,27 @@ def _same_value(first: Any, second: Any, *_: Any) -> bool:
     if first == second or max(_digits(first), _digits(second)) > _MOST_EXACT_DIGITS:
         return bool(first == second) and not first.has(sympy.nan, sympy.zoo)
     # "i" is the imaginary unit, and every other variable real.
-    pair = [
-        side.xreplace(
-            {
-                symbol: sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name, real=True)
-                for symbol in side.free_symbols
-            }
-        )
-        for side in (first, second)
-    ]
-    symbols = sorted(pair[0].free_symbols | pair[1].free_symbols, key=str)
-    if not symbols:
-        return _same_number(*pair)
+    meant = {
+        symbol: sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name, real=True)
+        for symbol in first.free_symbols | second.free_symbols
+    }
+    first, second = first.xreplace(meant), second.xreplace(meant)
+    names = sorted(first.free_symbols | second.free_symbols, key=str)
+    if not names:
+        return _same_number(first, second)
     # Most differences show at once; what does not is proved.
-    if not all(_same_number(*values, 40) for values in _at_points(pair, symbols)):
-        return False
-    difference = pair[0].doit() - pair[1].doit()
+    for top, bottom in _POINTS:
+        point = {one: sympy.Rational(top * (n + 7), bottom * 7) for n, one in enumerate(names)}
+        values = [side.xreplace(point) for side in (first, second)]
+        # Logarithms and roots of negative numbers are compared nowhere.
+        small = max(map(_digits, values)) < 300
+        real = not small or all(value.evalf(5).is_real for value in values)
+        if (top > 0 or real) and not _same_number(values[0], values[1], 40):
+            return False
+    difference = first.doit() - second.doit()
     # The laws of logarithms hold where the logarithms exist.
     forms = (sympy.simplify, lambda it: sympy.simplify(sympy.expand_log(it, force=True)))
     return any(shape(difference).is_zero for shape in forms)
-
-
-def _at_points(pair: list[Any], symbols: list[Any]) -> Iterator[tuple[Any, Any]]:
-    """The values of two expressions at points where both have one."""
-    for top, bottom in _POINTS:
-        point = {
-            symbol: sympy.Rational(top * (place + 7), bottom * 7)
-            for place, symbol in enumerate(symbols)
-        }
-        values = [side.xreplace(point) for side in pair]
-        rough = [value.evalf(5) for value in values] if max(map(_digits, values)) < 300 else []
-        if top > 0 or all(value.is_real for value in rough):
-            yield values[0], values[1]
 
 
 def _same_number(first: Any, second: Any, most_digits: int = _MOST_DIGITS) -> bool:

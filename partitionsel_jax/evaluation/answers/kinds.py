@@ -34,8 +34,7 @@ class AnswerKind:
         return not (self.letters or self.algebra or self.words)
 
 
-# Never reached by a list: its order does not matter.
-_ANY_ORDER = 1 << 30
+_ANY_ORDER = 1 << 30  # parts, which no list has
 
 ANSWER_KINDS: Mapping[str, AnswerKind] = {
     # Cobbe et al. 2021 (arXiv 2110.14168), Patel et al. 2021 (arXiv 2103.07191).
@@ -59,11 +58,7 @@ ANSWER_KINDS: Mapping[str, AnswerKind] = {
 
 
 def kind_of(name: str) -> AnswerKind:
-    """The kind of answer that a benchmark asks for.
-
-    Raises:
-      ValueError: the name is unknown.
-    """
+    """Looks up what a benchmark asks for; ValueError for an unknown name."""
     if name not in ANSWER_KINDS:
         raise ValueError(f"unknown benchmark {name!r}; choose one of {', '.join(ANSWER_KINDS)}")
     return ANSWER_KINDS[name]

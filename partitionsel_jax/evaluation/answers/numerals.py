@@ -10,43 +10,17 @@ _ONES = (
     "sixteen seventeen eighteen nineteen"
 )
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-_SMALL = {word: value for value, word in enumerate(_ONES.split())} | {
-    word: 10 * value for value, word in enumerate(_TENS.split(), 2)
-}
-_PARTS = {
-    word: value
-    for value, words in (
-        (2, "half halves"),
-        (3, "third thirds"),
-        (4, "quarter quarters fourth fourths"),
-        (5, "fifth fifths"),
-        (6, "sixth sixths"),
-        (8, "eighth eighths"),
-        (10, "tenth tenths"),
-    )
-    for word in words.split()
-}
-MAGNITUDES = {
-    "dozen": 12,
-    "hundred": 100,
-    "thousand": 10**3,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-}
+_SMALL = {word: value for value, word in enumerate(_ONES.split())}
+_SMALL |= {word: 10 * value for value, word in enumerate(_TENS.split(), 2)}
+_PARTS = {"third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
+_PARTS |= {f"{word}s": value for word, value in _PARTS.items()} | {"half": 2, "halves": 2}
+MAGNITUDES = {"dozen": 12, "hundred": 100, "thousand": 10**3}
+MAGNITUDES |= {"million": 10**6, "billion": 10**9, "trillion": 10**12}
 _WORD = re.compile(r"[\s-]*([A-Za-z]+)")
 
-_WORDS = (
-    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-)
-_NAMES = {word: base for base, word in enumerate(_WORDS.split(), 2)} | {
-    "binary": 2,
-    "octal": 8,
-    "decimal": 10,
-    "hex": 16,
-    "hexadecimal": 16,
-}
-_BASE = rf"(?:[0-9]{{1,2}}|{'|'.join(_NAMES)})"
+_BASES = {word: value for word, value in _SMALL.items() if 2 <= value <= 16}
+_BASES |= {"binary": 2, "octal": 8, "decimal": 10, "hex": 16, "hexadecimal": 16}
+_BASE = rf"(?:[0-9]{{1,2}}|{'|'.join(_BASES)})"
 _WRITTEN = re.compile(
     r"(?i)(?P<digits>[-0-9A-Za-z.,(){}\\! ]{1,200}?)\s*+(?:"
     rf"_\s*[{{(]*\s*(?:base\s*)?(?P<index>{_BASE})\s*[)}}]*"
@@ -54,47 +28,22 @@ _WRITTEN = re.compile(
     r"|\(?\s*(?:in\s+)?(?P<name>binary|octal|hexadecimal|hex)\s*\)?)"
 )
 _PREFIXED = re.compile(r"(?i)(?P<sign>-?)0(?P<prefix>[box])(?P<digits>[0-9a-f]{1,200})")
-_PREFIXES = {"b": 2, "o": 8, "x": 16}
-_DIGITS = re.compile(r"-?[0-9a-z]+(?:\.[0-9a-z]+)?")
 
-_SPELLINGS = {
-    "millimeter": "mm millimeter millimeters millimetre millimetres",
-    "centimeter": "cm cms centimeter centimeters centimetre centimetres",
-    "meter": "m meter meters metre metres",
-    "kilometer": "km kms kilometer kilometers kilometre kilometres",
-    "inch": "in inch inches",
-    "foot": "ft foot feet",
-    "yard": "yd yds yard yards",
-    "mile": "mi mile miles",
-    "milligram": "mg milligram milligrams",
-    "gram": "g gram grams",
-    "kilogram": "kg kgs kilogram kilograms kilo kilos",
-    "ounce": "oz ounce ounces",
-    "pound": "lb lbs pound pounds",
-    "ton": "ton tons tonne tonnes",
-    "milliliter": "ml milliliter milliliters millilitre millilitres",
-    "liter": "l L liter liters litre litres",
-    "gallon": "gal gallon gallons",
-    "second": "s sec secs second seconds",
-    "minute": "min mins minute minutes",
-    "hour": "h hr hrs hour hours",
-    "day": "day days",
-    "week": "week weeks",
-    "month": "month months",
-    "year": "yr yrs year years",
-    "cent": "cent cents",
-    "dollar": "dollar dollars usd",
-    "euro": "euro euros eur €",
-    "sterling": "£ gbp",
-    "rupee": "rs rupee rupees inr ₹",
-    "degree": "deg degree degrees",
-    "celsius": "celsius",
-    "fahrenheit": "fahrenheit",
-    "radian": "rad radian radians",
-    "mile/hour": "mph",
-    "kilometer/hour": "kmh kph kmph",
-}
-_UNITS = {word: unit for unit, words in _SPELLINGS.items() for word in words.split()}
+# The first word of each names the unit.
+_SPELLINGS = (
+    "millimeter millimeters millimetre millimetres mm; centimeter centimeters centimetre "
+    "centimetres cm cms; meter meters metre metres m; kilometer kilometers kilometre kilometres "
+    "km kms; inch inches in; foot feet ft; yard yards yd yds; mile miles mi; "
+    "milligram milligrams mg; gram grams g; kilogram kilograms kilo kilos kg kgs; ounce ounces oz; "
+    "pound pounds lb lbs; ton tons tonne tonnes; milliliter milliliters millilitre millilitres ml; "
+    "liter liters litre litres l L; gallon gallons gal; second seconds s sec secs; "
+    "minute minutes min mins; hour hours h hr hrs; day days; week weeks; month months; "
+    "year years yr yrs; cent cents; dollar dollars usd; euro euros eur €; rupee rupees rs inr ₹; "
+    "degree degrees deg; celsius; fahrenheit; radian radians rad"
+)
+_UNITS = {word: words.split()[0] for words in _SPELLINGS.split(";") for word in words.split()}
+_UNITS |= {"£": "sterling", "gbp": "sterling", "mph": "mile/hour"}
+_UNITS |= dict.fromkeys(("kmh", "kph", "kmph"), "kilometer/hour")
 # Behind a number these words go on with the arithmetic, take the number back, or name a part.
 _NO_UNITS = (
     "or and to plus minus over divided than if not nor but half halves third thirds fourths fifth "
@@ -104,27 +53,24 @@ _NO_UNITS = (
     "thousand million billion trillion choose base"
 )
 _NO_UNIT = frozenset(_NO_UNITS.split())
-_PHRASE = re.compile(
+_UNIT = re.compile(
     r"(?i)(?:(?P<prefix>square|sq|cubic|cu)\b\.?\s*)?(?P<word>[A-Za-z€£₹]+)\.?"
     r"(?:\s*\^\s*\{?\s*(?P<exponent>[23])\s*\}?|\s+(?P<suffix>squared|cubed)\b)?"
     r"(?:\s*(?:/|\bper\b)\s*(?P<divisor>[A-Za-z]+))?"
     r"(?P<scale>\s+(?:c|celsius|f|fahrenheit)\b)?"
 )
-_POWERS = {"square": "^2", "sq": "^2", "squared": "^2", "2": "^2"}
+_SQUARES = ("square", "sq", "squared", "2")
 # "5th", "5/hour" and "5-inch" begin with what is no part of the word.
 _JOINT = re.compile(r"\A(?:(?:st|nd|rd|th)\b)?[\s,/-]*")
-_TAIL = re.compile(r"[A-Za-z' ,./-]*")
 
 
 def number_in_words(text: str) -> tuple[Fraction, str] | None:
-    """Reads the number words that a text begins with.
+    """Reads the number words that a text begins with: "twenty-five apples", "minus two", "half".
 
-    Args:
-      text: such as "twenty-five apples", "a dozen", "three quarters", "minus two", "half".
+    An article counts as one before a magnitude or a part only: "a dozen", "a third".
 
     Returns:
-      The number and the text behind it, or None where the text begins with no number word. An
-      article counts as one before a magnitude or a part only: "a dozen", "a third".
+      The number and the text behind it, or None where the text begins with no number word.
     """
     words: list[tuple[str, int]] = []
     while len(words) < 20 and (found := _WORD.match(text, words[-1][1] if words else 0)):
@@ -162,40 +108,33 @@ def number_in_words(text: str) -> tuple[Fraction, str] | None:
 
 
 def in_base(text: str) -> tuple[str, int] | None:
-    """Reads a tidy number that says its base.
+    """The digits, in lower case and without leading zeros, and the base of a number that says it.
 
-    Returns:
-      The digits in lower case without leading zeros, and the base; None where the text is anything
-      else, or has a digit that the base has not.
+    None where a tidy text is anything else, or has a digit that the base has not.
     """
     text = untexted(text)
     if found := _PREFIXED.fullmatch(text):
-        digits, base = found["sign"] + found["digits"], _PREFIXES[found["prefix"].lower()]
+        digits = found["sign"] + found["digits"]
+        base = {"b": 2, "o": 8, "x": 16}[found["prefix"].lower()]
     elif found := _WRITTEN.fullmatch(text):
         said = (found["index"] or found["word"] or found["name"]).lower()
-        digits, base = found["digits"], _NAMES.get(said) or int(said)
+        digits, base = found["digits"], _BASES.get(said) or int(said)
     else:
         return None
     digits = re.sub(r"[\s,(){}]|\\[,;:! ]", "", digits).lower()
-    if not _DIGITS.fullmatch(digits) or not 2 <= base <= 36:
+    if not re.fullmatch(r"-?[0-9a-z]+(?:\.[0-9a-z]+)?", digits) or not 2 <= base <= 36:
         return None
     if any(int(digit, 36) >= base for digit in re.sub(r"[-.]", "", digits)):
         return None
-    sign, digits = ("-", digits[1:]) if digits.startswith("-") else ("", digits)
-    return sign + (digits.lstrip("0") or "0"), base
+    sign = "-" if digits.startswith("-") else ""
+    return sign + (digits.removeprefix("-").lstrip("0") or "0"), base
 
 
 def unit_behind(rest: str, algebra: bool) -> str | None:
-    """Reads what follows a number.
+    """The unit in all that follows a number: "meter^2", "mile/hour"; "" for none, or for things.
 
-    Args:
-      rest: everything behind the number, its leading space included.
-      algebra: letters may be variables: a single one, or an unknown word without a space before
-        it, is then no unit.
-
-    Returns:
-      The unit in one spelling ("meter^2", "mile/hour"); "" for nothing, or for things that are
-      counted; None where this is neither, so that the number is not the whole answer.
+    None where this is neither, so that the number is not the whole answer. With `algebra` letters
+    may be variables: a single one, or an unknown word without a space before it, is no unit then.
     """
     upright = "\\text" in rest
     rest = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", rest)
@@ -203,15 +142,15 @@ def unit_behind(rest: str, algebra: bool) -> str | None:
     bare = _JOINT.sub("", rest).rstrip(" .,")
     if not bare:
         return None if "/" in rest else ""
-    spaced, rest = not rest.startswith(bare[0]), bare
-    found = _PHRASE.match(rest)
+    spaced, found = not rest.startswith(bare[0]), _UNIT.match(bare)
     if found is None:
         return None
     word = found["word"]
     unit = _UNITS.get(word) or _UNITS.get(word.lower())
-    behind = rest[found.end() if unit else found.start("word") :]
-    words = set(re.findall(r"[a-z]+", behind.lower()))
-    if not _TAIL.fullmatch(behind) or words & _NO_UNIT:
+    behind = bare[found.end() if unit else found.start("word") :]
+    if not re.fullmatch(r"[A-Za-z' ,./-]*", behind) or _NO_UNIT.intersection(
+        re.findall("[a-z]+", behind.lower())
+    ):
         return None
     if not unit:
         return "" if upright or (spaced and (len(word) > 2 or word.lower() == "of")) else None
@@ -221,13 +160,10 @@ def unit_behind(rest: str, algebra: bool) -> str | None:
         return None
     if unit == "degree" and found["scale"]:
         return "celsius" if found["scale"].strip().lower().startswith("c") else "fahrenheit"
-    power = found["prefix"] or found["exponent"] or found["suffix"]
+    if power := found["prefix"] or found["exponent"] or found["suffix"]:
+        unit += "^2" if power.lower() in _SQUARES else "^3"
     divisor = _UNITS.get((found["divisor"] or "").lower())
-    return (
-        unit
-        + (_POWERS.get(power.lower(), "^3") if power else "")
-        + (f"/{divisor}" if divisor else "")
-    )
+    return f"{unit}/{divisor}" if divisor else unit
 
 
 def compatible(first: str, second: str) -> bool:

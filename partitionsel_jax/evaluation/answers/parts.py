@@ -1,6 +1,5 @@
 """Answers of several parts: lists, sets, tuples, intervals, values with their names, and rows."""
 
-import dataclasses
 import itertools
 import re
 from typing import NamedTuple
@@ -13,7 +12,7 @@ _JOINTS = re.compile(r"(?i)\s*(?:,|;)\s*(?:and|or)\b\s*|\s*[,;]\s*|\s+(?:and|or)
 _TEXT_JOINTS = re.compile(r"(?i)\\text\s*\{\s*(,?\s*(?:and|or|,))\s*\}")
 _THOUSANDS = re.compile(r"(?<![0-9,.])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
 _NAMED = re.compile(r"(?P<name>[A-Za-z](?:_\{?\w\}?)?)\s*=\s*(?P<value>[^=]+)")
-_MOST_PARTS = 50
+_MOST_PARTS = _MOST_ROWS = 50
 
 _ENVIRONMENT = re.compile(
     r"(?s)\\begin\{(aligned|align\*?|cases|gathered|gather\*?|split|eqnarray\*?|array)\}"
@@ -24,26 +23,19 @@ _PIECEWISE = re.compile(r"\\text|\bif\b|[<>]|\\(?:le|ge)q?\b")
 _BULLET = re.compile(r"^(?:[-*•+]\s+|\(?[0-9]{1,2}[.)]\s+)(?=\S)")
 _LEADING = re.compile(r"(?i)^(?:and|or|so|thus|then|hence|therefore)\b,?\s+")
 _TRAILING = re.compile(r"(?i)[\s,.;]+(?:and|or)$|[\s,.;]+$")
-_JOINT = re.compile(r"(?i)\W*(?:and|or)\W*")
 _BOLD = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(-])")
 _ASSIGNED = re.compile(r"(?P<name>[A-Za-z](?:_\{?\w{1,9}\}?)?)\s*=\s*(?P<value>[^=]+)")
 _LABELLED = re.compile(
     r"(?P<name>[A-Za-z][A-Za-z' -]{0,60}?)\s*(?:[:=]|\bis\b|\bare\b)\s*(?P<value>[^=:]+)"
 )
 _NO_LABEL = re.compile(r"(?i)(?:step|check|case|total|sum|so|since|if|verif\w*)\b")
-_MOST_ROWS = 50
 
 
-@dataclasses.dataclass(frozen=True)
-class Several:
-    """Two parts or more.
+class Several(NamedTuple):
+    """Two parts or more, without their names.
 
-    Attributes:
-      opening: "(", "[", "{" or "", as the list was bracketed.
-      closing: likewise.
-      parts: the text of each part, without its name.
-      names: the name of each part where all have one of their own, "x = 1, y = 2", and the parts
-        are then in the names' order; or empty.
+    `opening` and `closing` are the brackets around them, or "". Where all have a name of their own,
+    "x = 1, y = 2", `names` holds these, and the parts are in their order; else it is empty.
     """
 
     opening: str
@@ -52,15 +44,18 @@ class Several:
     names: tuple[str, ...] = ()
 
 
+class _Named(NamedTuple):
+    name: str
+    value: str
+    number: Quantity
+
+
 def several(text: str) -> Several | None:
-    """Cuts a tidy answer into its parts.
+    """Cuts a tidy answer into its parts; None for a single answer, and for more than 50 parts.
 
     Inside round and square brackets every comma separates, but for one before three zeros:
     "(5,120)" is a pair and "(1,000)" a number; elsewhere a comma between groups of three digits
     belongs to the number, unless a comma with a space shows what separates.
-
-    Returns:
-      The parts, or None where the text is a single answer or has more than 50 parts.
     """
     text = _TEXT_JOINTS.sub(r" \1 ", text).replace("\\{", "{").replace("\\}", "}").strip()
     text = re.sub(r"^\(\s*[a-z](?:\s*,\s*[a-z])+\s*\)\s*=\s*", "", text)
@@ -74,42 +69,12 @@ def several(text: str) -> Several | None:
         return None
     named = [found for part in parts if (found := _NAMED.fullmatch(part))]
     names = {found["name"] for found in named}
-    if len(named) < len(parts):
+    if len(named) < len(parts) or 1 < len(names) < len(parts):
         return Several(opening, closing, tuple(parts))
-    if len(names) == len(parts):
+    if len(names) > 1:
         named.sort(key=lambda found: found["name"])
-        values = tuple(found["value"] for found in named)
-        return Several(opening, closing, values, tuple(sorted(names)))
-    if len(names) == 1:
-        parts = [found["value"] for found in named]
-    return Several(opening, closing, tuple(parts))
-
-
-def _cut(text: str, bracketed: bool) -> list[str]:
-    """The pieces between the joints that are inside no brackets."""
-    spaced = re.search(r"[,;]\s", text) is not None
-    keep = (
-        {place for found in _THOUSANDS.finditer(text) for place in range(*found.span())}
-        if spaced or not bracketed
-        else {found.start() for found in re.finditer(r",000(?![0-9])", text)}
-    )
-    pieces, start, depth, scanned = [], 0, 0, 0
-    for found in _JOINTS.finditer(text):
-        gap = text[scanned : found.start()]
-        depth += sum(map(gap.count, "([{")) - sum(map(gap.count, ")]}"))
-        scanned = found.end()
-        if depth == 0 and found.start() not in keep:
-            pieces.append(text[start : found.start()])
-            start = found.end()
-    return [*pieces, text[start:]]
-
-
-def _both_signs(part: str) -> list[str]:
-    """Two parts for one plus-or-minus sign."""
-    before, sign, after = part.partition("\\pm")
-    if not sign or "\\pm" in after:
-        return [part]
-    return [f"{before}+{after}" if before.strip() else after.strip(), f"{before}-{after.strip()}"]
+    values = tuple(found["value"] for found in named)
+    return Several(opening, closing, values, tuple(sorted(names)) if len(names) > 1 else ())
 
 
 def unrolled(text: str) -> str:
@@ -132,10 +97,8 @@ def values_at_the_end(lines: list[str], kind: AnswerKind) -> str:
     """The values that the last lines give, a name and a number each: "x = 3, y = 5".
 
     Lines that give one name two spellings of one number are steps and no list. Where answers are
-    numbers, labels may stand for names: "Adults: 3", "Children: 5", which gives "3, 5".
-
-    Returns:
-      The values with their names; "" where fewer than two lines give any.
+    numbers, labels may stand for names: "Adults: 3", "Children: 5", which gives "3, 5". The result
+    is "" where fewer than two lines give any.
     """
     if len(named := _trailing(lines, _ASSIGNED, kind)) > 1:
         kept: list[_Named] = []
@@ -159,24 +122,40 @@ def values_at_the_start(lines: list[str], kind: AnswerKind) -> str:
     return values_at_the_end(list(first), kind)
 
 
-class _Named(NamedTuple):
-    """A name and its value, as a line gives them."""
+def _cut(text: str, bracketed: bool) -> list[str]:
+    """The pieces between the joints that are inside no brackets."""
+    if bracketed and not re.search(r"[,;]\s", text):
+        keep = {found.start() for found in re.finditer(r",000(?![0-9])", text)}
+    else:
+        keep = {place for found in _THOUSANDS.finditer(text) for place in range(*found.span())}
+    pieces, start, depth, scanned = [], 0, 0, 0
+    for found in _JOINTS.finditer(text):
+        gap = text[scanned : found.start()]
+        depth += sum(map(gap.count, "([{")) - sum(map(gap.count, ")]}"))
+        scanned = found.end()
+        if depth == 0 and found.start() not in keep:
+            pieces.append(text[start : found.start()])
+            start = found.end()
+    return [*pieces, text[start:]]
 
-    name: str
-    value: str
-    number: Quantity
+
+def _both_signs(part: str) -> list[str]:
+    """Two parts for one plus-or-minus sign."""
+    before, sign, after = part.partition("\\pm")
+    if not sign or "\\pm" in after:
+        return [part]
+    return [f"{before}+{after}" if before.strip() else after.strip(), f"{before}-{after.strip()}"]
 
 
 def _trailing(lines: list[str], pattern: re.Pattern[str], kind: AnswerKind) -> list[_Named]:
     """Reads the last lines, as long as they match; a line of "and" does not count."""
-    found: list[_Named] = []
-    for line in lines[: -_MOST_ROWS - 1 : -1]:
-        if _JOINT.fullmatch(line):
-            continue
-        if (read := _read(line, pattern, kind)) is None:
-            break
-        found.insert(0, read)
-    return found
+    told = (
+        line
+        for line in lines[: -_MOST_ROWS - 1 : -1]
+        if not re.fullmatch(r"(?i)\W*(?:and|or)\W*", line)
+    )
+    read = itertools.takewhile(bool, (_read(line, pattern, kind) for line in told))
+    return [one for one in read if one][::-1]
 
 
 def _read(line: str, pattern: re.Pattern[str], kind: AnswerKind) -> _Named | None:

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from fractions import Fraction
 
-from partitionsel_jax.evaluation.answers.expressions import value_of
+from partitionsel_jax.evaluation.answers.equivalence import form, value_of
 from partitionsel_jax.evaluation.answers.numerals import (
     MAGNITUDES,
     compatible,
@@ -63,13 +63,13 @@ _DENIED_AFTER = re.compile(
 )
 _MINUEND = re.compile(r"(?:[\d)}\]]|(?<![A-Za-z])[A-Za-z])\s*$|\w$")
 _PROSE = re.compile(r"[A-Za-z ,.:;'\"()\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af-]*")
+_BOUND = re.compile(r"(?i)\b(?:at (?:least|most)|up to|as (?:many|much) as)\b")
 # In front of a number these deny it, bound it, or compute with it.
 _DENIALS = (
     "not no never neither nor or than between under over below above plus minus times divided half "
     "twice double triple dozen hundred thousand million two three four five six seven eight nine "
     "ten"
 )
-_BOUND = re.compile(r"(?i)\b(?:at (?:least|most)|up to|as (?:many|much) as)\b")
 _DENYING = frozenset(_DENIALS.split())
 # No benchmark has numbers of more digits, and their cost grows with the square.
 _MOST_DIGITS = 200
@@ -100,15 +100,11 @@ class Quantity:
 
 
 def quantity(text: str, *, algebra: bool = False) -> Quantity | None:
-    """Reads a tidy text that is one number and nothing else but its unit.
+    """Reads a tidy text that is one number and nothing else but its unit; None for anything else.
 
-    Args:
-      text: integers, decimals, fractions, mixed numbers, thousands separators, scientific notation,
-        repeating decimals, signs of money, percentages, units, or number words.
-      algebra: a letter behind a number is a variable.
-
-    Returns:
-      The quantity, or None where the text is anything else: an expression, two numbers, a word.
+    Numbers are integers, decimals, fractions, mixed numbers, thousands separators, scientific
+    notation, repeating decimals, signs of money, percentages, units, or number words. In algebra a
+    letter behind a number is a variable.
     """
     # An exclamation mark is a factorial only where numbers are computed with.
     text = text.strip() if algebra else text.rstrip("! ").lstrip()
@@ -128,40 +124,11 @@ def quantity(text: str, *, algebra: bool = False) -> Quantity | None:
     return _measured(Quantity(value, fraction=value.denominator != 1), rest, algebra=False)
 
 
-def _without_aside(text: str, algebra: bool) -> str:
-    """A number without the brackets that say it again or how it was found.
-
-    "24 (2 dozen)", "3 hours (180 minutes)", "18 (9 * 2)", "$18 ($9 each)", "18 (9 * 2 = 18)". In
-    algebra brackets behind a number are a factor, but for those with an equals sign.
-    """
-    before, _, aside = (part.strip() for part in text[:-1].partition("("))
-    said = quantity(before, algebra=algebra)
-    if said is None:
-        return text
-    if "=" in aside:
-        value = _AGAIN.sub("", aside.rpartition("=")[2])
-        same = Fraction(said.value) == computed(value)
-        return before if same and not _ALTERNATIVE.search(aside) else text
-    if algebra or not re.search(r"\s\(", text):
-        return text
-    if _FOUND_BY.search(aside) and not _ALTERNATIVE.search(aside):
-        return before
-    again = quantity(_AGAIN.sub("", aside))
-    if again is None:
-        return text
-    converted = said.unit != again.unit and said.unit and again.unit
-    return before if converted or _same_said(said, again) else text
-
-
 def computed(text: str) -> Fraction | None:
     """The value of a number, or of arithmetic among whose numbers words may stand."""
     number = quantity(text)
-    return number.value if number else value_of(re.sub(r"(?<!\\)\b[A-Za-z]+\b", " ", text).strip())
-
-
-def _same_said(first: Quantity, second: Quantity) -> bool:
-    """Returns whether two quantities are one that was said twice."""
-    return first.value == second.value or same_quantity(first, second)
+    plain = re.sub(r"(?<!\\)\b[A-Za-z]+\b", " ", text).strip()
+    return number.value if number else value_of(form(plain))
 
 
 def repeated_quantity(text: str, *, algebra: bool = False) -> Quantity | None:
@@ -173,9 +140,9 @@ def repeated_quantity(text: str, *, algebra: bool = False) -> Quantity | None:
     if len(parts) != 2:
         return None
     first, second = (quantity(part, algebra=algebra) for part in parts)
-    worded = len({re.search("[0-9]", part) is None for part in parts}) == 2
     if first is None or second is None or not _same_said(first, second):
         return None
+    worded = len({re.search("[0-9]", part) is None for part in parts}) == 2
     return first if worded or re.search(r"\bor\b|i\.e|that is|namely", text) else None
 
 
@@ -183,11 +150,7 @@ def last_quantity(text: str, *, algebra: bool = False) -> str:
     """The last number in prose, as it is written there with its percent sign; "" without one.
 
     Where the last number is denied, part of a word, or an operand of an unfinished expression,
-    there is none.
-
-    Args:
-      text: prose.
-      algebra: an exclamation mark behind a number is a factorial.
+    there is none. In algebra an exclamation mark behind a number is a factorial.
     """
     *_, last = [None, *_NUMBER.finditer(text)]
     if last is None:
@@ -242,16 +205,9 @@ def same_quantity(
       but not 0.5 % = 0.5 and not 5000 % = 50.
     * A reference with six decimals or more is the print of a float: a fraction, or a decimal with
       six digits or more, may differ by one in the last digit of the shorter of both, and a fraction
-      by what a double has no room for (2.6666666666666665 = 8/3). With
-      `rounded`, a reference of two decimals or more is met by a number with more digits that rounds
-      to it.
+      by what a double has no room for (2.6666666666666665 = 8/3). With `rounded`, a reference of
+      two decimals or more is met by a number with more digits that rounds to it.
     * With `reduced`, references are exact and a fraction must be in lowest terms.
-
-    Args:
-      expected: the reference.
-      given: the answer.
-      rounded: as above.
-      reduced: as above.
     """
     if not compatible(expected.unit, given.unit) or (reduced and not given.reduced):
         return False
@@ -260,9 +216,8 @@ def same_quantity(
             not reduced and _rounds_to(expected, given, 2 if rounded else _FLOAT_DECIMALS)
         )
     percentage, plain = (expected, given) if expected.percent else (given, expected)
-    if plain.fraction or abs(plain.value) < 1:
-        return plain.value == percentage.value / 100
-    return plain.value == percentage.value
+    is_share = plain.fraction or abs(plain.value) < 1
+    return plain.value == (percentage.value / 100 if is_share else percentage.value)
 
 
 def _rounds_to(expected: Quantity, given: Quantity, decimals: int) -> bool:
@@ -277,6 +232,34 @@ def _rounds_to(expected: Quantity, given: Quantity, decimals: int) -> bool:
         return error * 10**shorter <= 1 or (doubled and error <= abs(given.value) * _DOUBLE)
     more_digits = (given.value * 10**places).denominator != 1
     return places >= decimals and more_digits and error * 10**places <= Fraction(1, 2)
+
+
+def _without_aside(text: str, algebra: bool) -> str:
+    """A number without the brackets that say it again or how it was found.
+
+    "24 (2 dozen)", "3 hours (180 minutes)", "18 (9 * 2)", "$18 ($9 each)", "18 (9 * 2 = 18)". In
+    algebra brackets behind a number are a factor, but for those with an equals sign.
+    """
+    before, _, aside = (part.strip() for part in text[:-1].partition("("))
+    said = quantity(before, algebra=algebra)
+    if said is None:
+        return text
+    denied = _ALTERNATIVE.search(aside)
+    if "=" in aside:
+        same = said.value == computed(_AGAIN.sub("", aside.rpartition("=")[2])) and not denied
+        return before if same else text
+    if algebra or not re.search(r"\s\(", text):
+        return text
+    if _FOUND_BY.search(aside) and not denied:
+        return before
+    again = quantity(_AGAIN.sub("", aside))
+    converted = again and said.unit and again.unit and said.unit != again.unit
+    return before if again and (converted or _same_said(said, again)) else text
+
+
+def _same_said(first: Quantity, second: Quantity) -> bool:
+    """Returns whether two quantities are one that was said twice."""
+    return first.value == second.value or same_quantity(first, second)
 
 
 def _read(found: re.Match[str], rest: str, algebra: bool) -> Quantity | None:

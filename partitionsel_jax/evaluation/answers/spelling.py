@@ -1,8 +1,7 @@
 """One spelling for what models, LaTeX, Markdown and Unicode spell in many ways.
 
-`last_turn` and `plain` clean a whole output: chat models write tokens that end a turn, tags around
-their thoughts and their answer, full-width characters, and announce answers in the question's
-language. `tidy` brings an answer into the one notation that every later rule reads.
+`last_turn` and `plain` clean a whole output; `tidy` brings an answer into the one notation that
+every later rule reads.
 """
 
 import re
@@ -41,10 +40,7 @@ _ABROAD = (
 # Longer words first: "不是" before "是".
 _ANNOUNCED_ABROAD = _compiled(
     (rf"(?i){_ABROAD}\s+(?:no|non|não|не|n')\s?(?:es|è|é|est)?\b", "the answer is not "),
-    (
-        rf"(?i){_ABROAD}\s*(?::|—|\b(?:es|est|ist|è|é)\b)(?:\s+(?:nicht|pas)\b)",
-        "the answer is not ",
-    ),
+    (rf"(?i){_ABROAD}\s*(?::|—|\b(?:es|est|ist|è|é)\b)\s+(?:nicht|pas)\b", "the answer is not "),
     (rf"(?i){_ABROAD}\s*(?::|—|\b(?:es|est|ist|è|é)\b)\s*:?", "the answer is "),
 )
 _CHINESE = _compiled(
@@ -124,10 +120,17 @@ _THOUGHT = re.compile(r"(?i)</(?:think|thinking|thought|reasoning)>|\[/THINK\]|�
 _MARKUP = re.compile(r"<(b|strong|em|i|u)>([^<>]{0,200})</\1>")
 _ANSWER = re.compile(r"(?is)<answer>((?:(?!</?answer>).)*+)(?:</answer>|\Z)")
 
+_FRACTIONS = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒"
+_COMMANDS = "pi infty sqrt pm le ge ne cup cap in emptyset"
 _CHARACTERS = str.maketrans(
-    {
+    {sign: f"\\{name} " for sign, name in zip("π∞√±≤≥≠∪∩∈∅", _COMMANDS.split(), strict=True)}
+    | {
+        sign: r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", sign).split("⁄"))
+        for sign in _FRACTIONS
+    }
+    | {
         **dict.fromkeys("−–—‐‑‒﹣－", "-"),
-        **dict.fromkeys("\u00a0\u2007\u2008\u3000\t\r", " "),
+        **dict.fromkeys("\u00a0\u2007\u2008\u3000\t\r\x00", " "),
         # Thin spaces separate thousands, as LaTeX's \, does.
         **dict.fromkeys("\u2009\u202f", r"\,"),
         **dict.fromkeys("\u200b\u200c\u200d\ufeff`", ""),
@@ -135,28 +138,10 @@ _CHARACTERS = str.maketrans(
         **dict.fromkeys("“”", '"'),
         **dict.fromkeys("×✕✖⨯⨉∗", r"\times "),
         **dict.fromkeys("·⋅∙", r"\cdot "),
-        "÷": "/",
-        "⁄": "/",
-        "∕": "/",
-        "π": r"\pi ",
-        "∞": r"\infty ",
-        "√": r"\sqrt ",
-        "±": r"\pm ",
-        "≤": r"\le ",
-        "≥": r"\ge ",
-        "≠": r"\ne ",
+        **dict.fromkeys("÷⁄∕", "/"),
         **dict.fromkeys("≈≅≃∼≒≐≑", r"\approx "),
         **dict.fromkeys("→⇒⟹⟶➜➡∴", r"\to "),
-        "∪": r"\cup ",
-        "∩": r"\cap ",
-        "∈": r"\in ",
-        "∅": r"\emptyset ",
         "°": r"^\circ ",
-        **{
-            sign: r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", sign).split("⁄"))
-            for sign in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒"
-        },
-        "\x00": " ",
     }
 )
 _RULES = _compiled(
@@ -230,9 +215,7 @@ def last_turn(text: str) -> str:
 
     Text behind such a token is another turn, which the model made up.
     """
-    if _FINAL_CHANNEL in text:
-        text = text.rpartition(_FINAL_CHANNEL)[2]
-    text = _OPENING.sub("\n", text)
+    text = _OPENING.sub("\n", text.rpartition(_FINAL_CHANNEL)[2])
     text = next((part for part in _TURN_END.split(text) if part.strip()), "")
     *_, said = _THOUGHT.split(text)
     return _MARKUP.sub(r"\2", said if said.strip() else text)

@@ -5,11 +5,9 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from partitionsel_jax.data.streams import derive, generator
-
-# Where a model that was shown examples has begun to make up the next question.
-_NEXT = "\nQuestion:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +35,9 @@ class Question:
 
 
 def limited(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:
-    """Draws at most `limit` questions over all groups alike; a larger limit only adds to them.
+    """Draws at most `limit` (0: all) questions of all groups alike; more only adds to fewer.
 
-    Which ones are drawn goes by their ids: where a few are missing, most of the others stay.
-
-    Args:
-      limit: how many; 0 for all.
-      seed: decides which.
+    The seed and the ids decide which: where a few are missing, most of the others stay.
     """
     if not limit or limit >= len(questions):
         return list(questions)
@@ -86,11 +80,7 @@ class Examples:
         return cls(count, pools, by_group)
 
     def of(self, question: Question) -> list[Question]:
-        """Takes the examples of a question, which is never among them.
-
-        Raises:
-          ValueError: there are too few.
-        """
+        """Takes the examples of a question, which is never among them; ValueError for too few."""
         pool = self.pools.get(question.group if self.by_group else "", ())
         others = (example for example in pool if example.prompt != question.prompt)
         found = list(itertools.islice(others, self.count))
@@ -103,14 +93,10 @@ class Examples:
         return found
 
 
-@dataclasses.dataclass(frozen=True)
-class Prompt:
-    """A question as it is put to the model, before any template.
+class Prompt(NamedTuple):
+    """A question behind the examples that fitted, the number that did not, and if it fits at all.
 
-    Attributes:
-      text: the examples that fitted, and the question.
-      dropped: examples that did not fit.
-      fits: True if it fits at all.
+    No template is applied yet.
     """
 
     text: str
@@ -144,4 +130,4 @@ def make_prompt(question: Question, examples: Examples, fits: Callable[[str], bo
 
 def own_answer(output: str, examples: Examples) -> str:
     """Cuts an output where a model that was shown examples goes on with a question of its own."""
-    return output.partition(_NEXT)[0] if examples.count else output
+    return output.partition("\nQuestion:")[0] if examples.count else output
