@@ -1,4 +1,4 @@
-"""CSV as this package writes and reads its own: no cell of it is a formula.
+"""CSV files in which no cell is a formula to a spreadsheet.
 
 Spreadsheets compute what begins with =, +, -, @, a tab or a line's end, and names of methods or
 domains are anybody's text. Such a text is written behind an apostrophe, which marks it as text, and
@@ -15,27 +15,26 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 def to_csv(lines: Iterable[Sequence[Any]]) -> str:
-    """The text of a CSV file with these lines."""
-    return "".join(map(_line, lines))
+    """Writes lines of cells as the text of a CSV file."""
+    return "".join(_line([_neutral(cell) for cell in cells]) for cells in lines)
 
 
 def from_csv(text: str) -> list[dict[str, str]]:
-    """The rows of such a file, by the names in its first line."""
+    """Reads the rows of such a file, by the names in its first line."""
     rows = csv.DictReader(io.StringIO(text, newline=""))
     return [{_plain(name): _plain(cell) for name, cell in row.items()} for row in rows]
 
 
 def _line(cells: Sequence[Any]) -> str:
     buffer = io.StringIO()
-    # With its own line ends it quotes both characters of them, with others not always.
-    csv.writer(buffer).writerow([_neutral(cell) for cell in cells])
+    # Given the line end "\n", the writer of Python 3.11 leaves a "\r" in a cell without quotes.
+    csv.writer(buffer).writerow(cells)
     return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _neutral(cell: Any) -> Any:
-    if isinstance(cell, str) and _FORMULA.match(cell) and not _is_number(cell):
-        return f"'{cell}"
-    return cell
+    is_formula = isinstance(cell, str) and _FORMULA.match(cell) and not _is_number(cell)
+    return f"'{cell}" if is_formula else cell
 
 
 def _plain(cell: Any) -> Any:

@@ -10,21 +10,21 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-# Whoever wants to be read must be a file: opening a pipe waits for its other end for ever.
-_SPECIAL = (
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
+# Opening a pipe waits for its other end for ever.
+_SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str], name: str = "") -> Iterator[None]:
     """Raises whatever goes wrong while a file is read as one line that names the file.
 
-    An OSError names its file and passes as it is, and so does a ValueError that has the file's name
-    in it. What is in the body may be any parser.
+    An OSError that names its file passes as it is, and so does a ValueError that has the file's
+    name in it. Any parser may be in the body.
 
     Args:
       path: the file, on disk or in a bucket.
@@ -37,12 +37,10 @@ def reading(path: str | os.PathLike[str], name: str = "") -> Iterator[None]:
     check_regular(path, name)
     try:
         yield
-    except OSError as error:
-        # Parsers raise OSErrors of their own, which know no file.
-        if error.filename is not None:
-            raise
-        raise ValueError(f"{name} cannot be read ({one_line(error)})") from error
     except Exception as error:
+        # Parsers raise OSErrors of their own, which know no file.
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         if isinstance(error, ValueError) and name in str(error):
             raise
         raise ValueError(f"{name} cannot be read ({one_line(error)})") from error
@@ -51,16 +49,15 @@ def reading(path: str | os.PathLike[str], name: str = "") -> Iterator[None]:
 def check_regular(path: str | os.PathLike[str], name: str = "") -> None:
     """Raises ValueError if a path is there and is neither a file nor a directory."""
     try:
-        mode = Path(path).stat().st_mode
+        kind = _SPECIAL.get(stat.S_IFMT(Path(path).stat().st_mode))
     except (OSError, ValueError):
         return  # not there, in a bucket, or no path at all: opening it says so
-    for is_kind, kind in _SPECIAL:
-        if is_kind(mode):
-            raise ValueError(f"expected {name or os.fspath(path)} to be a file, got {kind}")
+    if kind:
+        raise ValueError(f"expected {name or os.fspath(path)} to be a file, got {kind}")
 
 
 def one_line(error: BaseException) -> str:
-    """The text of an exception, in one line, with its type where it alone says too little."""
+    """Returns an exception's text in one line, with its type where the text says too little."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, MemoryError):

@@ -1,15 +1,15 @@
-"""Repositories of the Hugging Face hub: what they are called, and how they are downloaded."""
+"""Repositories of the Hugging Face hub: their names, and their download."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_REPOSITORY = re.compile(r"(?!\.)[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 def is_repository(name: str) -> bool:
     """Returns whether a name has the form of "owner/name" or "owner/name@revision"."""
-    return bool(_REPOSITORY.fullmatch(name)) and not name.startswith(".")
+    return bool(_REPOSITORY.fullmatch(name))
 
 
 def parted(repository: str) -> tuple[str, str | None]:
@@ -34,13 +34,14 @@ def download(
       patterns: which of its files.
       kind: "model" or "dataset".
       subject: what errors say cannot be downloaded.
-      remedy: what else than the network errors suggest.
+      remedy: more advice at the end of such an error.
+      directory: where the files go.
 
     Raises:
       ValueError: no `huggingface_hub`, no such repository, no access, or no network.
     """
     try:
-        import huggingface_hub
+        import huggingface_hub as hub
     except ImportError:
         raise ValueError(
             f"downloading {repository!r} from a hub needs the package huggingface_hub: pip install "
@@ -48,7 +49,7 @@ def download(
         ) from None
     name, revision = parted(repository)
     try:
-        folder = huggingface_hub.snapshot_download(
+        folder = hub.snapshot_download(
             name,
             repo_type=kind,
             revision=revision,
@@ -56,7 +57,7 @@ def download(
             local_dir=directory,
         )
     except Exception as error:  # of the network, of HTTP, or of the hub's own making
-        reason = (str(error).strip().splitlines() or [""])[0]
+        reason = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"cannot download {subject} ({type(error).__name__}: {reason}): is there a network, is "
             f"the name right, and does it ask for a licence and a login (hf auth login)?{remedy}"

@@ -1,4 +1,4 @@
-"""JSON files that are read whole or not at all."""
+"""JSON files that are read whole or not at all, and checks of what they hold."""
 
 import json
 from collections.abc import Mapping
@@ -9,6 +9,10 @@ from etils import epath
 from partitionsel_jax.file_errors import reading
 
 _MOST_BYTES = 1 << 28  # the largest vocabularies take a tenth of it
+_LARGEST = 2**63 - 1  # no array holds a larger integer
+# Kinds of a value beside Python's types; a bool is no number.
+NUMBER, INTEGER, TEXTS, NUMBERS = "a number", "an integer", "a list of texts", "a list of numbers"
+_NAMES = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
@@ -28,24 +32,8 @@ def write_json(path: epath.PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: epath.PathLike) -> Any:
-    """The value of a JSON file that this project wrote.
-
-    Raises:
-      ValueError: the file is not JSON, or cannot be held as a value; its name is in the message.
-      OSError: it is not there, or may not be read.
-    """
-    with reading(path):
-        try:
-            return json.loads(_decoded(path))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{path} is not a JSON file ({error}): it was damaged or edited"
-            ) from None
-
-
 def read_text(path: epath.PathLike) -> str:
-    """A file in UTF-8 from elsewhere, which may begin with a byte order mark.
+    """Reads a file in UTF-8, which may begin with a byte order mark.
 
     Raises:
       ValueError: it is no text in UTF-8, or larger than any that is meant.
@@ -55,65 +43,46 @@ def read_text(path: epath.PathLike) -> str:
         if (size := epath.Path(path).stat().length) > _MOST_BYTES:
             raise ValueError(f"{path} has {size} bytes where {_MOST_BYTES} are the most expected")
         try:
-            return _decoded(path)
+            return epath.Path(path).read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is no text in UTF-8 ({error}); save it as UTF-8") from None
+            raise ValueError(
+                f"{path} is no text in UTF-8 ({error}): it is damaged, or of another encoding; "
+                "save it as UTF-8"
+            ) from None
 
 
-def read_object(path: epath.PathLike, text: str | None = None) -> dict[str, Any]:
-    """The JSON object of a file from elsewhere.
-
-    Args:
-      path: the file.
-      text: what it holds, where that has been read already.
-
-    Raises:
-      ValueError: it is no JSON, or JSON of another kind, by name.
-      OSError: it is not there, or may not be read.
-    """
-    text = read_text(path) if text is None else text
+def read_json(path: epath.PathLike) -> Any:
+    """Reads the value of a JSON file; raises what `read_text` does, and ValueError for no JSON."""
     with reading(path):
         try:
-            content = json.loads(text)
+            return json.loads(read_text(path))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is no valid JSON ({error}); fetch it again") from None
+            raise ValueError(
+                f"{path} is no valid JSON ({error}): it is damaged; fetch it again, or restore it"
+            ) from None
+
+
+def read_object(path: epath.PathLike) -> dict[str, Any]:
+    """Reads the JSON object of a file; raises as `read_json`, and ValueError for another value."""
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(content).__name__}")
     return content
 
 
-def _decoded(path: epath.PathLike) -> str:
-    return epath.Path(path).read_bytes().decode("utf-8-sig")
-
-
-RESTORE = "restore it from a copy"
-# Kinds of a value beside Python's types; a bool is no number.
-NUMBER, INTEGER, TEXTS, NUMBERS = "a number", "an integer", "a list of texts", "a list of numbers"
-_NAMES = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
-# Integers beyond it are counted by nobody, and no array holds them.
-_LARGEST = 2**63 - 1
+_RESTORE = "restore it from a copy"
 
 
 def read_fields(
-    path: epath.PathLike, fields: Mapping[str, Any], remedy: str = RESTORE
+    path: epath.PathLike, fields: Mapping[str, Any], remedy: str = _RESTORE
 ) -> dict[str, Any]:
-    """The object in a JSON file, once its fields are known to be of their kinds.
-
-    Args:
-      path: the file.
-      fields, remedy: see `check_fields`.
-
-    Raises:
-      ValueError: another value, or a field that is missing or of another kind, with the file's
-        name.
-      OSError: as `read_json`.
-    """
+    """Reads a JSON object and checks its fields; raises what `read_json` and `check_fields` do."""
     value = read_json(path)
     check_fields(value, fields, f"{path}", remedy)
     return value
 
 
-def check_fields(value: Any, fields: Mapping[str, Any], file: str, remedy: str = RESTORE) -> None:
+def check_fields(value: Any, fields: Mapping[str, Any], file: str, remedy: str = _RESTORE) -> None:
     """Checks what a JSON file holds.
 
     Args:
@@ -126,27 +95,26 @@ def check_fields(value: Any, fields: Mapping[str, Any], file: str, remedy: str =
     Raises:
       ValueError: no object, or a field that is missing or of another kind.
     """
-    if wrong := _wrong(value, fields, ""):
-        raise ValueError(f"{file} {wrong}: it was edited or is of another version; {remedy}")
+    if fault := _fault(value, fields):
+        raise ValueError(f"{file} {fault}: it was edited or is of another version; {remedy}")
 
 
-def _wrong(value: Any, fields: Mapping[str, Any], name: str) -> str:
-    """The fault of an object, as it is said of the file; empty for none."""
+def _fault(value: Any, fields: Mapping[str, Any], within: str = "") -> str:
+    """Returns what is wrong with an object, as it is said of the file; empty for nothing."""
     if not isinstance(value, dict):
-        return f"holds {_shown(value)} where {name or 'it'} should be a JSON object"
-    paths = {field: f"{name}{field.removesuffix('?')}" for field in fields}
-    found = {field: value.get(field.removesuffix("?")) for field in fields}
-    missing = [paths[field] for field in fields if field[-1] != "?" and field not in value]
-    if missing:
+        return f"holds {value!r:.40} where {within.rstrip('.') or 'it'} should be a JSON object"
+    if missing := [within + name for name in fields if name[-1] != "?" and name not in value]:
         return f"lacks {', '.join(missing)}"
     for field, kind in fields.items():
-        if found[field] is None and field[-1] == "?":
+        name = field.removesuffix("?")
+        found = value.get(name)
+        if found is None and name != field:
             continue
         if isinstance(kind, Mapping):
-            if wrong := _wrong(found[field], kind, f"{paths[field]}."):
-                return wrong
-        elif not is_a(found[field], kind):
-            return f"has {paths[field]}={_shown(found[field])}, not {_NAMES.get(kind, kind)}"
+            if fault := _fault(found, kind, f"{within}{name}."):
+                return fault
+        elif not is_a(found, kind):
+            return f"has {within}{name}={found!r:.40}, not {_NAMES.get(kind, kind)}"
     return ""
 
 
@@ -160,8 +128,3 @@ def is_a(value: Any, kind: Any) -> bool:
     if kind in (NUMBER, INTEGER):
         return type(value) is int and abs(value) <= _LARGEST
     return isinstance(value, kind)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]} ..."

@@ -6,22 +6,21 @@ from etils import epath
 
 from partitionsel_jax.file_errors import one_line
 
-# Bytes; Linux takes no longer path.
-_LONGEST = 4000
-# What reads a scheme's buckets.
+_LONGEST = 4000  # bytes; Linux takes no longer path
+# The package that reads a scheme's buckets.
 _READERS = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
 
 
 def absolute(path: epath.PathLike, name: str = "") -> epath.Path:
-    """A path that means the same from any directory, with "~" for the home; buckets as they are.
+    """Returns a path that means the same from any directory; "~" is the home.
 
     Args:
-      path: of a file or a folder.
+      path: of a file or a folder, or of a bucket, which stays as it is.
       name: what errors call it; the path itself if empty.
 
     Raises:
-      ValueError: an empty path, which would be the current directory, or a bucket that cannot be
-        reached.
+      ValueError: an empty path, which would be the current directory, one that is too long, or a
+        bucket that cannot be reached.
     """
     text = os.fspath(path)
     if not text.strip():
@@ -29,12 +28,11 @@ def absolute(path: epath.PathLike, name: str = "") -> epath.Path:
             f"{name or 'a path'} is empty (a shell variable that is not set?): name a file or a "
             "folder; . is the current one"
         )
+    name, scheme = name or text, text.partition("://")[0]
     if len(os.fsencode(text)) > _LONGEST:
-        raise ValueError(f"{name or text[:40]} has {len(text)} characters, too many for a path")
-    if "://" not in text:
+        raise ValueError(f"{name:.40} has {len(text)} characters, too many for a path")
+    if scheme == text:
         return epath.Path(os.path.abspath(os.path.expanduser(text)))
-    name = name or text
-    scheme = text.partition("://")[0]
     if scheme not in _READERS:
         raise ValueError(
             f"{name}: no bucket is read by {scheme}://; known are "

@@ -1,9 +1,8 @@
 """Answers from a process of its own, which is ended when one takes too long.
 
-A thread cannot be ended, a signal reaches the main thread alone, and neither stops what the
-interpreter computes in one go: a process can be ended whatever it does, and limits its memory.
-A pool of processes (multiprocessing's, pebble's) would run the caller's script again in each of
-them unless that is guarded by `if __name__ == "__main__"`, and never end a worker that was stopped.
+A thread cannot be ended, and no signal stops what the interpreter computes in one go; a process can
+be ended whatever it does, and limits its memory. A pool (multiprocessing's, pebble's) would run the
+caller's script again in each worker unless it is guarded by `if __name__ == "__main__"`.
 
 Run as a program, this file is that process: it imports nothing else of ours, and starts quickly.
 """
@@ -24,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 _START_SECONDS = 120.0
-# More than any answer that is one needs; 10^10^10 would take gigabytes.
-_MOST_MEMORY = 2 << 30
+_MOST_MEMORY = 2 << 30  # bytes; 10^10^10 would take more
 # Libraries of linear algebra reserve memory for every thread, which the limit counts. The order of
 # a set must not be another in every process.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -80,7 +78,6 @@ class TimeLimited:
             self._end()
 
     def _start(self) -> None:
-        """Starts the process and waits until it has imported what it needs."""
         self._connection, theirs = socket.socketpair()
         paths = os.pathsep.join(path for path in sys.path if path)
         with theirs, contextlib.suppress(OSError):
@@ -99,10 +96,7 @@ class TimeLimited:
             )
 
     def _exchange(self, request: bytes, seconds: float) -> bytes:
-        """Sends a request and waits for the line of the reply.
-
-        Where it does not come in time, or ever, the process is ended and the reply empty.
-        """
+        """Returns the line of the reply; empty, and the process is ended, where none comes."""
         assert self._connection is not None
         reply = b""
         try:
@@ -111,15 +105,14 @@ class TimeLimited:
             with self._connection.makefile("rb") as lines:
                 reply = lines.readline()
         except OSError:
-            reply = b""
+            pass
         finally:
             # After an interruption, too, an answer is under way that the next request would take.
-            if not (whole := reply.endswith(b"\n")):
+            if not reply.endswith(b"\n"):
                 self._end()
-        return reply if whole else b""
+        return reply if reply.endswith(b"\n") else b""
 
     def _end(self) -> None:
-        """Kills the process and waits for it."""
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:

@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING, Any
 from partitionsel_jax.data.corpus import Corpus, Example, Source, load
 from partitionsel_jax.data.label_noise import KINDS, corrupt
 from partitionsel_jax.data.own_anchors import OwnAnchors, read_anchors
-from partitionsel_jax.data.pools import MIXES, Pools, domain_shares
-from partitionsel_jax.data.prefetching import ByStep, prefetch
-from partitionsel_jax.data.rows import (
-    Rows,
-    encode_batch,
-    encode_prompt,
-)
+from partitionsel_jax.data.pools import MIXES, ByStep, Pools, domain_shares, prefetch
+from partitionsel_jax.data.rows import Rows, encode_batch, encode_prompt
 from partitionsel_jax.data.scoring import score, takes_reference_only
 from partitionsel_jax.data.sources import KINDS as FILE_KINDS
 from partitionsel_jax.data.sources import Columns
@@ -40,7 +35,7 @@ from partitionsel_jax.data.tokenizers import (
 
 if TYPE_CHECKING:
     from partitionsel_jax.data.reasoning import prepare
-    from partitionsel_jax.data.sources import prepare_files
+    from partitionsel_jax.data.sources.builders import prepare_files
 
 __all__ = [
     "FILE_KINDS",
@@ -77,11 +72,11 @@ __all__ = [
     "takes_reference_only",
 ]
 
-_LAZY = {"prepare": "reasoning", "prepare_files": "sources"}
+_LAZY = {"prepare": "reasoning", "prepare_files": "sources.builders"}
 
 
 def __getattr__(name: str) -> Any:
-    """The names whose module imports TFDS, which takes most of a second, on first use."""
+    """Imports names on first use whose module imports TFDS, which takes most of a second."""
     if name in _LAZY:
         return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,58 +21,7 @@ SPLITS = ("train", "anchors", "validation", "test")
 _BINS = 16
 
 
-@dataclasses.dataclass(frozen=True)
-class Bin:
-    """Rows of `first` to `last` tokens, both included."""
-
-    first: int
-    last: int
-    rows: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Lengths:
-    """How long training rows are, padding left out.
-
-    Attributes:
-      rows: number of rows that were read.
-      tokens: number of their tokens.
-      learnt: tokens with a loss among them: the responses', closing tokens included.
-      longest: tokens of the longest row.
-    """
-
-    rows: int
-    tokens: int
-    learnt: int
-    longest: int
-
-    @property
-    def label_share(self) -> float:
-        """Part of the tokens that has a loss."""
-        return self.learnt / self.tokens if self.tokens else 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Repeats:
-    """Rows whose text another row has, white space and case aside.
-
-    Attributes:
-      splits: one split, for rows that repeat an earlier row of it, or two, for rows of the second
-        whose text stands in the first.
-      rows: number of rows that were read of the last of the splits.
-      prompts, responses: number of them that repeat a prompt, or a response.
-      both: number of them that repeat prompt and response of one row.
-    """
-
-    splits: tuple[str, ...]
-    rows: int
-    prompts: int
-    responses: int
-    both: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A stretch of a row, all of it prompt or all of it learnt.
 
     Attributes:
@@ -86,15 +35,8 @@ class Piece:
     is_marker: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class ShownRow:
-    """A training row to look at, piece by piece.
-
-    Attributes:
-      id, domain, corrupted: as the corpus has them; the domain by its name.
-      tokens, learnt: how many tokens the row has, and how many have a loss.
-      pieces: in order.
-    """
+class ShownRow(NamedTuple):
+    """A training row to look at: its size in tokens, and those that are learnt, and its pieces."""
 
     id: int
     domain: str
@@ -114,15 +56,17 @@ class Card:
       domains: their names.
       rows: split -> rows per domain; exact.
       corrupted: training rows that were corrupted; exact.
-      left_out: split -> rows that do not fit `length`.
-      cut: split -> rows with a prompt that was cut.
+      left_out, cut, refused: as the corpus has them.
       read: split -> number of rows, all or a random part, that the following was read from.
-      histogram: the number of tokens of the training rows.
-      lengths: the lengths of the training rows of each domain, in order.
-      repeats: within train, and between any two splits.
+      histogram: rows of `first` to `last` tokens, both included, among the training rows.
+      lengths: by domain, of the training rows: rows, tokens without padding, learnt (those with a
+        loss: the responses', closing tokens included), and longest (tokens of the longest row).
+      repeats: rows whose text another row has, white space and case aside: splits (one, for rows
+        that repeat an earlier row of it, or two, for rows of the second whose text stands in the
+        first), rows (read of the last of them), and how many of them repeat prompts, responses,
+        or both of one row.
       shown: some training rows of each domain.
       report: the counts that were made when the corpus was prepared from files.
-      refused: split -> rows whose prompt the template refuses.
     """
 
     length: int
@@ -133,22 +77,12 @@ class Card:
     left_out: Mapping[str, Named]
     cut: Mapping[str, Named]
     read: Mapping[str, int]
-    histogram: tuple[Bin, ...]
-    lengths: tuple[Lengths, ...]
-    repeats: tuple[Repeats, ...]
+    histogram: pd.DataFrame
+    lengths: pd.DataFrame
+    repeats: pd.DataFrame
     shown: tuple[ShownRow, ...]
     report: Mapping[str, Any]
     refused: Mapping[str, Named] = dataclasses.field(default_factory=dict)
-
-    @property
-    def total(self) -> Lengths:
-        """The lengths of all domains together."""
-        return Lengths(
-            rows=sum(part.rows for part in self.lengths),
-            tokens=sum(part.tokens for part in self.lengths),
-            learnt=sum(part.learnt for part in self.lengths),
-            longest=max(part.longest for part in self.lengths),
-        )
 
 
 def gather(corpus: Corpus, *, rows: int = 5_000, shown: int = 2, seed: int = 0) -> Card:
@@ -167,37 +101,40 @@ def gather(corpus: Corpus, *, rows: int = 5_000, shown: int = 2, seed: int = 0) 
         raise ValueError(
             f"expected rows and shown of at least 0, got {rows} and {shown}; 0 rows stand for all"
         )
-    count = len(corpus.domains)
+    count, train = len(corpus.domains), corpus.train
     sources = {split: getattr(corpus, split) for split in SPLITS}
     chosen = {split: _chosen(source, rows, seed) for split, source in sources.items()}
     texts = {split: _texts(source, chosen[split]) for split, source in sources.items()}
-    tokens, learnt = _sizes(corpus.train, chosen["train"])
-    domain = corpus.train.domains[chosen["train"]]
+    sizes = _sizes(train, chosen["train"])
     return Card(
-        length=corpus.train.length,
-        template=corpus.train.template,
+        length=train.length,
+        template=train.template,
         domains=corpus.domains,
         rows={
             split: tuple(np.bincount(source.domains, minlength=count).tolist())
             for split, source in sources.items()
         },
-        corrupted=len(corpus.train.corrupted),
+        corrupted=len(train.corrupted),
         left_out=corpus.left_out,
         cut=corpus.cut,
         read={split: len(indices) for split, indices in chosen.items()},
-        histogram=_histogram(tokens, corpus.train.length),
-        lengths=tuple(_lengths(tokens[domain == i], learnt[domain == i]) for i in range(count)),
-        repeats=(
-            _repeats_within("train", texts["train"]),
-            *(
-                _repeats_between(pair, texts[pair[0]], texts[pair[1]])
-                for pair in itertools.combinations(SPLITS, 2)
-            ),
-        ),
+        histogram=_histogram(sizes["tokens"].to_numpy(), train.length),
+        lengths=sizes.groupby("domain")
+        .agg(
+            rows=("tokens", "size"),
+            tokens=("tokens", "sum"),
+            learnt=("learnt", "sum"),
+            longest=("tokens", "max"),
+        )
+        .reindex(range(count), fill_value=0)
+        .set_axis(corpus.domains),
+        repeats=_repeats(texts),
         shown=tuple(
             _shown(corpus, index)
             for i in range(count)
-            for index in _some_of(corpus.train.domains, i, shown, seed)
+            for index in generator(seed, "data card, shown", i).permutation(
+                np.flatnonzero(train.domains == i)
+            )[:shown]
         ),
         report=corpus.report,
         refused=corpus.refused,
@@ -205,7 +142,7 @@ def gather(corpus: Corpus, *, rows: int = 5_000, shown: int = 2, seed: int = 0) 
 
 
 def pieces(tokens: Sequence[int], is_learnt: Sequence[bool], tokenizer: Tokenizer) -> list[Piece]:
-    """A row cut wherever its loss mask changes, and around tokens that decode to no text.
+    """Cuts a row wherever its loss mask changes, and around tokens that decode to no text.
 
     Args:
       tokens: the ids of one row; padding behind the last learnt token is left out.
@@ -213,74 +150,54 @@ def pieces(tokens: Sequence[int], is_learnt: Sequence[bool], tokenizer: Tokenize
       tokenizer: the tokenizer of the ids.
     """
     size = int(np.flatnonzero(is_learnt)[-1]) + 1
-    names = {
-        tokenizer.bos_id: "begin",
-        tokenizer.turn_end_id: "end of turn",
-        tokenizer.eos_id: "end",
-    }
-    found: list[Piece] = []
-    keyed = [
-        (
-            bool(learnt),
-            "" if tokenizer.decode([token]) else names.get(token, f"token {token}"),
-            token,
-        )
+    names = {tokenizer.bos_id: "begin", tokenizer.turn_end_id: "end of turn"}
+    names[tokenizer.eos_id] = "end"
+    cut = [
+        (bool(learnt), "" if tokenizer.decode([token]) else names.get(token, f"token {token}"))
         for token, learnt in zip(tokens[:size], is_learnt[:size], strict=True)
     ]
-    for (learnt, name), run in itertools.groupby(keyed, key=lambda entry: entry[:2]):
+    found: list[Piece] = []
+    for (learnt, name), run in itertools.groupby(range(size), key=cut.__getitem__):
         if name:
             found += [Piece(name, learnt, is_marker=True) for _ in run]
         else:
-            found.append(Piece(tokenizer.decode([token for *_, token in run]), learnt))
+            found.append(Piece(tokenizer.decode([tokens[place] for place in run]), learnt))
     return found
 
 
 def _chosen(source: Source, rows: int, seed: int) -> np.ndarray:
-    """i64[n], the rows to read, ascending, which reads fastest."""
+    """Chooses the rows to read, i64[n], ascending, which reads fastest."""
     if not rows or rows >= len(source):
         return np.arange(len(source))
     random = generator(seed, f"data card of {source.name}")
     return np.sort(random.choice(len(source), rows, replace=False))
 
 
-def _some_of(domains: np.ndarray, domain: int, count: int, seed: int) -> np.ndarray:
-    order = generator(seed, "data card, shown", domain).permutation(
-        np.flatnonzero(domains == domain)
-    )
-    return order[:count]
+def _sizes(source: Source, indices: np.ndarray) -> pd.DataFrame:
+    """Counts the tokens of rows, and those with a loss."""
+    sizes = [np.empty((0, 3), np.int64)]
+    for rows in map(source.rows, fitting.chunks(indices)):
+        sizes.append(np.stack([rows.domain, rows.lengths, rows.response.sum(axis=1)], axis=1))
+    return pd.DataFrame(np.concatenate(sizes), columns=["domain", "tokens", "learnt"])
 
 
-def _sizes(source: Source, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """i64[n] each: the tokens of rows, and those with a loss."""
-    read = (source.rows(chunk) for chunk in fitting.chunks(indices))
-    sizes = [(rows.lengths, rows.response.sum(axis=1)) for rows in read]
-    tokens, learnt = np.concatenate([np.empty((2, 0), np.int64), *sizes], axis=1)
-    return tokens, learnt
-
-
-def _histogram(tokens: np.ndarray, length: int) -> tuple[Bin, ...]:
+def _histogram(tokens: np.ndarray, length: int) -> pd.DataFrame:
     width = -(-length // _BINS)
-    firsts = range(1, length + 1, width)
-    counts = np.bincount((tokens - 1) // width, minlength=len(firsts)).tolist()
-    return tuple(
-        Bin(first, min(first + width - 1, length), rows)
-        for first, rows in zip(firsts, counts, strict=True)
+    first = np.arange(1, length + 1, width)
+    rows = np.bincount((tokens - 1) // width, minlength=len(first))
+    return pd.DataFrame(
+        {"first": first, "last": (first + width - 1).clip(max=length), "rows": rows}
     )
-
-
-def _lengths(tokens: np.ndarray, learnt: np.ndarray) -> Lengths:
-    return Lengths(len(tokens), int(tokens.sum()), int(learnt.sum()), int(tokens.max(initial=0)))
 
 
 def _texts(source: Source, indices: np.ndarray) -> pd.DataFrame:
-    """u64 hashes of the prompts and responses of rows; texts would not fit into memory."""
+    """Gives u64 hashes of the prompts and responses of rows; texts would not fit into memory."""
     found = [
         (_hash(text_of(example.prompt)), _hash(example.response))
         for chunk in fitting.chunks(indices)
         for example in source.examples(chunk)
     ]
-    columns = ["prompts", "responses"]
-    return pd.DataFrame(np.array(found, np.uint64).reshape(len(found), 2), columns=columns)
+    return pd.DataFrame(found, columns=["prompts", "responses"], dtype=np.uint64)
 
 
 def _hash(text: str) -> int:
@@ -288,15 +205,21 @@ def _hash(text: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-def _repeats_within(split: str, texts: pd.DataFrame) -> Repeats:
-    counts = {name: int(column.duplicated().sum()) for name, column in texts.items()}
-    return Repeats((split,), len(texts), **counts, both=int(texts.duplicated().sum()))
-
-
-def _repeats_between(splits: tuple[str, ...], first: pd.DataFrame, second: pd.DataFrame) -> Repeats:
-    counts = {name: int(column.isin(first[name]).sum()) for name, column in second.items()}
-    both = second.merge(first.drop_duplicates(), on=list(first))
-    return Repeats(splits, len(second), **counts, both=len(both))
+def _repeats(texts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Counts rows whose texts stand in earlier rows of train, or in rows of another split."""
+    train = texts["train"]
+    found: list[tuple[Any, ...]] = [
+        (("train",), train, train.apply(pd.Series.duplicated), train.duplicated().sum())
+    ]
+    for pair in itertools.combinations(SPLITS, 2):
+        first, second = (texts[split] for split in pair)
+        repeated = pd.DataFrame({name: second[name].isin(first[name]) for name in second})
+        both = len(second.merge(first.drop_duplicates()))
+        found.append((pair, second, repeated, both))
+    return pd.DataFrame(
+        {"splits": splits, "rows": len(rows), **repeated.sum(), "both": both}
+        for splits, rows, repeated, both in found
+    )
 
 
 def _shown(corpus: Corpus, index: int) -> ShownRow:

@@ -10,14 +10,14 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax.data import fitting, label_noise, templates
-from partitionsel_jax.data.fitting import Named, Scan, named
-from partitionsel_jax.data.own_anchors import OwnAnchors, prompt_of
-from partitionsel_jax.data.rows import Rows, encode_batch, laid_out
+from partitionsel_jax.data.fitting import Named, Scan
+from partitionsel_jax.data.own_anchors import OwnAnchors, compared
+from partitionsel_jax.data.rows import Encoded, Rows, encode_batch, laid_out
 from partitionsel_jax.data.sources.duplicates import Prompt
 from partitionsel_jax.data.sources.scanning import BAD_SHARE
 from partitionsel_jax.data.sources.splitting import SPLITS
 from partitionsel_jax.data.streams import generator
-from partitionsel_jax.data.templates import check_template, named_template
+from partitionsel_jax.data.templates import check_template, named_template, prompt_of
 from partitionsel_jax.data.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Training rows of a domain that show in which words its questions are framed.
 _SAMPLE = 256
+_TEXTS = ("question", "response", "answer", "entry", "messages")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Example:
     @property
     def prompt(self) -> templates.Prompt:
         """The prompt for a model: the conversation where there is one, else the question."""
-        return fitting.prompt_of(self.question, self.messages)
+        return prompt_of(self.question, self.messages)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,61 +88,55 @@ class Source:
     corrupted: Mapping[int, str] = dataclasses.field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
-        """The number of rows, n."""
+        """Gives the number of rows, n."""
         return len(self.positions)
 
     def __getitem__(self, index: int) -> Example:
-        """The example at `index`, in 0 .. n-1."""
+        """Reads the example at `index`, in 0 .. n-1."""
         return self.examples([index])[0]
 
     def examples(self, indices: Sequence[int] | np.ndarray) -> list[Example]:
-        """The examples at `indices`, each in 0 .. n-1, in the order given.
-
-        Raises:
-          IndexError: an index outside 0 .. n-1.
-        """
+        """Reads the examples at `indices` in their order; raises IndexError outside 0 .. n-1."""
         chosen = [int(index) for index in indices]
         if outside := [index for index in chosen if not 0 <= index < len(self)]:
             raise IndexError(f"expected indices in 0 .. {len(self) - 1} of {self.name}: {outside}")
         records = fitting.read(self.records, self.positions[chosen])
         return [self._example(*pair) for pair in zip(chosen, records, strict=True)]
 
+    def _example(self, index: int, record: Mapping[str, Any]) -> Example:
+        texts = {name: record.get(name, b"").decode() for name in _TEXTS}
+        if corrupted := index in self.corrupted:
+            texts["response"] = self.corrupted[index]
+        return Example(int(record["id"]), int(record["domain"]), corrupted=corrupted, **texts)
+
     def all_examples(self) -> Iterator[Example]:
-        """Every example in order, of which only a few are in memory at a time."""
+        """Reads every example in order, of which only a few are in memory at a time."""
         for chunk in fitting.chunks(np.arange(len(self))):
             yield from self.examples(chunk)
 
     def rows(self, indices: Sequence[int] | np.ndarray) -> Rows:
-        """The rows at `indices`, each in 0 .. n-1, in the order given.
-
-        Raises:
-          IndexError: an index outside 0 .. n-1.
-        """
+        """Reads the rows at `indices` in their order; raises IndexError outside 0 .. n-1."""
         examples = self.examples(indices)
         prompts, responses = [e.prompt for e in examples], [e.response for e in examples]
-        encoded = encode_batch(prompts, responses, self.tokenizer, self.length, self.template)
-        if None in encoded:
+        found = encode_batch(prompts, responses, self.tokenizer, self.length, self.template)
+        if errors := [row for row in found if isinstance(row, ValueError)]:
+            raise errors[0]
+        encoded = [row for row in found if isinstance(row, Encoded)]
+        if len(encoded) < len(found):
             raise ValueError(
-                f"example {examples[encoded.index(None)].id} of {self.name} does not fit into "
+                f"example {examples[found.index(None)].id} of {self.name} does not fit into "
                 f"{self.length} tokens: were its records changed since they were scanned? Prepare "
                 "them again, in a new directory"
             )
-        rows = [row for row in encoded if row is not None]
-        tokens, is_response = laid_out(rows, self.tokenizer, self.length)
         return Rows(
-            tokens=tokens,
-            response=is_response,
+            *laid_out(encoded, self.tokenizer, self.length),
             domain=np.array([e.domain for e in examples], np.int32),
             id=np.array([e.id for e in examples], np.int32),
             corrupted=np.array([e.corrupted for e in examples], bool),
         )
 
     def find(self, ids: np.ndarray) -> np.ndarray:
-        """The indices of the rows with these ids, i64 of the same shape.
-
-        Raises:
-          ValueError: an id that no row has.
-        """
+        """Returns the indices (i64) of rows by their ids; raises ValueError if no row has one."""
         places = np.minimum(np.searchsorted(self.ids, ids), len(self) - 1)
         if missing := np.asarray(ids)[self.ids[places] != ids].tolist():
             raise ValueError(
@@ -150,18 +145,16 @@ class Source:
             )
         return places
 
-    def _example(self, index: int, record: Mapping[str, Any]) -> Example:
-        """The record as an example, with its corrupted response where it has one."""
-        corrupted = index in self.corrupted
-        return Example(
-            id=int(record["id"]),
-            domain=int(record["domain"]),
-            question=record["question"].decode(),
-            response=self.corrupted[index] if corrupted else record["response"].decode(),
-            answer=record["answer"].decode(),
-            entry=record["entry"].decode(),
-            corrupted=corrupted,
-            messages=record.get("messages", b"").decode(),
+    def part(self, chosen: np.ndarray, name: str = "") -> "Source":
+        """Makes a source, of another name if one is given, of the rows where bool[n] is True."""
+        rows = enumerate(np.flatnonzero(chosen).tolist())
+        return dataclasses.replace(
+            self,
+            name=name or self.name,
+            positions=self.positions[chosen],
+            domains=self.domains[chosen],
+            ids=self.ids[chosen],
+            corrupted={new: self.corrupted[old] for new, old in rows if old in self.corrupted},
         )
 
 
@@ -178,9 +171,9 @@ class Corpus:
       left_out: split -> rows whose responses do not fit, and which are in no source. A response
         that lost its end would teach a model to stop anywhere, and to leave out its answer.
       cut: split -> rows of which a part of the prompt was cut.
-      refused: split -> rows whose prompt the template refuses, and which are in no source.
       fingerprint: differs where the records do.
       report: what was counted when the records were prepared; see `prepare_files`.
+      refused: split -> rows whose prompt the template refuses, and which are in no source.
     """
 
     domains: tuple[str, ...]
@@ -204,7 +197,6 @@ def load(
     template: str = "plain",
     noise_kind: str = "none",
     noise_share: float = 0.0,
-    anchor_share: float = 0.5,
     anchors: OwnAnchors | None = None,
 ) -> Corpus:
     """Opens a prepared builder as a corpus; scans every record once, and remembers what it found.
@@ -220,11 +212,9 @@ def load(
       noise_kind: one of `label_noise.KINDS`.
       noise_share: part of every training domain that is corrupted, in [0, 1). A corrupted response
         that is too long for its row loses its end.
-      anchor_share: part of every validation domain that become anchors, in (0, 1), rounded, and
-        at least one row on either side.
-      anchors: of the user's own, from `read_anchors`; all validation rows are then scored. Anchors
-        that ask, or nearly ask, what a validation or test row asks are left out, and so are
-        training rows that ask what an anchor asks; the report counts both.
+      anchors: of the user's own, from `read_anchors`, in place of half of the validation rows of
+        every domain. Those that ask, or nearly ask, what a validation or test row asks are left
+        out, and so are training rows that ask what an anchor asks; the report counts both.
 
     Raises:
       ValueError: an argument out of range, a template that is unknown or that the tokenizer does
@@ -233,76 +223,72 @@ def load(
     """
     check_template(template, tokenizer)
     label_noise.check(noise_kind, noise_share)
-    if not 0.0 < anchor_share < 1.0:
-        raise ValueError(
-            f"expected an anchor share in (0, 1), got {anchor_share}; both the anchors and the "
-            "scored rows need validation rows"
-        )
     if length < 3:
         raise ValueError(f"expected rows of at least 3 tokens, got {length}; use longer rows")
     metadata = builder.info.metadata or {}
-    domains = tuple(metadata.get("domains", ()))
+    domains, report = tuple(metadata.get("domains", ())), metadata.get("report", {})
     data_dir = getattr(builder, "data_dir", None)
-    scans_dir = None if data_dir is None else epath.Path(data_dir) / "scans"
-    how = (tokenizer, length, template)
-    records = {split: builder.as_data_source(split=split) for split in SPLITS}
-    scans = {s: fitting.scan(records[s], *how, scans_dir, s) for s in SPLITS}
-    _check_refused(records, scans)
-    for split in SPLITS:
-        _check_range(scans[split], split, domains)
-        _check_domains(scans[split], split, domains, length)
+    directory = None if data_dir is None else epath.Path(data_dir) / "scans"
+    how = tokenizer, length, template
+    scans = {
+        split: fitting.scan(builder.as_data_source(split=split), *how, directory, split)
+        for split in SPLITS
+    }
+    _check_refused(scans)
+    for split, scanned in scans.items():
+        _check_range(scanned, split, domains)
+        _check_domains(scanned, split, domains, length)
 
     def source(split: str) -> Source:
         found = scans[split]
-        return Source(split, records[split], found.positions, found.domains, found.ids, *how)
+        return Source(split, found.records, found.positions, found.domains, found.ids, *how)
 
     train, validation, test = map(source, SPLITS)
     # Before any row is left out, so that the others are corrupted as without anchors of one's own.
-    corrupted = _corrupted(train, scans["train"], seed, noise_kind, noise_share)
+    corrupted = _corrupted(train, scans["train"].prompts, seed, noise_kind, noise_share)
     train = dataclasses.replace(train, corrupted=corrupted)
-    report = metadata.get("report", {})
     if anchors is None:
-        is_anchor = _anchors(validation.domains, domains, anchor_share, seed)
-        held_out = _part(validation, "anchors", is_anchor)
-        validation = _part(validation, "validation", ~is_anchor)
+        is_anchor = _anchors(validation.domains, domains, seed)
+        held_out = validation.part(is_anchor, "anchors")
+        validation = validation.part(~is_anchor)
     else:
         scored: list[list[Prompt]] = [[] for _ in domains]
         for row in itertools.chain(validation.all_examples(), test.all_examples()):
             scored[row.domain].append(_asked(row))
         anchors = anchors.without(scored)
-        train, asked_by_anchors = _without(train, anchors, domains, scans_dir)
-        counts = {**anchors.report, "training rows": asked_by_anchors}
-        report = {**report, "anchors": counts}
+        kept = _without(train, anchors, domains, directory)
+        counts = {**anchors.report, "training rows": len(train) - len(kept)}
+        train, report = kept, {**report, "anchors": counts}
         first = 1 + max(int(scanned.ids.max()) for scanned in scans.values())
-        records["anchors"] = _InMemory(
-            {**row, "id": first + i} for i, row in enumerate(anchors.records)
-        )
-        scans["anchors"] = fitting.scan(records["anchors"], *how)
-        _check_refused(records, scans, "anchors")
+        records = _InMemory({**row, "id": first + i} for i, row in enumerate(anchors.records))
+        scans["anchors"] = found = fitting.scan(records, *how)
+        _check_refused({"anchors": found})
         # They need not be of every domain.
-        _check_range(scans["anchors"], "anchors", domains)
-        if not len(scans["anchors"].ids):
+        _check_range(found, "anchors", domains)
+        if not len(found.ids):
             raise ValueError(
                 f"expected anchors, got none of the {counts['read']} rows of "
-                f"data.anchors_path={counts['file']!r}: {len(scans['anchors'].left_out)} do not "
-                f"fit into data.length={length}, {counts['scored elsewhere']} ask what validation "
-                "or test rows ask; use longer rows, or name a file of other anchors"
+                f"data.anchors_path={counts['file']!r}: {len(found.left_out)} do not fit into "
+                f"data.length={length}, {counts['scored elsewhere']} ask what validation or test "
+                "rows ask; use longer rows, or name a file of other anchors"
             )
         held_out = source("anchors")
     # A builder's name holds a digest of its content.
     own = anchors.fingerprint if anchors else "[]"
     content = f"{getattr(builder.info, 'full_name', '')}\n{own}"
+    unfit = {
+        what: {split: scanned.named(what) for split, scanned in scans.items()}
+        for what in ("left_out", "cut", "refused")
+    }
     return Corpus(
         domains=domains,
         train=train,
         anchors=held_out,
         validation=validation,
         test=test,
-        left_out={split: named(records[split], found.left_out) for split, found in scans.items()},
-        cut={split: named(records[split], found.cut) for split, found in scans.items()},
-        refused={s: named(records[s], scan.refused, scan.reasons) for s, scan in scans.items()},
         fingerprint=hashlib.sha256(content.encode()).hexdigest()[:16],
         report=report,
+        **unfit,
     )
 
 
@@ -313,19 +299,12 @@ class _InMemory(list):
         return [self[position] for position in positions]
 
 
-def _check_refused(records: Mapping[str, Any], scans: Mapping[str, Scan], *splits: str) -> None:
-    """Raises ValueError if the template refuses more of all rows than may be bad ones.
-
-    Args:
-      records, scans: of every split.
-      splits: those that are counted; all if none is named.
-    """
-    counted = splits or tuple(scans)
-    total = sum(len(records[split]) for split in counted)
-    found = [named(records[s], scans[s].refused, scans[s].reasons) for s in counted]
-    found = [rows for rows in found if rows.rows]
-    refused = sum(rows.rows for rows in found)
+def _check_refused(scans: Mapping[str, Scan]) -> None:
+    """Raises ValueError if the template refuses more of all rows than may be bad ones."""
+    total = sum(len(scanned.records) for scanned in scans.values())
+    refused = sum(len(scanned.refused) for scanned in scans.values())
     if refused > BAD_SHARE * total:
+        found = [scanned.named("refused") for scanned in scans.values() if len(scanned.refused)]
         raise ValueError(
             f"expected a template that refuses at most {BAD_SHARE:.0%} of the rows, got "
             f"{refused} of {total} refused: {'; '.join(map(str, found))}. Of the first of them it "
@@ -335,22 +314,20 @@ def _check_refused(records: Mapping[str, Any], scans: Mapping[str, Scan], *split
 
 def _check_range(scanned: Scan, split: str, domains: Sequence[str]) -> None:
     """Raises ValueError unless ids and domains are in range."""
-    ids, domain = scanned.ids, scanned.domains
-    if len(domain) and not 0 <= domain.min() <= domain.max() < len(domains):
-        raise ValueError(
-            f"expected domains in 0 .. {len(domains) - 1} in {split}, got {domain.min()} .. "
-            f"{domain.max()}; name every domain in the builder's metadata"
-        )
-    if len(ids) and not 0 <= ids.min() <= ids.max() < 2**31:
-        raise ValueError(
-            f"expected ids in 0 .. 2^31 - 1 in {split}, got {ids.min()} .. {ids.max()}; rows hold "
-            "them as 32-bit integers"
-        )
+    for what, values, end, remedy in (
+        ("domains", scanned.domains, len(domains), "name every domain in the builder's metadata"),
+        ("ids", scanned.ids, 2**31, "rows hold them as 32-bit integers"),
+    ):
+        if len(values) and not 0 <= values.min() <= values.max() < end:
+            raise ValueError(
+                f"expected {what} in 0 .. {end - 1} in {split}, got {values.min()} .. "
+                f"{values.max()}; {remedy}"
+            )
 
 
 def _check_domains(scanned: Scan, split: str, domains: Sequence[str], length: int) -> None:
     """Raises ValueError unless every domain has a row."""
-    empty = [name for i, name in enumerate(domains) if not np.any(scanned.domains == i)]
+    empty = [name for i, name in enumerate(domains) if i not in scanned.domains]
     if empty or not domains:
         count = len(scanned.refused)
         refused = f", {count} because the template refuses them" * bool(count)
@@ -361,15 +338,17 @@ def _check_domains(scanned: Scan, split: str, domains: Sequence[str], length: in
         )
 
 
-def _corrupted(train: Source, scanned: Scan, seed: int, kind: str, share: float) -> dict[int, str]:
-    """Row -> corrupted response, cut to the room that its prompt leaves."""
+def _corrupted(
+    train: Source, prompts: np.ndarray, seed: int, kind: str, share: float
+) -> dict[int, str]:
+    """Corrupts responses, by row, and cuts them to the room that prompts of these lengths leave."""
     if kind == "none" or not share:
         return {}
     framed = named_template(train.template).framed
     responses = [example.response for example in train.all_examples()]
     new = label_noise.corrupt(seed, train.domains, responses, kind, share)
     for row, text in new.items():
-        room = train.length - 1 - int(scanned.prompts[row] if framed else 1)
+        room = train.length - 1 - int(prompts[row] if framed else 1)
         # Random characters can take more tokens than words do.
         while (excess := len(train.tokenizer.encode(text)) - room) > 0:
             text = text[:-excess]
@@ -377,8 +356,8 @@ def _corrupted(train: Source, scanned: Scan, seed: int, kind: str, share: float)
     return new
 
 
-def _anchors(domain: np.ndarray, domains: tuple[str, ...], share: float, seed: int) -> np.ndarray:
-    """bool[n], which validation rows are anchors: a random part of every domain."""
+def _anchors(domain: np.ndarray, domains: tuple[str, ...], seed: int) -> np.ndarray:
+    """Chooses half of every domain's validation rows, at random, as anchors: bool[n]."""
     is_anchor = np.zeros(len(domain), bool)
     for i, name in enumerate(domains):
         rows = generator(seed, "anchors", i).permutation(np.flatnonzero(domain == i))
@@ -387,14 +366,14 @@ def _anchors(domain: np.ndarray, domains: tuple[str, ...], share: float, seed: i
                 f"expected at least 2 validation rows of domain {name}, one anchor and one scored "
                 f"row, got {len(rows)}; prepare more validation rows"
             )
-        is_anchor[rows[: min(max(round(share * len(rows)), 1), len(rows) - 1)]] = True
+        is_anchor[rows[: round(len(rows) / 2)]] = True
     return is_anchor
 
 
 def _without(
     train: Source, anchors: OwnAnchors, domains: tuple[str, ...], directory: epath.Path | None
-) -> tuple[Source, int]:
-    """The training rows that ask what no anchor asks, and the number of the others."""
+) -> Source:
+    """Leaves out the training rows that ask what an anchor asks."""
 
     def find() -> dict[str, Any]:
         samples = []  # evenly chosen rows of every domain show in which words it frames questions
@@ -408,27 +387,14 @@ def _without(
     # All rows are read for it, which is done once.
     rows = hashlib.sha256(train.positions.tobytes()).hexdigest()
     kept = fitting.remembered(directory, "anchors", (rows, anchors.fingerprint), find)["kept"]
-    left = _part(train, train.name, np.array(kept, bool))
-    if empty := [name for i, name in enumerate(domains) if not np.any(left.domains == i)]:
+    left = train.part(np.array(kept, bool))
+    if empty := [name for i, name in enumerate(domains) if i not in left.domains]:
         raise ValueError(
             f"expected training rows of every domain, got none of {', '.join(empty)}: the anchors "
             "ask what all of them ask; name a file of anchors that holds other questions"
         )
-    return left, len(train) - len(left)
+    return left
 
 
 def _asked(example: Example) -> Prompt:
-    return prompt_of(example.question, example.messages, example.entry)
-
-
-def _part(source: Source, name: str, chosen: np.ndarray) -> Source:
-    """The chosen rows of a source as a source of their own."""
-    rows = enumerate(np.flatnonzero(chosen).tolist())
-    return dataclasses.replace(
-        source,
-        name=name,
-        positions=source.positions[chosen],
-        domains=source.domains[chosen],
-        ids=source.ids[chosen],
-        corrupted={new: source.corrupted[old] for new, old in rows if old in source.corrupted},
-    )
+    return compared(example.question, example.messages, example.entry)

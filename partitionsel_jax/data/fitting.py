@@ -1,4 +1,4 @@
-"""A look at every record: which rows fit, and how long their prompts are.
+"""The pass over every record that finds which rows fit, and how long their prompts are.
 
 A corpus that lies on disk keeps the result beside its records, so that one of hundreds of thousands
 of rows is tokenised once and not at every start.
@@ -13,13 +13,13 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
 from partitionsel_jax.data.rows import encode_batch
-from partitionsel_jax.data.templates import Prompt
+from partitionsel_jax.data.templates import Prompt, prompt_of
 from partitionsel_jax.data.tokenizers import Tokenizer
 
 # Raised whenever other rows, or other near-duplicates, could come of the same records.
@@ -28,34 +28,8 @@ _CHUNK = 1024
 _NAMED = 10
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Scan:
-    """The rows of a split that fit, in order of their ids.
-
-    Attributes:
-      ids: i64[n].
-      positions: i64[n], of their records.
-      domains: i32[n].
-      prompts: i32[n], tokens of each prompt in its row.
-      cut: i64[c], positions of the rows of which a part of the prompt was cut.
-      left_out: i64[l], positions of the rows that do not fit.
-      refused: i64[r], positions of the rows whose prompt the template refuses.
-      reasons: str[r], why.
-    """
-
-    ids: np.ndarray
-    positions: np.ndarray
-    domains: np.ndarray
-    prompts: np.ndarray
-    cut: np.ndarray
-    left_out: np.ndarray
-    refused: np.ndarray
-    reasons: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Named:
-    """Rows that something is to be said of.
+class Named(NamedTuple):
+    """A number of rows that something is to be said of, and the first of them.
 
     Attributes:
       rows: how many.
@@ -73,13 +47,41 @@ class Named:
         return f"{self.rows} ({', '.join(self.first)}{more})" if self.rows else "0"
 
 
-def named(records: Any, positions: np.ndarray, reasons: Sequence[str] | np.ndarray = ()) -> Named:
-    """The rows at `positions` of a split's data source, counted and named."""
-    first = tuple(
-        record.get("place", b"").decode() or f"id {int(record['id'])}"
-        for record in (read(records, positions[:_NAMED]) if len(positions) else ())
-    )
-    return Named(len(positions), first, "".join(reasons[:1]))
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scan:
+    """The rows of a split that fit, in order of their ids, and those that do not.
+
+    Attributes:
+      records: the split's data source.
+      ids: i64[n].
+      positions: i64[n], of their records.
+      domains: i32[n].
+      prompts: i32[n], tokens of each prompt in its row.
+      cut: i64[c], positions of the rows of which a part of the prompt was cut.
+      left_out: i64[l], positions of the rows that do not fit.
+      refused: i64[r], positions of the rows whose prompt the template refuses.
+      reasons: str[r], why.
+    """
+
+    records: Any
+    ids: np.ndarray
+    positions: np.ndarray
+    domains: np.ndarray
+    prompts: np.ndarray
+    cut: np.ndarray
+    left_out: np.ndarray
+    refused: np.ndarray
+    reasons: np.ndarray
+
+    def named(self, what: str) -> Named:
+        """Counts and names the rows that are "cut", "left_out" or "refused"."""
+        positions = getattr(self, what)
+        first = tuple(
+            record.get("place", b"").decode() or f"id {int(record['id'])}"
+            for record in (read(self.records, positions[:_NAMED]) if len(positions) else ())
+        )
+        reason = "".join(self.reasons[:1]) if what == "refused" else ""
+        return Named(len(positions), first, reason)
 
 
 def scan(
@@ -90,17 +92,10 @@ def scan(
     directory: str | os.PathLike[str] | None = None,
     name: str = "",
 ) -> Scan:
-    """Tokenises every record once.
-
-    Args:
-      records: a split's data source.
-      tokenizer, length, template: how rows are made of them.
-      directory: where results are kept; None for nowhere.
-      name: of the split.
-    """
+    """Tokenises every record of a split once; the directory, if one is given, keeps the result."""
     content = name, len(records), tokenizer.fingerprint, length, template
     find = functools.partial(_scan, records, tokenizer, length, template)
-    return Scan(**remembered(directory, name, content, find))
+    return Scan(records, **remembered(directory, name, content, find))
 
 
 def remembered(
@@ -109,13 +104,13 @@ def remembered(
     content: Sequence[Any],
     find: Callable[[], dict[str, Any]],
 ) -> dict[str, np.ndarray]:
-    """Arrays from a file; found and written where it is not there, or damaged.
+    """Reads arrays from a file; finds and writes them where it is not there, or damaged.
 
     Args:
       directory: of such files; None for nowhere.
-      name: what its name begins with.
+      name: what the file's name begins with.
       content: all that the arrays depend on, as JSON values.
-      find: gives them.
+      find: computes them.
     """
     if directory is None:
         return find()
@@ -143,35 +138,34 @@ def remembered(
 
 
 def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> dict[str, Any]:
-    """The fields of a `Scan`."""
+    """Finds all fields of a `Scan` but the records."""
     rows: list[tuple[int, int, int, int]] = []
     cut: list[int] = []
     left_out: list[int] = []
     reasons: dict[int, str] = {}
-    for positions in map(np.ndarray.tolist, chunks(np.arange(len(records)))):
-        chunk = read(records, positions)
-        prompts = [
-            prompt_of(record["question"].decode(), record.get("messages", b"").decode())
-            for record in chunk
-        ]
-        responses = [record["response"].decode() for record in chunk]
-        refused: dict[int, str] = {}
-        encoded = encode_batch(prompts, responses, tokenizer, length, template, refused)
-        for place, (position, record) in enumerate(zip(positions, chunk, strict=True)):
-            if place in refused:
-                reasons[position] = refused[place]
-            elif (example := encoded[place]) is None:
+    for positions in chunks(np.arange(len(records))):
+        prompts: list[Prompt] = []
+        responses: list[str] = []
+        for record in (chunk := read(records, positions)):
+            question, messages = record["question"], record.get("messages", b"")
+            prompts.append(prompt_of(question.decode(), messages.decode()))
+            responses.append(record["response"].decode())
+        found = encode_batch(prompts, responses, tokenizer, length, template)
+        for position, record, encoded in zip(positions.tolist(), chunk, found, strict=True):
+            if isinstance(encoded, ValueError):
+                reasons[position] = str(encoded)
+            elif encoded is None:
                 left_out.append(position)
             else:
-                numbers = int(record["id"]), position, int(record["domain"])
-                rows.append((*numbers, len(example.prompt)))
-                cut += [position] * bool(example.cut)
-    ids, places, domains, prompt_lengths = np.array(sorted(rows), np.int64).reshape(-1, 4).T
+                size = len(encoded.prompt)
+                rows.append((int(record["id"]), position, int(record["domain"]), size))
+                cut += [position] * bool(encoded.cut)
+    ids, places, domains, sizes = np.array(sorted(rows), np.int64).reshape(-1, 4).T
     return {
         "ids": ids,
         "positions": places,
         "domains": domains.astype(np.int32),
-        "prompts": prompt_lengths.astype(np.int32),
+        "prompts": sizes.astype(np.int32),
         "cut": np.array(cut, np.int64),
         "left_out": np.array(left_out, np.int64),
         "refused": np.array([*reasons], np.int64),
@@ -180,15 +174,11 @@ def _scan(records: Any, tokenizer: Tokenizer, length: int, template: str) -> dic
 
 
 def read(records: Any, positions: Sequence[int] | np.ndarray) -> Sequence[Mapping[str, Any]]:
-    """The records at `positions`, with one read: one read each would take twice as long.
-
-    Raises:
-      ValueError: files that are damaged.
-    """
+    """Reads the records at `positions` at once: one read each would take twice as long."""
     try:
         return records.__getitems__([int(position) for position in positions])
     except RuntimeError as error:  # what array_record raises, whatever the damage
-        reason = (str(error).splitlines() or ["no reason is given"])[0][:200]
+        reason = str(error).partition("\n")[0][:200]
         raise ValueError(
             f"the prepared records cannot be read ({reason}): delete their folder under "
             "data.directory, and they are prepared again"
@@ -196,11 +186,6 @@ def read(records: Any, positions: Sequence[int] | np.ndarray) -> Sequence[Mappin
 
 
 def chunks(positions: np.ndarray) -> Iterator[np.ndarray]:
-    """The positions in order, so many at a time as are worth one read."""
+    """Gives the positions in order, so many at a time as are worth one read."""
     for start in range(0, len(positions), _CHUNK):
         yield positions[start : start + _CHUNK]
-
-
-def prompt_of(question: str, messages: str) -> Prompt:
-    """The prompt for a model: the conversation (its JSON) where there is one, else the question."""
-    return json.loads(messages) if messages else question

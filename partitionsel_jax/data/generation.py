@@ -4,6 +4,7 @@ reasoning-gym (Stojanovski et al. 2025, arXiv 2505.24760) writes puzzles procedu
 answers to them. It is imported where it is first used, because that takes a second or two.
 """
 
+import collections
 import difflib
 import itertools
 import json
@@ -24,7 +25,7 @@ _NOT_A_DOMAIN = "composite"
 
 
 def canonical_tasks(tasks: Iterable[str | Task]) -> tuple[Task, ...]:
-    """Names and (name, settings) pairs as pairs, checked before anything is generated.
+    """Returns names and (name, settings) pairs as pairs, checked before anything is generated.
 
     Args:
       tasks: a reasoning-gym task name each, or the name with keyword arguments for
@@ -39,9 +40,8 @@ def canonical_tasks(tasks: Iterable[str | Task]) -> tuple[Task, ...]:
     )
     if not pairs:
         raise ValueError("expected at least one task, got none; name reasoning-gym tasks")
-    names = [name for name, _ in pairs]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
+    counts = collections.Counter(name for name, _ in pairs)
+    if repeated := sorted(name for name, count in counts.items() if count > 1):
         raise ValueError(f"every task is one domain, but {', '.join(repeated)} came more than once")
     for name, settings in pairs:
         create(name, settings, size=1, seed=0)
@@ -56,11 +56,7 @@ def canonical_tasks(tasks: Iterable[str | Task]) -> tuple[Task, ...]:
 
 
 def create(name: str, settings: Mapping[str, Any], size: int, seed: int) -> Any:
-    """The reasoning-gym dataset of a task.
-
-    Raises:
-      ValueError: the name is unknown, or the task refuses the settings.
-    """
+    """Makes a task's reasoning-gym dataset; ValueError where it, or a setting, is unknown."""
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
@@ -84,7 +80,7 @@ def create(name: str, settings: Mapping[str, Any], size: int, seed: int) -> Any:
 
 
 def distinct_entries(task: Task, count: int, seed: int) -> list[Entry]:
-    """`count` entries of a task with `count` different questions, in random order.
+    """Generates `count` entries of a task with different questions, in random order.
 
     The order is random because what comes late in the generator's own order is rare: common
     questions are used up by then. After the permutation any cut into splits is a fair one.
@@ -96,7 +92,7 @@ def distinct_entries(task: Task, count: int, seed: int) -> list[Entry]:
     tries = _TRIES_PER_QUESTION * count + 1000
     # A task's i-th entry is drawn from seed + i: neighbouring seeds would give the same questions.
     dataset = create(name, settings, tries, derive(seed, f"task {name}", bits=32))
-    numbered = _numbered(task, (dataset[i] for i in itertools.count()), tries, count)
+    numbered = _numbered(task, map(dataset.__getitem__, range(tries)), count)
     order = generator(seed, f"order of {name}").permutation(count)
     return [numbered[place][1] for place in order]
 
@@ -104,7 +100,7 @@ def distinct_entries(task: Task, count: int, seed: int) -> list[Entry]:
 def numbered_entries(
     task: Task, count: int, seed: int, seen: Collection[str] = frozenset()
 ) -> list[tuple[int, Entry]]:
-    """The first `count` entries of one endless order, but for those whose question was seen.
+    """Gives the first `count` entries of one endless order, but for those of questions seen.
 
     An entry's number, from 1, is its place in that order of distinct questions, which the task and
     the seed alone decide: whoever asks for more, or has seen others, finds it under the same.
@@ -121,32 +117,28 @@ def numbered_entries(
             dataset = create(name, settings, _BLOCK, block_seed)
             yield from (dataset[place] for place in range(_BLOCK))
 
-    return _numbered(task, entries(), tries, count, seen)
+    return _numbered(task, itertools.islice(entries(), tries), count, seen)
 
 
 def _numbered(
-    task: Task,
-    entries: Iterator[Entry],
-    tries: int,
-    count: int,
-    seen: Collection[str] = frozenset(),
+    task: Task, entries: Iterable[Entry], count: int, seen: Collection[str] = frozenset()
 ) -> list[tuple[int, Entry]]:
-    """The first `count` entries whose question was not seen, numbered among all distinct ones."""
+    """Gives `count` entries whose question was not seen, numbered among all distinct ones."""
     name, settings = task
     known: set[str] = set()
     found: list[tuple[int, Entry]] = []
-    for entry in itertools.islice(entries, tries):
+    tries = 0
+    for entry in entries:
+        tries += 1
         if not isinstance(entry["answer"], str):
             raise ValueError(
                 f"task {name} gives no reference answer, so that there is nothing to learn from; "
                 "leave it out"
             )
-        if entry["question"] in known:
-            continue
-        known.add(entry["question"])
-        if entry["question"] in seen:
-            continue
-        found.append((len(known), entry))
+        question = entry["question"]
+        if question not in known and question not in seen:
+            found.append((1 + len(known), entry))
+        known.add(question)
         if len(found) == count:
             return found
     raise ValueError(
@@ -157,15 +149,15 @@ def _numbered(
 
 
 def worked_steps(name: str, entry: Entry) -> str:
-    """The worked steps that the task's entries carry, "" for a task without any."""
+    """Returns the worked steps that the task's entries carry, "" for a task without any."""
     return _STEPS[name](entry["metadata"]) if name in _STEPS else ""
 
 
 def _states(metadata: Mapping[str, Any]) -> str:
-    """One line per state that the puzzle goes through."""
+    """Writes one line per state that the puzzle goes through."""
+    states = metadata["states"]
     return "\n".join(
-        state if isinstance(state, str) else " ".join(map(str, state))
-        for state in metadata["states"]
+        state if isinstance(state, str) else " ".join(map(str, state)) for state in states
     )
 
 

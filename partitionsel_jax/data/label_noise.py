@@ -48,9 +48,7 @@ def corrupt(
             f"{len(responses)} responses; pass those of the same rows"
         )
     corrupted: dict[int, str] = {}
-    if kind == "none":
-        return corrupted
-    for domain in np.unique(domains):
+    for domain in np.unique(domains) if kind != "none" else ():
         rows = generator(seed, _STREAM, domain).permutation(np.flatnonzero(domains == domain))
         count = round(share * len(rows))
         if count == 0:
@@ -73,21 +71,21 @@ def check(kind: str, share: float) -> None:
 
 
 def _garbled(rng: np.random.Generator, texts: list[str], count: int) -> list[str]:
-    """Random characters for the first `count` texts, in lengths drawn from all of them."""
+    """Draws random characters for the first `count` texts, in lengths drawn from all of them."""
     lengths = [max(1, len(text)) for text in texts]
-    garbled = []
-    for own in texts[:count]:
+    garbled = texts[:count]
+    for row, own in enumerate(garbled):
         text = own
         while text == own:
             size = lengths[rng.integers(len(lengths))]
             codes = rng.integers(_FIRST_PRINTABLE, _LAST_PRINTABLE + 1, size, dtype=np.uint8)
             text = codes.tobytes().decode("ascii")
-        garbled.append(text)
+        garbled[row] = text
     return garbled
 
 
 def _swapped(rng: np.random.Generator, texts: list[str], domain: int) -> list[str]:
-    """For every text one of the others whose final answer differs, uniformly."""
+    """Draws for every text one of the others whose final answer differs, uniformly."""
     answers = np.array([final_answer(text) for text in texts], dtype=object)
     _, group = np.unique(answers, return_inverse=True)
     if group.max() == 0:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from partitionsel_jax.data.sources.duplicates import HeldOut, Prompt, boilerplate, held_out
+from partitionsel_jax.data.sources.duplicates import HeldOut, Prompt, boilerplate
 from partitionsel_jax.data.sources.files import source_files
 from partitionsel_jax.data.sources.messages import asked
 from partitionsel_jax.data.sources.scanning import Tally, check_columns, good_rows, spelt
@@ -41,54 +41,43 @@ class OwnAnchors:
 
     @property
     def fingerprint(self) -> str:
-        """Differs where the records do."""
+        """A digest of the records."""
         content = json.dumps(self.records, default=str, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @functools.cached_property
     def _prompts(self) -> list[Prompt]:
-        """The prompt of each, as duplicates are looked for."""
         names = ("question", "messages", "entry")
-        return [prompt_of(*(row[name].decode() for name in names)) for row in self.records]
+        return [compared(*(row[name].decode() for name in names)) for row in self.records]
 
     def _held_out(self, prompts: Iterable[Prompt], samples: Iterable[Collection[str]]) -> HeldOut:
         """The index of prompts, without the wording that many of the anchors, or samples, share."""
         asked = {prompt.asked for prompt in self._prompts}
-        return held_out(prompts, boilerplate([asked, *map(set, samples)]))
+        return HeldOut(prompts, boilerplate([asked, *map(set, samples)]))
 
     def index(self, samples: Iterable[Collection[str]] = ()) -> HeldOut:
-        """Finds rows that ask, or nearly ask, what one of them asks.
+        """Makes the index that finds rows which ask, or nearly ask, what one of the anchors asks.
 
         Args:
-          samples: of every domain of those rows, what some of them ask: wording that many share
-            does not count.
+          samples: questions of every domain of those rows: wording that many share is no match.
         """
         return self._held_out(self._prompts, samples)
 
     def without(self, scored: Sequence[Sequence[Prompt]]) -> "OwnAnchors":
-        """The anchors that ask, and nearly ask, nothing that scored rows ask.
-
-        Args:
-          scored: of every domain, what is asked.
-        """
+        """Leaves out the anchors that ask, or nearly ask, what scored rows of a domain ask."""
         samples = [[prompt.asked for prompt in rows] for rows in scored]
         index = self._held_out(itertools.chain.from_iterable(scored), samples)
         pairs = zip(self.records, self._prompts, strict=True)
         kept = [row for row, prompt in pairs if not index.match(*prompt)]
-        left_out = len(self.records) - len(kept)
-        return dataclasses.replace(
-            self, records=kept, report={**self.report, "scored elsewhere": left_out}
-        )
+        report = {**self.report, "scored elsewhere": len(self.records) - len(kept)}
+        return dataclasses.replace(self, records=kept, report=report)
 
 
-def prompt_of(question: str, messages: str, entry: str) -> Prompt:
-    """The prompt of an example for the search of near-duplicates: what it asks, without its frame.
+def compared(question: str, messages: str, entry: str) -> Prompt:
+    """Returns the prompt of an example, as `Example` has it, for the search of near-duplicates.
 
-    This is all but the system's turn and tools of a conversation; where an instruction is published
-    apart from what it is about, it is the latter.
-
-    Args:
-      question, messages, entry: as `Example` has them.
+    They are alike in all but the system's turn and tools of a conversation; where an instruction is
+    published apart from what it is about, in the latter.
     """
     if messages:
         return Prompt(question, asked(json.loads(messages)))
@@ -117,18 +106,18 @@ def read_anchors(
     if not root.exists():
         raise ValueError(f"expected a file of anchors at {root}, got none; mend the path")
     files = source_files(root, schema.leave_out)
-    if len(splits := sorted({file.split for file in files})) > 1:
+    if len(splits := sorted({file.split or "none" for file in files})) > 1:
         raise ValueError(
-            f"expected anchors of one split, got files of {', '.join(s or 'none' for s in splits)} "
-            f"at {root}; name the file or directory of one"
+            f"expected anchors of one split, got files of {', '.join(splits)} at {root}; name the "
+            "file or directory of one"
         )
     check_columns(files, schema)
     tally, places = Tally(), {name: place for place, name in enumerate(domains)}
     records, foreign = [], 0
     for row in good_rows(files, schema, (), tally):
         foreign += row.domain not in places
-        texts = {name: text.encode() for name, text in row.texts.items()}
-        place = spelt(tally.place).encode()
-        records.append({"domain": places.get(row.domain, 0), **texts, "place": place})
+        texts = {**row.texts, "place": spelt(tally.place)}
+        encoded = {name: text.encode() for name, text in texts.items()}
+        records.append({"domain": places.get(row.domain, 0), **encoded})
     tally.check()
     return OwnAnchors(records, foreign, {"file": os.fspath(path), **tally.report()})

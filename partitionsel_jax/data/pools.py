@@ -1,16 +1,21 @@
 """Which examples a step sees: pools and anchors as a pure function of (seed, step)."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+import signal
+from collections.abc import Generator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+from absl import flags
 
 from partitionsel_jax.data.corpus import Corpus
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.data.streams import generator
 
 MIXES = ("natural", "uniform", "weighted")
+_THREADS = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,14 +69,16 @@ class Pools:
         for name in ("pool_every", "anchor_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} >= 1 steps, got {getattr(self, name)}")
-        _check_size("pool", self.pool_size, len(self.corpus.train), "training rows")
-        _check_size("anchor", self.anchor_size, len(self.corpus.anchors), "anchor rows")
         if not 0 <= self.process < self.processes:
             raise ValueError(
                 f"expected a process in 0 .. {self.processes - 1}, got {self.process}; processes "
                 "count from 0"
             )
-        for name, size in (("pool", self.pool_size), ("anchor", self.anchor_size)):
+        for name, size, source, of_what in (
+            ("pool", self.pool_size, self.corpus.train, "training rows"),
+            ("anchor", self.anchor_size, self.corpus.anchors, "anchor rows"),
+        ):
+            _check_size(name, size, len(source), of_what)
             if size % self.processes:
                 raise ValueError(
                     f"expected a {name} size that {self.processes} processes divide, got {size}; "
@@ -100,7 +107,7 @@ class Pools:
             _check_size("balanced anchor", each, len(rows), f"anchors of domain {name}")
 
     def __getitem__(self, step: int) -> tuple[Rows, Rows]:
-        """This process's part of the pool (N rows) and of the anchors (A rows) of a step.
+        """Reads this process's part of the pool (N rows) and of the anchors (A rows) of a step.
 
         Args:
           step: counts from 0.
@@ -115,33 +122,31 @@ class Pools:
         )
 
     def members(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """All of a step's indices into `corpus.train` (i64[N]) and `corpus.anchors` (i64[A]).
+        """Returns a step's indices into `corpus.train` (i64[N]) and `corpus.anchors` (i64[A]).
 
         Raises:
           ValueError: a negative step.
         """
         if step < 0:
             raise ValueError(f"expected a step >= 0, got {step}; steps count from the first one")
-        pool = self._pool(step // self.pool_every)
         each = self.anchor_size // len(self._anchor_groups)
         anchors = [
             _batch(rows, each, step // self.anchor_every, self.seed, "anchor order", group)
             for group, rows in enumerate(self._anchor_groups)
         ]
-        return pool, np.concatenate(anchors)
+        return self._pool(step // self.pool_every), np.concatenate(anchors)
 
     def _pool(self, number: int) -> np.ndarray:
-        """i64[N], the rows of a pool, which counts from 0."""
+        """Returns the rows of a pool, which counts from 0: i64[N]."""
         if self._shares is None:
             train = np.arange(len(self.corpus.train))
             return _batch(train, self.pool_size, number, self.seed, "pool order")
         most = most_rows(self._shares, self.pool_size)
         counts = domain_counts(self._shares, self.pool_size, self.seed, number)
+        groups = zip(self._train_groups, most, counts, strict=True)
         parts = [
             _batch(rows, int(size), number, self.seed, "domain order", domain)[:count]
-            for domain, (rows, size, count) in enumerate(
-                zip(self._train_groups, most, counts, strict=True)
-            )
+            for domain, (rows, size, count) in enumerate(groups)
             if size
         ]
         order = generator(self.seed, "order in the pool", number).permutation(self.pool_size)
@@ -153,16 +158,15 @@ class Pools:
 
     @functools.cached_property
     def _train_groups(self) -> list[np.ndarray]:
-        """The training rows of each domain."""
         return _groups(self.corpus.train.domains, len(self.corpus.domains))
 
     @functools.cached_property
     def _anchor_groups(self) -> list[np.ndarray]:
         """The anchors that are shuffled together: each domain's, or all of them."""
-        anchors = self.corpus.anchors
+        domains = self.corpus.anchors.domains
         if not self.anchor_balance:
-            return [np.arange(len(anchors))]
-        return _groups(anchors.domains, len(self.corpus.domains))
+            return [np.arange(len(domains))]
+        return _groups(domains, len(self.corpus.domains))
 
 
 def _groups(domain: np.ndarray, domains: int) -> list[np.ndarray]:
@@ -172,7 +176,7 @@ def _groups(domain: np.ndarray, domains: int) -> list[np.ndarray]:
 def _batch(
     rows: np.ndarray, size: int, step: int, seed: int, purpose: str, group: int = 0
 ) -> np.ndarray:
-    """The step's `size` of `rows`, taken in order from the epoch's permutation of them."""
+    """Takes the step's `size` of `rows`, in order, from the epoch's permutation of them."""
     epoch, place = divmod(step, len(rows) // size)
     order = _order(len(rows), seed, purpose, group, epoch)
     return rows[order[place * size : (place + 1) * size]]
@@ -181,14 +185,12 @@ def _batch(
 # Neighbouring steps share their epochs, so that a step seldom draws a permutation.
 @functools.lru_cache(maxsize=64)
 def _order(size: int, seed: int, purpose: str, group: int, epoch: int) -> np.ndarray:
-    """i64[size], the epoch's permutation."""
     order = generator(seed, purpose, group, epoch).permutation(size)
     order.setflags(write=False)
     return order
 
 
 def _check_size(what: str, size: int, available: int, of_what: str) -> None:
-    """Raises ValueError unless 1 <= size <= available."""
     if not 1 <= size <= available:
         raise ValueError(
             f"expected a {what} size in 1 .. {available}, the number of {of_what}, got {size}; "
@@ -197,7 +199,7 @@ def _check_size(what: str, size: int, available: int, of_what: str) -> None:
 
 
 def domain_shares(mix: str, weights: Sequence[float], domains: int) -> np.ndarray | None:
-    """f64[P], the shares of the domains in a pool; None for as they come.
+    """Returns the shares of the domains in a pool, f64[P]; None for as they come.
 
     Args:
       mix: "natural", "uniform", or "weighted" by `weights`.
@@ -227,13 +229,13 @@ def domain_shares(mix: str, weights: Sequence[float], domains: int) -> np.ndarra
 
 
 def most_rows(shares: np.ndarray, size: int) -> np.ndarray:
-    """i64[P], the most rows that `domain_counts` ever gives each domain of a pool of `size`."""
+    """Returns the most rows, i64[P], that `domain_counts` gives each domain of `size` rows."""
     whole, rest = _parts(shares, size)
     return whole + (rest > 0)
 
 
 def domain_counts(shares: np.ndarray, size: int, seed: int, number: int) -> np.ndarray:
-    """i64[P], rows of each domain in a pool; they sum to `size`.
+    """Returns the rows of each domain in a pool, i64[P]; they sum to `size`.
 
     Every domain gets its share rounded down or up, which of the two by systematic sampling (Madow
     1949): the expectation over pools is the exact share.
@@ -252,8 +254,71 @@ def domain_counts(shares: np.ndarray, size: int, seed: int, number: int) -> np.n
 
 
 def _parts(shares: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whole rows of each domain, and the rest in [0, 1)."""
+    """Splits what each domain's share comes to into whole rows and a rest in [0, 1)."""
     # Rounded, so that 0.1 + 0.2 of 10 rows are 3 and no more.
     exact = np.round(shares * size, 9)
     whole = np.floor(exact).astype(np.int64)
     return whole, exact - whole
+
+
+class ByStep(Protocol):
+    """A source of a pytree for each step, whatever was read before: `Pools`, for one."""
+
+    def __getitem__(self, step: int, /) -> Any:
+        """Returns a pytree of arrays."""
+
+
+def prefetch(
+    pools: ByStep, start: int, stop: int, buffer: int = 4, workers: int = 0
+) -> Generator[Any, None, None]:
+    """Yields pools[start], ..., pools[stop - 1], read ahead in the background by grain.
+
+    The values do not depend on who reads them. Closing the iterator, or leaving it to the garbage
+    collector, ends the readers.
+
+    Args:
+      pools: what to read.
+      start, stop: the range of steps.
+      buffer: steps that are read ahead, by each worker; at least 1.
+      workers: processes that read, 0 for threads of this one. Processes are worth their start where
+        tokenising the rows takes longer than a step.
+
+    Raises:
+      ValueError: at once, for a range, a buffer or a number of workers out of bounds. Later, while
+        iterating, whatever reading a step raises, when that step is due.
+    """
+    if not 0 <= start <= stop:
+        raise ValueError(f"expected steps 0 <= start <= stop, got {start} and {stop}")
+    if buffer < 1:
+        raise ValueError(f"expected to read at least 1 step ahead, got a buffer of {buffer}")
+    if workers < 0:
+        raise ValueError(f"expected 0 or more workers, got {workers}")
+    return _read_ahead(pools, start, stop, buffer, workers)
+
+
+def _read_ahead(
+    pools: ByStep, start: int, stop: int, buffer: int, workers: int
+) -> Generator[Any, None, None]:
+    if start == stop:
+        return
+    import grain
+
+    options = grain.ReadOptions(num_threads=min(_THREADS, buffer), prefetch_buffer_size=buffer)
+    steps = grain.MapDataset.range(start, stop).map(pools.__getitem__)
+    dataset = steps.to_iter_dataset(options)
+    if workers:
+        # grain's processes ask for flags, which only a program that has some ever parses.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffer),
+            worker_init_fn=_leave_signals_to_the_parent,
+        )
+    with contextlib.closing(iter(dataset)) as iterator:
+        yield from iterator
+
+
+def _leave_signals_to_the_parent(worker: int, workers: int) -> None:
+    """Ignores signals: all processes of a job get them, and these are needed until it has saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -20,16 +20,10 @@ from partitionsel_jax.data.templates import response_text
 
 @dataclasses.dataclass(eq=False)
 class ReasoningGymConfig(tfds.core.BuilderConfig):
-    """A config with a hash of all that decides the rows as its name; `configure` makes it.
+    """A config with a hash of all that decides the rows as its name; `configure` makes it."""
 
-    Attributes:
-      tasks: (name, settings) pairs; a task's place is its domain id.
-      sizes: rows per task of every split.
-      seed: data seed.
-    """
-
-    tasks: tuple[Task, ...] = ()
-    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    tasks: tuple[Task, ...] = ()  # a task's place is its domain id
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)  # split -> rows per task
     seed: int = 0
 
 
@@ -47,7 +41,6 @@ class ReasoningGym(tfds.core.GeneratorBasedBuilder):
     url_infos = None
 
     def _info(self) -> tfds.core.DatasetInfo:
-        """Describes the features."""
         texts = dict.fromkeys(("question", "response", "answer", "entry"), tfds.features.Text())
         return tfds.core.DatasetInfo(
             builder=self,
@@ -71,18 +64,24 @@ class ReasoningGym(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(rows) for split, rows in records.items()}
 
     def _generate_examples(self, records: list[dict]) -> Iterator[tuple[int, dict]]:
-        """Keys the records by their ids."""
         return ((record["id"], record) for record in records)
+
+
+def _record(task: Task, domain: int, number: int, entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": number,
+        "domain": domain,
+        "question": entry["question"],
+        "response": response_text(entry["answer"], worked_steps(task[0], entry)),
+        "answer": entry["answer"],
+        "entry": json.dumps(entry, ensure_ascii=False, default=str),
+    }
 
 
 def configure(
     tasks: Iterable[str | Task], train: int, validation: int, test: int, seed: int
 ) -> ReasoningGymConfig:
-    """The builder config of these rows; any change of them changes its name.
-
-    Raises:
-      ValueError: a size below 1, or tasks that `canonical_tasks` refuses.
-    """
+    """Makes the builder config of these rows; any change of them changes its name."""
     sizes = dict(zip(SPLITS, (train, validation, test), strict=True))
     for split, size in sizes.items():
         if size < 1:
@@ -139,15 +138,3 @@ def prepare(
             "and call again"
         )
     return builder
-
-
-def _record(task: Task, domain: int, number: int, entry: dict[str, Any]) -> dict[str, Any]:
-    """One row of the builder."""
-    return {
-        "id": number,
-        "domain": domain,
-        "question": entry["question"],
-        "response": response_text(entry["answer"], worked_steps(task[0], entry)),
-        "answer": entry["answer"],
-        "entry": json.dumps(entry, ensure_ascii=False, default=str),
-    }

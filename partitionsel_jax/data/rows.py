@@ -35,30 +35,24 @@ class Rows(NamedTuple):
 
     @property
     def lengths(self) -> Array:
-        """i32[B], each row's tokens up to its last response token, 0 without one."""
+        """The tokens of each row up to its last response token, i32[B]; 0 without one."""
         width = self.response.shape[1]
         behind = self.response[:, ::-1].argmax(axis=1)
         return ((width - behind) * self.response.any(axis=1)).astype(np.int32)
 
 
 class Encoded(NamedTuple):
-    """The ids of one example, unpadded.
-
-    Attributes:
-      prompt: its ids, cut to what the response leaves.
-      response: its ids, the closing token included.
-      cut: prompt tokens that were left out.
-    """
+    """The ids of one example, unpadded, and how many of the prompt's were cut off."""
 
     prompt: list[int]
-    response: list[int]
+    response: list[int]  # the closing token included
     cut: int
 
 
 def encode_prompt(
     prompt: Prompt, tokenizer: Tokenizer, length: int, template: str = "plain"
 ) -> list[int]:
-    """A prompt's ids in at most `length` tokens, the beginning token included.
+    """Encodes a prompt in at most `length` tokens, the beginning token included.
 
     Generation starts from these ids, training from the same ids with the response behind them.
 
@@ -74,8 +68,7 @@ def encode_prompt(
       ValueError: an unknown template, a prompt without any token, or one that does not fit.
     """
     chosen = named_template(template)
-    ids = chosen(prompt, tokenizer)
-    return _fitted(prompt, ids, tokenizer, length, chosen)
+    return _fitted(prompt, chosen(prompt, tokenizer), tokenizer, length, chosen)
 
 
 def encode_batch(
@@ -84,9 +77,8 @@ def encode_batch(
     tokenizer: Tokenizer,
     length: int,
     template: str = "plain",
-    refused: dict[int, str] | None = None,
-) -> list[Encoded | None]:
-    """The ids of many examples; None for one of which no `length` tokens hold the whole response.
+) -> list[Encoded | ValueError | None]:
+    """Encodes many examples; None for one of which no `length` tokens hold the whole response.
 
     What the template itself has already written of a response is not written twice.
 
@@ -96,67 +88,59 @@ def encode_batch(
       tokenizer: gives the ids.
       length: T, the tokens of a row.
       template: one of `TEMPLATES`.
-      refused: is given the place of every example whose prompt cannot be written, and why; those
-        are None, too. Without it, the first of them raises.
+
+    Returns:
+      For a prompt that the template refuses or that has no token, the error that says so.
 
     Raises:
-      ValueError: an unknown template, a prompt that the template refuses or that has no token.
+      ValueError: an unknown template, or one that is refused whatever the prompt.
     """
     chosen = named_template(template)
     closing = chosen.closing(tokenizer)
     answers = tokenizer.encode_batch(chosen.continuations(responses, tokenizer))
-    written = _written(prompts, chosen, tokenizer, refused)
-    found: list[Encoded | None] = []
-    for place, (prompt, ids, answer) in enumerate(zip(prompts, written, answers, strict=True)):
-        answer, encoded = [*answer, closing], None
+
+    def encoded(
+        prompt: Prompt, ids: list[int] | ValueError, answer: list[int]
+    ) -> Encoded | ValueError | None:
+        if isinstance(ids, ValueError):
+            return ids
         try:
-            if ids is not None:
-                fitted = _fitted(prompt, ids, tokenizer, length - len(answer), chosen)
-                encoded = Encoded(fitted, answer, max(0, len(ids) - len(fitted)))
+            fitted = _fitted(prompt, ids, tokenizer, length - len(answer) - 1, chosen)
         except _NoRoom:
-            pass
-        except ValueError as error:
-            if refused is None or isinstance(error, TemplateRefused):
-                raise
-            refused[place] = str(error)
-        found.append(encoded)
-    return found
-
-
-def _written(
-    prompts: Sequence[Prompt],
-    template: Template,
-    tokenizer: Tokenizer,
-    refused: dict[int, str] | None,
-) -> Sequence[list[int] | None]:
-    """The ids of prompts, uncut; None for those that are refused, if that is to be told."""
-    try:
-        return template.batch(prompts, tokenizer)
-    except ValueError as error:
-        if refused is None or isinstance(error, TemplateRefused):
-            raise
-    found: list[list[int] | None] = []
-    for place, prompt in enumerate(prompts):
-        try:
-            found.append(template(prompt, tokenizer))
+            return None
         except TemplateRefused:
             raise
         except ValueError as error:
-            refused[place] = str(error)
-            found.append(None)
-    return found
+            return error
+        return Encoded(fitted, [*answer, closing], max(0, len(ids) - len(fitted)))
+
+    written = _written(prompts, chosen, tokenizer)
+    return [encoded(*example) for example in zip(prompts, written, answers, strict=True)]
+
+
+def _written(
+    prompts: Sequence[Prompt], template: Template, tokenizer: Tokenizer
+) -> Sequence[list[int] | ValueError]:
+    """Returns the ids of prompts, uncut, or why the template refuses one."""
+    try:
+        return template.batch(prompts, tokenizer)
+    except TemplateRefused:
+        raise
+    except ValueError as error:
+        if len(prompts) == 1:
+            return [error]
+    return [_written([prompt], template, tokenizer)[0] for prompt in prompts]
 
 
 def laid_out(
     examples: Sequence[Encoded], tokenizer: Tokenizer, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens i32[B, T] and response masks bool[B, T] of examples that fit."""
+    """Fills rows with examples that fit: tokens i32[B, T] and response masks bool[B, T]."""
     tokens = np.full((len(examples), length), tokenizer.pad_id, np.int32)
     is_response = np.zeros((len(examples), length), bool)
     for row, example in enumerate(examples):
         start, stop = len(example.prompt), len(example.prompt) + len(example.response)
-        tokens[row, :start] = example.prompt
-        tokens[row, start:stop] = example.response
+        tokens[row, :stop] = example.prompt + example.response
         is_response[row, start:stop] = True
     return tokens, is_response
 
@@ -174,7 +158,7 @@ class _NoRoom(ValueError):
 def _fitted(
     prompt: Prompt, ids: list[int], tokenizer: Tokenizer, room: int, template: Template
 ) -> list[int]:
-    """The prompt's ids in at most `room` tokens; `ids` are all of them."""
+    """Cuts a prompt, all of whose ids are `ids`, to at most `room` tokens."""
     if not ids:
         raise ValueError(
             "expected a prompt of at least one token, got none; this tokenizer has no beginning "
@@ -191,21 +175,18 @@ def _fitted(
 
 
 def _cut_inside(prompt: Prompt, tokenizer: Tokenizer, room: int, template: Template) -> list[int]:
-    """The ids of the prompt whose question has lost as little of its beginning as need be."""
+    """Cuts as little as need be of the beginning of what is asked; the frame stays."""
     turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     frame = [*itertools.takewhile(lambda turn: turn["role"] in ("system", TOOLS), turns)]
-    starts = [i for i, turn in enumerate(turns) if i and turn["role"] == "user"]
-    for start in starts:
-        ids = template([*frame, *turns[start:]], tokenizer)
-        if len(ids) <= room:
-            return ids
+    for start, turn in enumerate(turns):
+        if start and turn["role"] == "user":
+            ids = template([*frame, *turns[start:]], tokenizer)
+            if len(ids) <= room:
+                return ids
     last = turns[-1]["content"] or ""
 
     def without(count: int) -> list[int]:
-        shorter = last[count:]
-        if isinstance(prompt, str):
-            return template(shorter, tokenizer)
-        return template([*frame, {**turns[-1], "content": shorter}], tokenizer)
+        return template([*frame, {**turns[-1], "content": last[count:]}], tokenizer)
 
     # One character stays, so that there is a question at all.
     fits, too_long = max(0, len(last) - 1), 0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from partitionsel_jax.data.generation import Task, create
-from partitionsel_jax.data.scoring_rules import UNJUDGED, plain, rule_of
+from partitionsel_jax.data.scoring_rules import RULES, TEXT, UNJUDGED, plain
 from partitionsel_jax.data.templates import final_answer
 from partitionsel_jax.time_limited import TimeLimited
 
@@ -52,7 +52,7 @@ def score(task: str | Task, output: str, entry: str | bytes | Mapping[str, Any])
         return 1.0
     if not answer or len(answer) > _LONGEST:
         return 0.0
-    rule = rule_of(name)
+    rule = RULES.get(name, TEXT)
     if not rule.form:
         return float(rule.check(answer, reference, record["metadata"]))
     if not re.fullmatch(rule.form, plain(answer)):
@@ -62,10 +62,9 @@ def score(task: str | Task, output: str, entry: str | bytes | Mapping[str, Any])
 
 def takes_reference_only(task: str) -> bool:
     """Returns whether a task has right answers beside its reference that are not judged."""
-    return rule_of(task) is UNJUDGED
+    return RULES.get(task) is UNJUDGED
 
 
 @functools.lru_cache(maxsize=256)
 def _check_task(name: str, settings: str) -> None:
-    """Raises ValueError if there is no such task, or if it refuses its settings."""
     create(name, json.loads(settings), size=1, seed=0)

@@ -8,11 +8,11 @@ import reasoning_gym
 
 
 def answer(name: str, settings: str, text: str, entry: dict[str, Any]) -> float:
-    """The score that a task gives to a text."""
+    """Scores a text by a task's own rule."""
     return float(_dataset(name, settings).score_answer(text, entry))
 
 
 @functools.lru_cache(maxsize=256)
 def _dataset(name: str, settings: str) -> Any:
-    """The task's dataset, made once: some read files when they are made."""
+    """Makes the task's dataset once: some read files when they are made."""
     return reasoning_gym.create_dataset(name, **json.loads(settings), size=1, seed=0)

@@ -8,13 +8,12 @@ are judged here, and a task that the table does not know is judged as text.
 """
 
 import ast
-import dataclasses
 import json
 import operator
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 _NUMBER = r"[-+−]? ?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][-+]?\d{1,3})?"
 # A text's numbers, line ends and other characters. Digits come first, so that none is cut, and no
@@ -25,16 +24,13 @@ _FRACTIONS = (
     re.compile(r"(-?)\\d?frac\{(\d{1,300})\}\{(\d{1,300})\}", re.ASCII),
 )
 _COMPLEX = re.compile(r"[-+]? ?[\d.]*[ij]?(?: ?[-+] ?[\d.]*[ij])?", re.ASCII)
-# Of the fourth decimal.
-_HALF_UNIT = Fraction(1, 20_000)
 _ROLE = re.compile(r"(\w+) is an? (\w+)")
 
 # (answer, reference, the entry's metadata) -> whether the answer is right.
 Check = Callable[[str, str, Mapping[str, Any]], bool]
 
 
-@dataclasses.dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """A rule that makes an answer right which is not the reference letter by letter.
 
     Attributes:
@@ -50,12 +46,12 @@ class Rule:
 
 
 def plain(text: str) -> str:
-    """The text without white space at the ends of its lines, and with single spaces between."""
+    """Returns the text without white space at the ends of its lines, and with single spaces."""
     return "\n".join(" ".join(line.split()) for line in text.strip().splitlines())
 
 
 def number(text: str) -> Fraction | None:
-    """The value of a text that is one number, thousands separated or not; None for any other."""
+    """Reads a text that is one number, thousands separated or not; None for any other."""
     text = text.strip().replace("−", "-")
     if not re.fullmatch(_NUMBER, text, re.ASCII) or not re.search(r"\d", text):
         return None
@@ -67,12 +63,9 @@ def number(text: str) -> Fraction | None:
 
 def _equal(read: Callable[[str], Any]) -> Check:
     """Accepts a text that reads as the reference does; one that cannot be read reads as None."""
-
-    def check(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
-        value = read(answer)
-        return value is not None and value == read(reference)
-
-    return check
+    return lambda answer, reference, _: (
+        (value := read(answer)) is not None and value == read(reference)
+    )
 
 
 def _within(relative: str) -> Check:
@@ -88,7 +81,7 @@ def _within(relative: str) -> Check:
 
 
 def _ratio(text: str) -> Fraction | None:
-    """The value of a number or of a plain fraction."""
+    """Reads a number or a plain fraction."""
     found = _FRACTIONS[0].fullmatch(text.strip())
     if found is None:
         return number(text)
@@ -111,7 +104,7 @@ def _three_figures(answer: str, reference: str, metadata: Mapping[str, Any]) -> 
 
 
 def _terms(text: str) -> tuple[int, int] | None:
-    """Numerator and denominator, so that a fraction that is not reduced is wrong."""
+    """Reads numerator and denominator, so that a fraction that is not reduced is wrong."""
     if len(text) > 1 and text[0] == text[-1] == "$":
         text = text[1:-1]
     for pattern in _FRACTIONS:
@@ -141,10 +134,20 @@ def _same_numbers(places: int | None = None) -> Check:
         are compared exactly where none is given.
     """
 
+    def is_close(part: str, right: str) -> bool:
+        value, wanted = _ratio(part), _ratio(right)
+        if value is None or wanted is None:
+            return False
+        if places is None:
+            return value == wanted
+        decimals = max(len(right.partition(".")[2]), places)
+        return abs(value - wanted) <= Fraction(1, 2 * 10**decimals)
+
     def check(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
-        parts, rights = (_PARTS.findall(_quoted(plain(text))) for text in (answer, reference))
+        texts = (plain(text).replace('"', "'") for text in (answer, reference))
+        parts, rights = map(_PARTS.findall, texts)
         return len(parts) == len(rights) and all(
-            part == right or _close(part, right, places)
+            part == right or is_close(part, right)
             for part, right in zip(parts, rights, strict=True)
         )
 
@@ -153,61 +156,42 @@ def _same_numbers(places: int | None = None) -> Check:
 
 def _same_roots(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
     """Compares comma-separated numbers in any order, to four decimals."""
-    values, rights = ([number(item) for item in text.split(",")] for text in (answer, reference))
-    if None in values or None in rights or len(values) != len(rights):
+    values, rights = (_numbers(text, ",") for text in (answer, reference))
+    if values is None or rights is None or len(values) != len(rights):
         return False
-    pairs = zip(sorted(values), sorted(rights), strict=True)  # type: ignore[type-var]
-    return all(abs(value - right) <= _HALF_UNIT for value, right in pairs)  # type: ignore[operator]
+    pairs = zip(values, rights, strict=True)
+    return all(abs(value - right) <= Fraction(1, 20_000) for value, right in pairs)
 
 
-def _close(part: str, right: str, places: int | None) -> bool:
-    value, wanted = _ratio(part), _ratio(right)
-    if value is None or wanted is None:
-        return False
-    if places is None:
-        return value == wanted
-    decimals = len(right.partition(".")[2]) if "." in right else places
-    return abs(value - wanted) <= Fraction(1, 2 * 10 ** max(decimals, places))
-
-
-def _quoted(text: str) -> str:
-    return text.replace('"', "'")
-
-
-def _items(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",")]
-
-
-def _factors(text: str) -> list[Fraction] | None:
-    factors = [number(item) for item in re.split("[×x*]", text)]
-    return None if None in factors else sorted(factors)  # type: ignore[arg-type]
+def _numbers(text: str, between: str) -> list[Fraction] | None:
+    """Reads numbers in any order, with such separators between them; None for any other text."""
+    found = [number(item) for item in re.split(between, text)]
+    values = sorted(value for value in found if value is not None)
+    return values if len(values) == len(found) else None
 
 
 def _json(text: str) -> str | None:
-    """One spelling of a JSON value, in which 1, 1.0 and true differ."""
+    """Spells a JSON value in one way, in which 1, 1.0 and true differ."""
     try:
         return json.dumps(json.loads(text), sort_keys=True)
     except (ValueError, RecursionError):
         return None
 
 
-def _groups(text: str) -> list[list[str]] | None:
-    """JSON lists of lists of texts, in any order and their members too."""
-    groups = _partitions(text)
-    return None if groups is None else sorted(map(sorted, groups))
-
-
 def _partitions(text: str) -> list[list[str]] | None:
-    """JSON lists of lists of texts, in any order."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    """Reads JSON lists of lists of texts, in any order."""
+    value = json.loads(_json(text) or "null")
     if not isinstance(value, list) or not all(isinstance(group, list) for group in value):
         return None
     if not all(isinstance(member, str) for group in value for member in group):
         return None
     return sorted(value)
+
+
+def _groups(text: str) -> list[list[str]] | None:
+    """Reads JSON lists of lists of texts, in any order and their members too."""
+    groups = _partitions(text)
+    return None if groups is None else sorted(map(sorted, groups))
 
 
 def _is_palindrome(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
@@ -216,7 +200,7 @@ def _is_palindrome(answer: str, reference: str, _: Mapping[str, Any]) -> bool:
 
 
 def _roles(text: str) -> list[tuple[str, ...]] | None:
-    """Who is what, of "X is a knight, and Y is a knave", with or without a full stop."""
+    """Reads who is what, of "X is a knight, and Y is a knave", with or without a full stop."""
     parts = re.split(r", and |, | and ", plain(text).removesuffix("."))
     found = [_ROLE.fullmatch(part) for part in parts]
     return None if None in found else sorted(match.groups() for match in found if match)
@@ -227,7 +211,7 @@ def _listed(item: str, between: str) -> str:
 
 
 def _grid(text: str, cell: str) -> list[list[int]]:
-    """The rows of a grid of such cells; none for any other text."""
+    """Reads the rows of a grid of such cells; none for any other text."""
     text = plain(text)
     if not re.fullmatch(_listed(cell, r"[ \n]"), text):
         return []
@@ -235,7 +219,6 @@ def _grid(text: str, cell: str) -> list[list[int]]:
 
 
 def _is_kakurasu(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
-    """Returns whether the weighted sums of rows and columns are those that the puzzle states."""
     rows = _grid(answer, "[01]")
     if len(rows) != metadata["n_rows"] or {len(row) for row in rows} != {metadata["n_cols"]}:
         return False
@@ -248,8 +231,7 @@ def _is_kakurasu(answer: str, reference: str, metadata: Mapping[str, Any]) -> bo
 
 def _is_survo(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
     """Returns whether the numbers given fill the empty cells, and lines end with their sums."""
-    rows = _grid(answer, "[0-9]{1,9}")
-    puzzle = metadata["puzzle"]
+    rows, puzzle = _grid(answer, "[0-9]{1,9}"), metadata["puzzle"]
     if [len(row) for row in rows] != [len(row) for row in puzzle]:
         return False
     cells = [pair for lines in zip(rows, puzzle, strict=True) for pair in zip(*lines, strict=True)]
@@ -259,10 +241,6 @@ def _is_survo(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
         and filled == sorted(metadata["candidate_numbers"])
         and all(sum(line[:-1]) == line[-1] for line in (*rows, *zip(*rows, strict=True)))
     )
-
-
-def _is_queens(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
-    return plain(answer) in map(plain, metadata["valid_answers"])
 
 
 # A letter or more digits would be no arithmetic, and a long text more than a stack holds.
@@ -275,25 +253,20 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[Fraction, Fraction], Fraction]
 }
 
 
-def _makes(target: int | None = None) -> Check:
-    """Accepts arithmetic that makes a target (or the puzzle's own) of each of its numbers once."""
-
-    def check(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
-        used: list[int] = []
-        try:
-            if not _ARITHMETIC.fullmatch(answer):
-                return False
-            value = _value(ast.parse(answer.strip(), mode="eval").body, used)
-        except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
+def _makes(answer: str, reference: str, metadata: Mapping[str, Any]) -> bool:
+    """Accepts arithmetic that makes the target, or else 24, of each of the numbers once."""
+    used: list[int] = []
+    try:
+        if not _ARITHMETIC.fullmatch(answer):
             return False
-        wanted = metadata["target"] if target is None else target
-        return value == wanted and sorted(used) == sorted(metadata["numbers"])
-
-    return check
+        value = _value(ast.parse(answer.strip(), mode="eval").body, used)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
+        return False
+    return value == metadata.get("target", 24) and sorted(used) == sorted(metadata["numbers"])
 
 
 def _value(node: ast.expr, used: list[int]) -> Fraction:
-    """The exact value of an expression; the numbers in it are added to `used`."""
+    """Computes the exact value of an expression; the numbers in it are added to `used`."""
     if isinstance(node, ast.Constant) and type(node.value) is int:
         used.append(node.value)
         return Fraction(node.value)
@@ -304,24 +277,24 @@ def _value(node: ast.expr, used: list[int]) -> Fraction:
     raise ValueError("expected +, -, * and / between whole numbers")
 
 
-def _several(form: str) -> Rule:
-    """Asks the task's own scorer, of texts of this form."""
-    return Rule(
-        "any solution that the task's own scorer finds right, in the form asked for", form=form
-    )
-
-
+# The rule of a task that the table below does not have.
 TEXT = Rule("the reference alone")
 # Their scorers pass the answer to SymPy's parser, which evaluates it, and nothing that a model
 # wrote is executed.
 UNJUDGED = Rule("the reference alone, as any other solution would have to be executed")
-NUMBER = Rule("a number of the same value", _equal(number))
-_JSON = Rule("the same JSON value", _equal(_json))
-_FRACTION = Rule("the same numerator and denominator", _equal(_terms))
 _JUG = '"(?:(?:fill|empty) [A-Z]|pour [A-Z]->[A-Z])"'
 _KNIGHT = '"[wB],[A-Z][0-9],[A-Z][0-9]"'
-_WAY = "up|down|left|right"
-
+_FORMS = {
+    # Of a letter that is named twice, its scorer forgets the first digit.
+    "cryptarithm": r"(?!.*([A-Z]) ?=.*\1 ?=)" + _listed("[A-Z] ?= ?[0-9]", " ?, ?"),
+    "jugs": rf"\[ ?{_listed(_JUG, ', ?')} ?\]",
+    "knight_swap": rf"No|\[ ?{_listed(_KNIGHT, ', ?')} ?\]",
+    "quantum_lock": _listed("[A-C]", " ?(?:→|->) ?"),
+    "shortest_path": _listed("up|down|left|right", " "),
+    "sokoban": "[LRUD]+",
+    "tower_of_hanoi": _listed("Move disk [0-9]+ from Peg [0-9]+ to Peg [0-9]+", "\n"),
+    "word_ladder": _listed("[A-Za-z]+", ", ?"),
+}
 _NUMBERS = (
     "aiw basic_arithmetic chain_sum count_bits count_primes decimal_chain_sum gcd gsm_symbolic "
     "largest_island lcm leg_counting letter_counting maze number_sequence products "
@@ -329,12 +302,17 @@ _NUMBERS = (
 )
 _EXECUTED = "intermediate_integration polynomial_multiplication simple_integration"
 RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(_NUMBERS.split(), NUMBER),
-    **dict.fromkeys(("codeio", "game_of_life", "list_functions"), _JSON),
-    **dict.fromkeys(("dice", "fraction_simplification"), _FRACTION),
+    **dict.fromkeys(_NUMBERS.split(), Rule("a number of the same value", _equal(number))),
+    **dict.fromkeys(
+        ("codeio", "game_of_life", "list_functions"), Rule("the same JSON value", _equal(_json))
+    ),
+    **dict.fromkeys(
+        ("dice", "fraction_simplification"),
+        Rule("the same numerator and denominator", _equal(_terms)),
+    ),
     **dict.fromkeys(_EXECUTED.split(), UNJUDGED),
-    "countdown": Rule("arithmetic with the numbers given that makes the target", _makes()),
-    "puzzle24": Rule("arithmetic with the numbers given that makes 24", _makes(24)),
+    "countdown": Rule("arithmetic with the numbers given that makes the target", _makes),
+    "puzzle24": Rule("arithmetic with the numbers given that makes 24", _makes),
     "coin_flip": Rule(
         "a number or a fraction within a relative 1e-4 of the value", _within("1e-4")
     ),
@@ -351,27 +329,27 @@ RULES: Mapping[str, Rule] = {
         Rule("the reference, its numbers of the same value", _same_numbers()),
     ),
     "polynomial_equations": Rule("the same roots in any order, to 4 decimals", _same_roots),
-    "prime_factorization": Rule("the same factors in any order", _equal(_factors)),
-    "word_sorting": Rule("the same words in the same order", _equal(_items)),
+    "prime_factorization": Rule(
+        "the same factors in any order", _equal(lambda text: _numbers(text, "[×x*]"))
+    ),
+    "word_sorting": Rule(
+        "the same words in the same order",
+        _equal(lambda text: [item.strip() for item in text.split(",")]),
+    ),
     "group_anagrams": Rule("the same groups in any order", _equal(_groups)),
     "palindrome_partitioning": Rule("the same partitions in any order", _equal(_partitions)),
     "palindrome_generation": Rule("a palindrome of the same letters", _is_palindrome),
     "knights_knaves": Rule("the same role for everybody, in any order", _equal(_roles)),
     "kakurasu": Rule("zeros and ones that have the sums asked for", _is_kakurasu),
     "survo": Rule("the numbers given, in places that have the sums asked for", _is_survo),
-    "n_queens": Rule("any solution of the board", _is_queens),
-    # Of a letter that is named twice, its scorer forgets the first digit.
-    "cryptarithm": _several(r"(?!.*([A-Z]) ?=.*\1 ?=)" + _listed("[A-Z] ?= ?[0-9]", " ?, ?")),
-    "jugs": _several(rf"\[ ?{_listed(_JUG, ', ?')} ?\]"),
-    "knight_swap": _several(rf"No|\[ ?{_listed(_KNIGHT, ', ?')} ?\]"),
-    "quantum_lock": _several(_listed("[A-C]", " ?(?:→|->) ?")),
-    "shortest_path": _several(_listed(_WAY, " ")),
-    "sokoban": _several("[LRUD]+"),
-    "tower_of_hanoi": _several(_listed("Move disk [0-9]+ from Peg [0-9]+ to Peg [0-9]+", "\n")),
-    "word_ladder": _several(_listed("[A-Za-z]+", ", ?")),
+    "n_queens": Rule(
+        "any solution of the board",
+        lambda answer, _, metadata: plain(answer) in map(plain, metadata["valid_answers"]),
+    ),
+    **{
+        task: Rule(
+            "any solution that the task's own scorer finds right, in the form asked for", form=form
+        )
+        for task, form in _FORMS.items()
+    },
 }
-
-
-def rule_of(task: str) -> Rule:
-    """The rule that a task is judged by; `TEXT` for a task without one of its own."""
-    return RULES.get(task, TEXT)

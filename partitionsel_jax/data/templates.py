@@ -1,11 +1,10 @@
 """How a question becomes a prompt, an answer becomes a response, and an output gives its answer."""
 
-import dataclasses
-import functools
 import json
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from partitionsel_jax.data.tokenizers import Message, Tokenizer
 
@@ -26,8 +25,7 @@ _ALPACA = (
 _BEGINS = re.compile(r"(?<![^\s>\]])\S|(?<=\w)[<\[]")
 
 
-@dataclasses.dataclass(frozen=True)
-class Template:
+class Template(NamedTuple):
     """How a question is put to a model: `template(prompt, tokenizer)` gives the prompt's ids.
 
     Prompt and response are encoded apart, so that generation starts from the ids that training saw.
@@ -42,47 +40,23 @@ class Template:
     """
 
     batch: Callable[[Sequence[Prompt], Tokenizer], list[list[int]]]
-    closing: Callable[[Tokenizer], int]
+    closing: Callable[[Tokenizer], int] = operator.attrgetter("eos_id")
     framed: bool = True
     start: Callable[[Tokenizer], str] = lambda tokenizer: ""
 
     def __call__(self, prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
-        """The ids of a prompt."""
+        """Encodes a prompt."""
         return self.batch([prompt], tokenizer)[0]
 
     def continuations(self, responses: Sequence[str], tokenizer: Tokenizer) -> list[str]:
-        """The responses without what the prompt has already written of them, such as "<think>"."""
-        openings = _openings(self.start(tokenizer))
+        """Takes away what the prompt has already written of the responses, such as "<think>"."""
+        start = self.start(tokenizer)
+        # The ends of the prompt that a response may repeat, the longest first.
+        openings = [start[found.start() :] for found in _BEGINS.finditer(start)]
         return [_continued(response, openings) for response in responses]
 
 
-def text_of(prompt: Prompt) -> str:
-    """The prompt as one text: of a conversation, its turns one below the other."""
-    if isinstance(prompt, str):
-        return prompt
-    return "\n".join(map(turn_text, prompt))
-
-
-def turn_text(message: Message) -> str:
-    """A turn as text: its content, and the tools that it calls, or describes, as JSON."""
-    content = message["content"]
-    if isinstance(content, str) and "tool_calls" not in message:
-        return content
-    parts = [] if content is None else [content]
-    parts += message.get("tool_calls", ())
-    return "\n".join(
-        part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in parts
-    )
-
-
-@functools.lru_cache(maxsize=16)
-def _openings(start: str) -> tuple[str, ...]:
-    """The ends of the text before a response that it may repeat, the longest first."""
-    return tuple(start[found.start() :] for found in _BEGINS.finditer(start))
-
-
 def _continued(response: str, openings: Sequence[str]) -> str:
-    """The response behind the opening that it begins with, if it does."""
     for opening in openings:
         if response.startswith(opening):
             return response.removeprefix(opening)
@@ -93,25 +67,44 @@ def _continued(response: str, openings: Sequence[str]) -> str:
     return response
 
 
+def prompt_of(question: str, messages: str) -> Prompt:
+    """Returns the conversation (its JSON is `messages`) where there is one, else the question."""
+    return json.loads(messages) if messages else question
+
+
+def text_of(prompt: Prompt) -> str:
+    """Returns the prompt as one text: of a conversation, its turns one below the other."""
+    return prompt if isinstance(prompt, str) else "\n".join(map(turn_text, prompt))
+
+
+def turn_text(message: Message) -> str:
+    """Returns a turn's content, and the tools that it calls, or describes, as JSON."""
+    content = message["content"]
+    if isinstance(content, str) and "tool_calls" not in message:
+        return content
+    parts = [*([] if content is None else [content]), *message.get("tool_calls", ())]
+    return "\n".join(
+        part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in parts
+    )
+
+
 def _begun(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """The texts as content, behind the beginning token if there is one."""
+    """Encodes texts as content, behind the beginning token if there is one."""
     beginning = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     return [beginning + ids for ids in tokenizer.encode_batch(texts)]
 
 
 def _plain(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[list[int]]:
-    """The question, closed by one newline where the response starts."""
+    """Writes the question, closed by one newline where the response starts."""
     return _begun([text_of(prompt) + "\n" for prompt in prompts], tokenizer)
 
 
 def _alpaca(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[list[int]]:
-    """The question as Stanford Alpaca's instruction."""
-    texts = [_ALPACA.format(question=text_of(prompt)) for prompt in prompts]
-    return _begun(texts, tokenizer)
+    return _begun([_ALPACA.format(question=text_of(prompt)) for prompt in prompts], tokenizer)
 
 
 def _chat(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[list[int]]:
-    """The question as the user's turn, or a conversation, by the tokenizer's own chat template."""
+    """Writes the question as the user's turn, or a conversation, by the tokenizer's template."""
     return tokenizer.chat_batch(
         [
             [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
@@ -121,25 +114,23 @@ def _chat(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> list[list[int]]:
 
 
 TEMPLATES: Mapping[str, Template] = {
-    "plain": Template(_plain, operator.attrgetter("eos_id"), framed=False),
-    "alpaca": Template(_alpaca, operator.attrgetter("eos_id"), start=lambda _: _RESPONSE),
-    "chat": Template(_chat, operator.attrgetter("turn_end_id"), start=lambda t: t.answer_start),
+    "plain": Template(_plain, framed=False),
+    "alpaca": Template(_alpaca, start=lambda _: _RESPONSE),
+    "chat": Template(
+        _chat, operator.attrgetter("turn_end_id"), start=operator.attrgetter("answer_start")
+    ),
 }
 
 
 def named_template(name: str) -> Template:
-    """The template of a name.
-
-    Raises:
-      ValueError: the name is unknown.
-    """
+    """Returns the template of a name; raises ValueError for an unknown one."""
     if name not in TEMPLATES:
         raise ValueError(f"unknown template {name!r}; choose one of {', '.join(TEMPLATES)}")
     return TEMPLATES[name]
 
 
 def check_template(name: str, tokenizer: Tokenizer) -> Template:
-    """The template of a name, tried on a question.
+    """Returns the template of a name, tried on a question.
 
     Raises:
       ValueError: the name is unknown, or it is "chat" and the tokenizer has no chat template, or
@@ -151,7 +142,7 @@ def check_template(name: str, tokenizer: Tokenizer) -> Template:
 
 
 def response_text(answer: str, steps: str = "") -> str:
-    """The response a model is trained on: the answer, after its worked steps where there are any.
+    """Writes the response a model is trained on: the answer, behind its worked steps if any.
 
     Args:
       answer: the final answer; white space around it is dropped.
@@ -175,6 +166,6 @@ def response_text(answer: str, steps: str = "") -> str:
 
 
 def final_answer(text: str) -> str:
-    """The text behind the last "####" that starts a line, or all of it without one; stripped."""
+    """Returns what is behind the last "####" that starts a line, or all without one; stripped."""
     found = _LAST_MARKER.match(text)
     return text[found.end() :].strip() if found else text.strip()

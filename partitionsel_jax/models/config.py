@@ -1,34 +1,70 @@
-"""The shape and numerics of a decoder, as checked, frozen values."""
+"""The shape and numerics of a decoder and of its adapters, as checked, frozen values."""
 
 import dataclasses
 import math
 from typing import Literal
 
 import jax.numpy as jnp
+import numpy as np
 
-from partitionsel_jax.models import losses
-from partitionsel_jax.models.lora import PROJECTIONS
+from partitionsel_jax.models.losses import Chunks
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 REMAT = ("none", "layer", "dots")
 ATTENTION = ("xla", "cudnn")
 ROPE_SCALING = ("none", "linear", "llama3")
+# In the order in which their parameters are drawn.
+PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
 # Fields of `DecoderConfig` that a pretrained checkpoint decides; the others are the user's.
 ARCHITECTURE = (
-    "vocab_size",
-    "layers",
-    "width",
-    "mlp_width",
-    "heads",
-    "kv_heads",
-    "head_dim",
-    "rope_theta",
-    "rope_scaling",
-    "norm_eps",
-    "tied",
-    "biases",
-    "context",
-)
+    "vocab_size", "layers", "width", "mlp_width", "heads", "kv_heads", "head_dim", "rope_theta",
+    "rope_scaling", "norm_eps", "tied", "biases", "context",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRAConfig:
+    """Low-rank adapters (LoRA, arXiv 2106.09685): which projections carry one, and how large.
+
+    An adapted map computes x W + (alpha / rank) (x A) B with A gaussian and B zero, so that a fresh
+    adapter changes nothing. Only A and B are trained.
+
+    Args:
+      rank: inner dimension of A [in, rank] and B [rank, out]; 0 means no adapters.
+      alpha: the numerator of the scale.
+      targets: names out of `PROJECTIONS`.
+      dropout: share of A's inputs that a training update sets to 0, the others scaled up.
+
+    Raises:
+      ValueError: negative rank, an alpha that is not positive, a dropout outside [0, 1), or a
+        target that is no projection of the decoder.
+    """
+
+    rank: int = 0
+    alpha: float = 16.0
+    targets: tuple[str, ...] = PROJECTIONS
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        if self.rank < 0:
+            raise ValueError(f"lora.rank must be 0 (no adapters) or more, not {self.rank}")
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"lora.alpha must be > 0, not {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"lora.dropout must lie in [0, 1), not {self.dropout}")
+        if self.dropout and not self.rank:
+            raise ValueError(
+                f"lora.dropout={self.dropout} concerns adapters, and lora.rank=0 means none: set "
+                "lora.rank"
+            )
+        _check_projections("lora.targets", self.targets)
+        if self.rank and not self.targets:
+            raise ValueError("lora.rank is set but lora.targets is empty: name a projection")
+
+    @property
+    def scale(self) -> float:
+        """alpha / rank; 0 without adapters."""
+        return self.alpha / self.rank if self.rank else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +146,8 @@ class DecoderConfig:
     param_dtype: str = "float32"
     remat: str = "none"
     attention: Literal["xla", "cudnn"] = "xla"
-    chunk_vocab: int = losses.Chunks.vocab
-    chunk_tokens: int = losses.Chunks.tokens
+    chunk_vocab: int = Chunks().vocab
+    chunk_tokens: int = Chunks().tokens
 
     def __post_init__(self):
         def check(name: str, fits: bool, expected: str) -> None:
@@ -131,11 +167,7 @@ class DecoderConfig:
         choices = {"dtype": DTYPES, "param_dtype": DTYPES, "remat": REMAT, "attention": ATTENTION}
         for name, known in choices.items():
             check(name, getattr(self, name) in tuple(known), f"one of {list(known)}")
-        if unknown := [name for name in self.biases if name not in PROJECTIONS]:
-            raise ValueError(
-                f"model.biases {unknown} are not projections of the decoder; "
-                f"choose from {list(PROJECTIONS)}"
-            )
+        _check_projections("model.biases", self.biases)
         if self.attention == "cudnn" and self.dtype != "bfloat16":
             raise ValueError(
                 f"model.attention='cudnn' computes in bfloat16 only, and model.dtype is "
@@ -143,5 +175,40 @@ class DecoderConfig:
             )
 
     @property
-    def chunks(self) -> losses.Chunks:
-        return losses.Chunks(self.chunk_vocab, self.chunk_tokens)
+    def chunks(self) -> Chunks:
+        """The largest block of logits."""
+        return Chunks(self.chunk_vocab, self.chunk_tokens)
+
+    @property
+    def projections(self) -> dict[str, tuple[int, int]]:
+        """Name of each projection -> its (in, out)."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "q": (self.width, queries),
+            "k": (self.width, keys),
+            "v": (self.width, keys),
+            "o": (queries, self.width),
+            "gate": (self.width, self.mlp_width),
+            "up": (self.width, self.mlp_width),
+            "down": (self.mlp_width, self.width),
+        }
+
+    def frequencies(self) -> np.ndarray:
+        """f64[E/2], radians per token of each pair of a head's coordinates (RoFormer)."""
+        plain = self.rope_theta ** -(np.arange(0, self.head_dim, 2) / self.head_dim)
+        scaling = self.rope_scaling
+        if scaling.kind == "none":
+            return plain
+        if scaling.kind == "linear":
+            return plain / scaling.factor
+        waves = scaling.original * plain / (2 * np.pi)  # that fit into the original context
+        kept = np.clip((waves - scaling.low) / (scaling.high - scaling.low), 0.0, 1.0)
+        slowdown = 1 / (kept + (1 - kept) / scaling.factor)
+        return plain / slowdown
+
+
+def _check_projections(field: str, given: tuple[str, ...]) -> None:
+    if unknown := [name for name in given if name not in PROJECTIONS]:
+        raise ValueError(
+            f"{field} {unknown} are not projections of the decoder; choose from {list(PROJECTIONS)}"
+        )

@@ -2,22 +2,20 @@
 
 The layers' parameters are stacked along a leading axis and the forward pass scans over them, so
 that compile time does not grow with depth. Letters of the shape comments: B batch, T tokens,
-D width, H heads, K key/value heads, E head dimension, L layers, V vocabulary.
+D width, H heads, K key/value heads, E head dimension, L layers, S slots of the cache, V vocabulary.
 """
 
+import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from partitionsel_jax.models import losses
-from partitionsel_jax.models.cache import Cache, Reading
-from partitionsel_jax.models.config import DTYPES, DecoderConfig
-from partitionsel_jax.models.lora import LoRAConfig
-from partitionsel_jax.models.rotary import rotary
-from partitionsel_jax.models.shards import Gathering
+from partitionsel_jax.models.config import DTYPES, PROJECTIONS, DecoderConfig, LoRAConfig
+from partitionsel_jax.models.losses import head_losses
+from partitionsel_jax.models.parameters import Gathering
 from partitionsel_jax.models.taps import NO_TAP, Tap
 
 # What `remat` keeps of a layer for the backward pass.
@@ -25,6 +23,69 @@ _SAVED = {
     "layer": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+
+
+class Cache(NamedTuple):
+    """Keys and values of all layers; slot s of a row belongs to its position s.
+
+    Slots past a row's last token may hold anything: they are masked, and later tokens overwrite
+    them.
+
+    Attributes:
+      keys, values: f[L, B, S, K, E], in the decoder's dtype; the keys are rotated.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+
+    @classmethod
+    def empty(cls, config: DecoderConfig, rows: int, slots: int) -> "Cache":
+        """A cache of zeros."""
+        shape = (config.layers, rows, slots, config.kv_heads, config.head_dim)
+        return cls(*(jnp.zeros(shape, DTYPES[config.dtype]) for _ in range(2)))
+
+
+class Reading(NamedTuple):
+    """The cache as one layer sees it while it reads new tokens.
+
+    Attributes:
+      cache: of all layers, since the scan over them carries it and updates it in place.
+      layer: i32[], which of them this is.
+      positions: i32[B, T], the new tokens' positions; one outside the slots is not written.
+    """
+
+    cache: Cache
+    layer: Any
+    positions: jax.Array
+
+    def attend(
+        self, q_BxTxHxE: jax.Array, k_BxTxKxE: jax.Array, v_BxTxKxE: jax.Array
+    ) -> tuple[jax.Array, "Reading"]:
+        """Writes the new tokens' keys and values, and mixes all values up to each token's own."""
+        rows = jnp.arange(self.positions.shape[0])[:, None]
+        place = (self.layer, rows, self.positions)
+        new = zip(self.cache, (k_BxTxKxE, v_BxTxKxE), strict=True)
+        cache = Cache(*(kept.at[place].set(fresh, mode="drop") for kept, fresh in new))
+        keys_BxSxKxE, values_BxSxKxE = (kept[self.layer] for kept in cache)
+        slots = jnp.arange(keys_BxSxKxE.shape[1])
+        seen_BxTxS = slots[None, None, :] <= self.positions[:, :, None]
+        mixed_BxTxHxE = jax.nn.dot_product_attention(
+            q_BxTxHxE, keys_BxSxKxE, values_BxSxKxE, mask=seen_BxTxS[:, None]
+        )
+        return mixed_BxTxHxE, self._replace(cache=cache)
+
+
+def rotary(x_BxTxHxE: jax.Array, positions_BxT: jax.Array, config: DecoderConfig) -> jax.Array:
+    """Rotates halves of each head by its position (RoFormer, arXiv 2104.09864).
+
+    A leading axis of 1 in `positions_BxT` stands for every row.
+    """
+    frequencies_E2 = jnp.asarray(config.frequencies(), jnp.float32)
+    angles_BxTxE2 = positions_BxT.astype(jnp.float32)[..., None] * frequencies_E2[None, None, :]
+    cos, sin = (f(angles_BxTxE2)[:, :, None, :] for f in (jnp.cos, jnp.sin))
+    first, second = jnp.split(x_BxTxHxE.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x_BxTxHxE.dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -44,58 +105,49 @@ class RMSNorm(nnx.Module):
 class Projection(nnx.Module):
     """A linear map [in, out], with an optional bias and an optional low-rank adapter."""
 
-    def __init__(
-        self,
-        config: DecoderConfig,
-        lora: LoRAConfig,
-        name: str,
-        sizes: tuple[int, int],
-        *,
-        rngs: nnx.Rngs,
-    ):
-        size_in, size_out = sizes
+    def __init__(self, config: DecoderConfig, lora: LoRAConfig, name: str, *, rngs: nnx.Rngs):
+        size_in, size_out = config.projections[name]
         dtype = DTYPES[config.param_dtype]
         normal = jax.nn.initializers.normal(size_in**-0.5)
         self.kernel = nnx.Param(normal(rngs.params(), (size_in, size_out), dtype))
         self.bias = nnx.Param(jnp.zeros(size_out, dtype)) if name in config.biases else None
         self.lora_scale = lora.scale
-        self.adapted = lora.adapts(name)
+        self.adapted = lora.rank > 0 and name in lora.targets
         if self.adapted:
             # Adapters train in float32 whatever the base is stored in.
             self.lora_a = nnx.Param(normal(rngs.params(), (size_in, lora.rank), jnp.float32))
             self.lora_b = nnx.Param(jnp.zeros((lora.rank, size_out), jnp.float32))
 
     def __call__(self, x: jax.Array, tap: Tap) -> jax.Array:
-        def multiply(name: str, x: jax.Array, matrix: nnx.Param) -> jax.Array:
-            return tap.linear(name, x, x @ matrix[...].astype(x.dtype))
-
-        y = multiply("kernel", x, self.kernel)
+        y = tap.linear("kernel", x, x @ self.kernel[...].astype(x.dtype))
         if self.bias is not None:
             y = tap.shift("bias", y + self.bias[...].astype(x.dtype)[None, None, :])
         if self.adapted:
-            low_rank = multiply("lora_a", tap.drop(x), self.lora_a)
-            y = y + self.lora_scale * multiply("lora_b", low_rank, self.lora_b)
+            x = tap.drop(x)
+            low = tap.linear("lora_a", x, x @ self.lora_a[...].astype(x.dtype))
+            high = tap.linear("lora_b", low, low @ self.lora_b[...].astype(low.dtype))
+            y = y + self.lora_scale * high
         return y
 
 
-class Attention(nnx.Module):
-    """Causal grouped-query attention."""
+class Layer(nnx.Module):
+    """Pre-norm attention and SwiGLU (arXiv 2002.05202), each with a residual connection."""
 
     def __init__(self, config: DecoderConfig, lora: LoRAConfig, *, rngs: nnx.Rngs):
-        project = functools.partial(Projection, config, lora, rngs=rngs)
-        queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        self.q = project("q", (config.width, queries))
-        self.k = project("k", (config.width, keys))
-        self.v = project("v", (config.width, keys))
-        self.o = project("o", (queries, config.width))
+        made = {name: Projection(config, lora, name, rngs=rngs) for name in PROJECTIONS}
+        self.attention_norm = RMSNorm(config)
+        self.attention = nnx.Dict({name: made[name] for name in ("q", "k", "v", "o")})
+        self.mlp_norm = RMSNorm(config)
+        self.mlp = nnx.Dict({name: made[name] for name in ("gate", "up", "down")})
         self.config = config
 
     def __call__(
         self, x_BxTxD: jax.Array, tap: Tap, reading: Reading | None = None
     ) -> tuple[jax.Array, Reading | None]:
         batch, tokens, _ = x_BxTxD.shape
+        normed, here = self.attention_norm(x_BxTxD, tap.at("attention_norm")), tap.at("attention")
         q, k, v = (
-            getattr(self, name)(x_BxTxD, tap.at(name)).reshape(
+            self.attention[name](normed, here.at(name)).reshape(
                 batch, tokens, -1, self.config.head_dim
             )
             for name in ("q", "k", "v")
@@ -107,43 +159,14 @@ class Attention(nnx.Module):
                 q, k, v, is_causal=True, implementation=self.config.attention
             )
         else:
-            reading = reading.remember(k, v)
-            keys, values, mask = reading.recall()
-            mixed_BxTxHxE = jax.nn.dot_product_attention(q, keys, values, mask=mask)
-        return self.o(mixed_BxTxHxE.reshape(batch, tokens, -1), tap.at("o")), reading
+            mixed_BxTxHxE, reading = reading.attend(q, k, v)
+        mixed = mixed_BxTxHxE.reshape(batch, tokens, -1)
+        x_BxTxD = x_BxTxD + self.attention["o"](mixed, here.at("o"))
 
-
-class MLP(nnx.Module):
-    """SwiGLU: down(silu(gate(x)) * up(x)) (arXiv 2002.05202)."""
-
-    def __init__(self, config: DecoderConfig, lora: LoRAConfig, *, rngs: nnx.Rngs):
-        project = functools.partial(Projection, config, lora, rngs=rngs)
-        self.gate = project("gate", (config.width, config.mlp_width))
-        self.up = project("up", (config.width, config.mlp_width))
-        self.down = project("down", (config.mlp_width, config.width))
-
-    def __call__(self, x_BxTxD: jax.Array, tap: Tap) -> jax.Array:
-        gate = jax.nn.silu(self.gate(x_BxTxD, tap.at("gate")))
-        return self.down(gate * self.up(x_BxTxD, tap.at("up")), tap.at("down"))
-
-
-class Layer(nnx.Module):
-    """Pre-norm attention and MLP, each with a residual connection."""
-
-    def __init__(self, config: DecoderConfig, lora: LoRAConfig, *, rngs: nnx.Rngs):
-        self.attention_norm = RMSNorm(config)
-        self.attention = Attention(config, lora, rngs=rngs)
-        self.mlp_norm = RMSNorm(config)
-        self.mlp = MLP(config, lora, rngs=rngs)
-
-    def __call__(
-        self, x_BxTxD: jax.Array, tap: Tap, reading: Reading | None = None
-    ) -> tuple[jax.Array, Reading | None]:
-        normed = self.attention_norm(x_BxTxD, tap.at("attention_norm"))
-        mixed, reading = self.attention(normed, tap.at("attention"), reading)
-        x_BxTxD = x_BxTxD + mixed
-        normed = self.mlp_norm(x_BxTxD, tap.at("mlp_norm"))
-        return x_BxTxD + self.mlp(normed, tap.at("mlp")), reading
+        normed, here = self.mlp_norm(x_BxTxD, tap.at("mlp_norm")), tap.at("mlp")
+        gate = jax.nn.silu(self.mlp["gate"](normed, here.at("gate")))
+        inner = gate * self.mlp["up"](normed, here.at("up"))
+        return x_BxTxD + self.mlp["down"](inner, here.at("down")), reading
 
 
 class Decoder(nnx.Module):
@@ -161,20 +184,17 @@ class Decoder(nnx.Module):
         table = (config.vocab_size, config.width)
         # The embedding doubles as the head when tied, hence its scale is the head's.
         normal = jax.nn.initializers.normal(config.width**-0.5)
-
-        @nnx.split_rngs(splits=config.layers)
-        @nnx.vmap(in_axes=(0,), out_axes=0)
-        def stacked(rngs):
-            return Layer(config, lora, rngs=rngs)
-
+        stacked = nnx.vmap(lambda rngs: Layer(config, lora, rngs=rngs))
         self.embedding = nnx.Param(normal(rngs.params(), table, dtype))
-        self.layers = stacked(rngs)
+        self.layers = nnx.split_rngs(splits=config.layers)(stacked)(rngs)
         self.norm = RMSNorm(config)
         self.head = None if config.tied else nnx.Param(normal(rngs.params(), table[::-1], dtype))
+        # The output head's parameter, and the axis of it that the vocabulary lies on.
+        self.head_name, self.vocab_axis = ("embedding", 0) if config.tied else ("head", 1)
         self.config = config
         self.gathering = gathering
 
-    def _whole(self, name: str) -> jax.Array:
+    def whole(self, name: str) -> jax.Array:
         """A parameter outside the layers, gathered from the devices where they split it."""
         leaf = getattr(self, name)[...]
         return leaf if self.gathering is None else self.gathering.whole((name,), leaf)
@@ -185,31 +205,19 @@ class Decoder(nnx.Module):
             parameters = nnx.State(self.gathering.whole_layer(nnx.to_pure_dict(parameters)))
         return nnx.merge(graph, parameters)
 
-    def __call__(self, tokens_BxT: jax.Array) -> jax.Array:
-        """Next-token logits f32[B, T, V]; right padding needs no mask, as attention is causal."""
-        return self.logits(self.hidden(tokens_BxT))
-
     def logits(self, x: jax.Array) -> jax.Array:
         """Logits f32[..., V] of the head's input [..., D]."""
-        head, vocab_axis, _ = self._head()
         return jax.lax.dot_general(
             x,
-            head.astype(x.dtype),
-            (((x.ndim - 1,), (1 - vocab_axis,)), ((), ())),
+            self.whole(self.head_name).astype(x.dtype),
+            (((x.ndim - 1,), (1 - self.vocab_axis,)), ((), ())),
             preferred_element_type=jnp.float32,
         )
 
-    def _head(self) -> tuple[jax.Array, int, str]:
-        """The output head's matrix, the axis of it that the vocabulary lies on, and its name."""
-        if self.head is None:
-            return self._whole("embedding"), 0, "embedding"
-        return self._whole("head"), 1, "head"
-
-    def _lookup(self, tokens_BxT: jax.Array) -> jax.Array:
-        return self._whole("embedding")[tokens_BxT].astype(DTYPES[self.config.dtype])
-
     def hidden(self, tokens_BxT: jax.Array, stop_below: int = 0, tap: Tap = NO_TAP) -> jax.Array:
         """Computes the head's input: the last layer's output, normalised; [B, T, D].
+
+        Right padding needs no mask, as attention is causal.
 
         Args:
           tokens_BxT: i32[B, T].
@@ -218,20 +226,16 @@ class Decoder(nnx.Module):
           tap: sees the layers above `stop_below`, the final norm and, if nothing is stopped, the
             lookup.
         """
-        config = self.config
-        x_BxTxD = self._lookup(tokens_BxT)
+        x_BxTxD = self.whole("embedding")[tokens_BxT].astype(DTYPES[self.config.dtype])
         graph, stacked = nnx.split(self.layers)
-
-        def apply(x: jax.Array, parameters: Any, tap: Tap) -> jax.Array:
-            return self._layer(graph, parameters)(x, tap)[0]
-
         if stop_below:
             # By index, so that the lower layers' parameters are not copied; and without tangents,
             # so that this scan is never transposed.
             fixed = jax.lax.stop_gradient(stacked)
 
             def below(x: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
-                return apply(x, jax.tree.map(lambda leaf: leaf[number], fixed), NO_TAP), None
+                parameters = jax.tree.map(lambda leaf: leaf[number], fixed)
+                return self._layer(graph, parameters)(x, NO_TAP)[0], None
 
             x_BxTxD, _ = jax.lax.scan(below, x_BxTxD, jnp.arange(stop_below))
             x_BxTxD = jax.lax.stop_gradient(x_BxTxD)
@@ -240,10 +244,10 @@ class Decoder(nnx.Module):
             x_BxTxD = tap.lookup("embedding", tokens_BxT, x_BxTxD)
 
         def layer(x: jax.Array, piece: Any) -> tuple[jax.Array, None]:
-            return apply(x, piece[0], tap.layer(piece[1])), None
+            return self._layer(graph, piece[0])(x, tap.layer(piece[1]))[0], None
 
-        if config.remat != "none":
-            layer = jax.checkpoint(layer, prevent_cse=False, policy=_SAVED[config.remat])
+        if self.config.remat != "none":
+            layer = jax.checkpoint(layer, prevent_cse=False, policy=_SAVED[self.config.remat])
         x_BxTxD, _ = jax.lax.scan(layer, x_BxTxD, (stacked, tap.layers))
         return self.norm(x_BxTxD, tap.at("norm"))
 
@@ -266,13 +270,78 @@ class Decoder(nnx.Module):
             x, reading = self._layer(graph, parameters)(x, NO_TAP, reading)
             return (x, reading.cache), None
 
-        start = (self._lookup(tokens_BxT), cache)
-        numbers = jnp.arange(self.config.layers)
-        (x_BxTxD, cache), _ = jax.lax.scan(layer, start, (stacked, numbers))
+        x_BxTxD = self.whole("embedding")[tokens_BxT].astype(DTYPES[self.config.dtype])
+        pieces = (stacked, jnp.arange(self.config.layers))
+        (x_BxTxD, cache), _ = jax.lax.scan(layer, (x_BxTxD, cache), pieces)
         return self.norm(x_BxTxD, NO_TAP), cache
+
+
+def _new(
+    config: DecoderConfig, lora: LoRAConfig, gathering: Gathering | None, key: jax.Array
+) -> Decoder:
+    return Decoder(config, lora, gathering, rngs=nnx.Rngs(params=key))
+
+
+@functools.cache
+def _abstract(
+    config: DecoderConfig, lora: LoRAConfig, gathering: Gathering | None
+) -> tuple[Any, Any]:
+    """A decoder's graph and the shapes of its state."""
+    key = jax.eval_shape(jax.random.key, 0)
+    return nnx.split(nnx.eval_shape(functools.partial(_new, config, lora, gathering), key))
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A decoder as pure functions of its parameters, which are a nested dict of arrays.
+
+    The NNX module is built and split once, before anything is traced; training steps carry the
+    plain dict, and the functions merge it again.
+
+    Attributes:
+      config, lora: the decoder and its adapters.
+      gathering: how devices split the parameters that the functions are given, inside a mapped
+        function; None where every device has all of them.
+      shapes: of the parameters that `init` draws, and their dtypes.
+    """
+
+    config: DecoderConfig
+    lora: LoRAConfig = dataclasses.field(default_factory=LoRAConfig)
+    gathering: Gathering | None = None
+    _graph: Any = dataclasses.field(init=False, repr=False, compare=False)
+    shapes: dict[str, Any] = dataclasses.field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        graph, state = _abstract(self.config, self.lora, self.gathering)
+        object.__setattr__(self, "_graph", graph)
+        object.__setattr__(self, "shapes", nnx.to_pure_dict(state))
+
+    def split(self, axis_name: str, devices: int) -> "Model":
+        """The same model with parameters that so many devices of a mapped axis split."""
+        gathering = Gathering.of(self.shapes, axis_name, devices)
+        return dataclasses.replace(self, gathering=gathering)
+
+    def _decoder(self, parameters: dict[str, Any]) -> Decoder:
+        return nnx.merge(self._graph, nnx.State(parameters))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def init(self, key: jax.Array) -> dict[str, Any]:
+        """Parameters as a nested dict, e.g. ["layers"]["attention"]["q"]["kernel"] f[L, in, out].
+
+        Args:
+          key: a `jax.random.key`; the same key gives the same parameters.
+        """
+        new = _new(self.config, self.lora, self.gathering, key)
+        return nnx.to_pure_dict(nnx.split(new)[1])
+
+    def apply(self, parameters: dict[str, Any], tokens_BxT: jax.Array) -> jax.Array:
+        """Next-token logits f32[B, T, V] of tokens i32[B, T]."""
+        decoder = self._decoder(parameters)
+        return decoder.logits(decoder.hidden(tokens_BxT))
 
     def losses(
         self,
+        parameters: dict[str, Any],
         tokens_BxT: jax.Array,
         response_BxT: jax.Array,
         stop_below: int = 0,
@@ -281,22 +350,48 @@ class Decoder(nnx.Module):
         """Mean cross-entropy of every example over its response tokens, f32[B].
 
         Only response tokens reach the head, and no [B, T, V] array is made. `response_BxT` is
-        True at response tokens; see `hidden` for the other arguments.
+        True at response tokens; see `Decoder.hidden` for the other arguments.
         """
-        x_BxTxD = self.hidden(tokens_BxT, stop_below, tap)[:, :-1]
-        head, vocab_axis, name = self._head()
-        targets, counted = losses.shift(tokens_BxT, response_BxT)
-        probe = tap.probe(name, vocab_axis)
-        nll = losses.head_losses(
+        decoder = self._decoder(parameters)
+        name, axis = decoder.head_name, decoder.vocab_axis
+        x_BxTxD = decoder.hidden(tokens_BxT, stop_below, tap)[:, :-1]
+        head, probe = decoder.whole(name), tap.probe(name, axis)
+        targets, counted = tokens_BxT[:, 1:], response_BxT[:, 1:]
+        nll = head_losses(
             x_BxTxD,
             head,
             targets,
             counted,
-            vocab_axis=vocab_axis,
+            vocab_axis=axis,
             chunks=self.config.chunks,
             probe=probe,
         )
         if probe is not None:
             nll, residual = nll
-            nll = tap.head(name, vocab_axis, x_BxTxD, residual, nll)
-        return losses.mean_over_response(nll, counted)
+            nll = tap.head(name, axis, x_BxTxD, residual, nll)
+        return nll.sum(axis=-1) / jnp.maximum(counted.sum(axis=-1), 1)
+
+    def read(
+        self,
+        parameters: dict[str, Any],
+        tokens_BxT: jax.Array,
+        start_B: jax.Array,
+        lengths_B: jax.Array,
+        cache: Cache,
+    ) -> tuple[jax.Array, Cache]:
+        """Reads tokens behind those in the cache.
+
+        Args:
+          tokens_BxT: i32[B, T], new tokens, followed by padding.
+          start_B: i32[B], each row's tokens that the cache holds already.
+          lengths_B: i32[B], its new tokens, in 1 .. T.
+          cache: from `Cache.empty`, or from a call before.
+
+        Returns:
+          Logits f32[B, V] of what follows each row's last token, and the cache.
+        """
+        decoder = self._decoder(parameters)
+        positions_BxT = start_B[:, None] + jnp.arange(tokens_BxT.shape[1])[None, :]
+        x_BxTxD, cache = decoder.read(tokens_BxT, positions_BxT, cache)
+        last_BxD = jnp.take_along_axis(x_BxTxD, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
+        return decoder.logits(last_BxD), cache

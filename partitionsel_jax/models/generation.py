@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from partitionsel_jax.models.cache import Cache
-from partitionsel_jax.models.model import Model
+from partitionsel_jax.models.decoder import Cache, Model
 
 _SMALLEST_BUCKET = 32
 _MOST = 1 << 30  # tokens of a row where the model sets no limit

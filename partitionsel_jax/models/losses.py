@@ -4,13 +4,12 @@
 activations before the head, without logits of the whole batch: blocks of (tokens x vocabulary) are
 made, reduced and dropped, and only response tokens reach the head.
 
-Letters: B batch, T tokens, D width, V vocabulary, N = B T tokens in one list, C columns of a block
-of the vocabulary, K width of a probe.
+Letters: B batch, T tokens, D width, V vocabulary, N = B T tokens in one list, R tokens and C
+columns of a block of logits, K width of a probe.
 """
 
-import dataclasses
 import functools
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +17,6 @@ import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap, sequential_vmap
 from jax.custom_derivatives import SymbolicZero
-
-from partitionsel_jax.models.varying import varying_like
 
 _LANES = 128  # blocks are multiples of it, as matrix units like them
 
@@ -35,48 +32,27 @@ def response_loss(logits: jax.Array, tokens: jax.Array, response: jax.Array) -> 
     Returns:
       f32[B], in nats per token; 0 for an example without a response token.
     """
-    targets, counted = shift(tokens, response)
+    targets, counted = tokens[:, 1:], response[:, 1:]
     predictions = logits[:, :-1]
     gold = jnp.take_along_axis(predictions, targets[..., None], axis=-1)[..., 0]
     nll = jax.nn.logsumexp(predictions, axis=-1) - gold
-    return mean_over_response(jnp.where(counted, nll, 0.0), counted)
+    return jnp.where(counted, nll, 0.0).sum(axis=-1) / jnp.maximum(counted.sum(axis=-1), 1)
 
 
-def shift(tokens_BxT: jax.Array, response_BxT: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Targets i32[B, T-1] of positions 0 .. T-2, and bool[B, T-1], True where one counts."""
-    return tokens_BxT[:, 1:], response_BxT[:, 1:]
-
-
-def mean_over_response(nll_BxT: jax.Array, counted_BxT: jax.Array) -> jax.Array:
-    """f32[B], the mean over counted tokens of an nll that is 0 elsewhere; 0 where none counts."""
-    return nll_BxT.sum(axis=-1) / jnp.maximum(counted_BxT.sum(axis=-1), 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Chunks:
+class Chunks(NamedTuple):
     """The largest block of logits that is ever held: `tokens` x `vocab` entries.
 
     The last block of tokens is computed in full however few it holds: small ones waste less, and
     large ones suit an accelerator.
 
-    Args:
-      vocab: columns of the head used at once.
+    Attributes:
+      vocab: columns of the head used at once, >= 1.
       tokens: counted tokens that meet them at once; 0 for an eighth of all tokens, counted or not,
         though at least 128 and at most 2,048.
-
-    Raises:
-      ValueError: vocab below 1, or tokens below 0.
     """
 
     vocab: int = 8192
     tokens: int = 0
-
-    def __post_init__(self):
-        for name, least in (("vocab", 1), ("tokens", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"chunks.{name} must be at least {least}, not {getattr(self, name)}"
-                )
 
     def token_block(self, tokens: int) -> int:
         """Counted tokens of a block, of so many tokens in all."""
@@ -151,8 +127,6 @@ def head_losses(
             f"x must be [B, T, D] and head {'[V, D]' if vocab_axis == 0 else '[D, V]'} with the "
             f"same D; got {x_BxTxD.shape} and {head.shape}: check vocab_axis={vocab_axis}"
         )
-    # Before the custom rule, so that a replicated head's gradient is summed over the devices.
-    x_BxTxD, head = varying_like((x_BxTxD, head), (x_BxTxD, head, targets_BxT, counted_BxT))
     batch, tokens, width = x_BxTxD.shape
     for name, array, kind in (
         ("targets", targets_BxT, np.integer),
@@ -166,11 +140,14 @@ def head_losses(
     if not batch * tokens:
         nothing = jnp.zeros((batch, tokens), jnp.float32)
         return nothing if probe is None else (nothing, jnp.zeros((batch, tokens, probe.width)))
-    nll_N, residual_NxK = _losses(_Cut(vocab_axis, Chunks() if chunks is None else chunks))(
-        x_BxTxD.reshape(-1, width),
+    # Before the custom rule, so that a replicated head's gradient is summed over the devices.
+    x, head, targets, counted = _varying(x_BxTxD, head, targets_BxT, counted_BxT)
+    nll_N, residual_NxK = _losses(
+        _Cut(vocab_axis, chunks or Chunks()),
+        x.reshape(-1, width),
         head,
-        targets_BxT.reshape(-1),
-        counted_BxT.reshape(-1),
+        targets.reshape(-1),
+        counted.reshape(-1),
         probe,
     )
     nll_BxT = nll_N.reshape(batch, tokens)
@@ -179,56 +156,45 @@ def head_losses(
     return nll_BxT, residual_NxK.reshape(batch, tokens, probe.width)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Cut:
-    """How the head is read: which axis is the vocabulary, and how large its blocks are."""
+def _varying(*arrays: jax.Array) -> list[jax.Array]:
+    """Arrays that all vary over the mesh axes that any of them varies over.
+
+    Only matters inside `jax.shard_map`: there, differentiating with respect to a value that is
+    replicated sums over the devices, and the carry of a loop that ends up varying must vary from
+    the start.
+    """
+    kinds: list[Any] = [jax.typeof(array) for array in arrays]
+    # Without a default: to find no axes where there are some would give wrong gradients.
+    axes = [kind.vma if hasattr(kind, "vma") else kind.mat.varying for kind in kinds]
+    missing = [tuple(frozenset[str]().union(*axes) - own) for own in axes]
+    return [
+        lax.pcast(array, more, to="varying") if more else array
+        for array, more in zip(arrays, missing, strict=True)
+    ]
+
+
+class _Cut(NamedTuple):
+    """How the head is read: the axis that is the vocabulary, and how large its blocks are."""
 
     axis: int
     chunks: Chunks
 
-    def blocks(self, vocab: int) -> tuple[int, int]:
-        """(number, columns) of the blocks; even ones, so that the last repeats few columns."""
-        number = -(-vocab // self.chunks.vocab)
-        even = -(-vocab // (number * _LANES)) * _LANES
-        return number, min(even, self.chunks.vocab, vocab)
+    def blocks(self, head: jax.Array, counted_N: jax.Array) -> tuple[int, int, Any, int, Any]:
+        """The blocks of the vocabulary and of the counted tokens.
 
-    def over_vocab(self, body, state, head: jax.Array, dtype):
-        """Folds body(part, first, fresh, state) over the blocks of the head, in order.
-
-        `part` is a block cast to `dtype`, `first` its first column, `fresh` bool[C] where columns
-        are new: the last block reaches back so that no column lies beyond the head.
+        Returns:
+          The number of vocabulary blocks and their columns (even ones, so that the last repeats
+          few), the counted tokens' numbers in front of zeros, the tokens of a block, and how many
+          blocks hold a counted one: a number that is known at run time only, which reverse
+          differentiation would not allow; derivatives come from the custom rule alone.
         """
         vocab = head.shape[self.axis]
-        number, size = self.blocks(vocab)
-        if number == 1:
-            return body(head.astype(dtype), 0, None, state)
-
-        def step(block, state):
-            first = jnp.minimum(block * size, vocab - size)
-            part = lax.dynamic_slice_in_dim(head, first, size, self.axis).astype(dtype)
-            fresh = None if vocab % size == 0 else first + jnp.arange(size) >= block * size
-            return body(part, first, fresh, state)
-
-        return lax.fori_loop(0, number, step, state)
-
-    def logits(self, x_TxD: jax.Array, part: jax.Array) -> jax.Array:
-        """x @ part, f32[T, C], whichever way round the head is stored."""
-        return _product(x_TxD, part, 1, 1 - self.axis)
-
-    def values(self, weights_TxC: jax.Array, part: jax.Array) -> jax.Array:
-        """The part's columns added up with weights, f32[T, D]."""
-        return _product(weights_TxC.astype(part.dtype), part, 1, self.axis)
-
-    def outer(self, error_TxC: jax.Array, x_TxD: jax.Array) -> jax.Array:
-        """The part's gradient, f32 in the part's shape."""
-        error_TxC = error_TxC.astype(x_TxD.dtype)
-        pair = (error_TxC, x_TxD) if self.axis == 0 else (x_TxD, error_TxC)
-        return _product(*pair, 0, 0)
-
-    def columns(self, head: jax.Array, targets: jax.Array) -> jax.Array:
-        """The head's columns of i32[N], f[N, D]; NaN for a target outside the vocabulary."""
-        taken = jnp.take(head, targets, axis=self.axis, mode="fill", fill_value=jnp.nan)
-        return taken if self.axis == 0 else taken.T
+        number = -(-vocab // self.chunks.vocab)
+        columns = min(-(-vocab // (number * _LANES)) * _LANES, self.chunks.vocab, vocab)
+        rows = self.chunks.token_block(counted_N.size)
+        padded = -(-counted_N.size // rows) * rows
+        order = jnp.flatnonzero(counted_N, size=padded, fill_value=0)
+        return number, columns, order, rows, -(-counted_N.sum(dtype=jnp.int32) // rows)
 
 
 def _product(left: jax.Array, right: jax.Array, left_axis: int, right_axis: int) -> jax.Array:
@@ -236,147 +202,119 @@ def _product(left: jax.Array, right: jax.Array, left_axis: int, right_axis: int)
     return lax.dot_general(left, right, dimensions, preferred_element_type=jnp.float32)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Counted:
-    """The counted tokens, in front of the rest and cut into blocks of `size`.
-
-    Attributes:
-      order: i32[a multiple of `size`], the tokens' numbers; 0 behind the last counted one.
-      count: i32[], how many count.
-    """
-
-    order: jax.Array
-    count: jax.Array
-    size: int
-
-    @classmethod
-    def of(cls, counted_N: jax.Array, chunks: Chunks) -> "_Counted":
-        size = chunks.token_block(counted_N.size)
-        padded = -(-counted_N.size // size) * size
-        order = jnp.flatnonzero(counted_N, size=padded, fill_value=0)
-        return cls(order, counted_N.sum(dtype=jnp.int32), size)
-
-    def over_blocks(self, body, state):
-        """Folds body(first, numbers, state) over the blocks that hold a counted token.
-
-        The number of rounds is known at run time only, which reverse differentiation of a loop
-        would not allow: derivatives come from the custom rule alone.
-        """
-
-        def step(block, state):
-            first = block * self.size
-            return body(first, lax.dynamic_slice_in_dim(self.order, first, self.size), state)
-
-        return lax.fori_loop(0, -(-self.count // self.size), step, state)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _sweep(cut: _Cut, gradient: bool, x_NxD, head, targets_N, counted_N, probe):
     """One pass over the head: (nll, logsumexp, d nll / dx or None, residual or None) per token."""
-    tokens = _Counted.of(counted_N, cut.chunks)
-    rows = tokens.order.size
+    number, columns, order, rows, turns = cut.blocks(head, counted_N)
+    vocab = head.shape[cut.axis]
     # Running maximum, the target's logit, and sums over all columns but the target's: with it, the
     # gradient (p - 1) of a confident token would be what rounding leaves of a difference. NaN stays
     # where no column was the target's. The lowest finite number, since -inf - -inf would be NaN.
+    fill = functools.partial(jnp.full_like, x_NxD, dtype=jnp.float32)
     state = {
-        "top": jnp.full(rows, jnp.finfo(jnp.float32).min),
-        "others": jnp.zeros(rows, jnp.float32),
-        "gold": jnp.full(rows, jnp.nan, jnp.float32),
+        "top": fill(jnp.finfo(jnp.float32).min, shape=order.size),
+        "others": fill(0, shape=order.size),
+        "gold": fill(jnp.nan, shape=order.size),
     }
+    # Of the target's column, what the sums leave out.
+    own = {}
     if gradient:
-        state["values"] = jnp.zeros((rows, x_NxD.shape[1]), jnp.float32)
+        state["values"] = fill(0, shape=(order.size, x_NxD.shape[1]))
+        # NaN for a target outside the vocabulary.
+        own_NxD = jnp.take(head, targets_N, axis=cut.axis, mode="fill", fill_value=jnp.nan)
+        own_NxD = own_NxD if cut.axis == 0 else own_NxD.T
+        own["values"] = own_NxD.astype(x_NxD.dtype).astype(jnp.float32)
     if probe is not None:
-        state["probed"] = jnp.zeros((rows, probe.width), jnp.float32)
-    state = varying_like(state, (x_NxD, head, targets_N, counted_N))
+        state["probed"] = fill(0, shape=(order.size, probe.width))
+        own["probed"] = probe.at(targets_N)
 
-    def over_vocab(part, first, fresh, state):
-        columns = part.shape[cut.axis]
+    def over_vocab(block, state):
+        # The last block reaches back, so that no column lies beyond the head.
+        first = jnp.minimum(block * columns, vocab - columns)
+        part = lax.dynamic_slice_in_dim(head, first, columns, cut.axis).astype(x_NxD.dtype)
+        fresh_C = first + jnp.arange(columns) >= block * columns
         probe_CxK = None if probe is None else probe.rows(first, columns).astype(part.dtype)
 
-        def over_tokens(at, numbers, state):
-            mine = {k: lax.dynamic_slice_in_dim(v, at, tokens.size) for k, v in state.items()}
-            logits_TxC = cut.logits(x_NxD[numbers], part)
-            target = targets_N[numbers] - first
-            found = jnp.take_along_axis(
-                logits_TxC, jnp.clip(target, 0, columns - 1)[:, None], axis=1
-            )[:, 0]
-            gold = jnp.where((target >= 0) & (target < columns), found, mine["gold"])
-            if fresh is not None:
-                logits_TxC = jnp.where(fresh[None, :], logits_TxC, -jnp.inf)
-            top = jnp.maximum(mine["top"], logits_TxC.max(axis=1))
-            fade = jnp.exp(mine["top"] - top)
-            hit_TxC = target[:, None] == jnp.arange(columns)[None, :]
-            weights_TxC = jnp.where(hit_TxC, 0.0, jnp.exp(logits_TxC - top[:, None]))
+        def over_tokens(turn, state):
+            at = turn * rows
+            numbers_R = lax.dynamic_slice_in_dim(order, at, rows)
+            mine = {k: lax.dynamic_slice_in_dim(v, at, rows) for k, v in state.items()}
+            logits_RxC = _product(x_NxD[numbers_R], part, 1, 1 - cut.axis)
+            target_R = targets_N[numbers_R] - first
+            inside_R = jnp.clip(target_R, 0, columns - 1)
+            found_R = jnp.take_along_axis(logits_RxC, inside_R[:, None], axis=1)[:, 0]
+            if vocab % columns:
+                logits_RxC = jnp.where(fresh_C[None, :], logits_RxC, -jnp.inf)
+            top_R = jnp.maximum(mine["top"], logits_RxC.max(axis=1))
+            fade_R = jnp.exp(mine["top"] - top_R)
+            hit_RxC = target_R[:, None] == jnp.arange(columns)[None, :]
+            weights_RxC = jnp.where(hit_RxC, 0.0, jnp.exp(logits_RxC - top_R[:, None]))
             new = {
-                "top": top,
-                "others": mine["others"] * fade + weights_TxC.sum(axis=1),
-                "gold": gold,
+                "top": top_R,
+                "others": mine["others"] * fade_R + weights_RxC.sum(axis=1),
+                "gold": jnp.where(inside_R == target_R, found_R, mine["gold"]),
             }
+            low_RxC = weights_RxC.astype(part.dtype)
             if gradient:
-                new["values"] = mine["values"] * fade[:, None] + cut.values(weights_TxC, part)
+                added = _product(low_RxC, part, 1, cut.axis)
+                new["values"] = mine["values"] * fade_R[:, None] + added
             if probe_CxK is not None:
-                added = _product(weights_TxC.astype(part.dtype), probe_CxK, 1, 0)
-                new["probed"] = mine["probed"] * fade[:, None] + added
+                added = _product(low_RxC, probe_CxK, 1, 0)
+                new["probed"] = mine["probed"] * fade_R[:, None] + added
             return {k: lax.dynamic_update_slice_in_dim(state[k], new[k], at, 0) for k in state}
 
-        return tokens.over_blocks(over_tokens, state)
+        return lax.fori_loop(0, turns, over_tokens, state)
 
-    state = cut.over_vocab(over_vocab, state, head, x_NxD.dtype)
-    place_N = jnp.maximum(jnp.cumsum(counted_N) - 1, 0)  # the inverse of `order`
-
+    state = over_vocab(0, state) if number == 1 else lax.fori_loop(0, number, over_vocab, state)
     total = state["others"] + jnp.exp(state["gold"] - state["top"])
-
-    def restore(sorted_rows, target_rows=None):
-        values = sorted_rows[place_N]
-        if target_rows is None:
-            return jnp.where(counted_N, values, 0.0)
-        values = values - state["others"][place_N][:, None] * target_rows
-        return jnp.where(counted_N[:, None], values / total[place_N][:, None], 0.0)
-
-    logsumexp = state["top"] + jnp.log(total)
-    gx_NxD = residual_NxK = None
-    if gradient:
-        columns_NxD = cut.columns(head, targets_N).astype(x_NxD.dtype).astype(jnp.float32)
-        gx_NxD = restore(state["values"], columns_NxD)
-    if probe is not None:
-        residual_NxK = restore(state["probed"], probe.at(targets_N))
-    return restore(logsumexp - state["gold"]), restore(logsumexp), gx_NxD, residual_NxK
+    state |= {"total": total, "logsumexp": state["top"] + jnp.log(total)}
+    # Back into the tokens' own order.
+    place_N = jnp.maximum(jnp.cumsum(counted_N) - 1, 0)
+    found = {name: leaf[place_N] for name, leaf in state.items()}
+    nll_N = jnp.where(counted_N, found["logsumexp"] - found["gold"], 0.0)
+    logsumexp_N = jnp.where(counted_N, found["logsumexp"], 0.0)
+    for name, target_rows in own.items():
+        sums = found[name] - found["others"][:, None] * target_rows
+        own[name] = jnp.where(counted_N[:, None], sums / found["total"][:, None], 0.0)
+    return nll_N, logsumexp_N, own.get("values"), own.get("probed")
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _head_sweep(cut: _Cut, x_NxD, head, targets_N, counted_N, logsumexp_N, cotangent_N):
+def _head_gradient(cut: _Cut, x_NxD, head, targets_N, counted_N, logsumexp_N, cotangent_N):
     """The head's gradient, in its shape and dtype: the logits again, block by block."""
-    tokens = _Counted.of(counted_N, cut.chunks)
-    inputs = (x_NxD, head, targets_N, counted_N, cotangent_N)
+    number, columns, order, rows, turns = cut.blocks(head, counted_N)
+    vocab = head.shape[cut.axis]
 
-    def over_vocab(part, first, fresh, gradient):
-        del fresh  # columns that a block repeats come out the same again
+    def over_vocab(block, gradient):
+        # Columns that the last block repeats come out the same again.
+        first = jnp.minimum(block * columns, vocab - columns)
+        part = lax.dynamic_slice_in_dim(head, first, columns, cut.axis).astype(x_NxD.dtype)
 
-        def over_tokens(at, numbers, total):
+        def over_tokens(turn, total):
+            at = turn * rows
+            numbers_R = lax.dynamic_slice_in_dim(order, at, rows)
             # Rows behind the last counted token are zeroed on both sides of the product: 0 NaN
             # is NaN, and here rows do meet.
-            real = at + jnp.arange(tokens.size) < tokens.count
-            x_TxD = jnp.where(real[:, None], x_NxD[numbers], 0)
-            normaliser = jnp.where(real, logsumexp_N[numbers], 0.0)
-            cotangent = jnp.where(real, cotangent_N[numbers], 0.0)
-            logits_TxC = cut.logits(x_TxD, part)
-            hit_TxC = (targets_N[numbers] - first)[:, None] == jnp.arange(logits_TxC.shape[1])[
-                None, :
-            ]
-            error_TxC = jnp.exp(logits_TxC - normaliser[:, None]) - hit_TxC
-            return total + cut.outer(error_TxC * cotangent[:, None], x_TxD)
+            real_R = at + jnp.arange(rows) < counted_N.sum()
+            x_RxD = jnp.where(real_R[:, None], x_NxD[numbers_R], 0)
+            normaliser_R = jnp.where(real_R, logsumexp_N[numbers_R], 0.0)
+            cotangent_R = jnp.where(real_R, cotangent_N[numbers_R], 0.0)
+            logits_RxC = _product(x_RxD, part, 1, 1 - cut.axis)
+            hit_RxC = (targets_N[numbers_R] - first)[:, None] == jnp.arange(columns)[None, :]
+            error_RxC = jnp.exp(logits_RxC - normaliser_R[:, None]) - hit_RxC
+            error_RxC = (error_RxC * cotangent_R[:, None]).astype(x_RxD.dtype)
+            left, right = (error_RxC, x_RxD) if cut.axis == 0 else (x_RxD, error_RxC)
+            return total + _product(left, right, 0, 0)
 
-        total = varying_like(jnp.zeros(part.shape, jnp.float32), inputs)
-        total = tokens.over_blocks(over_tokens, total)
-        total = total.astype(head.dtype)
+        total = jnp.zeros_like(x_NxD, jnp.float32, part.shape)
+        total = lax.fori_loop(0, turns, over_tokens, total).astype(head.dtype)
         return lax.dynamic_update_slice_in_dim(gradient, total, first, cut.axis)
 
-    gradient = varying_like(jnp.zeros_like(head), inputs)
-    return cut.over_vocab(over_vocab, gradient, head, x_NxD.dtype)
+    start = jnp.zeros_like(head)
+    return over_vocab(0, start) if number == 1 else lax.fori_loop(0, number, over_vocab, start)
 
 
-@functools.cache
-def _joining(cut: _Cut, gradient: bool):
+def _joined(cut: _Cut, gradient: bool):
     """`_sweep` with a batching rule: one list of tokens serves any number of examples.
 
     A batched loop would instead run every example for as long as the longest of them, and copy
@@ -387,10 +325,9 @@ def _joining(cut: _Cut, gradient: bool):
 
     @joined.def_vmap
     def _(size, batched, x, head, targets, counted, probe):
-        arguments = (x, head, targets, counted, probe)
         axes = jax.tree.map(lambda flag: 0 if flag else None, tuple(batched))
         if any(jax.tree.leaves((batched[1], batched[4]))):
-            out = jax.vmap(sequential_vmap(sweep), axes)(*arguments)
+            out = jax.vmap(sequential_vmap(sweep), axes)(x, head, targets, counted, probe)
         else:
             x, targets, counted = jax.vmap(lambda *rows: rows, (axes[0], *axes[2:4]))(
                 x, targets, counted
@@ -404,39 +341,36 @@ def _joining(cut: _Cut, gradient: bool):
     return joined
 
 
-@functools.cache
-def _losses(cut: _Cut):
-    """(x f[N, D], head, targets i32[N], counted bool[N], probe) -> (nll f32[N], residual)."""
-    head_sweep = sequential_vmap(functools.partial(_head_sweep, cut))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _losses(cut: _Cut, x, head, targets, counted, probe):
+    """(nll f32[N], residual) of x f[N, D], the head, targets i32[N] and counted bool[N]."""
+    nll, _, _, residual = _joined(cut, False)(x, head, targets, counted, probe)
+    return nll, residual
 
-    @jax.custom_vjp
-    def losses(x, head, targets, counted, probe):
-        nll, _, _, residual = _joining(cut, False)(x, head, targets, counted, probe)
-        return nll, residual
 
-    def forward(x, head, targets, counted, probe):
-        moves_x, moves_head = x.perturbed, head.perturbed
-        x, head, targets, counted, probe = jax.tree.map(
-            lambda leaf: leaf.value, (x, head, targets, counted, probe)
-        )
-        nll, logsumexp, gx, residual = _joining(cut, moves_x)(x, head, targets, counted, probe)
-        for_x = (gx, x[:0]) if moves_x else None  # the empty slice remembers x's dtype
-        for_head = (x, head, targets, logsumexp) if moves_head else None
-        return (nll, residual), (counted, for_x, for_head)
+def _losses_forward(cut: _Cut, *arguments):
+    moves_x, moves_head = (argument.perturbed for argument in arguments[:2])
+    x, head, targets, counted, probe = jax.tree.map(lambda leaf: leaf.value, arguments)
+    nll, logsumexp, gx, residual = _joined(cut, moves_x)(x, head, targets, counted, probe)
+    for_x = (gx, x[:0]) if moves_x else None  # the empty slice remembers x's dtype
+    for_head = (x, head, targets, logsumexp) if moves_head else None
+    return (nll, residual), (counted, for_x, for_head)
 
-    def backward(saved, cotangents):
-        counted, for_x, for_head = saved
-        cotangent = cotangents[0]
-        dx = dhead = None
-        if not isinstance(cotangent, SymbolicZero):
-            counted = counted & (cotangent != 0)
-            if for_x is not None:
-                gx, like = for_x
-                dx = jnp.where(counted[:, None], cotangent[:, None] * gx, 0.0).astype(like.dtype)
-            if for_head is not None:
-                x, head, targets, logsumexp = for_head
-                dhead = head_sweep(x, head, targets, counted, logsumexp, cotangent)
-        return dx, dhead, None, None, None
 
-    losses.defvjp(forward, backward, symbolic_zeros=True)
-    return losses
+def _losses_backward(cut: _Cut, saved, cotangents):
+    counted, for_x, for_head = saved
+    cotangent = cotangents[0]
+    dx = dhead = None
+    if not isinstance(cotangent, SymbolicZero):
+        counted = counted & (cotangent != 0)
+        if for_x is not None:
+            gx, like = for_x
+            dx = jnp.where(counted[:, None], cotangent[:, None] * gx, 0.0).astype(like.dtype)
+        if for_head is not None:
+            x, head, targets, logsumexp = for_head
+            gradient = sequential_vmap(functools.partial(_head_gradient, cut))
+            dhead = gradient(x, head, targets, counted, logsumexp, cotangent)
+    return dx, dhead, None, None, None
+
+
+_losses.defvjp(_losses_forward, _losses_backward, symbolic_zeros=True)

@@ -6,10 +6,15 @@ one batched pass (`partitionsel_jax.gradients.factored`). It must not change any
 `drop`, which is there for it.
 """
 
+import dataclasses
+import functools
+import zlib
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
+from partitionsel_jax.models.config import LoRAConfig
 from partitionsel_jax.models.losses import Probe
 
 
@@ -74,3 +79,59 @@ class NoTap(Tap):
 
 
 NO_TAP = NoTap()
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropping(NoTap):
+    """Dropout on what the adapters read (arXiv 2106.09685), by a mask of each adapter's own.
+
+    Every row has its own key, so that its masks do not depend on which rows share its batch, nor
+    on the device count.
+
+    Attributes:
+      rate: share of the inputs that become 0; the others are divided by 1 - rate.
+      keys: a `jax.random.key` for every row, [B].
+      depth: layers of the model.
+    """
+
+    rate: float
+    keys: jax.Array
+    depth: int
+
+    @property
+    def layers(self) -> Any:
+        return jnp.arange(self.depth)
+
+    def layer(self, piece: Any) -> "Dropping":
+        fold = functools.partial(jax.vmap(jax.random.fold_in, (0, None)), self.keys)
+        return dataclasses.replace(self, keys=fold(piece))
+
+    def at(self, name: str) -> "Dropping":
+        return self.layer(zlib.crc32(name.encode()))
+
+    def drop(self, x_BxTxD: jax.Array) -> jax.Array:
+        def mask(key: jax.Array) -> jax.Array:
+            return jax.random.bernoulli(key, 1 - self.rate, x_BxTxD.shape[1:])
+
+        kept_BxTxD = jax.vmap(mask)(self.keys)
+        return jnp.where(kept_BxTxD, x_BxTxD / (1 - self.rate), 0).astype(x_BxTxD.dtype)
+
+
+def dropping(lora: LoRAConfig, key: jax.Array | None, ids_B: jax.Array, depth: int) -> Tap:
+    """The tap of a training update: `lora.dropout` for rows of these ids, or nothing at all.
+
+    Args:
+      lora: of the model.
+      key: of the update; may be None where nothing is dropped.
+      ids_B: i32[B], the rows' ids.
+      depth: layers of the model.
+
+    Raises:
+      ValueError: something is to be dropped, and there is no key.
+    """
+    if not lora.dropout:
+        return NO_TAP
+    if key is None:
+        raise ValueError(f"lora.dropout={lora.dropout} needs a key, got None; pass the update's")
+    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, ids_B)
+    return Dropping(lora.dropout, keys_B, depth)

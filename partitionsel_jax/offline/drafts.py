@@ -41,32 +41,43 @@ class Task:
     weighted: bool = dataclasses.field(metadata={"static": True})
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """A pursuit between two rounds.
 
     Attributes:
       remaining: i32[P]; picks that each domain may still take; 0 for domains of other pursuits.
       blend: f32[M]; sum_S w_j f_j.
-      count: i32[]; slots in use.
+      used: i32[]; slots in use.
       traces: f32[S, M]; the picks' features, 0 in empty slots; None without weights.
       support: weights and refit state of the S slots; None without weights.
     """
 
     remaining: jax.Array
     blend: jax.Array
-    count: jax.Array
+    used: jax.Array
     traces: jax.Array | None = None
     support: Support | None = None
 
+    @classmethod
+    def start(cls, budgets_P: np.ndarray, dim: int, slots: int, *, weighted: bool) -> "State":
+        """The state of no picks, with `slots` empty slots."""
+        state = cls(jnp.asarray(budgets_P, jnp.int32), jnp.zeros(dim, jnp.float32), jnp.int32(0))
+        if not weighted:
+            return state
+        traces = jnp.zeros((slots, dim), jnp.float32)
+        return state._replace(traces=traces, support=refit.empty_support(slots))
 
-class Forced(NamedTuple):
-    """Picks that are settled: their features f32[Q, M], domains i32[Q], and number i32[]."""
-
-    rows: np.ndarray
-    domains: np.ndarray
-    total: np.int32
+    def with_room(self, more: int) -> "State":
+        """The same state with slots for `more` picks, doubled as often as it takes."""
+        if self.traces is None:
+            return self
+        slots = before = self.traces.shape[0]
+        while slots < int(self.used) + more:
+            slots *= 2
+        added = slots - before
+        support = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, added)] * leaf.ndim), self.support)
+        traces = jnp.pad(self.traces, ((0, added), (0, 0)))
+        return self._replace(traces=traces, support=support)
 
 
 class Draft(NamedTuple):
@@ -87,39 +98,15 @@ class Draft(NamedTuple):
     played: jax.Array
 
 
-class _Carry(NamedTuple):
-    draft: Draft
-    taken: jax.Array
-    running: jax.Array
-
-
-def start(budgets_P: np.ndarray, dim: int, slots: int, *, weighted: bool) -> State:
-    """The state of no picks, with `slots` empty slots."""
-    blend = jnp.zeros((dim,), jnp.float32)
-    remaining, none = jnp.asarray(budgets_P, jnp.int32), jnp.int32(0)
-    if not weighted:
-        return State(remaining, blend, none)
-    traces = jnp.zeros((slots, dim), jnp.float32)
-    return State(remaining, blend, none, traces, refit.empty_support(slots))
-
-
-def with_slots(state: State, slots: int) -> State:
-    """The same state with room for `slots` picks."""
-    if state.support is None or state.traces is None or slots <= state.traces.shape[0]:
-        return state
-    more = slots - state.traces.shape[0]
-    support = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, more)] * leaf.ndim), state.support)
-    traces = jnp.pad(state.traces, ((0, more), (0, 0)))
-    return dataclasses.replace(state, traces=traces, support=support)
-
-
 @jax.jit
 def play(
     state: State,
     task: Task,
     features_CxM: jax.Array,
     domain_C: jax.Array,
-    forced: Forced,
+    forced_QxM: jax.Array,
+    forced_domain_Q: jax.Array,
+    forced: jax.Array,
     steps: jax.Array,
 ) -> Draft:
     """Plays up to `steps` rounds: the forced picks first, then the best of the shortlist.
@@ -131,14 +118,15 @@ def play(
       task: what is maximised.
       features_CxM: the shortlist.
       domain_C: i32[C]; -1 where the shortlist is empty.
-      forced: up to Q settled picks.
+      forced_QxM, forced_domain_Q: picks that are settled: their features and domains.
+      forced: i32[], how many there are.
       steps: i32[], at most Q.
 
     Returns:
       A `Draft`. It ends early with the round in which the shortlist holds nothing feasible whose
       score is above `task.floor`.
     """
-    limit = forced.domains.shape[0]
+    limit = forced_domain_Q.shape[0]
     empty = Draft(
         state=state,
         picks=jnp.full((limit,), -1, jnp.int32),
@@ -147,58 +135,50 @@ def play(
         played=jnp.int32(0),
     )
 
-    def one_round(carry: _Carry) -> _Carry:
-        draft, slot = carry.draft, carry.draft.played
-        current = draft.state
-        direction = _direction(current, task)
+    def one_round(carry: tuple[Draft, jax.Array, jax.Array]) -> tuple:
+        draft, taken_C, _ = carry
+        current, slot = draft.state, draft.played
+        if task.weighted:
+            direction = task.anchor - current.blend
+        else:
+            direction = task.step_scale * task.anchor - task.step_scale**2 * current.blend
         open_P = current.remaining > 0
-        settled = slot < forced.total
+        settled = slot < forced
 
         def search() -> tuple[jax.Array, jax.Array]:
-            feasible = (domain_C >= 0) & open_P[domain_C] & ~carry.taken
+            feasible = (domain_C >= 0) & open_P[domain_C] & ~taken_C
             score = jnp.where(feasible, features_CxM @ direction, -jnp.inf)
             pick = jnp.argmax(score).astype(jnp.int32)
             worth = feasible[pick] & (score[pick] > task.floor)
             return jnp.where(worth, pick, -1), worth
 
         pick, worth = jax.lax.cond(settled, lambda: (jnp.int32(-1), jnp.asarray(True)), search)
-        row = jnp.where(settled, forced.rows[slot], features_CxM[pick])
-        domain = jnp.where(settled, forced.domains[slot], domain_C[pick])
+        row = jnp.where(settled, forced_QxM[slot], features_CxM[pick])
+        domain = jnp.where(settled, forced_domain_Q[slot], domain_C[pick])
         added = jax.lax.cond(worth, lambda: _add(current, task, row, domain), lambda: current)
-        return _Carry(
-            Draft(
-                state=added,
-                picks=draft.picks.at[slot].set(pick),
-                directions=draft.directions.at[slot].set(direction),
-                open=draft.open.at[slot].set(open_P),
-                played=slot + 1,
-            ),
-            taken=carry.taken | (jnp.arange(domain_C.shape[0]) == pick),
-            running=worth,
+        new = Draft(
+            state=added,
+            picks=draft.picks.at[slot].set(pick),
+            directions=draft.directions.at[slot].set(direction),
+            open=draft.open.at[slot].set(open_P),
+            played=slot + 1,
         )
+        return new, taken_C | (jnp.arange(domain_C.shape[0]) == pick), worth
 
     with jax.default_matmul_precision("highest"):
         return jax.lax.while_loop(
-            lambda carry: carry.running & (carry.draft.played < steps),
+            lambda carry: carry[2] & (carry[0].played < steps),
             one_round,
-            _Carry(empty, jnp.zeros(domain_C.shape, bool), jnp.asarray(True)),
-        ).draft
-
-
-def _direction(state: State, task: Task) -> jax.Array:
-    if task.weighted:
-        return task.anchor - state.blend
-    return task.step_scale * task.anchor - task.step_scale**2 * state.blend
+            (empty, jnp.zeros(domain_C.shape, bool), jnp.asarray(True)),
+        )[0]
 
 
 def _add(state: State, task: Task, row: jax.Array, domain: jax.Array) -> State:
     """Adds a row and refits the weights."""
-    iota_P = jnp.arange(state.remaining.shape[0])
-    remaining = state.remaining - (iota_P == domain)
+    remaining = state.remaining - (jnp.arange(state.remaining.shape[0]) == domain)
     if state.support is None or state.traces is None:
-        blend, count = state.blend + row, state.count + 1
-        return dataclasses.replace(state, remaining=remaining, blend=blend, count=count)
-    slot = state.count
+        return State(remaining, state.blend + row, state.used + 1)
+    slot = state.used
     here_S = jnp.arange(state.traces.shape[0]) == slot
     traces = state.traces.at[slot].set(row)
     among_S = traces @ row + jnp.where(here_S, task.ridge, 0.0)

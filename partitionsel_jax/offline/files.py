@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax import __version__
+from partitionsel_jax.file_errors import check_regular, one_line
 from partitionsel_jax.offline import selector
 from partitionsel_jax.selection import budgets as schemes
 
@@ -41,15 +42,12 @@ class MappedMatrix:
 
     def __init__(self, name: str, path: str | os.PathLike[str]):
         self._name, self._path = name, path
-        mapped = self._map()
+        mapped = load(name, path, mapped=True)
         self.shape, self.dtype = mapped.shape, mapped.dtype
 
     def __getitem__(self, rows: slice, /) -> np.ndarray:
         # Mapped anew every time: the pages of a mapping that lives on count as this process's.
-        return np.array(self._map()[rows])
-
-    def _map(self) -> np.ndarray:
-        return load(self._name, self._path, mapped=True)
+        return np.array(load(self._name, self._path, mapped=True)[rows])
 
 
 def load(name: str, path: str | os.PathLike[str], *, mapped: bool = False) -> np.ndarray:
@@ -59,7 +57,13 @@ def load(name: str, path: str | os.PathLike[str], *, mapped: bool = False) -> np
       ValueError: in one line, for a file that is missing, truncated, pickled or of another kind.
     """
     try:
-        _check_header(Path(path))
+        check_regular(path)
+        with open(path, "rb") as file:
+            start = file.read(12)
+        # A header of gigabytes would be read whole.
+        length = int.from_bytes(start[8 : 10 if start[6:7] == b"\x01" else 12], "little")
+        if start.startswith(b"\x93NUMPY") and length > _LONGEST_HEADER:
+            raise ValueError(f"its header is said to have {length} bytes")
         # Mapped in any case: a file that says more than it holds is not waited for.
         with np.errstate(over="raise"):  # in the product of a shape
             array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -68,8 +72,8 @@ def load(name: str, path: str | os.PathLike[str], *, mapped: bool = False) -> np
     except Exception as error:  # whatever a header of nonsense leads to
         # NumPy takes whatever does not begin like a .npy file for a pickle.
         raise ValueError(
-            f"{name}: {path} is not a whole .npy file of numbers ({_first_line(error)}); write it "
-            "with numpy.save, without objects."
+            f"{name}: {path} is not a whole .npy file of numbers ({one_line(error)[:200]}); write "
+            "it with numpy.save, without objects."
         ) from None
     if not isinstance(array, np.ndarray):
         array.close()
@@ -77,17 +81,6 @@ def load(name: str, path: str | os.PathLike[str], *, mapped: bool = False) -> np
             f"{name}: {path} holds several arrays (.npz); save the one you mean with numpy.save."
         )
     return array if mapped else np.array(array)
-
-
-def _check_header(path: Path) -> None:
-    """Raises ValueError for what would make NumPy wait, or take memory: a pipe, a huge header."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise ValueError("it is a pipe or a device, and no file")
-    with path.open("rb") as file:
-        start = file.read(12)
-    length = int.from_bytes(start[8 : 10 if start[6:7] == b"\x01" else 12], "little")
-    if start.startswith(b"\x93NUMPY") and length > _LONGEST_HEADER:
-        raise ValueError(f"its header is said to have {length} bytes")
 
 
 def select_files(
@@ -124,8 +117,8 @@ def select_files(
       ValueError: for whatever does not fit, before the first pass where that can be known.
     """
     began = time.perf_counter()
-    given = {"features": features, "anchors": anchors, "domains": domains, "output": output}
-    for name, path in given.items():
+    inputs = {"features": features, "anchors": anchors, "domains": domains}
+    for name, path in {**inputs, "output": output}.items():
         if path is not None and (not path or "://" in path):
             raise ValueError(f"{name}: expected a path on this machine, got {path!r}.")
     folder = Path(output) if output else Path(features).with_suffix(".selection")
@@ -133,25 +126,23 @@ def select_files(
     matrix = MappedMatrix("features", features)
     anchor_rows = None if anchors is None else MappedMatrix("anchors", anchors)
     domain_N = None if domains is None else load("domains", domains)
-    selector.check_matrix("features", matrix)
-    counts_P = np.bincount(selector.check_domains(domain_N, matrix.shape[0]))
     selection = selector.select(
         matrix,
         anchor_rows,
         domain_N,
         size=size,
-        budgets=parse_budgets(budgets, len(counts_P)),
+        budgets=parse_budgets(budgets),
         reading=reading,
         **choices,
     )
     devices = (reading and reading.devices) or tuple(jax.devices())
-    summary = {
-        "features": os.fspath(Path(features).absolute()),
-        "anchors": None if anchors is None else os.fspath(Path(anchors).absolute()),
-        "domains": None if domains is None else os.fspath(Path(domains).absolute()),
+    summary: dict[str, Any] = {
+        **{name: path and os.fspath(Path(path).absolute()) for name, path in inputs.items()},
         "rows": matrix.shape[0],
         "dimension": matrix.shape[1],
-        "rows_per_domain": counts_P.tolist(),
+        "rows_per_domain": [matrix.shape[0]]
+        if domain_N is None
+        else np.bincount(domain_N).tolist(),
         "dropped": selection.dropped,
         "anchor_rows": 0 if anchor_rows is None else anchor_rows.shape[0],
         "dropped_anchors": selection.dropped_anchors,
@@ -170,30 +161,23 @@ def select_files(
         | {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy")},
     }
     write(folder, selection.indices, selection.weights, summary)
-    _LOG.info(
-        "%d of %d rows picked in %d passes, %.1f s: %s",
-        len(selection.indices),
-        matrix.shape[0],
-        selection.passes,
-        summary["seconds"],
-        folder,
-    )
+    said = (summary["picked"], summary["rows"], summary["passes"], summary["seconds"], folder)
+    _LOG.info("%d of %d rows picked in %d passes, %.1f s: %s", *said)
     return folder
 
 
-def parse_budgets(text: str, domain_count: int) -> "selector.Budgets | np.ndarray":
+def parse_budgets(text: str) -> "selector.Budgets | np.ndarray":
     """Budgets as they are typed.
 
     Args:
       text: `proportional`, `uniform`, `temperature:0.5`, `fixed:0.7,0.3` (a share per domain) or
         `counts:10,6` (so many picks per domain exactly).
-      domain_count: P.
 
     Returns:
       What `select` takes.
 
     Raises:
-      ValueError: another word, no numbers where there should be, or not one per domain.
+      ValueError: another word, or no numbers where there should be.
     """
     scheme, _, values = text.partition(":")
     kind = int if scheme == "counts" else float
@@ -210,15 +194,10 @@ def parse_budgets(text: str, domain_count: int) -> "selector.Budgets | np.ndarra
         return {"proportional": schemes.proportional, "uniform": schemes.uniform}[scheme]
     if scheme == "temperature" and len(numbers) == 1:
         return functools.partial(schemes.temperature, tau=numbers[0])
-    if scheme in ("fixed", "counts") and numbers:
-        if len(numbers) != domain_count:
-            raise ValueError(
-                f"budgets: {scheme} must give one number for each of the {domain_count} domains, "
-                f"got {len(numbers)} in {text!r:.80}."
-            )
-        if scheme == "counts":
-            return np.array(numbers, np.int64)
+    if scheme == "fixed" and numbers:
         return functools.partial(schemes.fixed, shares=jnp.array(numbers, jnp.float32))
+    if scheme == "counts" and numbers:
+        return np.array(numbers, np.int64)
     raise ValueError(
         "budgets must be proportional, uniform, temperature:TAU, fixed:SHARE,SHARE,... or "
         f"counts:PICKS,PICKS,..., got {text!r:.80}."
@@ -267,8 +246,3 @@ def _check_output(folder: Path, *, overwrite: bool) -> None:
         parent = parent.parent
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise ValueError(f"output: {parent} cannot be written to; choose another directory.")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

@@ -7,13 +7,13 @@ row, and the rows that a pass was asked to bring back.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
 # Bytes of float32 rows that are read and put on the devices at a time.
@@ -34,66 +34,32 @@ class Rows(Protocol):
     def __getitem__(self, rows: slice, /) -> Any: ...
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Features to pass over.
+@dataclasses.dataclass
+class Pool:
+    """Rows to pass over, and the host's knowledge of every one after the first pass.
 
     Attributes:
       features: float[N, M].
+      domains: i32[N] in [0, P).
       unit: whether rows are scaled to unit norm; zero rows stay zero.
       chunk_rows: R, rows read at a time; a multiple of the number of devices.
       mesh: the devices, along one axis, "rows".
+      norms: f32[N]; of the rows as they are stored; nan where an entry is not finite.
+      scores: f32[N]; inner products of the scaled rows with the anchor direction; -inf where not
+        finite.
+      scale: f32[N]; divisors of the rows; nan marks those that are left out.
+      passes: so far.
     """
 
     features: Rows
+    domains: np.ndarray
     unit: bool
     chunk_rows: int
     mesh: Mesh
-
-    @classmethod
-    def create(
-        cls,
-        features: Rows,
-        *,
-        unit: bool,
-        chunk_rows: int | None = None,
-        devices: tuple[jax.Device, ...] | None = None,
-    ) -> "Source":
-        """Chunks of `chunk_rows`, or of `CHUNK_BYTES`, over `devices`, or over all there are."""
-        devices = tuple(jax.devices() if devices is None else devices)
-        rows, dim = features.shape
-        chunk_rows = chunk_rows or max(1, CHUNK_BYTES // (4 * dim))
-        chunk_rows = len(devices) * math.ceil(min(chunk_rows, rows) / len(devices))
-        mesh = jax.make_mesh(
-            (len(devices),), ("rows",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices
-        )
-        return cls(features, unit, chunk_rows, mesh)
-
-
-class Survey(NamedTuple):
-    """Results of the first pass.
-
-    Attributes:
-      norms: f32[N]; of the rows as they are stored; nan where an entry is not finite.
-      scores: f32[N]; inner products of the scaled rows with a direction; -inf where not finite.
-    """
-
     norms: np.ndarray
     scores: np.ndarray
-
-
-class Queries(NamedTuple):
-    """Q questions for one pass: which rows have the largest inner products with a direction?
-
-    Attributes:
-      directions: f32[Q, M].
-      open: bool[Q, P]; the domains that a query is about.
-      steps: i32[Q]; rows whose `order` is below are left out.
-    """
-
-    directions: np.ndarray
-    open: np.ndarray
-    steps: np.ndarray
+    scale: np.ndarray
+    passes: int = 0
 
 
 class Answers(NamedTuple):
@@ -115,70 +81,86 @@ class Answers(NamedTuple):
         return ids, self.rows[np.searchsorted(self.row_ids, ids)]
 
 
-def survey(source: Source, direction_M: np.ndarray) -> Survey:
-    """The first pass: which rows are finite, their norms, and how they lie to one direction."""
-    norms_N = np.empty(source.features.shape[0], np.float32)
-    scores_N = np.empty_like(norms_N)
-    program = functools.partial(_survey, unit=source.unit)
-    for rows, _, (norms, scores) in _sweep(source, program, (), (direction_M,)):
-        norms_N[rows], scores_N[rows] = norms, scores
-    return Survey(norms_N, scores_N)
+def survey(
+    features: Rows,
+    domains: np.ndarray,
+    direction_M: np.ndarray,
+    *,
+    unit: bool,
+    chunk_rows: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Pool:
+    """The first pass: which rows are finite, their norms, and how they lie to one direction.
+
+    Chunks are of `chunk_rows`, or of `CHUNK_BYTES`, over `devices`, or over all there are.
+    """
+    devices = tuple(jax.devices() if devices is None else devices)
+    rows, dim = features.shape
+    chunk_rows = chunk_rows or max(1, CHUNK_BYTES // (4 * dim))
+    chunk_rows = len(devices) * math.ceil(min(chunk_rows, rows) / len(devices))
+    mesh = jax.make_mesh((len(devices),), ("rows",), axis_types=(AxisType.Auto,), devices=devices)
+    empty = np.empty(rows, np.float32)
+    pool = Pool(features, domains, unit, chunk_rows, mesh, empty, empty.copy(), empty)
+    program = functools.partial(_survey, unit=unit)
+    for here, _, (norms, scores) in _sweep(pool, program, (), (direction_M,)):
+        count = here.stop - here.start
+        pool.norms[here], pool.scores[here] = np.asarray(norms)[:count], np.asarray(scores)[:count]
+    scale = np.where(pool.norms > 0.0, pool.norms if unit else np.float32(1), np.float32(1))
+    pool.scale = np.where(np.isnan(pool.norms), np.float32(np.nan), scale)
+    return pool
 
 
-def scales(source: Source, norms_N: np.ndarray) -> np.ndarray:
-    """Divisors of all rows, f32[N]; nan marks rows that are left out."""
-    scale_N = norms_N if source.unit else np.ones_like(norms_N)
-    return np.where(np.isnan(norms_N), np.float32(np.nan), np.where(norms_N > 0.0, scale_N, 1.0))
-
-
-def scores(
-    source: Source, scale_N: np.ndarray, directions_GxM: np.ndarray, group_N: np.ndarray
-) -> np.ndarray:
+def scores(pool: Pool, directions_GxM: np.ndarray, group_N: np.ndarray) -> np.ndarray:
     """Every row's inner product with its own group's direction, f32[N]; -inf where left out."""
-    scores_N = np.empty_like(scale_N)
-    for rows, _, (score,) in _sweep(source, _scores, (scale_N, group_N), (directions_GxM,)):
-        scores_N[rows] = score
+    scores_N = np.empty_like(pool.scale)
+    for here, _, score in _sweep(pool, _scores, (pool.scale, group_N), (directions_GxM,)):
+        scores_N[here] = np.asarray(score)[: here.stop - here.start]
     return scores_N
 
 
 def best(
-    source: Source,
-    scale_N: np.ndarray,
-    domain_N: np.ndarray,
+    pool: Pool,
     order_N: np.ndarray,
-    queries: Queries,
+    directions_QxM: np.ndarray,
+    open_QxP: np.ndarray,
+    steps_Q: np.ndarray,
     count: int,
     wanted: np.ndarray,
 ) -> Answers:
-    """The best `count` rows for every query; equal ones by index.
+    """Which rows have the largest inner products with a direction? Equal ones by index.
 
     Args:
-      source: the features.
-      scale_N: f32[N], from `scales`.
-      domain_N: i32[N] in [0, P).
+      pool: the rows.
       order_N: i32[N]; -1 for rows that are out of the question, the step at which a row was
         drafted, or `UNDRAFTED`.
-      queries: Q of them.
-      count: L >= 1.
+      directions_QxM: f32, one for every query.
+      open_QxP: bool; the domains that a query is about.
+      steps_Q: i32; rows whose `order` is below are left out.
+      count: L >= 1, rows for every query.
       wanted: i64[W], ascending; rows to bring back besides.
     """
-    query_count, dim = queries.directions.shape
+    query_count, dim = directions_QxM.shape
     values = np.full((query_count, 0), -np.inf, np.float32)
-    answers = Answers(
-        np.zeros((query_count, 0), np.int64), np.zeros(0, np.int64), np.zeros((0, dim), np.float32)
-    )
-    local = source.chunk_rows // source.mesh.size
-    program = functools.partial(_best, mesh=source.mesh, count=min(count, local))
-    per_row = (scale_N, domain_N, order_N)
-    for rows, block, (chunk_values, chunk_ids) in _sweep(source, program, per_row, queries):
+    ids, row_ids = np.zeros((query_count, 0), np.int64), np.zeros(0, np.int64)
+    rows = np.zeros((0, dim), np.float32)
+    local = pool.chunk_rows // pool.mesh.size
+    program = functools.partial(_best, mesh=pool.mesh, count=min(count, local))
+    per_row = (pool.scale, pool.domains, order_N)
+    for here, block, found in _sweep(pool, program, per_row, (directions_QxM, open_QxP, steps_Q)):
+        chunk_values, chunk_ids = (np.asarray(array) for array in found)
         values = np.concatenate([values, chunk_values], axis=1)
-        ids = np.concatenate([answers.ids, chunk_ids.astype(np.int64) + rows.start], axis=1)
+        ids = np.concatenate([ids, chunk_ids.astype(np.int64) + here.start], axis=1)
         # Stable, and lower rows come first: ties go to the lowest index.
         order = np.argsort(-values, axis=1, kind="stable")[:, :count]
         values = np.take_along_axis(values, order, axis=1)
         ids = np.where(values > -np.inf, np.take_along_axis(ids, order, axis=1), -1)
-        answers = _with_rows(answers, ids, wanted[wanted < rows.stop], rows.start, block)
-    return answers._replace(rows=scaled(answers.rows, unit=source.unit))
+        # Of the rows named by now, those of this chunk and those that were at hand.
+        named = np.union1d(ids[ids >= 0], wanted[wanted < here.stop])
+        new = named >= here.start
+        known = rows[np.searchsorted(row_ids, named[~new])]
+        rows = np.concatenate([known, block[named[new] - here.start]])
+        row_ids = named
+    return Answers(ids, row_ids, scaled(rows, unit=pool.unit))
 
 
 def scaled(rows: np.ndarray, *, unit: bool) -> np.ndarray:
@@ -199,58 +181,34 @@ def read(features: Rows, rows: slice) -> np.ndarray:
         return np.asarray(features[rows]).astype(np.float32, order="C", copy=False)
 
 
-def _with_rows(
-    answers: Answers, ids: np.ndarray, wanted: np.ndarray, start: int, block: np.ndarray
-) -> Answers:
-    """Answers with these ids, whose rows are at hand or in the block that begins at `start`."""
-    row_ids = np.union1d(ids[ids >= 0], wanted)
-    rows = np.empty((len(row_ids), block.shape[1]), np.float32)
-    new = row_ids >= start
-    rows[new] = block[row_ids[new] - start]
-    rows[~new] = answers.rows[np.searchsorted(answers.row_ids, row_ids[~new])]
-    return Answers(ids, row_ids, rows)
-
-
 def _sweep(
-    source: Source, program: Any, per_row: tuple[np.ndarray, ...], fixed: tuple[np.ndarray, ...]
-) -> Iterator[tuple[slice, np.ndarray, tuple[np.ndarray, ...]]]:
+    pool: Pool, program: Any, per_row: Sequence[np.ndarray], fixed: Sequence[np.ndarray]
+) -> Iterator[tuple[slice, np.ndarray, Any]]:
     """Runs `program(block, *per_row, *fixed)` on every chunk; yields rows, block and results.
 
-    Results with a leading axis of R are cut to the chunk's rows. The next chunk is read while the
-    devices work on the last one.
+    Blocks and results have R rows, of which the last chunk's may be padding. The next chunk is read
+    while the devices work on the last one.
     """
-    replicated = NamedSharding(source.mesh, Spec())
-    sharded = NamedSharding(source.mesh, Spec("rows"))
-    fixed_on_devices = jax.device_put(fixed, replicated)
-    waiting: tuple[slice, np.ndarray, Any] | None = None
-    total = source.features.shape[0]
-    for start in range(0, total, source.chunk_rows):
-        rows = slice(start, min(start + source.chunk_rows, total))
-        block = read(source.features, rows)
-        parts = tuple(values[rows] for values in per_row)
-        missing = source.chunk_rows - len(block)
-        if missing:
-            # Rows that a pass leaves out: their scale is not a number.
+    sharded = NamedSharding(pool.mesh, Spec("rows"))
+    on_devices = jax.device_put(tuple(fixed), NamedSharding(pool.mesh, Spec()))
+    waiting: list[tuple[slice, np.ndarray, Any]] = []
+    total = pool.features.shape[0]
+    for start in range(0, total, pool.chunk_rows):
+        here = slice(start, min(start + pool.chunk_rows, total))
+        block = read(pool.features, here)
+        parts = [values[here] for values in per_row]
+        if missing := pool.chunk_rows - len(block):
             block = np.pad(block, ((0, missing), (0, 0)))
-            parts = tuple(
+            # Rows that a pass leaves out: their scale is not a number.
+            parts = [
                 np.pad(part, (0, missing), constant_values=np.nan if part.dtype.kind == "f" else 0)
                 for part in parts
-            )
-        results = program(*jax.device_put((block, *parts), sharded), *fixed_on_devices)
-        if waiting is not None:
-            yield _fetch(*waiting, source.chunk_rows)
-        waiting = (rows, block, results)
-    if waiting is not None:
-        yield _fetch(*waiting, source.chunk_rows)
-
-
-def _fetch(
-    rows: slice, block: np.ndarray, results: Any, chunk_rows: int
-) -> tuple[slice, np.ndarray, tuple[np.ndarray, ...]]:
-    here = rows.stop - rows.start
-    arrays = [np.asarray(result) for result in results]
-    cut = tuple(a[:here] if a.ndim == 1 and len(a) == chunk_rows else a for a in arrays)
-    return rows, block, cut
+            ]
+        results = program(*jax.device_put((block, *parts), sharded), *on_devices)
+        yield from waiting
+        waiting = [(here, block, results)]
+    pool.passes += 1
+    yield from waiting
 
 
 @functools.partial(jax.jit, static_argnames="unit")
@@ -268,9 +226,9 @@ def _survey(block_RxM: jax.Array, direction_M: jax.Array, *, unit: bool) -> tupl
 @jax.jit
 def _scores(
     block_RxM: jax.Array, scale_R: jax.Array, group_R: jax.Array, directions_GxM: jax.Array
-) -> tuple:
+) -> jax.Array:
     direction = directions_GxM if directions_GxM.shape[0] == 1 else directions_GxM[group_R]
-    return (_inner(block_RxM, scale_R, direction),)
+    return _inner(block_RxM, scale_R, direction)
 
 
 def _inner(block_RxM: jax.Array, scale_R: jax.Array, direction_RxM: jax.Array) -> jax.Array:
@@ -282,28 +240,19 @@ def _inner(block_RxM: jax.Array, scale_R: jax.Array, direction_RxM: jax.Array) -
 @functools.partial(jax.jit, static_argnames=("mesh", "count"))
 def _best(*operands: jax.Array, mesh: Mesh, count: int) -> tuple:
     """Each device's best `count` of its own rows, side by side: values and rows of the chunk."""
-    across = Spec(None, "rows")
-    by_row, whole = (Spec("rows"),) * 4, (Spec(),) * 3
-    local = functools.partial(_local_best, count=count)
+
+    def local(block_RxM, scale_R, domain_R, order_R, directions_QxM, open_QxP, steps_Q):
+        with jax.default_matmul_precision("highest"):
+            score_QxR = directions_QxM @ (block_RxM / scale_R[:, None]).T
+        admitted_QxR = open_QxP[:, domain_R] & (order_R[None, :] >= steps_Q[:, None])
+        admitted_QxR &= ~jnp.isnan(scale_R)[None, :]
+        values, local = jax.lax.top_k(jnp.where(admitted_QxR, score_QxR, -jnp.inf), count)
+        return values, local + jax.lax.axis_index("rows") * block_RxM.shape[0]
+
     return jax.shard_map(
-        local, mesh=mesh, in_specs=(*by_row, *whole), out_specs=(across, across), check_vma=False
+        local,
+        mesh=mesh,
+        in_specs=(*(Spec("rows"),) * 4, *(Spec(),) * 3),
+        out_specs=(Spec(None, "rows"),) * 2,
+        check_vma=False,
     )(*operands)
-
-
-def _local_best(
-    block_RxM: jax.Array,
-    scale_R: jax.Array,
-    domain_R: jax.Array,
-    order_R: jax.Array,
-    directions_QxM: jax.Array,
-    open_QxP: jax.Array,
-    steps_Q: jax.Array,
-    *,
-    count: int,
-) -> tuple[jax.Array, jax.Array]:
-    with jax.default_matmul_precision("highest"):
-        score_QxR = directions_QxM @ (block_RxM / scale_R[:, None]).T
-    admitted_QxR = open_QxP[:, domain_R] & (order_R[None, :] >= steps_Q[:, None])
-    admitted_QxR &= ~jnp.isnan(scale_R)[None, :]
-    values, local = jax.lax.top_k(jnp.where(admitted_QxR, score_QxR, -jnp.inf), count)
-    return values, local + jax.lax.axis_index("rows") * block_RxM.shape[0]

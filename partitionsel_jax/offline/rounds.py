@@ -16,11 +16,12 @@ import logging
 import time
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from partitionsel_jax.offline import drafts, passes
-from partitionsel_jax.offline.drafts import Forced, Shortlist, State, Task
-from partitionsel_jax.offline.passes import Answers, Queries, Source
+from partitionsel_jax.offline.drafts import Draft, Shortlist, State, Task
+from partitionsel_jax.offline.passes import Answers, Pool
 
 # Rounds drafted before a pass: more when drafts hold, fewer when they fail.
 LOOKAHEADS = (16, 64, 256)
@@ -32,25 +33,6 @@ SEEDED = 2
 FIRST_SLOTS = 128
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass
-class Table:
-    """The host's knowledge of every row.
-
-    Attributes:
-      source: where the rows come from.
-      scale: f32[N]; see `passes.scales`.
-      domains: i32[N] in [0, P).
-      scores: f32[N]; inner products with the anchor direction; -inf for rows left out.
-      pass_count: passes so far.
-    """
-
-    source: Source
-    scale: np.ndarray
-    domains: np.ndarray
-    scores: np.ndarray
-    pass_count: int
 
 
 @dataclasses.dataclass
@@ -73,17 +55,12 @@ class Pursuit:
     direction: np.ndarray | None = None
     over: bool = False
 
-    @property
-    def running(self) -> bool:
-        """True while rounds remain to be played."""
-        return not self.over and self.direction is None
-
     def weights(self) -> np.ndarray:
         """f32[len(ids)]; 1 for utilities without weights, 0 for picks of the final ranking."""
         if self.state.support is None:
             return np.ones(len(self.ids), np.float32)
         weights = np.zeros(len(self.ids), np.float32)
-        settled = int(self.state.count)
+        settled = int(self.state.used)
         weights[:settled] = np.asarray(self.state.support.weights)[:settled]
         return weights
 
@@ -103,11 +80,11 @@ class _Plan(NamedTuple):
     open: np.ndarray
 
 
-def play(table: Table, task: Task, budgets: list[np.ndarray], shortlist_rows: int) -> list[Pursuit]:
+def play(pool: Pool, task: Task, budgets: list[np.ndarray], shortlist_rows: int) -> list[Pursuit]:
     """Plays every pursuit to its end.
 
     Args:
-      table: all the rows; `pass_count` goes up.
+      pool: all the rows.
       task: what is maximised.
       budgets: i64[P] for every pursuit; no domain has a budget in two of them.
       shortlist_rows: C >= 1, rows kept in memory for drafts.
@@ -115,45 +92,40 @@ def play(table: Table, task: Task, budgets: list[np.ndarray], shortlist_rows: in
     Returns:
       The pursuits, in order.
     """
-    dim = table.source.features.shape[1]
+    dim = pool.features.shape[1]
     slots = min(FIRST_SLOTS, max(int(left.sum()) for left in budgets))
     pursuits = [
-        Pursuit(drafts.start(left, dim, slots, weighted=task.weighted), left, over=not left.any())
+        Pursuit(State.start(left, dim, slots, weighted=task.weighted), left, over=not left.any())
         for left in (left.astype(np.int64) for left in budgets)
     ]
     shortlist = Shortlist(shortlist_rows, dim)
-    picked_N = np.zeros(len(table.domains), bool)
+    picked_N = np.zeros(len(pool.domains), bool)
     level = 0
-    while active := [pursuit for pursuit in pursuits if pursuit.running]:
+    while active := [p for p in pursuits if not p.over and p.direction is None]:
         began = time.perf_counter()
         # At least one round each; constant, so that nothing is compiled again.
         lookahead = max(LOOKAHEADS[level], len(pursuits))
         steps = lookahead // len(active)
-        settled = _one_pass(table, task, active, shortlist, picked_N, steps, lookahead)
+        settled = _one_pass(pool, task, active, shortlist, picked_N, steps, lookahead)
         if settled == steps * len(active):
             level = min(level + 1, len(LOOKAHEADS) - 1)
         elif 4 * settled < lookahead:
             level = max(level - 1, 0)
-        _log_pass(table, pursuits, began)
-    _rank_the_rest(table, pursuits, picked_N)
+        _log_pass(pool, pursuits, began)
+    if waiting := [pursuit for pursuit in pursuits if pursuit.direction is not None]:
+        began = time.perf_counter()
+        _rank_the_rest(pool, waiting, picked_N)
+        _log_pass(pool, pursuits, began)
     return pursuits
 
 
 def merge(pursuits: list[Pursuit]) -> tuple[np.ndarray, np.ndarray]:
     """Rows i64[K'] and weights f32[K'] in the order that one greedy selection takes them in."""
-    weights = [pursuit.weights() for pursuit in pursuits]
-    heads = [(-p.gains[0], p.ids[0], which, 0) for which, p in enumerate(pursuits) if p.ids]
-    heapq.heapify(heads)
-    ids_K, weights_K = [], []
-    while heads:
-        _, row_id, which, position = heapq.heappop(heads)
-        ids_K.append(row_id)
-        weights_K.append(weights[which][position])
-        position += 1
-        if position < len(pursuits[which].ids):
-            gain, row_id = pursuits[which].gains[position], pursuits[which].ids[position]
-            heapq.heappush(heads, (-gain, row_id, which, position))
-    return np.array(ids_K, np.int64), np.array(weights_K, np.float32)
+    lists = [zip((-gain for gain in p.gains), p.ids, p.weights(), strict=True) for p in pursuits]
+    # By the first pick that is left of each, whether or not its gains fall.
+    merged = list(heapq.merge(*lists))
+    ids, weights = ([pick[part] for pick in merged] for part in (1, 2))
+    return np.array(ids, np.int64), np.array(weights, np.float32)
 
 
 def rank(scores_N: np.ndarray, domain_N: np.ndarray, left_P: np.ndarray) -> np.ndarray:
@@ -170,7 +142,7 @@ def rank(scores_N: np.ndarray, domain_N: np.ndarray, left_P: np.ndarray) -> np.n
 
 
 def _one_pass(
-    table: Table,
+    pool: Pool,
     task: Task,
     active: list[Pursuit],
     shortlist: Shortlist,
@@ -179,36 +151,47 @@ def _one_pass(
     lookahead: int,
 ) -> int:
     """Drafts, checks, settles, and renews the shortlist; answers the number of picks settled."""
-    features, domains = shortlist.on_device(table.domains)
+    features, domains = shortlist.on_device(pool.domains)
+
+    def played(pursuit: Pursuit, new: list[tuple[int, np.ndarray]], steps: int) -> Draft:
+        """Plays on from a pursuit's state, the new picks first; of constant shapes."""
+        rows = np.zeros((lookahead, features.shape[1]), np.float32)
+        own = np.zeros(lookahead, np.int32)
+        for slot, (row_id, row) in enumerate(new):
+            rows[slot], own[slot] = row, pool.domains[row_id]
+        forced = np.int32(len(new))
+        return drafts.play(
+            pursuit.state, task, features, domains, rows, own, forced, np.int32(steps)
+        )
+
     order_N = np.where(picked_N, np.int32(-1), passes.UNDRAFTED)
     plans = []
     for pursuit in active:
         most = min(steps, int(pursuit.left.sum()))
-        pursuit.state = _with_room(pursuit.state, most)
-        none = _forced([], table.domains, lookahead, features.shape[1])
-        draft = drafts.play(pursuit.state, task, features, domains, none, np.int32(most))
-        plan = _on_host(draft, shortlist.ids)
-        drafted = np.flatnonzero(plan.picks >= 0)
-        order_N[plan.picks[drafted]] = drafted
-        plans.append(plan)
-    count = max(1, min(NAMED_ROWS, shortlist.capacity) // lookahead)
+        pursuit.state = pursuit.state.with_room(most)
+        places, directions, open_QxP, count = jax.device_get(played(pursuit, [], most)[1:])
+        held = places[:count] >= 0
+        picks = np.full(count, -1, np.int64)
+        picks[held] = shortlist.ids[places[:count][held]]
+        plans.append(_Plan(picks, directions[:count], open_QxP[:count]))
+        order_N[picks[held]] = np.flatnonzero(held)
+
+    # All the plans' rounds as queries, and closed ones up to a constant number.
+    missing = lookahead - sum(len(plan.picks) for plan in plans)
+    steps_Q = np.concatenate([np.arange(len(plan.picks), dtype=np.int32) for plan in plans])
     answers = passes.best(
-        table.source,
-        table.scale,
-        table.domains,
+        pool,
         order_N,
-        _queries(plans, lookahead),
-        count,
-        _seeds(table, active, shortlist),
+        np.pad(np.concatenate([plan.directions for plan in plans]), ((0, missing), (0, 0))),
+        np.pad(np.concatenate([plan.open for plan in plans]), ((0, missing), (0, 0))),
+        np.pad(steps_Q, (0, missing)),
+        max(1, min(NAMED_ROWS, shortlist.capacity) // lookahead),
+        _seeds(pool, active, shortlist),
     )
-    table.pass_count += 1
     first, settled = 0, 0
     for pursuit, plan in zip(active, plans, strict=True):
-        new = _settle(pursuit, plan, answers, first, table.domains, float(task.floor))
-        forced = _forced(new, table.domains, lookahead, features.shape[1])
-        pursuit.state = drafts.play(
-            pursuit.state, task, features, domains, forced, forced.total
-        ).state
+        new = _settle(pursuit, plan, answers, first, pool.domains, float(task.floor))
+        pursuit.state = played(pursuit, new, len(new)).state
         picked_N[[row_id for row_id, _ in new]] = True
         first, settled = first + len(plan.picks), settled + len(new)
     shortlist.renew(answers.row_ids, answers.rows, picked_N)
@@ -242,78 +225,30 @@ def _settle(
     return new
 
 
-def _rank_the_rest(table: Table, pursuits: list[Pursuit], picked_N: np.ndarray) -> None:
+def _rank_the_rest(pool: Pool, waiting: list[Pursuit], picked_N: np.ndarray) -> None:
     """Fills what budgets are left by the last directions, along which no row has any gain."""
-    began = time.perf_counter()
-    waiting = [pursuit for pursuit in pursuits if pursuit.direction is not None]
-    if not waiting:
-        return
     group_P = np.zeros(len(waiting[0].left), np.int32)
     for group, pursuit in enumerate(waiting):
         group_P[pursuit.left > 0] = group
     directions = np.stack([p.direction for p in waiting if p.direction is not None])
-    scores_N = passes.scores(table.source, table.scale, directions, group_P[table.domains])
+    scores_N = passes.scores(pool, directions, group_P[pool.domains])
     scores_N[picked_N] = -np.inf
-    table.pass_count += 1
     for pursuit in waiting:
-        for row_id in rank(scores_N, table.domains, pursuit.left):
-            pursuit.settle(int(row_id), table.domains[row_id], float(scores_N[row_id]))
-    _log_pass(table, pursuits, began)
+        for row_id in rank(scores_N, pool.domains, pursuit.left):
+            pursuit.settle(int(row_id), pool.domains[row_id], float(scores_N[row_id]))
 
 
-def _seeds(table: Table, active: list[Pursuit], shortlist: Shortlist) -> np.ndarray:
+def _seeds(pool: Pool, active: list[Pursuit], shortlist: Shortlist) -> np.ndarray:
     """Rows to begin a shortlist with, i64[W]: the best of every domain by the anchor direction."""
     if len(shortlist.ids):
         return np.zeros(0, np.int64)
     open_P = sum(pursuit.left for pursuit in active) > 0
     share = shortlist.capacity // (SEEDED * np.sum(open_P))
-    return np.sort(rank(table.scores, table.domains, np.where(open_P, share, 0)))
+    return np.sort(rank(pool.scores, pool.domains, np.where(open_P, share, 0)))
 
 
-def _queries(plans: list[_Plan], count: int) -> Queries:
-    """All the plans' rounds as queries, and closed ones up to `count`."""
-    missing = count - sum(len(plan.picks) for plan in plans)
-    directions = np.concatenate([plan.directions for plan in plans])
-    open_QxP = np.concatenate([plan.open for plan in plans])
-    steps = np.concatenate([np.arange(len(plan.picks), dtype=np.int32) for plan in plans])
-    return Queries(
-        np.pad(directions, ((0, missing), (0, 0))),
-        np.pad(open_QxP, ((0, missing), (0, 0))),
-        np.pad(steps, (0, missing)),
-    )
-
-
-def _on_host(draft: drafts.Draft, ids: np.ndarray) -> _Plan:
-    count = int(draft.played)
-    picks = np.asarray(draft.picks)[:count]
-    rows = np.full(count, -1, np.int64)
-    rows[picks >= 0] = ids[picks[picks >= 0]]
-    return _Plan(rows, np.asarray(draft.directions)[:count], np.asarray(draft.open)[:count])
-
-
-def _forced(
-    new: list[tuple[int, np.ndarray]], domain_N: np.ndarray, limit: int, dim: int
-) -> Forced:
-    """Settled picks, padded to a constant length."""
-    rows = np.zeros((limit, dim), np.float32)
-    domains = np.zeros(limit, np.int32)
-    for slot, (row_id, row) in enumerate(new):
-        rows[slot], domains[slot] = row, domain_N[row_id]
-    return Forced(rows, domains, np.int32(len(new)))
-
-
-def _with_room(state: State, more: int) -> State:
-    """The state with slots for `more` picks, doubled as often as it takes."""
-    if state.traces is None:
-        return state
-    slots = state.traces.shape[0]
-    while slots < int(state.count) + more:
-        slots *= 2
-    return drafts.with_slots(state, slots)
-
-
-def _log_pass(table: Table, pursuits: list[Pursuit], began: float) -> None:
+def _log_pass(pool: Pool, pursuits: list[Pursuit], began: float) -> None:
     picked = sum(len(pursuit.ids) for pursuit in pursuits)
     wanted = picked + sum(int(pursuit.left.sum()) for pursuit in pursuits)
     seconds = time.perf_counter() - began
-    _LOG.info("pass %d: %d of %d picked, %.1f s", table.pass_count, picked, wanted, seconds)
+    _LOG.info("pass %d: %d of %d picked, %.1f s", pool.passes, picked, wanted, seconds)

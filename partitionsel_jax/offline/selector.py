@@ -11,20 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax.offline import drafts, passes, rounds
-from partitionsel_jax.offline.passes import Rows, Source
-from partitionsel_jax.offline.rounds import Pursuit, Table
+from partitionsel_jax.offline.passes import Pool, Rows
+from partitionsel_jax.selection import COUPLINGS, refit
 from partitionsel_jax.selection import budgets as schemes
-from partitionsel_jax.selection import refit
-from partitionsel_jax.selection.couplings import COUPLINGS
-from partitionsel_jax.selection.problem import check_size
 
-# What can be had from features alone; all with the greedy rule.
+# Utilities that features alone suffice for; all with the greedy rule.
 UTILITIES = ("gradient_matching", "taylor", "alignment", "grad_norm", "random")
 # Those that look at the anchors.
 ANCHORED = ("gradient_matching", "taylor", "alignment")
 SCALINGS = ("unit", "none")
 # Bytes of float32 rows that drafts may pick from.
 SHORTLIST_BYTES = 32 * 2**20
+# Anchors read at a time.
+ANCHOR_ROWS = 4096
 
 Budgets = Callable[[jax.Array, int], jax.Array]
 
@@ -131,50 +130,73 @@ def select(
       [1, 2]
     """
     reading = reading or Reading()
-    domain_N = check(
-        features,
-        anchors,
-        domains,
-        size=size,
-        budgets=budgets,
-        utility=utility,
-        coupling=coupling,
-        scaling=scaling,
-        ridge=ridge,
-        step_scale=step_scale,
-        seed=seed,
-        reading=reading,
-    )
-    size = operator.index(size)
-    source = Source.create(
-        features, unit=scaling == "unit", chunk_rows=reading.chunk_rows, devices=reading.devices
-    )
+    for argument, name, known in (
+        ("utility", utility, UTILITIES),
+        ("coupling", coupling, tuple(COUPLINGS)),
+        ("scaling", scaling, SCALINGS),
+    ):
+        if name not in known:
+            hint = "; others need more than features" if argument == "utility" else ""
+            raise ValueError(f"{argument} must be one of {list(known)}, got {name!r}{hint}.")
+    _check_features(features, anchors, utility)
+    _check_numbers(features.shape[0], size, ridge, step_scale, seed, reading)
+    domain_N = _checked_domains(domains, features.shape[0])
+    counts_P = np.bincount(domain_N)
+    if coupling != "agnostic":
+        # As a trial: the real counts are known after the first pass only.
+        _limits(budgets, counts_P, size)
+    size, unit = operator.index(size), scaling == "unit"
     anchor_M, dropped_anchors = np.zeros(features.shape[1], np.float32), 0
     if utility in ANCHORED and anchors is not None:
-        anchor_M, dropped_anchors = anchor_direction(anchors, unit=source.unit)
+        anchor_M, dropped_anchors = _anchor_direction(anchors, unit=unit)
 
     began = time.perf_counter()
-    survey = passes.survey(source, anchor_M)
-    sound_N = ~np.isnan(survey.norms)
-    _LOG.info(
-        "pass 1: %d of %d rows are finite, %.1f s",
-        np.sum(sound_N),
-        len(sound_N),
-        time.perf_counter() - began,
+    pool = passes.survey(
+        features,
+        np.zeros_like(domain_N) if coupling == "agnostic" else domain_N,
+        anchor_M,
+        unit=unit,
+        chunk_rows=reading.chunk_rows,
+        devices=reading.devices,
     )
-    domain_count = int(domain_N.max()) + 1
-    limits_P = _budgets(budgets, domain_N[sound_N], domain_count, size, coupling)
-    feasible_N = np.zeros_like(domain_N) if coupling == "agnostic" else domain_N
-    table = Table(source, passes.scales(source, survey.norms), feasible_N, survey.scores, 1)
+    sound_N = ~np.isnan(pool.norms)
+    sound, seconds = int(np.sum(sound_N)), time.perf_counter() - began
+    _LOG.info("pass 1: %d of %d rows are finite, %.1f s", sound, len(sound_N), seconds)
+    if sound < size:
+        raise ValueError(
+            f"features must have at least size={size} rows with finite entries, got {sound}; "
+            "select fewer, or compute them anew."
+        )
+    if coupling == "agnostic":
+        limits_P = np.array([size])
+    elif callable(budgets):
+        limits_P = _limits(budgets, np.bincount(domain_N[sound_N], minlength=len(counts_P)), size)
+    else:
+        limits_P = np.asarray(budgets, np.int64)
     if utility in ("gradient_matching", "taylor"):
-        pursuits = _pursue(
-            table, anchor_M, limits_P, utility, coupling, ridge, step_scale, reading.shortlist_rows
+        weighted = utility == "gradient_matching"
+        scale = np.max(np.abs(pool.scores[pool.scores > -np.inf]), initial=0.0)
+        task = drafts.Task(
+            anchor=jnp.asarray(anchor_M),
+            ridge=jnp.float32(ridge),
+            step_scale=jnp.float32(step_scale),
+            scale=jnp.float32(scale),
+            floor=jnp.float32(refit.TOLERANCE * scale if weighted else -np.inf),
+            weighted=weighted,
+        )
+        each = [np.where(np.arange(len(limits_P)) == p, left, 0) for p, left in enumerate(limits_P)]
+        most = reading.shortlist_rows or max(1, SHORTLIST_BYTES // (4 * features.shape[1]))
+        pursuits = rounds.play(
+            pool, task, each if coupling == "independent" else [limits_P], min(most, len(domain_N))
         )
         indices, weights = rounds.merge(pursuits)
-        reached = sum(_utility(pursuit) for pursuit in pursuits)
+        reached = sum(
+            float(sum(p.gains) if p.state.support is None else refit.utility(p.state.support))
+            for p in pursuits
+        )
     else:
-        scores_N = _scores(survey, sound_N, utility, seed)
-        indices = rounds.rank(scores_N, feasible_N, limits_P)
+        scores_N = _scores(pool, utility, seed)
+        indices = rounds.rank(scores_N, pool.domains, limits_P)
         weights = np.ones(len(indices), np.float32)
         reached = float("nan") if utility == "random" else float(np.sum(scores_N[indices]))
     if len(indices) < size:
@@ -184,27 +206,19 @@ def select(
         weights=weights,
         utility=reached,
         budgets=limits_P,
-        picks_per_domain=np.bincount(domain_N[indices], minlength=domain_count),
-        dropped=int(np.sum(~sound_N)),
+        picks_per_domain=np.bincount(domain_N[indices], minlength=len(counts_P)),
+        dropped=len(sound_N) - sound,
         dropped_anchors=dropped_anchors,
-        passes=table.pass_count,
+        passes=pool.passes,
     )
 
 
-def anchor_direction(anchors: Rows, *, unit: bool, block_rows: int = 4096) -> tuple:
-    """Mean of the finite anchors' features, f32[M], and the number of those left out.
-
-    Args:
-      anchors: float[A, M].
-      unit: whether every anchor is scaled to unit norm first.
-      block_rows: anchors read at a time.
-
-    Raises:
-      ValueError: no anchor is finite.
-    """
+def _anchor_direction(anchors: Rows, *, unit: bool) -> tuple[np.ndarray, int]:
+    """Mean of the finite anchors' features, f32[M], and the number of those left out."""
     total_M, count = np.zeros(anchors.shape[1], np.float64), 0
-    for start in range(0, anchors.shape[0], block_rows):
-        block = passes.read(anchors, slice(start, min(start + block_rows, anchors.shape[0])))
+    for start in range(0, anchors.shape[0], ANCHOR_ROWS):
+        stop = min(start + ANCHOR_ROWS, anchors.shape[0])
+        block = passes.read(anchors, slice(start, stop))
         block = block[np.all(np.isfinite(block), axis=1)]
         total_M += np.sum(passes.scaled(block, unit=unit), axis=0, dtype=np.float64)
         count += len(block)
@@ -216,73 +230,8 @@ def anchor_direction(anchors: Rows, *, unit: bool, block_rows: int = 4096) -> tu
     return (total_M / count).astype(np.float32), anchors.shape[0] - count
 
 
-def check(
-    features: Rows,
-    anchors: Rows | None,
-    domains: np.ndarray | None,
-    *,
-    size: int,
-    budgets: Budgets | np.ndarray,
-    utility: str,
-    coupling: str,
-    scaling: str,
-    ridge: float,
-    step_scale: float,
-    seed: int,
-    reading: Reading,
-) -> np.ndarray:
-    """Checks everything that is known before features are read; answers the domains, i32[N].
-
-    Raises:
-      ValueError: naming the argument, what was expected, what came, and what to do.
-    """
-    for argument, name, known in (
-        ("utility", utility, UTILITIES),
-        ("coupling", coupling, tuple(COUPLINGS)),
-        ("scaling", scaling, SCALINGS),
-    ):
-        if name not in known:
-            hint = "; others need more than features" if argument == "utility" else ""
-            raise ValueError(f"{argument} must be one of {list(known)}, got {name!r}{hint}.")
-    check_matrix("features", features)
-    if anchors is None and utility in ANCHORED:
-        raise ValueError(
-            f"anchors must be given for utility={utility!r}, got None; pass their features "
-            "float[A, M], or choose grad_norm or random."
-        )
-    if anchors is not None:
-        check_matrix("anchors", anchors)
-        if anchors.shape[1] != features.shape[1]:
-            raise ValueError(
-                f"anchors must have the dimension of features, {features.shape[1]}, got "
-                f"{anchors.shape[1]}; sketch both with the same seed and dimension."
-            )
-    check_size(size)
-    rows = features.shape[0]
-    if size > rows:
-        raise ValueError(f"size must be at most the {rows} rows of features, got {size}.")
-    for argument, number, low in (("ridge", ridge, "0 <="), ("step_scale", step_scale, "0 <")):
-        finite = 0.0 <= number <= float(np.finfo(np.float32).max)
-        if not finite or (low == "0 <" and number == 0.0):
-            raise ValueError(f"{argument} must be finite and {low} {argument}, got {number}.")
-    if not 0 <= seed < 2**32:  # larger ones would be cut to their last 32 bits
-        raise ValueError(f"seed must lie in 0 .. 2^32 - 1, got {seed}.")
-    for argument in ("chunk_rows", "shortlist_rows"):
-        number = getattr(reading, argument)
-        if number is not None and number < 1:
-            raise ValueError(f"{argument} must be at least 1, got {number}; None sets it.")
-    domain_N = check_domains(domains, rows)
-    counts_P = np.bincount(domain_N)
-    if coupling != "agnostic" and callable(budgets):
-        # As a trial: the real counts are known after the first pass only.
-        budgets(jnp.asarray(counts_P, jnp.int32), size)
-    elif coupling != "agnostic":
-        _check_budgets(np.asarray(budgets), counts_P, size)
-    return domain_N
-
-
-def check_matrix(name: str, matrix: Rows) -> None:
-    """Checks that features or anchors are a matrix of floats; ValueError if not."""
+def _check_matrix(name: str, matrix: Rows) -> None:
+    """Raises ValueError unless features or anchors are a matrix of floats."""
     shape = getattr(matrix, "shape", None)
     if shape is None or len(shape) != 2 or 0 in shape:
         came = f"shape {shape}" if shape is not None else type(matrix).__name__
@@ -296,12 +245,8 @@ def check_matrix(name: str, matrix: Rows) -> None:
         )
 
 
-def check_domains(domains: np.ndarray | None, rows: int) -> np.ndarray:
-    """Checks domains; answers them as i32[N], all 0 for None.
-
-    Raises:
-      ValueError: not one integer per row, or not in 0 .. N - 1.
-    """
+def _checked_domains(domains: np.ndarray | None, rows: int) -> np.ndarray:
+    """Domains as i32[N], all 0 for None."""
     if domains is None:
         return np.zeros(rows, np.int32)
     domains = np.asarray(domains)
@@ -318,7 +263,46 @@ def check_domains(domains: np.ndarray | None, rows: int) -> np.ndarray:
     return np.asarray(domains, np.int32)
 
 
-def _check_budgets(budgets_P: np.ndarray, counts_P: np.ndarray, size: int) -> None:
+def _check_features(features: Rows, anchors: Rows | None, utility: str) -> None:
+    _check_matrix("features", features)
+    if anchors is None and utility in ANCHORED:
+        raise ValueError(
+            f"anchors must be given for utility={utility!r}, got None; pass their features "
+            "float[A, M], or choose grad_norm or random."
+        )
+    if anchors is not None:
+        _check_matrix("anchors", anchors)
+        if anchors.shape[1] != features.shape[1]:
+            raise ValueError(
+                f"anchors must have the dimension of features, {features.shape[1]}, got "
+                f"{anchors.shape[1]}; sketch both with the same seed and dimension."
+            )
+
+
+def _check_numbers(
+    rows: int, size: int, ridge: float, step_scale: float, seed: int, reading: Reading
+) -> None:
+    if not isinstance(size, int | np.integer) or size < 1:
+        raise ValueError(f"size must be a Python integer >= 1, got {size!r}; say how many to pick.")
+    if size > rows:
+        raise ValueError(f"size must be at most the {rows} rows of features, got {size}.")
+    for argument, number, low in (("ridge", ridge, "0 <="), ("step_scale", step_scale, "0 <")):
+        finite = 0.0 <= number <= float(np.finfo(np.float32).max)
+        if not finite or (low == "0 <" and number == 0.0):
+            raise ValueError(f"{argument} must be finite and {low} {argument}, got {number}.")
+    if not 0 <= seed < 2**32:  # larger ones would be cut to their last 32 bits
+        raise ValueError(f"seed must lie in 0 .. 2^32 - 1, got {seed}.")
+    for argument in ("chunk_rows", "shortlist_rows"):
+        number = getattr(reading, argument)
+        if number is not None and number < 1:
+            raise ValueError(f"{argument} must be at least 1, got {number}; None sets it.")
+
+
+def _limits(budgets: Budgets | np.ndarray, counts_P: np.ndarray, size: int) -> np.ndarray:
+    """Most picks per domain, i64[P], given the rows of each."""
+    if callable(budgets):
+        return np.asarray(budgets(jnp.asarray(counts_P, jnp.int32), size), np.int64)
+    budgets_P = np.asarray(budgets)
     if budgets_P.shape != counts_P.shape or not np.issubdtype(budgets_P.dtype, np.integer):
         raise ValueError(
             f"budgets must be {len(counts_P)} integers, one per domain, got "
@@ -335,66 +319,15 @@ def _check_budgets(budgets_P: np.ndarray, counts_P: np.ndarray, size: int) -> No
             f"budgets must not exceed the rows of a domain, got {budgets_P[domain]} for domain "
             f"{domain} of {counts_P[domain]} rows; give the rest to other domains."
         )
+    return budgets_P.astype(np.int64)
 
 
-def _budgets(
-    budgets: Budgets | np.ndarray, sound: np.ndarray, domain_count: int, size: int, coupling: str
-) -> np.ndarray:
-    """Most picks per domain, i64[P], given the domains of the finite rows."""
-    if len(sound) < size:
-        raise ValueError(
-            f"features must have at least size={size} rows with finite entries, got {len(sound)}; "
-            "select fewer, or compute them anew."
-        )
-    if coupling == "agnostic":
-        return np.array([size])
-    if not callable(budgets):
-        return np.asarray(budgets, np.int64)
-    counts = np.bincount(sound, minlength=domain_count).astype(np.int32)
-    return np.asarray(budgets(jnp.asarray(counts), size), np.int64)
-
-
-def _pursue(
-    table: Table,
-    anchor_M: np.ndarray,
-    limits_P: np.ndarray,
-    utility: str,
-    coupling: str,
-    ridge: float,
-    step_scale: float,
-    shortlist_rows: int | None,
-) -> list[Pursuit]:
-    """The rounds of gradient matching or of the Taylor model."""
-    rows, dim = table.source.features.shape
-    finite = table.scores[table.scores > -np.inf]
-    scale = np.max(np.abs(finite), initial=0.0)
-    weighted = utility == "gradient_matching"
-    task = drafts.Task(
-        anchor=jnp.asarray(anchor_M),
-        ridge=jnp.float32(ridge),
-        step_scale=jnp.float32(step_scale),
-        scale=jnp.float32(scale),
-        floor=jnp.float32(refit.TOLERANCE * scale if weighted else -np.inf),
-        weighted=weighted,
-    )
-    split = [limits_P]
-    if coupling == "independent":
-        split = [np.where(np.arange(len(limits_P)) == p, limits_P, 0) for p in range(len(limits_P))]
-    most = shortlist_rows or max(1, SHORTLIST_BYTES // (4 * dim))
-    return rounds.play(table, task, split, min(most, rows))
-
-
-def _utility(pursuit: Pursuit) -> float:
-    if pursuit.state.support is None:
-        return float(sum(pursuit.gains))
-    return float(refit.utility(pursuit.state.support))
-
-
-def _scores(survey: passes.Survey, sound_N: np.ndarray, utility: str, seed: int) -> np.ndarray:
+def _scores(pool: Pool, utility: str, seed: int) -> np.ndarray:
     """Scores that the other utilities rank by, f32[N]; -inf for rows left out."""
     if utility == "alignment":
-        return survey.scores
-    if utility == "grad_norm":
-        return np.where(sound_N, survey.norms, -np.inf)
-    drawn_N = jax.random.uniform(jax.random.key(seed), (len(sound_N),), jnp.float32)
-    return np.where(sound_N, np.asarray(drawn_N), np.float32(-np.inf))
+        return pool.scores
+    found = pool.norms
+    if utility == "random":
+        drawn = jax.random.uniform(jax.random.key(seed), (len(found),), jnp.float32)
+        found = np.asarray(drawn)
+    return np.where(np.isnan(pool.norms), np.float32(-np.inf), found)

@@ -130,29 +130,32 @@ def _tables(card: Card) -> Iterator[_Table]:
     cells = counts.map("{:,}".format).rename_axis("domain").reset_index()
     yield _Table("Rows of each split", cells, note if card.corrupted else "")
 
-    most = max(1, *(part.rows for part in card.histogram))
+    most = max(1, card.histogram["rows"].max())
     cells = _cells(
         {
             "tokens": f"{part.first}–{part.last}",
             "rows": f"{part.rows:,}",
             "": "█" * round(_BAR * part.rows / most),
         }
-        for part in card.histogram
+        for part in card.histogram.itertuples()
     )
     note = f"{_read(card, 'train')} Prompt, response and closing token; padding left out."
     yield _Table("Tokens of a row", cells, note)
 
-    lengths = list(zip(card.domains, card.lengths, strict=True))
+    lengths = card.lengths
+    if len(lengths) > 1:
+        total = lengths.agg({"rows": "sum", "tokens": "sum", "learnt": "sum", "longest": "max"})
+        lengths = pd.concat([lengths, total.to_frame("all").T])
     cells = _cells(
         {
-            "domain": name,
+            "domain": part.Index,
             "rows read": f"{part.rows:,}",
             "tokens, mean": f"{part.tokens / part.rows:.1f}" if part.rows else tables.NOTHING,
             "longest": f"{part.longest:,}" if part.rows else tables.NOTHING,
             "learnt, mean": f"{part.learnt / part.rows:.1f}" if part.rows else tables.NOTHING,
-            "label share": tables.percent(part.label_share if part.rows else None),
+            "label share": tables.percent(part.learnt / part.tokens if part.rows else None),
         }
-        for name, part in lengths + [("all", card.total)] * (len(lengths) > 1)
+        for part in lengths.itertuples()
     )
     note = f"{_read(card, 'train')} Label share: tokens with a loss, of all that are no padding."
     yield _Table("Tokens that are learnt", cells, note)
@@ -169,7 +172,7 @@ def _tables(card: Card) -> Iterator[_Table]:
             "same response": f"{part.responses:,}",
             "both": f"{part.both:,}",
         }
-        for part in card.repeats
+        for part in card.repeats.itertuples()
         for first, *second in (part.splits,)
     )
     yield _Table("Duplicates", cells, " ".join(notes))

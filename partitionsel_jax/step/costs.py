@@ -21,7 +21,7 @@ from jax.extend import core
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.distributed import processes, spmd
-from partitionsel_jax.models.shards import SCOPE
+from partitionsel_jax.models.parameters import SCOPE
 from partitionsel_jax.selection import Selection
 from partitionsel_jax.step.candidates import RowInfo
 from partitionsel_jax.step.step import Step

@@ -48,13 +48,12 @@ def test_numbers_are_those_of_a_loop_over_every_row(corpus):
         prompt = min(1 + len(example.question) + 1, 25 - learnt)
         assert np.count_nonzero(encoded.tokens) == prompt + learnt
         sizes[example.domain].append((prompt + learnt, learnt))
-    for i, part in enumerate(found.lengths):
+    assert tuple(found.lengths.index) == corpus.domains
+    for i, part in enumerate(found.lengths.itertuples(index=False)):
         tokens, learnt = zip(*sizes[i], strict=True)
-        assert part == card.Lengths(len(tokens), sum(tokens), sum(learnt), max(tokens))
-        assert part.label_share == sum(learnt) / sum(tokens)
+        assert part == (len(tokens), sum(tokens), sum(learnt), max(tokens))
     everything = [size for part in sizes.values() for size, _ in part]
-    assert found.total.tokens == sum(everything)
-    for part in found.histogram:
+    for part in found.histogram.itertuples():
         assert part.rows == sum(part.first <= size <= part.last for size in everything)
 
 
@@ -67,7 +66,7 @@ def test_bins_hold_every_length_once(synthetic, length):
         for place, split in enumerate(("train", "validation", "test"))
     }
     corpus = data.load(synthetic.builder_of(splits, ["one"]), TOKENIZER, length, 0)
-    bins = card.gather(corpus).histogram
+    bins = [*card.gather(corpus).histogram.itertuples()]
     assert (bins[0].first, bins[-1].last) == (1, length)
     assert len(bins) <= 16
     assert all(a.last + 1 == b.first for a, b in itertools.pairwise(bins))
@@ -77,11 +76,13 @@ def test_bins_hold_every_length_once(synthetic, length):
 def test_a_large_split_is_read_in_part_and_counted_in_full(corpus):
     found, again, other = (card.gather(corpus, rows=7, seed=seed) for seed in (0, 0, 1))
     whole = card.gather(corpus)
-    assert found == again
-    assert found.lengths != other.lengths
+    for name in ("histogram", "lengths", "repeats"):
+        assert getattr(found, name).equals(getattr(again, name))
+    assert found.shown == again.shown
+    assert not found.lengths.equals(other.lengths)
     assert (found.rows, found.corrupted) == (whole.rows, whole.corrupted)
     assert found.read == {"train": 7, "anchors": 6, "validation": 6, "test": 6}
-    assert found.total.rows == sum(part.rows for part in found.histogram) == 7
+    assert found.lengths["rows"].sum() == found.histogram["rows"].sum() == 7
 
 
 def test_shown_rows_are_of_every_domain_and_say_what_the_corpus_says(corpus):
@@ -116,6 +117,13 @@ def duplicated(synthetic, train, validation):
     return data.load(builder, TOKENIZER, 60, 0)
 
 
+def repeats(corpus):
+    """Splits -> rows, and those that repeat prompts, responses, or both."""
+    found = card.gather(corpus).repeats
+    assert [*found] == ["splits", "rows", "prompts", "responses", "both"]
+    return {splits: tuple(counts) for splits, *counts in found.itertuples(index=False)}
+
+
 def test_duplicates_are_found_whatever_their_case_and_white_space(synthetic):
     corpus = duplicated(
         synthetic,
@@ -125,23 +133,23 @@ def test_duplicates_are_found_whatever_their_case_and_white_space(synthetic):
         ],
         validation=("X", " Two"),
     )
-    found = {part.splits: part for part in card.gather(corpus).repeats}
-    assert found["train",] == card.Repeats(("train",), 5, prompts=1, responses=2, both=1)
+    found = repeats(corpus)
+    assert found["train",] == (5, 1, 2, 1)
     for split in ("anchors", "validation"):
         # The prompt of one row and the response of another: never both of one.
-        assert found["train", split] == card.Repeats(("train", split), 1, 1, 1, 0)
-    assert found["anchors", "validation"] == card.Repeats(("anchors", "validation"), 1, 1, 1, 1)
-    assert found["train", "test"] == card.Repeats(("train", "test"), 1, 0, 0, 0)
+        assert found["train", split] == (1, 1, 1, 0)
+    assert found["anchors", "validation"] == (1, 1, 1, 1)
+    assert found["train", "test"] == (1, 0, 0, 0)
 
 
 def test_duplicates_are_those_of_a_loop(synthetic):
     random = np.random.default_rng(0)
     train = [(f"q{a}", f"r{b}") for a, b in random.integers(6, size=(40, 2))]
-    found = card.gather(duplicated(synthetic, train, ("q0", "r0"))).repeats[0]
-    for place, count in enumerate((found.prompts, found.responses)):
+    _, *counts, both = repeats(duplicated(synthetic, train, ("q0", "r0")))["train",]
+    for place, count in enumerate(counts):
         texts = [pair[place] for pair in train]
         assert count == sum(text in texts[:i] for i, text in enumerate(texts))
-    assert found.both == sum(pair in train[:i] for i, pair in enumerate(train))
+    assert both == sum(pair in train[:i] for i, pair in enumerate(train))
 
 
 def test_rows_are_cut_where_the_loss_mask_changes():

@@ -60,7 +60,7 @@ def test_matches_are_those_of_comparing_every_pair(seed, framed):
         held = [" ".join(frame + text.split(" ")) for text in held] + [" ".join(frame)]
         asked = [" ".join(frame + text.split(" ")) for text in asked]
         asked += [" ".join(frame), " ".join(frame[1:])]
-    index = duplicates.held_out(held, frames)
+    index = duplicates.HeldOut(held, frames)
     found = [index.match(text) for text in asked]
     assert found == [best(text, held, {" ".join(words) for words in frames}) for text in asked]
     assert set(found) == {"", "exact", "near"}
@@ -73,7 +73,7 @@ def words(count, start=0):
 def test_a_jaccard_index_of_four_fifths_is_near_and_less_is_not():
     # 8 of 10 and 8 of 11 shingles in common.
     held = " ".join(words(10))
-    index = duplicates.held_out([held])
+    index = duplicates.HeldOut([held])
     assert index.match(" ".join(words(11) + words(1, 50))) == "near"
     assert index.match(" ".join(words(11) + words(2, 50))) == ""
 
@@ -103,24 +103,24 @@ def test_symbols_of_molecules_are_no_boilerplate():
 def test_boilerplate_does_not_count_on_either_side():
     frame = " ".join(words(90, 200))
     frames = duplicates.boilerplate([[f"{frame} {text}" for text in words(20)]])
-    index = duplicates.held_out([f"{frame} how old is the grey fox there"], frames)
+    index = duplicates.HeldOut([f"{frame} how old is the grey fox there"], frames)
     assert index.match(f"{frame} how tall is the red cat now") == ""
     assert index.match(f"{frame} how old is the grey fox there") == "exact"
     assert index.match(f"{' '.join(words(88, 202))} how old is the grey fox there") == "near"
-    assert duplicates.held_out([f"{frame} how old is it"]).match(f"{frame} what is that") == "near"
+    assert duplicates.HeldOut([f"{frame} how old is it"]).match(f"{frame} what is that") == "near"
 
 
 def test_a_prompt_of_boilerplate_alone_has_exact_copies_alone():
     frame = " ".join(words(30))
     frames = duplicates.boilerplate([[f"{frame} {text}" for text in words(20, 100)]])
-    index = duplicates.held_out([frame], frames)
+    index = duplicates.HeldOut([frame], frames)
     assert index.match(frame.upper()) == "exact"
     assert index.match(" ".join(words(29))) == ""
 
 
 def test_what_is_asked_may_be_a_part_of_a_prompt():
     asked = " ".join(words(10))
-    index = duplicates.held_out([duplicates.Prompt(f"Be brief. {asked}", asked)])
+    index = duplicates.HeldOut([duplicates.Prompt(f"Be brief. {asked}", asked)])
     assert index.match(f"Be brief. {asked}", asked) == "exact"
     assert index.match(f"Be kind. {asked}", asked) == "near"
     assert index.match("Be brief.", " ".join(words(10, 50))) == ""
@@ -130,37 +130,37 @@ def test_the_rarest_shingles_of_a_prompt_may_all_be_of_other_prompts():
     held = " ".join(words(10))
     longer = " ".join(words(40))
     elsewhere = " ".join(words(4, 8)[:2] + words(2, 90) + words(20, 200))
-    index = duplicates.held_out([held, longer, elsewhere])
+    index = duplicates.HeldOut([held, longer, elsewhere])
     assert index.match(held + " " + " ".join(words(2, 90))) == "near"
 
 
 def test_a_prompt_may_begin_with_the_same_shingle_again_and_again():
-    index = duplicates.held_out(["x x a b c d e f g"])
+    index = duplicates.HeldOut(["x x a b c d e f g"])
     assert index.match("x x x x x a b c d e f g") == "near"
 
 
 def test_problems_that_differ_in_a_number_differ():
     text = " ".join([*words(40), "costs {} dollars", *words(40, 50)])
-    index = duplicates.held_out([text.format(12)])
+    index = duplicates.HeldOut([text.format(12)])
     assert index.match(text.format(12) + " please") == "near"
     assert index.match(text.format(13) + " please") == ""
 
 
 def test_case_width_and_white_space_do_not_tell_prompts_apart():
-    index = duplicates.held_out(["How many ﬁsh\n are there?"])
+    index = duplicates.HeldOut(["How many ﬁsh\n are there?"])
     assert index.match(" how MANY fish are  there？") == "exact"
 
 
 def test_the_symbols_of_a_molecule_are_words():
     one, other = ("".join(f"[{s}]" for s in words(20, start)) for start in (0, 50))
-    index = duplicates.held_out([f"{one}.{other}"])
+    index = duplicates.HeldOut([f"{one}.{other}"])
     assert index.match(f"{other}.{one}") == "near"
     assert index.match(f"{other}.{one}[Ring2]") == ""
     assert index.match(f"{one}{other}".replace("][", "")) == ""
 
 
 def test_short_prompts_are_compared_as_a_whole():
-    index = duplicates.held_out(["two words", "one"])
+    index = duplicates.HeldOut(["two words", "one"])
     assert [index.match(text) for text in ("Two words", "words two", "two", "one", "")] == [
         "exact",
         "",
@@ -171,4 +171,4 @@ def test_short_prompts_are_compared_as_a_whole():
 
 
 def test_nothing_is_a_duplicate_of_nothing():
-    assert duplicates.held_out([]).match("anything at all") == ""
+    assert duplicates.HeldOut([]).match("anything at all") == ""

@@ -5,9 +5,8 @@ import json
 import pytest
 
 from partitionsel_jax import data
-from partitionsel_jax.data import sources
 from partitionsel_jax.data.sources.files import source_files
-from partitionsel_jax.data.sources.published import split_of
+from partitionsel_jax.data.sources.layouts import split_of
 from tests.data import case_files
 from tests.data.case_files import ASKED, FOLDER, PLAIN
 
@@ -54,7 +53,7 @@ def test_a_name_says_one_split_or_none(name, split):
 
 @pytest.mark.parametrize("name", ["train_test.jsonl", "train/test.jsonl", "test/dev/a.jsonl"])
 def test_a_name_that_says_several_splits_is_refused(name):
-    with pytest.raises(ValueError, match=r"is named for the splits \w+ and \w+, .* name it"):
+    with pytest.raises(ValueError, match=r"is named for the splits \w+ and \w+, .* list it"):
         split_of(name)
 
 
@@ -78,7 +77,7 @@ def layout(folder, **counts):
 def prepared(folder, path, **more):
     """File of every row of each split, and the report."""
     arguments = {**SIZES, "directory": folder / "prepared", "columns": PLAIN, **more}
-    builder = sources.prepare_files("instructions", path, **arguments)
+    builder = data.prepare_files("instructions", path, **arguments)
     places = {
         split: [row["place"].decode().split()[0] for row in source.__getitems__(range(len(source)))]
         for split in data.SPLITS
@@ -88,7 +87,7 @@ def prepared(folder, path, **more):
 
 
 def test_rows_of_the_test_file_of_a_hub_are_never_trained_on(tmp_path):
-    builder = sources.prepare_files(
+    builder = data.prepare_files(
         "instructions", FOLDER / "hub_layout", **SIZES, directory=tmp_path, columns=PLAIN
     )
     asked = {
@@ -142,7 +141,7 @@ def test_too_few_rows_of_a_published_split_are_told(tmp_path):
     path = layout(tmp_path / "rows", train=20, validation=5, test=6)
     with pytest.raises(ValueError, match=r"test 6 of 9, validation 3 of 3, train 20 of 1"):
         prepared(tmp_path, path, test=9)
-    with pytest.raises(ValueError, match=r"train 0 of 1; 4 others are meant for test or vali"):
+    with pytest.raises(ValueError, match=r"train 0 of 1; published for testing and not needed: 4"):
         prepared(tmp_path, layout(tmp_path / "tests", test=6), validation=1)
 
 
@@ -224,24 +223,24 @@ def test_a_card_that_lists_a_file_for_several_splits_at_once_is_refused(tmp_path
     (tmp_path / "a.jsonl").write_text(lines(0, 3))
     files = "  data_files:\n  - split: dev_test\n    path: a.jsonl\n"
     (tmp_path / "README.md").write_text(f"---\nconfigs:\n- config_name: a\n{files}---\n")
-    with pytest.raises(ValueError, match=r"lists a.jsonl for the split 'dev_test', .* one only$"):
+    with pytest.raises(ValueError, match=r"lists a.jsonl for 'dev_test', which says .* one only;"):
         source_files(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("split", "meant"),
-    [("test", (True, False)), ("val", (False, True)), ("train", (False, False))],
+    [("test", "test"), ("val", "validation"), ("train", "train")],
 )
 def test_a_row_that_says_its_split_is_of_it(tmp_path, split, meant):
     row = {"prompt": "q", "response": "a", "split": split}
     (found,) = case_files.rows_of(case_files.written(tmp_path, row))
-    assert ((found.test, found.validation), found.ignored) == (meant, ())
+    assert (found.meant, found.ignored) == (meant, ())
 
 
 def test_a_split_that_is_none_is_told(tmp_path):
     row = {"prompt": "q", "response": "a", "split": "fold3"}
     (found,) = case_files.rows_of(case_files.written(tmp_path, row))
-    assert (found.test, found.ignored) == (None, ("the column 'split', which names no split",))
+    assert (found.meant, found.ignored) == ("", ("the column 'split', which names no split",))
 
 
 def test_a_link_to_a_directory_is_not_passed_over(tmp_path):

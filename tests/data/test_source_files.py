@@ -77,7 +77,7 @@ def test_invalid_utf8_in_parquet_categories_is_told_of_their_file(tmp_path):
     nested = pa.ListArray.from_arrays([0, 1, 2, 3, 4, 5], pa.StructArray.from_arrays([column], "d"))
     for values in (column, nested):
         pq.write_table(pa.table({"domain": values}), tmp_path / "rows.parquet")
-        with pytest.raises(ValueError, match=r"^rows.parquet is damaged .*\(Invalid UTF8"):
+        with pytest.raises(ValueError, match=r"^rows.parquet cannot be read \(Invalid UTF8"):
             read(tmp_path / "rows.parquet")
 
 
@@ -118,7 +118,9 @@ def test_a_csv_cell_of_a_megabyte_is_read_and_the_limit_of_csv_is_left_alone(tmp
 def test_a_csv_cell_without_an_end_is_not_read_to_the_end_of_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "_LONGEST_CELL", 100)
     (tmp_path / "rows.csv").write_text('a,b\n1,2\n"3' + ",4\n5" * 1000)
-    with pytest.raises(ValueError, match=r"more than 100 characters at row 2; close the quote"):
+    with pytest.raises(
+        ValueError, match=r"at row 2 \(field larger .*; close the quote that is open"
+    ):
         read(tmp_path / "rows.csv")
 
 
@@ -129,7 +131,7 @@ def test_a_truncated_file_is_named(tmp_path, name):
     path = source_rows.write(tmp_path, name, ROWS)
     cut = -30 if name == "rows.csv" else -20
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ValueError, match=rf"{name} is damaged or cut short.*write.* again"):
+    with pytest.raises(ValueError, match=rf"{name} cannot be read .*write.* again"):
         read(path)
 
 
@@ -142,9 +144,7 @@ def test_json_lines_that_end_inside_a_row_are_named(tmp_path, name):
     assert len(read(tmp_path / name)) == 9
     for end in (-1, -4):  # the latter between the bytes of a letter
         (tmp_path / name).write_bytes(pack(cut[:end]))
-        with pytest.raises(
-            ValueError, match=rf"{name} is damaged or cut short at row 9 \(the file"
-        ):
+        with pytest.raises(ValueError, match=rf"{name} cannot be read at row 9 \(the file"):
             read(tmp_path / name)
 
 
@@ -167,7 +167,7 @@ def test_an_array_that_is_not_quite_json_is_named_with_the_place(
 ):
     monkeypatch.setattr(reading, "_WINDOW", window)
     (tmp_path / "rows.json").write_text(text)
-    with pytest.raises(ValueError, match=rf"rows.json is damaged or .* at row {row} \({reason}"):
+    with pytest.raises(ValueError, match=rf"rows.json cannot be read at row {row} \({reason}"):
         read(tmp_path / "rows.json")
 
 
@@ -201,13 +201,6 @@ def test_the_one_list_of_objects_of_a_document_are_its_rows(tmp_path, monkeypatc
 def test_a_document_without_one_list_of_objects_says_what_to_write(tmp_path, content, message):
     (tmp_path / "rows.json").write_text(json.dumps(content, indent=2))
     with pytest.raises(ValueError, match=message):
-        read(tmp_path / "rows.json")
-
-
-def test_a_document_that_goes_on_after_its_end_is_named(tmp_path):
-    text = json.dumps({"data": [{"a": 1}]}, indent=2)
-    (tmp_path / "rows.json").write_text(f"{text}\n{text}")
-    with pytest.raises(ValueError, match=r"'\{' follows where its JSON ends"):
         read(tmp_path / "rows.json")
 
 
@@ -257,7 +250,7 @@ def test_a_damaged_page_of_parquet_is_named(tmp_path):
     content = bytearray(path.read_bytes())
     content[60:200] = bytes(140)
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"rows.parquet is damaged or cut short"):
+    with pytest.raises(ValueError, match=r"rows.parquet cannot be read"):
         read(path)
 
 
@@ -267,7 +260,7 @@ def test_a_damaged_archive_is_named(tmp_path, damage):
     content = bytearray(path.read_bytes())
     content[damage] = bytes(len(content[damage]))
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"rows.zip.* is damaged or cut short"):
+    with pytest.raises(ValueError, match=r"rows.zip.* cannot be read"):
         read(path)
 
 
@@ -277,7 +270,7 @@ def test_a_broken_array_is_not_read_to_its_end(tmp_path, monkeypatch):
     asked = []
     original = reading._is_cut
     monkeypatch.setattr(reading, "_is_cut", lambda *a: asked.append(a) or original(*a))
-    with pytest.raises(ValueError, match=r"rows.json is damaged or cut short at row 2"):
+    with pytest.raises(ValueError, match=r"rows.json cannot be read at row 2"):
         read(tmp_path / "rows.json")
     assert len(asked) == 1
 
@@ -307,7 +300,7 @@ def test_the_digest_is_of_names_and_content(tmp_path):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         (folder / name).write_text(content)
-        return content_digest(source_files(folder), tmp_path / "cache")
+        return content_digest(source_files(folder))
 
     first = digest("a.json", "[1]")
     assert digest("a.json", "[1]") == first
@@ -316,35 +309,20 @@ def test_the_digest_is_of_names_and_content(tmp_path):
 
 
 def test_a_file_is_hashed_again_only_when_it_was_touched(tmp_path, monkeypatch):
-    path, cache = tmp_path / "rows.json", tmp_path / "cache"
+    path = tmp_path / "rows.json"
     path.write_text("[1]")
-    before = content_digest([only(path)], cache)
+    before = content_digest([only(path)])
     with monkeypatch.context() as patch:
         patch.setattr("hashlib.file_digest", lambda *_: pytest.fail("hashed again"))
-        assert content_digest([only(path)], cache) == before
+        assert content_digest([only(path)]) == before
     path.write_text("[2]")
     os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns + 1))
-    assert content_digest([only(path)], cache) != before
+    assert content_digest([only(path)]) != before
 
 
-@pytest.mark.parametrize("digest", [None, 3, "", "{"])
-@pytest.mark.parametrize("damage", ["{", "[]", "null", "nested", "\0", "digest"])
-def test_a_damaged_entry_of_the_digest_cache_is_replaced(tmp_path, damage, digest):
-    path, cache = tmp_path / "rows.json", tmp_path / "cache"
-    path.write_text("[1]")
-    before = content_digest([only(path)], cache)
-    (entry,) = cache.iterdir()
-    if damage == "digest":
-        damage = json.dumps(json.loads(entry.read_text()) | {"digest": digest})
-    entry.write_text("[" * 100_000 if damage == "nested" else damage)
-    assert content_digest([only(path)], cache) == before
-    assert json.loads(entry.read_text())["size"] == 3
-
-
-def test_packed_parquet_is_no_known_format(tmp_path):
-    with gzip.open(tmp_path / "rows.parquet.gz", "wb") as file:
-        file.write(b"")
-    with pytest.raises(ValueError, match="found none"):
+def test_packed_parquet_is_not_read(tmp_path):
+    (tmp_path / "rows.parquet.gz").write_bytes(gzip.compress(b""))
+    with pytest.raises(ValueError, match=r"is packed as \.gz, which \.parquet files are not"):
         source_files(tmp_path)
 
 
@@ -356,9 +334,9 @@ def test_packed_parquet_is_no_known_format(tmp_path):
         '[{"a": None}]',
     ],
 )
-def test_what_other_languages_write_is_not_called_damaged(tmp_path, content):
+def test_what_other_languages_write_is_named_with_its_row(tmp_path, content):
     (tmp_path / "rows.json").write_text(content)
-    with pytest.raises(ValueError, match=r"^rows.json is not JSON at row \d .* write it again as"):
+    with pytest.raises(ValueError, match=r"^rows.json cannot be read at row \d .* write it again"):
         read(tmp_path / "rows.json")
 
 

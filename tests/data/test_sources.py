@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import data
-from partitionsel_jax.data import sources
-from partitionsel_jax.data.sources import builders, scanning, splitting, writing
+from partitionsel_jax.data.sources import builders, scanning, splitting
 from partitionsel_jax.data.sources.schemas import METAMATHQA_DOMAINS, MOLECULE_DOMAINS
 from tests.data import source_rows
 
@@ -28,7 +27,7 @@ def prepare(tmp_path):
     def prepare_rows(kind, rows, name="rows.jsonl", **arguments):
         path = source_rows.write(tmp_path, name, rows)
         directory = tmp_path / "prepared"
-        return sources.prepare_files(kind, path, **{**SIZES, "directory": directory, **arguments})
+        return data.prepare_files(kind, path, **{**SIZES, "directory": directory, **arguments})
 
     return prepare_rows
 
@@ -79,7 +78,7 @@ def test_metamathqa_without_original_questions_is_refused(prepare):
         prepare("metamathqa", rows)
     for row in rows:
         del row["original_question"]
-    with pytest.raises(ValueError, match=r"original_question missing; give the published files"):
+    with pytest.raises(ValueError, match=r"original_question missing; .* the published files"):
         prepare("metamathqa", rows)
 
 
@@ -109,7 +108,7 @@ def test_the_variations_of_a_question_held_out_are_no_training_rows(prepare):
 
 def test_molecules_have_a_domain_for_every_task_that_answers_with_one(tmp_path):
     path = source_rows.molecule_archive(tmp_path / "Molecule-oriented_Instructions.zip", 12, 4)
-    builder = sources.prepare_files("mol_instructions", path, **SIZES, directory=tmp_path)
+    builder = data.prepare_files("mol_instructions", path, **SIZES, directory=tmp_path)
     assert builder.info.metadata["domains"] == list(MOLECULE_DOMAINS)
     published = {
         (task, row["output"]): row
@@ -126,7 +125,7 @@ def test_molecules_have_a_domain_for_every_task_that_answers_with_one(tmp_path):
 
 def test_molecules_marked_for_testing_are_the_test_rows_and_no_others(tmp_path):
     path = source_rows.molecule_archive(tmp_path / "molecules.zip", 12, 4)
-    builder = sources.prepare_files("mol_instructions", path, **SIZES, directory=tmp_path)
+    builder = data.prepare_files("mol_instructions", path, **SIZES, directory=tmp_path)
     marks = {
         split: {json.loads(record["entry"])["split"] for record in records(builder, split)}
         for split in SPLITS
@@ -219,7 +218,7 @@ def test_molecule_files_of_other_tasks_are_skipped_and_counted(tmp_path):
         for task in ("property_prediction", "molecular_description_generation")
     }
     path = source_rows.molecule_archive(tmp_path / "molecules.zip", 12, 4, **others)
-    builder = sources.prepare_files("mol_instructions", path, **SIZES, directory=tmp_path)
+    builder = data.prepare_files("mol_instructions", path, **SIZES, directory=tmp_path)
     assert {task: found["rows"] for task, found in report(builder)["skipped"].items()} == (
         dict.fromkeys(others, 5)
     )
@@ -233,7 +232,7 @@ def test_molecules_without_metadata_go_by_the_name_of_their_file(tmp_path):
         rows = [row | {"metadata": None} for row in source_rows.molecules(task, 9)]
         (folder / f"{task}.json").write_text(json.dumps(rows))
     (tmp_path / "Protein-oriented_Instructions.zip").write_text("of no concern")
-    builder = sources.prepare_files("mol_instructions", tmp_path, **SIZES, directory=tmp_path / "p")
+    builder = data.prepare_files("mol_instructions", tmp_path, **SIZES, directory=tmp_path / "p")
     counts = report(builder)["rows"]
     shares = {"train": 4, "validation": 3, "test": 2}
     assert counts == {domain: shares for domain in MOLECULE_DOMAINS}
@@ -241,7 +240,7 @@ def test_molecules_without_metadata_go_by_the_name_of_their_file(tmp_path):
 
 @pytest.mark.parametrize("name", source_rows.WRITERS)
 def test_instructions_are_the_same_in_every_format(prepare, name):
-    columns = sources.Columns(input="input")
+    columns = data.Columns(input="input")
     builder = prepare("instructions", source_rows.instructions(20), name, columns=columns)
     assert builder.info.metadata["domains"] == ["code", "prose"]
     number = 3
@@ -261,7 +260,7 @@ def test_instructions_are_the_same_in_every_format(prepare, name):
 
 @pytest.mark.parametrize("name", source_rows.WRITERS)
 def test_conversations_keep_what_comes_before_the_response(prepare, name):
-    columns = sources.Columns(messages="messages", domain="")
+    columns = data.Columns(messages="messages", domain="")
     builder = prepare("instructions", source_rows.instructions(20), name, columns=columns)
     assert builder.info.metadata["domains"] == ["all"]
     messages = source_rows.instructions(20)[5]["messages"]
@@ -284,7 +283,7 @@ def test_sharegpt_conversations_end_with_the_last_message_of_the_assistant(prepa
         }
         for i in range(10)
     ]
-    columns = sources.Columns(messages="turns", domain="")
+    columns = data.Columns(messages="turns", domain="")
     record = records(prepare("instructions", rows, columns=columns))[0]
     assert record["response"] == "last"
     roles = [message["role"] for message in json.loads(record["messages"])]
@@ -301,7 +300,7 @@ def test_a_conversation_of_one_question_is_the_question(prepare):
         }
         for i in range(10)
     ]
-    columns = sources.Columns(messages="messages", domain="")
+    columns = data.Columns(messages="messages", domain="")
     record = records(prepare("instructions", rows, columns=columns))[0]
     assert record["messages"] == "" and record["question"].startswith("question")
 
@@ -326,7 +325,7 @@ def test_a_bad_row_is_counted_by_reason_and_number(prepare, tmp_path, bad, reaso
     rows = lines(200)
     rows.insert(6, bad)
     path.write_text("\n".join(map(json.dumps, rows)))
-    builder = sources.prepare_files(
+    builder = data.prepare_files(
         "instructions", path, **SIZES, directory=tmp_path / "p", domains=("all",)
     )
     assert report(builder)["read"] == 201
@@ -360,7 +359,7 @@ def test_a_bad_row_is_counted_by_reason_and_number(prepare, tmp_path, bad, reaso
 def test_a_bad_conversation_is_refused_with_its_reason(prepare, messages, reason):
     rows = [{"messages": messages}]
     with pytest.raises(ValueError, match=f"got 1 of 1 .*row 1: {reason}"):
-        prepare("instructions", rows, columns=sources.Columns(messages="messages", domain=""))
+        prepare("instructions", rows, columns=data.Columns(messages="messages", domain=""))
 
 
 def test_more_than_one_in_a_hundred_bad_rows_stop_with_the_first_ten(prepare, tmp_path):
@@ -378,7 +377,7 @@ def test_more_than_one_in_a_hundred_bad_rows_stop_with_the_first_ten(prepare, tm
 
 
 def test_a_missing_column_is_named_with_those_that_are_there(prepare):
-    columns = sources.Columns(prompt="question")
+    columns = data.Columns(prompt="question")
     with pytest.raises(ValueError, match=r"rows.csv, got prompt, response, domain: question miss"):
         prepare("instructions", lines(20), "rows.csv", columns=columns)
 
@@ -389,7 +388,9 @@ def test_every_domain_with_too_few_questions_is_named_with_its_counts_and_rows(p
         prepare("instructions", rows)
     assert "all (" not in str(error.value)
     named = ", ".join(f"rows.jsonl row {number}" for number in range(7, 14))
-    assert f"train 0 of 1, first {named})" in str(error.value)
+    assert f"train 0 of 1; another row of its question is held out: 2, first {named})" in str(
+        error.value
+    )
 
 
 def test_a_domain_of_near_duplicates_is_refused_with_their_number(prepare):
@@ -397,13 +398,13 @@ def test_a_domain_of_near_duplicates_is_refused_with_their_number(prepare):
         {"prompt": f"{sentence(40, 0)} v{chr(97 + i)}", "response": "r", "domain": "all"}
         for i in range(6)
     ]
-    with pytest.raises(ValueError, match=r"validation 0 of 3.*; 5 near-duplicates of test rows"):
+    with pytest.raises(ValueError, match=r"validation 0 of 3.*; near-duplicate .*: 5"):
         prepare("instructions", rows, test=1)
 
 
 def test_a_column_of_inputs_may_be_absent_from_rows_but_not_from_all(prepare):
     rows = lines(150)
-    columns = sources.Columns(input="about")
+    columns = data.Columns(input="about")
     with pytest.raises(ValueError, match="the column about in some row, got none that has it"):
         prepare("instructions", rows, columns=columns)
     rows[140]["about"] = "this"
@@ -416,9 +417,7 @@ def test_a_domain_asked_for_that_no_row_has_is_named(prepare):
     rows = lines(20) + [row | {"domain": " Maths"} for row in lines(20, "sum")]
     with pytest.raises(ValueError, match=r"data\.domains .* got none of 'maths', 'other'") as error:
         prepare("instructions", rows, domains=("all", "maths", "other"))
-    assert "that have rows are ' Maths', 'all'; 'maths' is written ' Maths' there" in str(
-        error.value
-    )
+    assert "that have rows are ' Maths', 'all'" in str(error.value)
     with pytest.raises(ValueError, match=r"got none of GSM_FOBAR|got none of 'GSM_FOBAR', 'MATH_"):
         prepare("metamathqa", source_rows.metamathqa(8, METAMATHQA_DOMAINS[:3]))
 
@@ -476,13 +475,17 @@ def test_published_domains_that_are_not_wanted_are_skipped(prepare):
         ("magic", {}, "unknown kind of source 'magic'; choose one of metamathqa"),
         ("metamathqa", {"domains": ("GSM",)}, "metamathqa has no domain GSM; choose of GSM_AnsAug"),
         ("instructions", {"domains": ("a", "a")}, r"every domain of data\.domains .* once, got a"),
-        ("metamathqa", {"columns": sources.Columns(prompt="q")}, "its format is fixed"),
-        ("instructions", {"columns": sources.Columns(prompt="")}, "of prompt and response"),
-        ("instructions", {"columns": sources.Columns(response="prompt")}, "column of its own"),
-        ("instructions", {"columns": sources.Columns(input="response")}, "column of its own"),
-        ("instructions", {"validation": 0}, "at least 1 row per domain in validation, got 0"),
-        ("instructions", {"test": 0}, "at least 1 row per domain in test, got 0"),
-        ("instructions", {"train": -1}, "or more training rows, got -1"),
+        ("metamathqa", {"columns": data.Columns(prompt="q")}, "its format is fixed"),
+        ("instructions", {"columns": data.Columns(prompt="")}, "of prompt and response"),
+        ("instructions", {"columns": data.Columns(response="prompt")}, "each of its own"),
+        ("instructions", {"columns": data.Columns(input="response")}, "each of its own"),
+        (
+            "instructions",
+            {"validation": 0},
+            "at least 1 row per domain .*validation=0",
+        ),
+        ("instructions", {"test": 0}, "at least 1 row per domain .*test=0"),
+        ("instructions", {"train": -1}, "or more in train, got .*train=-1"),
     ],
 )
 def test_arguments_out_of_range_are_refused(prepare, kind, arguments, message):
@@ -510,17 +513,19 @@ def test_rows_of_one_question_are_in_one_split(prepare):
 def test_no_two_splits_share_a_group_at_any_size(seed):
     random = np.random.default_rng(seed)
     count, groups, domains = random.integers((1, 1, 1), (400, 120, 5))
+    group = random.integers(0, groups, count) * 7919
+    codes = [-1, splitting.TRAIN, splitting.TEST] if seed % 2 else [splitting.TRAIN]
+    meant = random.choice(codes, count).astype(np.int8)
+    published = [*group[meant == splitting.TEST], *random.integers(0, groups, 2) * 7919]
     scan = scanning.Scan(
         domains=tuple(map(str, range(domains))),
         domain=random.integers(0, domains, count).astype(np.int32),
-        group=random.integers(0, groups, count) * 7919,
-        test=random.integers(-1, 2, count).astype(np.int8) * np.int8(seed % 2),
-        validation=np.zeros(count, bool),
+        group=group,
+        meant=meant,
         tally=scanning.Tally(),
         places=scanning.Places(),
         prompts={},
-        published=(),
-        elsewhere=random.integers(0, groups, 2) * 7919,
+        published=[(group, None) for group in published],
     )
     sizes = splitting.Sizes(*random.integers((1, 1, 0), (4, 4, 3)))
     near = random.choice(count, count // 20, replace=False)
@@ -536,11 +541,10 @@ def test_no_two_splits_share_a_group_at_any_size(seed):
         train, validation, test = (np.sum(split[scan.domain == domain] == part) for part in parts)
         assert (validation, test) == (sizes.validation, sizes.test)
         assert train >= 1 and (not sizes.train or train <= sizes.train)
-        meant = scan.test[scan.domain == domain] == 1
-        if meant.any():
-            assert np.all(meant[split[scan.domain == domain] == splitting.TEST])
-    published = {*scan.group[scan.test == 1].tolist(), *scan.elsewhere.tolist()}
-    assert not published & (owned[0] | owned[1])
+        for_test = meant[scan.domain == domain] == splitting.TEST
+        if for_test.any():
+            assert np.all(for_test[split[scan.domain == domain] == splitting.TEST])
+    assert not set(published) & (owned[0] | owned[1])
     assert not np.any(split[near] == splitting.VALIDATION)
     # No more rows give way than have to.
     given_way = np.flatnonzero(split == splitting.NEAR_TEST)
@@ -618,7 +622,7 @@ def conversations(count, frame):
 def test_what_a_system_turn_says_tells_no_questions_apart(prepare):
     rows = conversations(200, sentence(120, "frame"))
     rows += conversations(200, sentence(50, "other"))
-    builder = prepare("instructions", rows, columns=sources.Columns(messages="messages", domain=""))
+    builder = prepare("instructions", rows, columns=data.Columns(messages="messages", domain=""))
     counts = report(builder)
     # All that is left out are the questions held out, as they are asked after the other frame.
     assert counts["duplicates"]["train"] == {
@@ -638,7 +642,7 @@ def test_a_long_instruction_makes_no_near_duplicates(prepare, column):
     if not column:
         rows = [row | {"prompt": f"{row['prompt']} {row['input']}"} for row in rows]
     rows += [row | {"response": "again"} for row in rows]
-    builder = prepare("instructions", rows, columns=sources.Columns(input=column))
+    builder = prepare("instructions", rows, columns=data.Columns(input=column))
     assert report(builder)["duplicates"]["train"] == {"exact": 0, "near": 0}
     assert report(builder)["left_out"] == {"another row of its question is held out": 2 * 5}
     assert len(records(builder, "train")) == 600 - 4 * 5
@@ -649,7 +653,7 @@ def test_a_prompt_of_nothing_but_frames_is_compared_as_a_whole(prepare):
     for i, row in enumerate(rows):
         row["messages"][0]["content"] = sentence(50, i)
         row["messages"][1]["content"] = "Sum up what I said before."
-    builder = prepare("instructions", rows, columns=sources.Columns(messages="messages", domain=""))
+    builder = prepare("instructions", rows, columns=data.Columns(messages="messages", domain=""))
     assert len(records(builder)) == 100
 
 
@@ -705,19 +709,11 @@ def test_ids_are_unique_and_records_in_order_of_reading(prepare):
         assert numbers == sorted(numbers)
 
 
-def test_shards_do_not_change_the_records(prepare, tmp_path, monkeypatch):
-    one = records(prepare("instructions", lines(600)))
-    monkeypatch.setattr(writing, "_SHARD_BYTES", 10_000)
-    builder = prepare("instructions", lines(600), directory=tmp_path / "shards")
-    assert len(builder.info.splits["train"].shard_lengths) > 1
-    assert records(builder) == one
-
-
 def test_a_corpus_is_prepared_once_and_quietly(prepare, tmp_path, monkeypatch, capfd, caplog):
     first = records(prepare("instructions", lines(20)))
     monkeypatch.setattr(builders, "make_plan", lambda *_: pytest.fail("prepared again"))
     path = tmp_path / "rows.jsonl"
-    builder = sources.prepare_files("instructions", path, **SIZES, directory=tmp_path / "prepared")
+    builder = data.prepare_files("instructions", path, **SIZES, directory=tmp_path / "prepared")
     assert records(builder) == first
     assert builder.info.metadata["domains"] == ["all"] and report(builder)["read"] == 20
     assert capfd.readouterr() == ("", "")
@@ -871,7 +867,7 @@ def test_damaged_files_of_a_prepared_corpus_are_refused_or_of_no_concern(prepare
 
     whole = used()
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
-    assert len(files) == 3 + 3 + 3 + 1
+    assert len(files) == 3 + 3 + 3
     folder.rename(tmp_path / "whole")
     refused = set()
     for file in files:
@@ -919,7 +915,7 @@ def hub(monkeypatch, tmp_path):
     [("", "zjunlp/Mol-Instructions", None), ("own/copy@v1", "own/copy", "v1")],
 )
 def test_a_source_is_downloaded_by_its_name(hub, tmp_path, path, repository, revision):
-    builder = sources.prepare_files("mol_instructions", path, **SIZES, directory=tmp_path / "p")
+    builder = data.prepare_files("mol_instructions", path, **SIZES, directory=tmp_path / "p")
     assert len(records(builder, "test")) == 2 * 4
     patterns = ["data/Molecule-oriented_Instructions.zip"]
     arguments = {"repo_type": "dataset", "revision": revision, "allow_patterns": patterns}
@@ -935,16 +931,16 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch, tmp_path):
     with pytest.raises(
         ValueError, match=r"cannot download .*meta-math/MetaMathQA.*no route\).*copy"
     ):
-        sources.prepare_files("metamathqa", "", **SIZES, directory=tmp_path)
+        data.prepare_files("metamathqa", "", **SIZES, directory=tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"needs the package huggingface_hub: pip install"):
-        sources.prepare_files("metamathqa", "", **SIZES, directory=tmp_path)
+        data.prepare_files("metamathqa", "", **SIZES, directory=tmp_path)
 
 
 @pytest.mark.parametrize("path", ["", "nothing.json", "a/b/c.json", "./a/b"])
 def test_a_path_where_nothing_is_is_refused(tmp_path, path):
     with pytest.raises(ValueError, match=r"name it|mend the path"):
-        sources.prepare_files("instructions", path, **SIZES, directory=tmp_path)
+        data.prepare_files("instructions", path, **SIZES, directory=tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(3))

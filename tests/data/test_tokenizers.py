@@ -36,4 +36,4 @@ def test_invalid_text_and_invalid_bytes_are_replaced():
 def test_bytes_have_no_chat_template():
     assert TOKENIZER.chat_template is None
     with pytest.raises(ValueError, match=r"no chat template.*another template than 'chat'"):
-        TOKENIZER.chat([{"role": "user", "content": "?"}])
+        TOKENIZER.chat_batch([[{"role": "user", "content": "?"}]])

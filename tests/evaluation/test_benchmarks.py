@@ -117,7 +117,7 @@ def test_parquet_gives_what_json_lines_give(tmp_path):
     parquet.write_table(table, path)
     assert read(tmp_path / "parquet", "gsm8k") == expected
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"parquet is cut off, or no Parquet file.*download"):
+    with pytest.raises(ValueError, match=r"parquet cannot be read .*fetch"):
         read(tmp_path / "parquet", "gsm8k")
 
 
@@ -192,13 +192,13 @@ NO_ANSWER = '{"question": "?", "type": "Type_1", "answer": {}}'
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("gsm8k/test.jsonl", '{"question": "?", "answer": "1"}\n{"quest', "row 2: not valid JS"),
+        ("gsm8k/test.jsonl", '{"question": "?", "answer": "1"}\n{"quest', "cannot be read at"),
         ("gsm8k/test.jsonl", '{"question": "?", "answer": ""}\n', "row 1: .*'answer' with text"),
         ("gsm8k/test.jsonl", '{"question": "?"}\n', "row 1: expected a field 'answer'"),
         ("gsm8k/test.jsonl", '{"question": "?", "answer": {}}', "row 1: .*a dict is neither"),
-        ("gsm8k/test.jsonl", "3\n", "row 1: expected an object, got '3'"),
+        ("gsm8k/test.jsonl", "3\n", "row 1: not a JSON object"),
         ("gsm8k/test.jsonl", "\n", "no test question of gsm8k in .*test.jsonl"),
-        ("svamp/SVAMP.json", json.dumps(benchmark_files.SVAMP)[:-9], "SVAMP.json: not valid JS"),
+        ("svamp/SVAMP.json", json.dumps(benchmark_files.SVAMP)[:-9], "json cannot be read at row"),
         ("svamp/SVAMP.json", json.dumps(benchmark_files.SVAMP * 2), "'chal-1' came twice"),
         ("svamp/SVAMP.json", ROWS_WITH_NAN, "row 2: .*'Answer': expected a finite number, got nan"),
         ("simuleq/simuleq.json", SOLVED_BY_NAN, "row 1: .*'lSolutions': .* finite number, got nan"),
@@ -217,8 +217,8 @@ NO_ANSWER = '{"question": "?", "type": "Type_1", "answer": {}}'
             '{"question": "?", "options": ["A)1", "B)2"], "correct": "C"}',
             "row 1: expected one of A, B .* got 'C'",
         ),
-        (ALGEBRA, "q,1,2,3,4,A\nq,1,2,3,A\n", "row 2: .*got 5"),
-        (ALGEBRA, 'q,1,2,3,4,A\n"q,1', "row 2: not CSV"),
+        (ALGEBRA, "q,1,2,3,4,A\nq,1,2,3,A\n", "row 2: another number of cells"),
+        (ALGEBRA, 'q,1,2,3,4,A\n"q,1', "cannot be read at row 2"),
         ("mmlu_math/test/anatomy_test.csv", "q,1,2,3,4,A\n", "no test question of mmlu_math"),
         ("deepmind/interpolate/m.txt", "Solve it.\n3\nAnd this?\n", "line 3: expected questions"),
         ("deepmind/interpolate/m.txt", "Solve it.\n\nAnd?\n4\n", "line 2: .* one of them empty"),
@@ -233,13 +233,13 @@ def test_a_bad_row_is_one_clear_line_with_its_number(tmp_path, file, content, me
     assert "\n" not in str(caught.value)
 
 
-def test_invalid_utf8_is_named_by_its_line(tmp_path):
+def test_invalid_utf8_is_named_by_its_row(tmp_path):
     (tmp_path / "gsm8k").mkdir()
     path = tmp_path / "gsm8k/test.jsonl"
     path.write_bytes(
         benchmark_files.lines(benchmark_files.GSM8K).encode() + b'{"question": "\xff"}'
     )
-    with pytest.raises(ValueError, match=r"test\.jsonl, line 4: invalid UTF-8.*save the file as"):
+    with pytest.raises(ValueError, match=r"test\.jsonl, row 4: invalid UTF-8; compare"):
         read(tmp_path, "gsm8k")
 
 

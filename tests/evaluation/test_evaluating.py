@@ -232,8 +232,8 @@ def test_a_question_of_another_evaluation_is_refused(tmp_path, whole):
     [
         ("settings.json", b"{}", r"settings\.json lacks benchmark: .* evaluate again"),
         ("settings.json", b"[]", r"settings\.json holds \[\] where it should be a JSON object"),
-        ("settings.json", b'{"benchmark', r"settings\.json is not a JSON file .* damaged"),
-        ("settings.json", b'{"\xff', r"settings\.json is not a JSON file .* damaged"),
+        ("settings.json", b'{"benchmark', r"settings\.json is no .* damaged"),
+        ("settings.json", b'{"\xff', r"settings\.json is no .* damaged"),
         ("summary.json", b"{}", r"summary\.json lacks n"),
         (
             "summary.json",

@@ -281,6 +281,8 @@ def test_equal_configs_are_one_model():
         ({"head_dim": 5}, "head_dim must be even"),
         ({"dtype": "float16"}, "model.dtype must be one of"),
         ({"remat": "all"}, "model.remat must be one of"),
+        ({"chunk_vocab": 0}, "model.chunk_vocab must be at least 1"),
+        ({"chunk_tokens": -1}, "model.chunk_tokens must be at least 0"),
     ],
 )
 def test_bad_shapes_are_refused_by_name(change, message):

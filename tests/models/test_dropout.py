@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import models
-from partitionsel_jax.models.dropout import Dropping
+from partitionsel_jax.models.taps import Dropping
 
 CONFIG = models.DecoderConfig(
     vocab_size=13, layers=3, width=8, mlp_width=10, heads=4, kv_heads=2, head_dim=6

@@ -16,7 +16,7 @@ from tiny_checkpoints import write_gguf
 
 from partitionsel_jax import models
 from partitionsel_jax.models import pretrained
-from partitionsel_jax.models.pretrained import fetching, locating
+from partitionsel_jax.models.pretrained import locating
 from partitionsel_jax.models.pretrained.presets import Preset, Wheel
 
 MEMBER = "tiny_model/tiny.gguf"
@@ -51,7 +51,6 @@ def index(tmp_path, monkeypatch, golden):
     config = pretrained.describe(file)
     preset = Preset(config, "owner/tiny", Wheel("tiny-model==1.0", MEMBER, digest))
     presets = {**models.PRESETS, "tiny-model": preset}
-    monkeypatch.setattr(fetching, "PRESETS", presets)
     monkeypatch.setattr(locating, "PRESETS", presets)
     return presets
 
@@ -103,16 +102,16 @@ def test_a_damaged_model_in_the_cache_is_fetched_again(home, index, damage):
 
 
 def test_of_two_processes_that_fetch_at_once_both_succeed(home, index, monkeypatch):
-    bring = fetching._bring
+    bring = locating._bring
 
     def overtaken(name, folder):
-        monkeypatch.setattr(fetching, "_bring", bring)
+        monkeypatch.setattr(locating, "_bring", bring)
         first = pretrained.fetch(name)  # another process, which is faster
         bring(name, folder)
         loaded.append(first.stat().st_ino)
 
     loaded = []
-    monkeypatch.setattr(fetching, "_bring", overtaken)
+    monkeypatch.setattr(locating, "_bring", overtaken)
     path = pretrained.fetch("tiny-model")
     # A model that somebody may have opened is never taken away.
     assert [path.stat().st_ino] == loaded

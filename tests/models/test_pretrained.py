@@ -19,7 +19,6 @@ from partitionsel_jax import models
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.models import pretrained
 from partitionsel_jax.models.pretrained import description, names, weights
-from partitionsel_jax.models.rotary import slowdown
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -315,8 +314,10 @@ def test_quantised_tensors_are_as_near_as_their_bits_allow(golden, tmp_path, qua
 
 
 def _rope_freqs(factor=32.0):
-    plain = 5e5 ** -(np.arange(0, 8, 2) / 8)
-    return slowdown(plain, models.RopeScaling("llama3", factor))
+    config = pretrained.TINY["tiny-llama3.2"]
+    plain = dataclasses.replace(config, rope_scaling=models.RopeScaling())
+    scaled = dataclasses.replace(config, rope_scaling=models.RopeScaling("llama3", factor))
+    return plain.frequencies() / scaled.frequencies()
 
 
 def test_llama3_scaling_is_recognised_from_the_factors_that_gguf_files_hold(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from partitionsel_jax.models.pretrained import Checkpoint, names
-from partitionsel_jax.models.pretrained.gguf_conversion import gguf_name
+from partitionsel_jax.models.pretrained.gguf_conversion import MODULES, OUTSIDE
 
 GOLDEN = Path(__file__).parent / "golden"
 # What a config.json says at least.
@@ -25,6 +25,15 @@ VARIANTS = sorted(path.name for path in (GOLDEN / "checkpoints").iterdir())
 def _paired(rows, heads):
     """(head, member, pair) as (head, pair, member): how llama.cpp stores q and k of Llama."""
     return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def gguf_name(name):
+    """llama.cpp's name of a tensor that a hub's checkpoints call `name`."""
+    if name in OUTSIDE.values():
+        return next(theirs for theirs, ours in OUTSIDE.items() if ours == name)
+    _, _, layer, module = name.split(".", 3)
+    module, _, kind = module.rpartition(".")
+    return f"blk.{layer}.{next(t for t, ours in MODULES.items() if ours == module)}.{kind}"
 
 
 def write_gguf(path, directory, quantization="F32", rope_freqs=None, fields=None, **changed):

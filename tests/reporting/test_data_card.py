@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from configs import quickstart
@@ -37,11 +38,15 @@ CARD = card.Card(
     },
     cut={"train": Named(0), "validation": Named(9, ("id 4",)), "test": Named(0)},
     read={"train": 50, "anchors": 4, "validation": 6, "test": 5},
-    histogram=(card.Bin(1, 16, 40), card.Bin(17, 32, 10)),
-    lengths=(card.Lengths(50, 600, 150, 31), card.Lengths(0, 0, 0, 0)),
-    repeats=(
-        card.Repeats(("train",), 50, 11, 22, 10),
-        card.Repeats(("train", "test"), 5, 1, 2, 0),
+    histogram=pd.DataFrame({"first": [1, 17], "last": [16, 32], "rows": [40, 10]}),
+    lengths=pd.DataFrame(
+        [[50, 600, 150, 31], [0, 0, 0, 0]],
+        index=["sums", "<b>logic</b>\x1b[2J"],
+        columns=["rows", "tokens", "learnt", "longest"],
+    ),
+    repeats=pd.DataFrame(
+        [(("train",), 50, 11, 22, 10), (("train", "test"), 5, 1, 2, 0)],
+        columns=["splits", "rows", "prompts", "responses", "both"],
     ),
     shown=(card.ShownRow(17, "sums", True, 21, 4, PIECES),),
     report={"read": 1500, "bad": {"no text": {"rows": 2, "first": [["a.json", 3], ["a.json", 9]]}}},

@@ -318,6 +318,7 @@ def test_programs_are_compiled_once():
         ({"domains": np.full(ROWS, -1)}, "domains must lie in 0"),
         ({"budgets": np.array([SIZE])}, "budgets must be 4 integers"),
         ({"budgets": np.array([3, 3, 3, 2])}, "sum to size=12"),
+        ({"budgets": offline.files.parse_budgets("fixed:1,2")}, r"shares must have shape \(4,\)"),
         ({"budgets": np.array([-1, 5, 5, 3])}, "budgets must be >= 0"),
         ({"budgets": np.array([240, 0, 0, 0]), "size": 240}, "must not exceed the rows"),
         ({"seed": 2**32}, r"seed must lie in 0 \.\. 2\^32 - 1, got 4294967296"),
@@ -360,7 +361,7 @@ def test_fewer_finite_rows_than_picks_are_refused():
     ],
 )
 def test_budgets_are_parsed(text, picks):
-    budgets = offline.files.parse_budgets(text, 3)
+    budgets = offline.files.parse_budgets(text)
     if callable(budgets):
         budgets = budgets(jnp.array([30, 20, 10], jnp.int32), 12)
     assert np.asarray(budgets).tolist() == picks
@@ -368,13 +369,13 @@ def test_budgets_are_parsed(text, picks):
 
 @pytest.mark.parametrize(
     "text",
-    ["even", "proportional:1", "temperature", "temperature:nan", "temperature:1,2", "fixed:1,2",
+    ["even", "proportional:1", "temperature", "temperature:nan", "temperature:1,2",
      "fixed:", "counts:1.5,2,3", "counts:a", "", f"counts:1,1,{10**30}", "counts:" + "9" * 5000,
      "fixed:1e400,1,1", "fixed:1e300,1,1", "fixed:nan,1,1", "temperature:1e300"],
 )  # fmt: skip
 def test_unknown_budgets_are_refused_in_one_line(text):
     with pytest.raises(ValueError, match=r"^budgets") as error:
-        offline.files.parse_budgets(text, 3)
+        offline.files.parse_budgets(text)
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 

@@ -94,6 +94,6 @@ def test_picks_losses_and_parameters_are_those_of_whole_rows(tiny, options):
 
 def test_masks_of_dropout_do_not_depend_on_the_width():
     keys = jax.random.split(jax.random.key(0), 3)
-    watch = models.dropout.Dropping(0.5, keys, 1)
+    watch = models.taps.Dropping(0.5, keys, 1)
     x = jnp.ones((3, LENGTH, 5))
     np.testing.assert_array_equal(watch.drop(x)[:, :6], watch.drop(x[:, :6]))

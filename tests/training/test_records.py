@@ -27,7 +27,7 @@ def test_json_files_are_replaced_in_one_move_and_damage_is_named(tmp_path):
     assert json_files.read_json(path) == {"x": 2}
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"a\.json is not a JSON file"):
+    with pytest.raises(ValueError, match=r"a\.json is no valid JSON"):
         json_files.read_json(path)
 
 

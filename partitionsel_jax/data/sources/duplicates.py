@@ -12,10 +12,10 @@ exact copies alone.
 """
 
 import collections
-import dataclasses
+import itertools
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 Shingle = tuple[str, ...]
@@ -41,7 +41,7 @@ class Prompt(NamedTuple):
 
 
 def normalise(text: str) -> str:
-    """The text in Unicode's NFKC, lower case, and single spaces."""
+    """Writes a text in Unicode's NFKC, lower case, and single spaces."""
     folded = (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
     return " ".join(folded.split())
 
@@ -57,7 +57,7 @@ def _shingles(words: Sequence[str]) -> set[Shingle]:
 
 
 def boilerplate(samples: Iterable[Collection[str]]) -> frozenset[Shingle]:
-    """The shingles that more than one question in ten shares, and no fewer than eight.
+    """Gives the shingles that more than one question in ten shares, and no fewer than eight.
 
     Those of SELFIES symbols never are: they are of a small alphabet, no wording.
 
@@ -77,102 +77,63 @@ def boilerplate(samples: Iterable[Collection[str]]) -> frozenset[Shingle]:
     )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class HeldOut:
-    """An index of held-out prompts; `held_out(prompts)` makes it.
+    """An index of held-out prompts, by the shingles of what they ask."""
 
-    Attributes:
-      texts: the normalised whole prompts.
-      sets: the shingles of what they ask.
-      symbols: the numbers, and what is in brackets, in it; sorted.
-      order: the rarest shingle first.
-      places: shingle -> which prompts have it among their first ones in that order, how many of
-        theirs come not before it, and how many they have.
-      boilerplate: the shingles that do not count.
-    """
+    def __init__(
+        self, prompts: Iterable[str | Prompt], boilerplate: frozenset[Shingle] = frozenset()
+    ):
+        """Indexes prompts.
 
-    texts: frozenset[str]
-    sets: Sequence[set[Shingle]]
-    symbols: Sequence[list[str]]
-    order: Mapping[Shingle, int]
-    places: Mapping[Shingle, list[tuple[int, int, int]]]
-    boilerplate: frozenset[Shingle]
+        Args:
+          prompts: those that are one text are compared by the whole of it.
+          boilerplate: the shingles that do not count.
+        """
+        pairs = [(prompt, prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        asked = sorted({normalise(asked) for _, asked in pairs})
+        self._texts = {normalise(text) for text, _ in pairs}
+        self._boilerplate = boilerplate
+        self._sets = [_shingles(_words(text)) - boilerplate for text in asked]
+        # The numbers, and what is in brackets.
+        self._symbols = [sorted(_SYMBOL.findall(text)) for text in asked]
+        counts = collections.Counter(itertools.chain.from_iterable(self._sets))
+        rarest = sorted(counts, key=lambda shingle: (counts[shingle], shingle))
+        self._order = {shingle: rank for rank, shingle in enumerate(rarest)}
+        # Shingle -> the prompts that have it among their rarest.
+        self._places: dict[Shingle, list[int]] = {}
+        for place, mine in enumerate(self._sets):
+            for shingle in sorted(mine, key=self._order.__getitem__)[: _enough(len(mine))]:
+                self._places.setdefault(shingle, []).append(place)
 
     def match(self, text: str, asked: str | None = None) -> str:
-        """How a prompt is held out: `EXACT`ly, by a `NEAR`-duplicate, or not at all (empty).
+        """Tells how a prompt is held out: `EXACT`ly, by a `NEAR`-duplicate, or not at all (empty).
 
         Args:
           text: the whole of it.
           asked: what near-duplicates are looked for in; None for the whole.
         """
         plain = normalise(text)
-        if plain in self.texts:
+        if plain in self._texts:
             return EXACT
         if asked is not None and asked is not text:
             plain = normalise(asked)
         words = _words(plain)
-        # A near-duplicate lacks at most one shingle in five of either side. Most prompts are done
-        # with here, by their first words.
-        few = max(len(words) - 2, 0) * (_OF - _SHARED) // _OF + 1
-        first = _shingles(words[: few + 2])
-        if (
-            len(first) == few
-            and self.order.keys().isdisjoint(first)
-            and self.boilerplate.isdisjoint(first)
-        ):
-            return ""
-        mine = _shingles(words) - self.boilerplate
-        known = mine & self.order.keys()
-        # Two sets that nearly are the same share one of the first shingles of either; and all that
-        # they share come not before the first of them, on either side (Xiao et al. 2008, "Efficient
-        # similarity joins for near duplicate detection").
-        size, last = len(mine), max(_prefix(mine) - len(mine - known), 0)
-        rarest = sorted(known, key=self.order.__getitem__)[:last]
-        candidates = {
-            place
-            for left, shingle in zip(range(len(known), 0, -1), rarest, strict=False)
-            for place, theirs, other in self.places.get(shingle, ())
-            if (left if left < theirs else theirs) * (_OF + _SHARED) >= (size + other) * _SHARED
-        }
+        mine = _shingles(words) - self._boilerplate
+        known = sorted(mine & self._order.keys(), key=self._order.__getitem__)
+        # Two sets that nearly are the same share one of the rarest of either (Xiao et al. 2008,
+        # "Efficient similarity joins for near duplicate detection"); the unknown are rarest of all.
+        rarest = known[: max(_enough(len(mine)) - len(mine) + len(known), 0)]
+        candidates = {place for shingle in rarest for place in self._places.get(shingle, ())}
         own = sorted(_SYMBOL.findall(plain)) if candidates else []
         for place in candidates:
-            if self.symbols[place] == own:
-                shared, both = len(mine & self.sets[place]), size + len(self.sets[place])
+            if self._symbols[place] == own:
+                shared, both = len(mine & self._sets[place]), len(mine) + len(self._sets[place])
                 # In integers, so that the bound is met exactly.
                 if shared * (_OF + _SHARED) >= both * _SHARED:
                     return NEAR
         return ""
 
 
-def _prefix(shingles: set[Shingle]) -> int:
-    """So many shingles that a near-duplicate has one of them at least: it lacks one in five."""
-    return len(shingles) * (_OF - _SHARED) // _OF + 1
-
-
-def held_out(
-    prompts: Iterable[str | Prompt], boilerplate: frozenset[Shingle] = frozenset()
-) -> HeldOut:
-    """The index of these prompts.
-
-    Args:
-      prompts: those that are one text are compared by the whole of it.
-      boilerplate: the shingles that do not count.
-    """
-    pairs = [(prompt, prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
-    kept = sorted({normalise(asked) for _, asked in pairs})
-    sets = [_shingles(_words(asked)) - boilerplate for asked in kept]
-    counts = collections.Counter(shingle for its in sets for shingle in its)
-    order = {shingle: i for i, shingle in enumerate(sorted(counts, key=lambda s: (counts[s], s)))}
-    places: dict[Shingle, list[tuple[int, int, int]]] = {}
-    for place, its in enumerate(sets):
-        first = sorted(its, key=order.__getitem__)[: _prefix(its)]
-        for before, shingle in enumerate(first):
-            places.setdefault(shingle, []).append((place, len(its) - before, len(its)))
-    return HeldOut(
-        texts=frozenset(normalise(text) for text, _ in pairs),
-        sets=sets,
-        symbols=[sorted(_SYMBOL.findall(asked)) for asked in kept],
-        order=order,
-        places=places,
-        boilerplate=boilerplate,
-    )
+def _enough(count: int) -> int:
+    """So many of a set's shingles that a near-duplicate has one of them: it lacks one in five."""
+    return count * (_OF - _SHARED) // _OF + 1

@@ -2,22 +2,18 @@
 
 import contextlib
 import dataclasses
+import functools
 import gzip
 import hashlib
-import io
 import json
 import os
-import re
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
-
-from etils import epath
+from typing import IO, Any
 
 from partitionsel_jax import hub
-from partitionsel_jax.data.sources.published import DESCRIPTIONS, Layout, split_of
+from partitionsel_jax.data.sources.layouts import DESCRIPTIONS, Layout, split_of
 from partitionsel_jax.file_errors import check_regular, one_line, reading
 
 # Suffix -> format.
@@ -33,35 +29,27 @@ _PACKED, _ARCHIVE = ".gz", ".zip"
 PATTERNS = (*(f"*{suffix}" for suffix in (*FORMATS, _PACKED, _ARCHIVE)), "README.md")
 # The ways in which files are packed; only the first is read.
 _PACKINGS = (_PACKED, ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".br", ".7z", ".rar")
-_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, UnicodeDecodeError)
-_DIGEST = re.compile("[0-9a-f]{64}")
 # A file that is packed by more than so many times, and more than so many bytes, is no text of rows.
 _MOST_PACKED, _UNPACKED_FREELY = 500, 1 << 26
+ARROW_STREAM = b"\xff\xff\xff\xff"
+_MAGIC = {"parquet": (b"PAR1",), "arrow": (b"ARROW1", ARROW_STREAM)}
 # First bytes -> what a file is that begins so, and what is to be done about it.
-_UNPACK, _AS_LINES = "unpack it first", "write its rows as JSON Lines"
-_AS_TABLE = f"{_AS_LINES} or Parquet"
 _OTHER_FORMS = {
     b"\x1f\x8b": ("gzip data", "name it .gz after the format's, such as .jsonl.gz"),
     b"PAR1": ("Parquet", "name it .parquet"),
     b"PARE": ("encrypted Parquet", "write it without encryption"),
     b"ARROW1": ("an Arrow file", "name it .arrow"),
-    b"\xff\xff\xff\xff": ("an Arrow stream", "name it .arrow"),
+    ARROW_STREAM: ("an Arrow stream", "name it .arrow"),
     b"PK\x03\x04": ("a zip archive", "name it .zip"),
-    b"PK\x05\x06": ("an empty zip archive", "name a file that holds rows"),
-    b"\x28\xb5\x2f\xfd": ("Zstandard data", _UNPACK),
-    b"BZh": ("bzip2 data", _UNPACK),
-    b"\xfd7zXZ\x00": ("xz data", _UNPACK),
-    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
+    b"\x28\xb5\x2f\xfd": ("Zstandard data", "unpack it first"),
+    b"BZh": ("bzip2 data", "unpack it first"),
+    b"\xfd7zXZ\x00": ("xz data", "unpack it first"),
     b"\xd0\xcf\x11\xe0": ("an old Excel sheet", "save it as CSV"),
-    b"SQLite format 3\x00": ("an SQLite database", _AS_LINES),
-    b"\x89HDF\r\n": ("HDF5", _AS_TABLE),
-    b"\x93NUMPY": ("a NumPy array", _AS_TABLE),
-    b"\x80\x04\x95": ("a Python pickle", _AS_TABLE),
+    b"SQLite format 3\x00": ("an SQLite database", "write its rows as JSON Lines"),
     b"version https://git-lfs": ("a Git LFS pointer", "fetch what it points to (git lfs pull)"),
-    **dict.fromkeys(
-        (b"<!DOCTYPE", b"<!doctype", b"<html"), ("a web page", "fetch the file itself")
-    ),
-    b"<?xml": ("XML", _AS_LINES),
+    b"<!DOCTYPE": ("a web page", "fetch the file itself"),
+    b"<!doctype": ("a web page", "fetch the file itself"),
+    b"<html": ("a web page", "fetch the file itself"),
 }
 
 
@@ -82,37 +70,34 @@ class SourceFile:
     split: str = ""
 
     @property
+    def bare(self) -> Path:
+        """The name of what holds the rows, without directories."""
+        return Path(Path(self.member or self.path).name)
+
+    @property
     def stem(self) -> str:
-        """The bare name, without directories and suffixes."""
-        return Path(self.member or self.path.name).name.split(".")[0]
+        """The bare name without suffixes."""
+        return self.bare.name.split(".")[0]
 
     @property
     def is_document(self) -> bool:
         """True if the name says one JSON text, rather than one a line."""
-        return ".json" in Path((self.member or self.path.name).lower()).suffixes
+        return ".json" in map(str.lower, self.bare.suffixes)
 
     @property
     def format(self) -> str:
         """One of the formats of `FORMATS`."""
-        return _format(self.member or self.path.name)
+        return _format(self.bare.name)
 
 
 def locate(path: str | os.PathLike[str], repository: str, patterns: Sequence[str]) -> Path:
-    """The file or directory of a source.
+    """Finds the file or directory of a source; raises ValueError where nothing is.
 
-    Args:
-      path: a file or directory; or, where nothing is there, a repository as "owner/name" or
-        "owner/name@revision", which is downloaded where it is not in the hub's own cache; or "" for
-        the one that the kind is published in.
-      repository: that one; empty where there is none.
-      patterns: which of a repository's files are downloaded.
-
-    Raises:
-      ValueError: nothing of that name is here, and what to do.
+    Where nothing is at the path, it is taken for a hub's repository, as "owner/name" or
+    "owner/name@revision", whose files of these patterns are downloaded; "" stands for `repository`,
+    which the kind is published in.
     """
     name = os.fspath(path) or repository
-    if not name:
-        raise ValueError("expected the path of a file or directory, got none; name it")
     local = Path(name).expanduser()
     if os.fspath(path) and local.exists():
         return local.resolve()
@@ -121,23 +106,15 @@ def locate(path: str | os.PathLike[str], repository: str, patterns: Sequence[str
             f"nothing is at {name!r}: expected a file, a directory, or a dataset repository as "
             "owner/name; mend the path"
         )
-    return hub.download(
-        name,
-        patterns,
-        kind="dataset",
-        subject=f"the dataset {name!r}, which is no file here either",
-        remedy=" Or name the path of a copy",
-    )
+    subject, remedy = f"the dataset {name!r}, which is no file here either", " Or name a copy"
+    return hub.download(name, patterns, kind="dataset", subject=subject, remedy=remedy)
 
 
 def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile, ...]:
-    """The files of a source, sorted by name.
+    """Lists the files of a source, a file or all below a directory, sorted by name.
 
-    Args:
-      root: a file, or a directory that is searched with all below it. Zip archives stand for the
-        files inside them; hidden files, descriptions of a dataset, and files that its description
-        does not list are passed over.
-      leave_out: stems of files and archives that are passed over, too.
+    Zip archives stand for the files inside them. Hidden files, descriptions of a dataset, files
+    that its description does not list, and those of the stems in `leave_out` are passed over.
 
     Raises:
       ValueError: no file of a known format, one that is there and no file (a pipe, a link to
@@ -149,9 +126,9 @@ def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile,
     others: list[str] = []
     for path in sorted(root.rglob("*")) if layout else [root]:
         relative = path.relative_to(root) if layout else Path(root.name)
-        name = relative.as_posix()
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if hidden or path.name in DESCRIPTIONS or relative.stem in leave_out:
+        name, is_archive = relative.as_posix(), path.suffix.lower() == _ARCHIVE
+        is_hidden = any(part.startswith(".") for part in relative.parts)
+        if is_hidden or path.name in DESCRIPTIONS or relative.stem in leave_out:
             continue
         if (path.is_dir() and not path.is_symlink()) or (layout and not layout.has(path, name)):
             continue
@@ -160,17 +137,16 @@ def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile,
                 f"{path} is a link to a directory, which is not followed; name that directory, or "
                 "move it here"
             )
-        is_archive = path.suffix.lower() == _ARCHIVE
-        if not is_archive and not _format(path.name):
+        if not is_archive and not _format(name):
             others.append(name)
             continue
         check_regular(path, name)
         if not path.exists():
             raise ValueError(f"{path} is a link to nothing; fetch what it should point to")
-        found = _members(path, name) if is_archive else [SourceFile(path, name)]
-        # A file is what its user names it for; an archive is as good as a directory.
-        said = layout.split if layout else (lambda name: split_of(name.partition(":")[2]))
-        files += [dataclasses.replace(file, split=said(file.name)) for file in found]
+        for file in _members(path, name) if is_archive else [SourceFile(path, name)]:
+            # A file is what its user names it for; an archive is as good as a directory.
+            split = layout.split(file.name) if layout else split_of(file.member)
+            files.append(dataclasses.replace(file, split=split))
     if not files:
         there = f" (which has {', '.join(others[:5])})" if others else ""
         raise ValueError(
@@ -178,68 +154,53 @@ def source_files(root: Path, leave_out: Sequence[str] = ()) -> tuple[SourceFile,
             f"{_ARCHIVE} archive) at {root}{there}, found none; name the file or directory that "
             "has them"
         )
-    for name in others:
-        _check_packing(name)
     return tuple(files)
 
 
-def _check_packing(name: str) -> None:
-    """Raises ValueError if a file of a known format is packed in a way that is not read."""
-    *_, inner, outer = ("", "", *Path(name.lower()).suffixes)
-    if inner in FORMATS and outer in _PACKINGS and not _format(name):
-        raise ValueError(
-            f"{name} is packed as {outer}, which {inner} files are not read from; unpack it first"
-        )
-
-
 def _format(name: str) -> str:
-    """The format that a file's name says; empty where it says none."""
+    """The format that a file's name says, empty where it says none."""
     *_, inner, outer = ("", "", *Path(name.lower()).suffixes)
-    if outer == _PACKED:
-        return FORMATS[inner] if FORMATS.get(inner) in TEXT_FORMATS else ""
-    return FORMATS.get(outer, "")
+    if inner not in FORMATS or outer not in _PACKINGS:
+        return FORMATS.get(outer, "")
+    if outer == _PACKED and FORMATS[inner] in TEXT_FORMATS:
+        return FORMATS[inner]
+    raise ValueError(
+        f"{name} is packed as {outer}, which {inner} files are not read from; unpack it first"
+    )
 
 
 def _members(path: Path, name: str) -> list[SourceFile]:
     """The files of text formats in a zip archive, sorted by name."""
-    members = []
+    members: dict[str, zipfile.ZipInfo] = {}
     with reading_errors(path, name), zipfile.ZipFile(path) as archive:
         for info in sorted(archive.infolist(), key=lambda info: info.filename):
             inside, known = Path(info.filename), _format(info.filename)
-            _check_packing(info.filename)
             if known not in ("", *TEXT_FORMATS):
                 raise ValueError(f"{name}:{info.filename} lies in an archive; unpack it first")
             # macOS adds its own to archives.
-            passed_over = inside.name.startswith(".") or "__MACOSX" in inside.parts
-            if known and not info.is_dir() and not passed_over and inside.name not in DESCRIPTIONS:
-                members.append(info)
-        names = [info.filename for info in members]
-        if len(names) > len(set(names)):
-            raise ValueError(f"{name} holds several files of one name; unpack it first")
-        check_size(sum(info.file_size for info in members), path.stat().st_size, name)
-    return [SourceFile(path, f"{name}:{info.filename}", info.filename) for info in members]
+            is_hidden = inside.name.startswith(".") or "__MACOSX" in inside.parts
+            if known and not info.is_dir() and not is_hidden and inside.name not in DESCRIPTIONS:
+                if info.filename in members:
+                    raise ValueError(f"{name} holds several files of one name; unpack it first")
+                members[info.filename] = info
+        check_size(sum(m.file_size for m in members.values()), path.stat().st_size, name)
+    return [SourceFile(path, f"{name}:{member}", member) for member in members]
 
 
 @contextlib.contextmanager
-def opened(file: SourceFile) -> Iterator[IO[bytes]]:
-    """Opens a file of a text format as unpacked bytes, which are never all in memory.
-
-    Raises:
-      ValueError: while it is read, something packed in it that unpacks to far more than rows do.
-    """
+def opened(file: SourceFile) -> Iterator[Any]:
+    """Opens a file of a text format as unpacked bytes, which are never all in memory."""
     with contextlib.ExitStack() as stack:
+        stream: Any = stack.enter_context(open(file.path, "rb"))
+        size = file.path.stat().st_size
         if file.member:
-            archive = stack.enter_context(zipfile.ZipFile(file.path))
+            archive = stack.enter_context(zipfile.ZipFile(stream))
             info = archive.getinfo(file.member)
             if info.flag_bits & 1:
                 raise ValueError(f"{file.name} is encrypted; unpack the archive first")
             stream, size = stack.enter_context(archive.open(info)), info.compress_size
-        else:
-            stream = stack.enter_context(open(file.path, "rb"))
-            size = os.fstat(stream.fileno()).st_size
-        if (file.member or file.path.name).lower().endswith(_PACKED):
-            unpacked = stack.enter_context(gzip.GzipFile(fileobj=stream))
-            stream = io.BufferedReader(_Bounded(cast(IO[bytes], unpacked), size, file.name))
+        if file.bare.suffix.lower() == _PACKED:
+            stream = stack.enter_context(_Bounded(stream, size, file.name))
         yield stream
 
 
@@ -252,122 +213,83 @@ def check_size(unpacked: int, packed: int, name: str) -> None:
         )
 
 
-class _Bounded(io.RawIOBase):
-    """Unpacked bytes, of which there may be only so many."""
+class _Bounded(gzip.GzipFile):
+    """Packed text, whose unpacked bytes may be only so many."""
 
     def __init__(self, stream: IO[bytes], packed: int, name: str):
-        self._stream, self._packed, self._name = stream, packed, name
+        super().__init__(fileobj=stream)
+        self._limits = packed, name
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        part = self._stream.read(len(buffer))
-        check_size(self._stream.tell(), self._packed, self._name)
-        buffer[: len(part)] = part
-        return len(part)
+    def read1(self, size: int = -1) -> bytes:
+        """Reads at most one buffer of bytes, as `io.TextIOWrapper` does."""
+        part = super().read1(size)
+        check_size(self.tell(), *self._limits)
+        return part
 
 
-def check_format(start: bytes, name: str, wanted: str = "", magic: tuple[bytes, ...] = ()) -> None:
-    """Raises ValueError if a file begins as one of another format than its name says.
-
-    Args:
-      start: its first bytes.
-      name: what errors call it.
-      wanted, magic: of a format that is no text, its name and how such files begin.
-    """
-    if wanted and (not start or start.startswith(magic)):
+def check_format(start: bytes, file: SourceFile) -> None:
+    """Raises ValueError if a file, by its first bytes, is of another format than its name says."""
+    magic = _MAGIC.get(file.format)
+    if magic and (not start or start.startswith(magic)):
         return
-    stripped = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    begun = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     for begin, (found, remedy) in _OTHER_FORMS.items():
-        if start.startswith(begin) or (begin[:1] == b"<" and stripped.startswith(begin)):
-            raise ValueError(f"{name} is {found}, which its name does not say; {remedy}")
-    if wanted and not any(byte < 9 for byte in start):
+        if begun.startswith(begin):
+            raise ValueError(f"{file.name} is {found}, which its name does not say; {remedy}")
+    if magic and not any(byte < 9 for byte in start):
         raise ValueError(
-            f"{name} is text, and its name says .{wanted}; name it by its format (.jsonl, .csv)"
+            f"{file.name} is text, and its name says .{file.format}; name it by its format "
+            "(.jsonl, .csv)"
         )
 
 
 @contextlib.contextmanager
-def reading_errors(
-    path: Path, name: str, errors: tuple[type[Exception], ...] = _DAMAGED
-) -> Iterator[None]:
-    """Says of a file that cannot be read which it is and why: damaged, or whatever else.
-
-    Args:
-      path, name: the file, and what the error calls it.
-      errors: what a reader raises at a damaged file.
-    """
+def reading_errors(path: Path, name: str) -> Iterator[None]:
+    """Says of a file that cannot be read which it is, why, and what to do."""
     with reading(path, name):
         try:
             yield
-        except errors as error:
-            if isinstance(error, OSError) and error.filename is not None:
-                raise  # it may not be read
-            raise ValueError(
-                f"{name} is damaged or cut short ({one_line(error)}); fetch or write it again"
-            ) from None
+        except Exception as error:
+            if name in str(error) or getattr(error, "filename", None) is not None:
+                raise
+            raise unreadable(name, error) from None
 
 
-def content_digest(files: Sequence[SourceFile], cache: str | os.PathLike[str]) -> str:
-    """SHA-256 of the names and the content of files, in order; see also `check_unchanged`.
+def unreadable(name: str, reason: str | Exception, row: int | None = None) -> ValueError:
+    """Makes the error for a file that cannot be read, or read on at a row."""
+    why = reason if isinstance(reason, str) else getattr(reason, "msg", one_line(reason))
+    place = "" if row is None else f" at row {row}"
+    return ValueError(
+        f"{name} cannot be read{place} ({why}): if it is damaged or cut short, fetch or write it "
+        "again"
+    )
 
-    A file of gigabytes is not read at every start: the digest of a file is kept under `cache`, and
-    holds as long as the file's path, size and time of modification (in nanoseconds) are the same.
 
-    Args:
-      files: the files; an archive counts as a whole.
-      cache: directory of the digests that are known.
+def content_digest(files: Sequence[SourceFile]) -> str:
+    """Makes a SHA-256 of the names and the content of files, in order.
+
+    An archive counts as a whole. A process hashes a file again only where its size or its time of
+    modification changed.
     """
-    known = {path: _file_digest(path, epath.Path(cache)) for path in {f.path: "" for f in files}}
-    content = [[file.name, known[file.path]] for file in files]
+    content = []
+    for file in files:
+        check_regular(file.path)
+        stat = file.path.stat()
+        digest = _file_digest(file.path.resolve(), stat.st_size, stat.st_mtime_ns)
+        content.append([file.name, digest])
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def check_unchanged(
-    files: Sequence[SourceFile], digest: str, cache: str | os.PathLike[str]
-) -> None:
-    """Raises ValueError unless files that were read have the content that they had before.
-
-    Only a file that was touched since is hashed again.
-
-    Args:
-      files, cache: as `content_digest` was given them.
-      digest: what it returned.
-    """
-    try:
-        if content_digest(files, cache) == digest:
-            return
-    except OSError:
-        pass
-    raise changed()
-
-
 def changed() -> ValueError:
-    """The error for a source that is not what it was."""
+    """Makes the error for a source that is not what it was."""
     return ValueError(
         "expected the source to stay as it is, but it changed while it was read; start again "
         "when nothing writes to it"
     )
 
 
-def _file_digest(path: Path, cache: epath.Path) -> str:
-    """SHA-256 of a file's bytes, from the cache where the file is unchanged."""
-    check_regular(path)
-    path = path.resolve()
-    place = cache / f"{hashlib.sha256(os.fspath(path).encode()).hexdigest()[:32]}.json"
-    state = {"path": os.fspath(path), "size": path.stat().st_size, "time": path.stat().st_mtime_ns}
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        kept = json.loads(place.read_text())
-        if isinstance(kept, dict) and state.items() <= kept.items():
-            digest = str(kept.get("digest"))
-            if _DIGEST.fullmatch(digest):
-                return digest
+@functools.cache
+def _file_digest(path: Path, size: int, time: int) -> str:
+    """SHA-256 of a file's bytes, which are the same while its size and time of change are."""
     with open(path, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    cache.mkdir(parents=True, exist_ok=True)
-    # Another process that reads the cache sees the whole entry or none.
-    half = place.with_suffix(f".{os.getpid()}")
-    half.write_text(json.dumps(state | {"digest": digest}))
-    half.replace(place)
-    return digest
+        return hashlib.file_digest(stream, "sha256").hexdigest()

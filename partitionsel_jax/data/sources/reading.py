@@ -1,11 +1,9 @@
 """Streaming readers: the rows of a JSON, CSV, Parquet or Arrow file, one after the other.
 
-These forms of JSON are read: one array of objects; an object, or a list of messages, a line; the
-same spread over lines, one after the other; one object whose only list of objects are the rows. The
-cells of CSV are parted by commas, semicolons or tabs, whichever part the header into most.
+JSON is one array of rows, one object with one list of rows, or rows that follow each other, with
+commas or without, each on as many lines as it takes; a row is an object or a list of messages.
 """
 
-import codecs
 import collections
 import contextlib
 import csv
@@ -13,128 +11,89 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import IO, Any
 
 from partitionsel_jax.data.sources.files import (
+    ARROW_STREAM,
     TEXT_FORMATS,
     SourceFile,
     check_format,
+    check_size,
     opened,
     reading_errors,
+    unreadable,
 )
-from partitionsel_jax.data.sources.rows import INVALID_UTF8, TOO_DEEP, RawRow, check_names, is_utf8
-from partitionsel_jax.data.sources.tables import read_table, table_columns
-from partitionsel_jax.file_errors import one_line
+from partitionsel_jax.data.sources.rows import INVALID_UTF8, TOO_DEEP, RawRow, is_utf8
 
 # The column of a row that is a list of messages and nothing else.
 MESSAGES = "messages"
-# Keys that tell a turn of a conversation from any other object.
+# Keys that distinguish a turn of a conversation from any other object.
 _TURN_ROLES = ("role", "from")
-_WINDOW = 1 << 20
-# Bytes that show the encoding and the form of a file, and rows that show its columns.
-_HEAD, _PEEK = 1 << 20, 100
-# Characters of a line, and of a cell of CSV. A file need not have line ends, and an open quote
-# makes the rest of it one cell: neither is read into memory as a whole.
-_LONGEST_LINE, _LONGEST_CELL = 1 << 26, 1 << 24
-# Blank lines that may follow each other: millions of them pack into next to nothing.
-_MOST_BLANK = 1 << 20
-_WHITE = " \t\r\n"
-_SPACE = re.compile(rf"[{_WHITE}]*")
-_COMMA = re.compile(rf"[{_WHITE}]*,?")
-# The signs that begin what Python and JavaScript know and JSON does not: quotes, comments, names.
-_OTHER_SIGNS = frozenset("'/#NTFu")
+# Characters of JSON that are read at a time, and rows that show the columns of a file.
+_WINDOW, _PEEK = 1 << 20, 100
+# Most characters of a value of JSON or a line of CSV, and of a cell: a file need not have line
+# ends, and an open quote makes the rest of it one text.
+_LONGEST, _LONGEST_CELL = 1 << 28, 1 << 24
+# White space between values, and the marks where files that begin with one were joined.
+_SPACE = re.compile("[ \t\r\n\ufeff]*")
 _decode = json.JSONDecoder().raw_decode
 # The longest token that JSON's errors point to the beginning of when the text ends inside it.
 _TOKEN = 16
+# The signs that may part the cells of CSV.
 _DELIMITERS = ",;\t"
-# Lines of CSV that show what parts the cells.
-_SAMPLE = 40
+# Blank rows of it that may follow each other: millions of them pack into next to nothing.
+_MOST_BLANK = 1 << 20
 _SEPARATOR = re.compile(r"sep=(.)[\r\n]*")
+# Rows of tables that are in memory at a time, and that a file of any size may say to have.
+_BATCH, _ROWS_FREELY = 256, 1 << 20
+# Packed by more than so many times, and to more bytes than these, a column is unpacked row by row:
+# one long text that all rows refer to is unpacked once for each.
+_PACKED_WELL, _LONG_TEXT = 200, 1 << 20
 
 
-def read(file: SourceFile, columns: Collection[str] | None = None) -> Generator[RawRow, None, None]:
-    """The rows of a file in order; only a small part of it is in memory at a time.
+def read(
+    file: SourceFile, columns: Collection[str] | None = None, names: Sequence[str] = ()
+) -> Generator[RawRow, None, None]:
+    """Reads the rows of a file in order; only a small part of it is in memory at a time.
 
     Text is read as UTF-8, or as UTF-16 or UTF-32 where its first bytes say so. A row that is not is
     given with its problem, as are lines that are no JSON object, and CSV lines of another number of
-    cells than the header's. Blank lines are passed over, and NaN stands for null.
+    cells than the header's. Blank lines are passed over, and what tables store as bytes is text.
 
     Args:
       file: the file.
-      columns: those that are wanted of Parquet and Arrow files, which have them apart; None for
-        all.
+      columns: the wanted ones of Parquet and Arrow files, which store them apart; None for all.
+      names: the columns of CSV without a header line.
 
     Raises:
       ValueError: the file is damaged, ends inside a row, is of another format than its name says,
-        or has two columns of one name.
+        is packed as no rows are, or has two columns of one name.
       OSError: the file cannot be read.
     """
-    if file.format not in TEXT_FORMATS:
-        yield from read_table(file, columns)
-        return
     with reading_errors(file.path, file.name):
+        if file.format not in TEXT_FORMATS:
+            yield from _table(file, columns)
+            return
         with opened(file) as stream:
-            head = stream.read(_HEAD)
-        check_format(head, file.name)
-        encoding = json.detect_encoding(head)
-        # A surrogate stands for what is not UTF-8, and half a pair of UTF-16 is as wrong.
-        errors = "surrogateescape" if encoding.startswith("utf-8") else "surrogatepass"
-        newline = "" if file.format == "csv" else "\n"
-        with opened(file) as stream, io.TextIOWrapper(stream, encoding, errors, newline) as text:
-            if file.format == "csv":
-                yield from _csv(text, file.name)
-                return
-            start = codecs.getincrementaldecoder(encoding)(errors).decode(head).lstrip(_WHITE)
-            form = _form(start, len(head) < _HEAD, file.is_document)
-            if form == "lines":
-                yield from _lines(text, file)
-            else:
-                yield from _FORMS[form](_Window(text, file.name))
+            head = stream.peek(64)
+            check_format(head, file)
+            encoding = json.detect_encoding(head)
+            # A surrogate stands for what is not UTF-8, and half a pair of UTF-16 is as wrong.
+            errors = "surrogateescape" if encoding.startswith("utf-8") else "surrogatepass"
+            newline = "" if file.format == "csv" else "\n"
+            with io.TextIOWrapper(stream, encoding, errors, newline) as text:
+                yield from _csv(text, file.name, names) if newline == "" else _json(text, file)
 
 
 def column_names(file: SourceFile) -> list[str]:
-    """The columns of a file; of JSON, those of its first rows."""
+    """Gives the columns of a file; of JSON, those of its first rows."""
     if file.format not in TEXT_FORMATS:
-        return table_columns(file)
+        with reading_errors(file.path, file.name), _opened_table(file) as table:
+            return _schema(table).names
     with contextlib.closing(read(file)) as raw:
         peeked = [row.fields for row in itertools.islice(raw, _PEEK) if not row.problem]
     return list(dict.fromkeys(name for fields in peeked for name in fields))
-
-
-def _form(start: str, whole: bool, is_document: bool) -> str:
-    """The form of JSON, as its start tells: one of `_FORMS`, or "lines".
-
-    Args:
-      start: of the text, without white space before it.
-      whole: whether it is all there is.
-      is_document: whether its name says one JSON text.
-    """
-    value: Any = None
-    fault: Exception | None = None
-    rest, end = "", len(start)
-    try:
-        value, end = _decode(start)
-        rest = start[end:].lstrip(_WHITE)
-    except (ValueError, RecursionError) as error:
-        fault = error
-    if start.startswith("["):
-        # One array of all rows, or many of a row's messages.
-        return "values" if rest.startswith(("[", ",")) and _is_conversation(value) else "array"
-    line = start.partition("\n")[0]
-    if not start.startswith("{") or line == start or (fault is None and end <= len(line)):
-        return "lines"
-    if fault is not None:
-        # Either the object is longer than what was looked at, or there is a fault in it.
-        is_long = not whole and _is_cut(fault, len(start))
-        is_faulty = is_document and _is_cut(fault, len(line), 1)
-        return "document" if is_long or is_faulty else "lines"
-    if not rest:
-        alone = _only_list(value) is None and any(map(_is_conversation, value.values()))
-        return "values" if alone else "document"
-    # Objects one after the other; but a list of objects and nothing else is no row.
-    is_row = _only_list(value) is None or len(value) > 1
-    return "values" if rest[0] in "{," and is_row else "document"
 
 
 def _is_conversation(value: Any) -> bool:
@@ -143,112 +102,40 @@ def _is_conversation(value: Any) -> bool:
     return isinstance(first, dict) and any(key in first for key in _TURN_ROLES)
 
 
-def _only_list(value: Any) -> list[dict[str, Any]] | None:
-    """The one list of objects that an object holds, unless they are the turns of a conversation."""
-    values = value.values() if isinstance(value, dict) else ()
-    lists = [v for v in values if isinstance(v, list) and v and isinstance(v[0], dict)]
-    return lists[0] if len(lists) == 1 and not _is_conversation(lists[0]) else None
-
-
-def _whole_lines(text: IO[str], name: str) -> Iterator[str]:
-    """The lines of a text, none of which is so long that it would fill the memory."""
-    while line := text.readline(_LONGEST_LINE):
-        if len(line) == _LONGEST_LINE and not line.endswith("\n"):
-            raise ValueError(
-                f"{name} has a line of more than {_LONGEST_LINE:,} characters; write the file as "
-                "JSON Lines, each object on a line of its own, or as Parquet"
-            )
-        yield line
-
-
-def _check_blank(blank: int, name: str) -> None:
-    """Raises ValueError if more blank lines follow each other than a file of rows has."""
-    if blank > _MOST_BLANK:
-        raise ValueError(f"{name} has more than {_MOST_BLANK:,} blank lines in a row; remove them")
-
-
-def _lines(text: IO[str], file: SourceFile) -> Iterator[RawRow]:
-    """JSON Lines, or one object that holds a list of the rows; blank lines are passed over."""
-    lines = _filled_lines(text, file.name)
-    begin = list(itertools.islice(lines, 2))
-    if len(begin) == 1 and file.is_document and is_utf8(begin[0][1]):
-        with contextlib.suppress(ValueError, RecursionError):
-            if rows := _only_list(json.loads(begin[0][1])):
-                yield from itertools.starmap(_row, enumerate(rows, 1))
-                return
-    for number, line in itertools.chain(begin, lines):
-        try:
-            values = _values_of(line)
-        except RecursionError:
-            yield RawRow(number, {}, TOO_DEEP)
-        except ValueError as error:
-            written = line.rstrip(_WHITE)
-            is_cut = not written.endswith("}") or _is_cut(error, len(written), 0)
-            if is_cut and not line.endswith("\n"):
-                raise _broken(file.name, number, "the file ends inside it") from None
-            yield RawRow(number, {}, "not JSON" if is_utf8(line) else INVALID_UTF8)
-        else:
-            for value in values:
-                yield _row(number, value, line)
-
-
-def _filled_lines(text: IO[str], name: str) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers and without the marks of joined files."""
-    blank = 0
-    for number, line in enumerate(_whole_lines(text, name), 1):
-        blank = blank + 1 if line.isspace() else 0
-        _check_blank(blank, name)
-        if not blank:
-            yield number, line.removeprefix("\ufeff")
-
-
-def _values_of(line: str) -> list[Any]:
-    """The value of a line; several where they follow each other, with commas or without."""
-    try:
-        return [json.loads(line)]
-    except json.JSONDecodeError as error:
-        if error.msg != "Extra data":
-            raise
-    values, at = [], 0
-    while (at := _SPACE.match(line, at).end()) < len(line):  # type: ignore[union-attr]
-        value, at = _decode(line, at)
-        values.append(value)
-        at = _COMMA.match(line, at).end()  # type: ignore[union-attr]
-    return values
+def _row(number: int, value: Any, text: str) -> RawRow:
+    """The row of a value, which was decoded from a text."""
+    if not is_utf8(text):
+        return RawRow(number, {}, INVALID_UTF8)
+    if _is_conversation(value):
+        return RawRow(number, {MESSAGES: value})
+    is_object = isinstance(value, dict)
+    return RawRow(number, value if is_object else {}, "" if is_object else "not a JSON object")
 
 
 class _Window:
-    """JSON that is decoded value by value out of a window of its text.
-
-    Attributes:
-      row: the row that is read, for errors.
-    """
+    """JSON that is decoded value by value out of a window of its text, of which a line is next."""
 
     def __init__(self, stream: IO[str], name: str):
-        self._stream, self._name, self.row = stream, name, 0
-        self._text, self._at = "", 0
+        self.name, self.line = name, 1
+        self._stream, self._text, self._at = stream, stream.read(_WINDOW), 0
 
     def peek(self) -> str:
         """The next character that is no white space; empty at the end."""
         while True:
-            self._at = _SPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
+            self._move(_SPACE.match(self._text, self._at).end())  # type: ignore[union-attr]
             if self._at < len(self._text):
                 return self._text[self._at]
             if not self._more():
                 return ""
 
-    def skip(self, characters: str) -> str:
-        """The next character, which must be one of these."""
+    def take(self) -> str:
+        """The same character, behind which to go on."""
         found = self.peek()
-        if not found or found not in characters:
-            wanted = " or ".join(map(repr, characters))
-            at_end = "the end of the file" if not found else repr(found)
-            raise _broken(self._name, self.row, f"expected {wanted}, got {at_end}")
-        self._at += 1
+        self._move(self._at + len(found))
         return found
 
-    def value(self) -> tuple[Any, str]:
-        """The next value and its text."""
+    def value(self) -> tuple[Any, str, Exception | None]:
+        """The next value and its text; or, to be looked for in it, why it cannot be decoded."""
         self.peek()
         while True:
             try:
@@ -256,190 +143,283 @@ class _Window:
             except (ValueError, RecursionError) as error:
                 if _is_cut(error, len(self._text)) and self._more():
                     continue
-                raise self._fault(error) from None
+                if isinstance(error, json.JSONDecodeError):
+                    error.pos -= self._at
+                return None, "", error
             # A number may go on where the window ends.
             if type(value) in (int, float) and end > len(self._text) - _TOKEN and self._more():
                 continue
-            text, self._at = self._text[self._at : end], end
-            return value, text
+            text = self._text[self._at : end]
+            self._move(end)
+            return value, text, None
 
-    def items(self) -> Iterator[RawRow]:
-        """The values of an array whose first bracket is read, to behind its last one."""
-        self.row = 0
-        more = self.peek() != "]" or not self.skip("]")
-        while more:
-            self.row += 1
-            yield _row(self.row, *self.value())
-            more = self.skip(",]") == ","
+    def begins_conversations(self) -> bool:
+        """Returns whether lists of messages follow each other, rather than be one array."""
+        with contextlib.suppress(ValueError, RecursionError):
+            value, end = _decode(self._text, self._at)
+            behind = _SPACE.match(self._text, end).end()  # type: ignore[union-attr]
+            return _is_conversation(value) and self._text.startswith(("[", ","), behind)
+        return False
 
-    def finish(self) -> None:
-        """Raises ValueError unless nothing follows."""
-        if found := self.peek():
-            raise _broken(self._name, self.row, f"{found!r} follows where its JSON ends")
+    def ends_at(self, fault: json.JSONDecodeError) -> bool:
+        """Returns whether the text is right up to its end, which is inside the next value."""
+        behind = _SPACE.match(self._text, self._at + fault.pos).end()  # type: ignore[union-attr]
+        return fault.msg.startswith("Unterminated string") or behind == len(self._text)
 
-    def error(self, reason: str) -> ValueError:
-        """The error for a file in another form than it should have."""
-        return ValueError(
-            f"{self._name} is one JSON object with {reason}; write an array of objects, or one "
-            "object a line"
-        )
+    def skip_line(self) -> tuple[str, bool]:
+        """The rest of a line, and whether the text ends with it."""
+        while (end := self._text.find("\n", self._at)) < 0 and self._more():
+            pass
+        rest = self._text[self._at : end] if end >= 0 else self._text[self._at :]
+        self._move(self._at + len(rest))
+        return rest, end < 0
 
-    def _fault(self, error: Exception) -> ValueError:
-        """The error for a value that cannot be read."""
-        if not isinstance(error, json.JSONDecodeError):  # whole, and more than Python takes
-            return ValueError(
-                f"{self._name} cannot be read at row {self.row} ({one_line(error)}); mend that "
-                "row, or leave it out"
-            )
-        if self._text[error.pos : error.pos + 1] in _OTHER_SIGNS:
-            return ValueError(
-                f"{self._name} is not JSON at row {self.row} ({error}); JSON has double quotes, "
-                "true, false and null, and no comments: write it again as JSON"
-            )
-        return _broken(self._name, self.row, str(error))
+    def _move(self, to: int) -> None:
+        self.line += self._text.count("\n", self._at, to)
+        self._at = to
 
     def _more(self) -> bool:
-        more = self._stream.read(max(_WINDOW, len(self._text) - self._at))
+        left = len(self._text) - self._at
+        if left > _LONGEST:
+            raise _too_long(self.name)
+        more = self._stream.read(max(_WINDOW, left))
         if more:
             self._text, self._at = self._text[self._at :] + more, 0
         return bool(more)
 
 
-def _array(window: _Window) -> Iterator[RawRow]:
-    """A JSON array and nothing else."""
-    window.skip("[")
-    yield from window.items()
-    window.finish()
-
-
-def _values(window: _Window) -> Iterator[RawRow]:
-    """Values one after the other, each on as many lines as it takes; commas may stand between."""
-    while window.peek():
-        window.row += 1
-        yield _row(window.row, *window.value())
-        if window.peek() == ",":
-            window.skip(",")
-
-
-def _document(window: _Window) -> Iterator[RawRow]:
-    """A JSON object, of whose values exactly one is a list of objects: those are the rows."""
-    lists, more, window.row = 0, "{", 1
-    window.skip(more)
-    while more != "}":
-        window.value()
-        window.skip(":")
-        if window.peek() != "[":
-            window.value()
-        elif window.skip("[") and window.peek() == "{":
-            lists += 1
-            if lists > 1:
-                raise window.error("several lists of objects")
-            yield from window.items()
-        else:
-            collections.deque(window.items(), maxlen=0)
-        more = window.skip(",}")
-    window.finish()
-    if not lists:
-        raise window.error("no list of objects")
-
-
-_FORMS = {"array": _array, "values": _values, "document": _document}
-
-
-def _broken(name: str, number: int, reason: str) -> ValueError:
-    """The error for a file that cannot be read on."""
-    return ValueError(
-        f"{name} is damaged or cut short at row {number} ({reason}); fetch or write it again"
-    )
-
-
-def _is_cut(error: Exception, size: int, token: int = _TOKEN) -> bool:
+def _is_cut(error: Exception, size: int) -> bool:
     """Returns whether JSON of that size may be right but for its missing end."""
     if not isinstance(error, json.JSONDecodeError):
         return False
-    return error.msg.startswith("Unterminated string") or error.pos >= size - token
+    return error.msg.startswith("Unterminated string") or error.pos >= size - _TOKEN
 
 
-def _row(number: int, value: Any, text: str = "") -> RawRow:
-    """The row of a value, which was decoded from a text."""
-    if not is_utf8(text):
-        return RawRow(number, {}, INVALID_UTF8)
-    if isinstance(value, dict):
-        return RawRow(number, value)
-    if _is_conversation(value):
-        return RawRow(number, {MESSAGES: value})
-    return RawRow(number, {}, "not a JSON object")
+def _too_long(name: str) -> ValueError:
+    return ValueError(
+        f"{name} has a row or a line of more than {_LONGEST:,} characters; write the file as JSON "
+        "Lines, each object on a line of its own, or as Parquet"
+    )
 
 
-def _csv(text: IO[str], name: str) -> Iterator[RawRow]:
-    """CSV with a header, in the quoting of RFC 4180; blank rows are passed over."""
-    rest = _whole_lines(text, name)
-    sample = list(itertools.islice(rest, _SAMPLE))
-    if said := _SEPARATOR.fullmatch(sample[0]) if sample else None:
-        sample = sample[1:]  # where Excel writes down what parts the cells
-    delimiter = said[1] if said else _delimiter(sample)
-    header: list[str] = []
-    number = blank = 0
-    for cells in _cells(itertools.chain(sample, rest), delimiter):
-        if isinstance(cells, csv.Error):
-            if "field limit" in str(cells):
-                raise ValueError(
-                    f"{name} has a cell of more than {_LONGEST_CELL:,} characters at row {number}; "
-                    "close the quote that is open there, or write the file as JSON Lines or Parquet"
-                )
+def _json(text: IO[str], file: SourceFile) -> Iterator[RawRow]:
+    """One array of rows, or one object that holds them, or rows one after the other."""
+    window = _Window(text, file.name)
+    if window.peek() == "[" and not window.begins_conversations():
+        yield from _array(window)
+        return
+    count, is_spread, broken = 0, False, None
+    while window.peek():
+        count, line = count + 1, window.line
+        value, decoded, fault = window.value()
+        is_spread |= "\n" in decoded
+        number = count if is_spread else line
+        if fault:
+            broken = broken or (fault, number)
+        if broken and is_spread:  # over several lines, any of which could be taken for a row
+            raise unreadable(file.name, *broken)
+        if fault:
+            yield _undecoded(window, number, fault)
+        elif count == 1 and isinstance(value, dict) and not window.peek():
+            yield from _document(value, decoded, file)
+        else:
+            yield _row(number, value, decoded)
+        if window.peek() == ",":
+            window.take()
+
+
+def _undecoded(window: _Window, number: int, fault: Exception) -> RawRow:
+    """The bad row in a line, behind which the next one begins, unless the file ends in it."""
+    is_cut = isinstance(fault, json.JSONDecodeError) and window.ends_at(fault)
+    rest, at_end = window.skip_line()
+    if is_cut or (at_end and not rest.rstrip().endswith("}")):
+        raise unreadable(window.name, "the file ends inside it", number)
+    if isinstance(fault, RecursionError):
+        return RawRow(number, {}, TOO_DEEP)
+    return RawRow(number, {}, "not JSON" if is_utf8(rest) else INVALID_UTF8)
+
+
+def _document(value: dict[str, Any], text: str, file: SourceFile) -> Iterator[RawRow]:
+    """The rows of the only object of a file: its one list of objects, or itself."""
+    lists = [v for v in value.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+    is_spread, talks = "\n" in text, any(map(_is_conversation, value.values()))
+    if len(lists) == 1 and not talks and (is_spread or file.is_document):
+        for number, item in enumerate(lists[0], 1):
+            yield _row(number, item, json.dumps(item, ensure_ascii=False))
+    elif is_spread and not talks:
+        raise ValueError(
+            f"{file.name} is one JSON object with {'several lists' if lists else 'no list'} of "
+            "objects; write an array of objects, or one object a line"
+        )
+    else:
+        yield _row(1, value, text)
+
+
+def _array(window: _Window) -> Iterator[RawRow]:
+    """The values of a JSON array, behind which nothing follows."""
+    sign, number = window.take(), 0
+    if window.peek() == "]":
+        sign = window.take()
+    while sign != "]":
+        number += 1
+        value, decoded, fault = window.value()
+        if fault:
+            raise unreadable(window.name, fault, number)
+        yield _row(number, value, decoded)
+        sign = window.take()
+        if sign not in (",", "]"):
+            found = repr(sign) if sign else "the end of the file"
+            raise unreadable(window.name, f"expected ',' or ']', got {found}", number)
+    if found := window.peek():
+        raise unreadable(window.name, f"{found!r} follows where its JSON ends", number)
+
+
+def _csv(text: IO[str], name: str, names: Sequence[str]) -> Iterator[RawRow]:
+    """CSV with a header unless names are given, in the quoting of RFC 4180."""
+    lines = _lines(text, name)
+    first = next(filter(str.strip, lines), "")
+    if said := _SEPARATOR.fullmatch(first):  # where Excel writes down what parts the cells
+        first = next(lines, "")
+    delimiter = said[1] if said else "," if names else _delimiter(first)
+    rows = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
+    header, number, blank = list(names), 0, 0
+    while True:
+        # The limit of the csv module is the whole process's, and others have theirs.
+        usual = csv.field_size_limit(_LONGEST_CELL)
+        try:
+            cells = next(rows)
+            problem = ""
+        except StopIteration:
+            return
+        except csv.Error as error:
             # Anything else is an open quote, which swallows the rows that follow.
-            if "expected after" not in str(cells):
-                raise ValueError(
-                    f"{name} is damaged or cut short at row {number} ({cells}); close the quote "
-                    "that is open there, or write the file again"
-                )
-            yield RawRow(number, {}, "not CSV")
-            number += 1
-            continue
+            if "expected after" not in str(error):
+                reason = f"{error}; close the quote that is open there"
+                raise unreadable(name, reason, number + bool(header)) from None
+            cells, problem = [], "not CSV"
+        finally:
+            csv.field_size_limit(usual)
+        number += bool(header)
         is_blank = not any(cell and not cell.isspace() for cell in cells)
         blank = blank + 1 if is_blank else 0
-        _check_blank(blank, name)
-        if is_blank:
-            number += bool(header)
+        if blank > _MOST_BLANK:
+            raise ValueError(f"{name} has more than {_MOST_BLANK:,} blank lines in a row")
+        if problem:
+            yield RawRow(number, {}, problem)
+        elif is_blank:
             continue
-        if not header:
+        elif not header:
             header = cells
-            check_names(header, name)
+            _check_names(header, name)
         elif len(cells) != len(header):
             yield RawRow(number, {}, "another number of cells than the header")
         elif not all(map(is_utf8, cells)):
             yield RawRow(number, {}, INVALID_UTF8)
         else:
             yield RawRow(number, dict(zip(header, cells, strict=True)))
-        number += 1
 
 
-def _cells(lines: Iterable[str], delimiter: str) -> Iterator[list[str] | csv.Error]:
-    """The rows of CSV, and an error in place of each that has one."""
-    rows = csv.reader(lines, delimiter=delimiter, strict=True)
-    while True:
-        # The limit of the csv module is the whole process's, and others have theirs.
-        usual = csv.field_size_limit(_LONGEST_CELL)
-        try:
-            found: list[str] | csv.Error = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            found = error
-        finally:
-            csv.field_size_limit(usual)
-        yield found
+def _lines(text: IO[str], name: str) -> Iterator[str]:
+    """The lines of a text, none of which is so long that it would fill the memory."""
+    while line := text.readline(_LONGEST):
+        if len(line) == _LONGEST and not line.endswith("\n"):
+            raise _too_long(name)
+        yield line
 
 
-def _delimiter(sample: Sequence[str]) -> str:
-    """The sign that parts the header into most cells, and as many rows below it into as many."""
+def _delimiter(header: str) -> str:
+    """The sign that parts the header into most cells."""
+    return max(_DELIMITERS, key=lambda sign: len(next(csv.reader([header], delimiter=sign))))
 
-    def parted(delimiter: str) -> tuple[int, int]:
-        rows: list[list[str]] = []
-        # The last row of the sample may go on behind it.
-        with contextlib.suppress(csv.Error):
-            rows.extend(r for r in csv.reader(sample, delimiter=delimiter, strict=True) if any(r))
-        columns = len(rows[0]) if rows else 0
-        return (sum(len(row) == columns for row in rows) if columns > 1 else 0), columns
 
-    return max(_DELIMITERS, key=parted)
+def _check_names(names: Sequence[str], file: str) -> None:
+    """Raises ValueError if two columns have one name; those without a name cannot be asked for."""
+    twice = [name for name, count in collections.Counter(names).items() if name and count > 1]
+    if twice:
+        raise ValueError(
+            f"expected every column of {file} to have a name of its own, got "
+            f"{', '.join(map(repr, twice))} twice or more; rename or remove them"
+        )
+
+
+def _table(file: SourceFile, columns: Collection[str] | None) -> Iterator[RawRow]:
+    """The rows of a Parquet or Arrow file, a batch of them in memory at a time."""
+    number = unpacked = 0
+    size = file.path.stat().st_size
+    with _opened_table(file) as table:
+        names = _schema(table).names
+        _check_names(names, file.name)
+        wanted = [name for name in names if columns is None or name in columns]
+        batches = _parquet if file.format == "parquet" else _arrow
+        for batch in batches(table, wanted, file):
+            # Categories count as the texts that they stand for.
+            plain = [c.dictionary_decode() if hasattr(c, "indices") else c for c in batch.columns]
+            unpacked += sum(column.nbytes for column in plain)
+            check_size(unpacked, size, file.name)
+            for fields in _fields(batch):
+                number += 1
+                yield RawRow(number, fields or {}, INVALID_UTF8 if fields is None else "")
+
+
+def _opened_table(file: SourceFile) -> Any:
+    """The file as pyarrow's reader of its format."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open(file.path, "rb") as stream:
+        start = stream.read(64)
+    check_format(start, file)
+    if file.format == "parquet":
+        return pq.ParquetFile(file.path, buffer_size=1 << 20, pre_buffer=False)
+    open_arrow = pa.ipc.open_stream if start.startswith(ARROW_STREAM) else pa.ipc.open_file
+    return open_arrow(pa.memory_map(str(file.path)))
+
+
+def _schema(table: Any) -> Any:
+    return getattr(table, "schema_arrow", table.schema)
+
+
+def _parquet(table: Any, wanted: list[str], file: SourceFile) -> Iterator[Any]:
+    """The batches of a Parquet file, which may not say to hold more than its bytes can."""
+    size, found, batch = file.path.stat().st_size, table.metadata, _BATCH
+    if found.num_rows > max(_ROWS_FREELY, size):
+        raise ValueError(
+            f"{file.name} says to have {found.num_rows:,} rows in {size:,} bytes, which rows of "
+            "text do not fit into; write it again, or as JSON Lines"
+        )
+    for group in map(found.row_group, range(found.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
+            check_size(unpacked, max(packed, 1), file.name)
+            if unpacked > max(_LONG_TEXT, _PACKED_WELL * packed):
+                batch = 1
+    yield from table.iter_batches(batch_size=batch, columns=wanted)
+
+
+def _arrow(table: Any, wanted: list[str], file: SourceFile) -> Iterator[Any]:
+    """The batches of an Arrow file or stream, which is mapped into memory, not read."""
+    whole = table.read_all()
+    whole.validate(full=True)  # offsets that point anywhere would end the process, not raise
+    yield from whole.select(wanted).to_batches(max_chunksize=_BATCH)
+
+
+def _fields(batch: Any) -> list[dict[str, Any] | None]:
+    """The rows of a batch; None for one that holds bytes which are not UTF-8."""
+    try:
+        rows = batch.to_pylist()
+        return [_decoded(row) for row in rows] if "binary" in str(batch.schema) else rows
+    except UnicodeDecodeError:  # of some row, and pyarrow does not say of which
+        if batch.num_rows == 1:
+            return [None]
+        return [row for i in range(batch.num_rows) for row in _fields(batch.slice(i, 1))]
+
+
+def _decoded(value: Any) -> Any:
+    """The value with text for its bytes, at any depth."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list):
+        return [_decoded(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _decoded(item) for key, item in value.items()}
+    return value

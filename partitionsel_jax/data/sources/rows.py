@@ -1,10 +1,10 @@
 """Rows as a file has them, their single values as text, and what can be wrong with either."""
 
-import collections
 import decimal
+import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 INVALID_UTF8, TOO_DEEP = "invalid UTF-8", "nested too deeply"
@@ -39,16 +39,6 @@ class SkippedRow(ValueError):
     """A row that belongs to something else and is not at fault; the message says to what."""
 
 
-def check_names(names: Sequence[str], file: str) -> None:
-    """Raises ValueError if two columns have one name; those without a name cannot be asked for."""
-    twice = [name for name, count in collections.Counter(names).items() if name and count > 1]
-    if twice:
-        raise ValueError(
-            f"expected every column of {file} to have a name of its own, got "
-            f"{', '.join(map(repr, twice))} twice or more; rename or remove them"
-        )
-
-
 def is_utf8(text: str) -> bool:
     """Returns whether text that was decoded with surrogates for its invalid bytes has none."""
     if text.isascii():
@@ -71,11 +61,7 @@ def is_null(value: Any) -> bool:
 
 
 def filled(fields: Mapping[str, Any], name: str) -> str:
-    """The text of a column, which must hold something that can be seen."""
-    value = fields.get(name)
-    # Nearly all rows end here, of a million or more.
-    if type(value) is str and value.isascii() and _VISIBLE.search(value):
-        return value
+    """Gives the text of a column, which must hold something that can be seen."""
     value = text(fields, name)
     if not _VISIBLE.search(value):
         raise BadRow(f"empty {name!r}")
@@ -83,21 +69,31 @@ def filled(fields: Mapping[str, Any], name: str) -> str:
 
 
 def text(fields: Mapping[str, Any], name: str, *, optional: bool = False) -> str:
-    """The text of a column; a number or truth value as JSON writes it.
+    """Gives the text of a column; a number or truth value as JSON writes it.
 
     Empty where the column is optional and missing or null.
     """
     value = fields.get(name)
+    if isinstance(value, str):
+        if not is_utf8(value):  # half a surrogate pair, written as an escape
+            raise BadRow(INVALID_UTF8)
+        return value
     if is_null(value) and optional:
         return ""
     if isinstance(value, bool):
-        return "true" if value else "false"
+        return str(value).lower()
     if isinstance(value, int | decimal.Decimal):
         return str(value)
     if isinstance(value, float) and math.isfinite(value):
         return repr(value)
-    if not isinstance(value, str):
-        raise BadRow(f"{name!r} is not text" if name in fields else f"no column {name!r}")
-    if not is_utf8(value):  # half a surrogate pair, written as an escape
-        raise BadRow(INVALID_UTF8)
-    return value
+    raise BadRow(f"{name!r} is not text" if name in fields else f"no column {name!r}")
+
+
+def parsed(value: str, name: str) -> Any:
+    """Gives the value of a text that should be JSON; `name` is what errors call it."""
+    try:
+        return json.loads(value)
+    except RecursionError:
+        raise BadRow(TOO_DEEP) from None
+    except ValueError:
+        raise BadRow(f"{name} is not JSON") from None

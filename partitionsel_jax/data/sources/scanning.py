@@ -5,24 +5,17 @@ import collections
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from partitionsel_jax.data.sources.duplicates import Prompt, normalise
 from partitionsel_jax.data.sources.files import SourceFile, locate, source_files
-from partitionsel_jax.data.sources.published import TEST, VALIDATION
+from partitionsel_jax.data.sources.layouts import SPLITS, TEST, VALIDATION
 from partitionsel_jax.data.sources.reading import column_names, read
 from partitionsel_jax.data.sources.rows import TOO_DEEP, BadRow, SkippedRow
-from partitionsel_jax.data.sources.schemas import (
-    DOMAINS,
-    Columns,
-    Row,
-    Schema,
-    listed,
-    schema_of,
-)
+from partitionsel_jax.data.sources.schemas import DOMAINS, Columns, Row, Schema, listed, schema_of
 from partitionsel_jax.data.streams import derive
 
 # The largest part of the rows that may be bad.
@@ -41,12 +34,11 @@ Place = tuple[str, int]
 
 
 def spelt(place: Place) -> str:
-    """A place in words."""
+    """Writes a place in words."""
     file, number = place
     return f"{file} row {number}"
 
 
-@dataclasses.dataclass
 class Places:
     """Rows counted by what is to be said of them, such as why they are bad.
 
@@ -55,93 +47,57 @@ class Places:
       first: what -> the places of the first ten of them.
     """
 
-    counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    first: dict[str, list[Place]] = dataclasses.field(default_factory=dict)
+    def __init__(self) -> None:
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.first: dict[str, list[Place]] = collections.defaultdict(list)
 
     def add(self, what: str, place: Place) -> None:
         """Counts a row."""
         self.counts[what] += 1
         if self.counts[what] <= _NAMED:
-            self.first.setdefault(what, []).append(place)
+            self.first[what].append(place)
 
     def report(self) -> dict[str, Any]:
-        """The counts as JSON can hold them."""
+        """Gives the counts as JSON can hold them."""
         return {
             what: {"rows": count, "first": [list(place) for place in self.first[what]]}
             for what, count in self.counts.items()
         }
 
 
-@dataclasses.dataclass
 class Tally:
-    """Rows that were read, and those of them that are none of the corpus.
+    """Rows that were read, and those of them that are none of the corpus."""
 
-    Attributes:
-      read: rows.
-      place: of the row that was read last.
-      absent: columns that a row may lack, and all have lacked.
-      skipped: rows that are not wanted, by what they are of.
-      passed_over: their domains, as many as are worth naming.
-      bad: bad rows by reason.
-      named: place and reason of the first ten of all.
-      ignored: good rows, by what they say and nobody reads.
-      unread: columns that nobody reads.
-    """
-
-    read: int = 0
-    place: Place = ("", 0)
-    absent: set[str] = dataclasses.field(default_factory=set)
-    skipped: Places = dataclasses.field(default_factory=Places)
-    passed_over: set[str] = dataclasses.field(default_factory=set)
-    bad: Places = dataclasses.field(default_factory=Places)
-    named: list[str] = dataclasses.field(default_factory=list)
-    ignored: Places = dataclasses.field(default_factory=Places)
-    unread: Sequence[str] = ()
-
-    def add_bad(self, reason: str) -> None:
-        """Counts the row that was read last as a bad one."""
-        self.bad.add(reason, self.place)
-        if len(self.named) < _NAMED:
-            self.named.append(f"{spelt(self.place)}: {reason}")
-
-    def check_domains(self, wanted: Sequence[str], found: Container[str]) -> None:
-        """Raises ValueError if a domain that is wanted has no rows."""
-        absent = [name for name in wanted if name not in found]
-        if not absent:
-            return
-        hints = []
-        for name in absent:
-            alike = [o for o in sorted(self.passed_over) if _plain(o) == _plain(name)]
-            if alike:
-                hints.append(f"; {name!r} is written {listed(map(repr, alike))} there")
-        others = sorted({name for name in wanted if name in found} | self.passed_over)
-        raise ValueError(
-            f"expected rows of every domain of {DOMAINS}, got none of "
-            f"{listed(map(repr, absent))}; the domains that have rows are "
-            f"{listed(map(repr, others)) or 'none at all'}{''.join(hints[:_NAMED])}; list only "
-            "domains that are there, spelt as they are"
-        )
+    def __init__(self) -> None:
+        self.read = 0
+        # The place of the row that was read last.
+        self.place: Place = ("", 0)
+        # Columns that a row may lack, and all have lacked; and those that nobody reads.
+        self.absent: set[str] = set()
+        self.unread: Sequence[str] = ()
+        # Bad rows by reason, unwanted rows by what they are of, and good rows by what they say and
+        # nobody reads.
+        self.bad, self.skipped, self.ignored = Places(), Places(), Places()
+        # Domains of unwanted rows, as many as are worth naming.
+        self.passed_over: set[str] = set()
 
     def check(self) -> None:
         """Raises ValueError if there are no rows, or too many bad ones."""
         if not self.read:
             raise ValueError("expected rows, got files without any; name files that have some")
-        bad = sum(self.bad.counts.values())
+        bad = self.bad.counts.total()
         if bad > BAD_SHARE * self.read:
+            named = sorted((place, why) for why in self.bad.first for place in self.bad.first[why])
+            reasons = "; ".join(f"{spelt(place)}: {why}" for place, why in named[:_NAMED])
             raise ValueError(
-                f"expected at most {BAD_SHARE:.0%} bad rows, got {bad} of {self.read} "
-                f"({'; '.join(self.named)}); mend them, or name the columns that the files have"
+                f"expected at most {BAD_SHARE:.0%} bad rows, got {bad} of {self.read} ({reasons}); "
+                "mend them, or name the columns that the files have"
             )
 
     def report(self) -> dict[str, Any]:
-        """The counts as JSON can hold them."""
+        """Gives the counts as JSON can hold them."""
         places = {name: getattr(self, name).report() for name in ("skipped", "bad", "ignored")}
         return {"read": self.read, **places, "unread": list(self.unread)}
-
-
-def _plain(name: str) -> str:
-    """A domain's name without what is easily overlooked: case, and white space around it."""
-    return name.strip().casefold()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,34 +108,30 @@ class Scan:
       domains: the names.
       domain: i32[N], indices into them.
       group: i64[N], a hash of the question that the row was made of, under the data seed.
-      test: i8[N], whether its publishers meant the row for testing; -1 where they do not say.
-      validation: bool[N], whether they meant it for validation.
+      meant: i8[N], the split that its publishers meant the row for, a place in `SPLITS`; -1 where
+        they do not say.
       tally: what was read.
       places: the rows of every domain.
       prompts: of the rows of every domain whose groups come first, one of each; they are likely to
         be held out, and a sample of the domain.
-      published: the prompts of all rows that were meant for testing, also those of domains that
-        are not wanted.
-      elsewhere: i64[], the groups of those of domains that are not wanted.
+      published: group and prompt of all rows that were meant for testing, also those of domains
+        that are not wanted.
     """
 
     domains: tuple[str, ...]
     domain: np.ndarray
     group: np.ndarray
-    test: np.ndarray
-    validation: np.ndarray
+    meant: np.ndarray
     tally: Tally
-    places: Places = dataclasses.field(repr=False)
-    prompts: Mapping[int, Prompt] = dataclasses.field(repr=False)
-    published: Sequence[Prompt] = dataclasses.field(repr=False)
-    elsewhere: np.ndarray = dataclasses.field(repr=False)
+    places: Places
+    prompts: Mapping[int, Prompt]
+    published: Sequence[tuple[int, Prompt]]
 
 
 class FirstPrompts:
-    """Keeps one prompt of each of the first groups of every domain, in a bounded memory."""
+    """One prompt of each of the first groups of every domain: of `size` to `2 * size` of them."""
 
     def __init__(self, size: int):
-        """Keeps those of at least `size` groups of a domain, and of at most twice as many."""
         self._size = size
         self._kept: dict[Hashable, dict[int, tuple[int, Prompt]]] = {}
         self._last: dict[Hashable, int] = {}
@@ -196,15 +148,14 @@ class FirstPrompts:
             self._kept[domain] = {group: kept[group] for group in first}
 
     def prompts(self) -> dict[int, Prompt]:
-        """Row -> prompt of all that are kept."""
+        """Gives row -> prompt of all that are kept."""
         return dict(pair for kept in self._kept.values() for pair in kept.values())
 
 
 def check_columns(files: Sequence[SourceFile], schema: Schema) -> list[str]:
-    """The columns that nobody reads, as the first rows of every file show.
+    """Gives the columns that nobody reads; raises ValueError where a file lacks some of the schema.
 
-    Raises:
-      ValueError: a file lacks columns of the schema.
+    The first rows of every file show its columns.
     """
     unread: dict[str, None] = {}
     for file in files:
@@ -214,7 +165,8 @@ def check_columns(files: Sequence[SourceFile], schema: Schema) -> list[str]:
         if there and missing:
             raise ValueError(
                 f"expected the columns {', '.join(schema.columns)} in {file.name}, got "
-                f"{', '.join(there)}: {', '.join(missing)} missing; {schema.remedy}"
+                f"{', '.join(there)}: {', '.join(missing)} missing; name the columns that are "
+                "there (data.columns; '' for none), or give the published files of the kind"
             )
     return list(unread)
 
@@ -226,34 +178,26 @@ def good_rows(
     tally: Tally,
     unwanted: Callable[[Row], None] = lambda row: None,
 ) -> Iterator[Row]:
-    """The good rows of a source in order; all others are counted.
+    """Gives the good rows of a source in order, and counts all others in `tally`.
 
-    Args:
-      files: read one after the other.
-      schema: what makes rows of their fields.
-      domains: the domains that are wanted; empty for all.
-      tally: counts.
-      unwanted: is called with the good rows of other domains.
-
-    Raises:
-      ValueError: a damaged file.
+    Only those of the domains are wanted, or all where there are none; `unwanted` is called with
+    good rows of others. Raises ValueError at a damaged file.
     """
     wanted = frozenset(domains)
-    tally.absent = absent = set(schema.optional)
+    tally.absent = set(schema.optional)
     for file in files:
         stem = file.stem
         for number, fields, problem in read(file, schema.read):
             tally.read += 1
             tally.place = (file.name, number)
-            if absent:
-                absent.difference_update(fields)
+            tally.absent.difference_update(fields)
             try:
                 if problem:
                     raise BadRow(problem)
                 row = schema.parse(fields, stem)
                 # What a row says of itself holds.
-                if file.split and not row.test and not row.validation:
-                    row = row._replace(test=file.split == TEST, validation=file.split == VALIDATION)
+                if file.split and row.meant not in (VALIDATION, TEST):
+                    row = row._replace(meant=file.split)
                 if wanted and row.domain not in wanted:
                     if schema.domains and row.domain not in schema.domains:
                         raise BadRow("unknown domain")
@@ -262,9 +206,9 @@ def good_rows(
                         tally.passed_over.add(row.domain)
                     raise SkippedRow(row.domain if schema.domains else _OTHER_DOMAINS)
             except BadRow as reason:
-                tally.add_bad(str(reason))
+                tally.bad.add(str(reason), tally.place)
             except RecursionError:
-                tally.add_bad(TOO_DEEP)
+                tally.bad.add(TOO_DEEP, tally.place)
             except SkippedRow as reason:
                 tally.skipped.add(str(reason), tally.place)
             else:
@@ -278,12 +222,8 @@ def scan(
 ) -> Scan:
     """Reads a source once and keeps some 13 bytes a row, and what was published for testing.
 
-    Args:
-      files: the source.
-      schema: what makes rows of their fields.
-      domains: the domains in order; empty for all that there are, sorted.
-      seed: data seed.
-      keep: of so many groups of every domain the prompts are kept, too.
+    The domains are in the order given, or all that there are, sorted. The prompts of `keep` groups
+    of each are kept, too.
 
     Raises:
       ValueError: a damaged file, no rows, too many bad rows, too many domains, or a column or a
@@ -292,31 +232,26 @@ def scan(
     tally, rows, first = Tally(), Places(), FirstPrompts(max(keep, _SAMPLE))
     key = derive(seed, "split").to_bytes(16, "big")
     places = {name: place for place, name in enumerate(domains)}
-    domain, group, elsewhere = array.array("i"), array.array("q"), array.array("q")
-    test, validation = array.array("b"), array.array("b")
-    published: list[Prompt] = []
+    domain, group, meant = array.array("i"), array.array("q"), array.array("b")
+    published: list[tuple[int, Prompt]] = []
+    codes = {"": -1, **{split: code for code, split in enumerate(SPLITS)}}
 
     def hashed_group(row: Row) -> int:
         digest = hashlib.blake2b(normalise(row.group).encode(), digest_size=8, key=key).digest()
         return int.from_bytes(digest, "big", signed=True)
 
     def protect(row: Row) -> None:
-        if row.test:
-            published.append(row.prompt)
-            elsewhere.append(hashed_group(row))
+        if row.meant == TEST:
+            published.append((hashed_group(row), row.prompt))
 
     for number, row in enumerate(good_rows(files, schema, domains, tally, protect)):
-        place = places.setdefault(row.domain, len(places))
-        hashed = hashed_group(row)
-        domain.append(place)
-        group.append(hashed)
-        test.append(-1 if row.test is None else row.test)
-        validation.append(row.validation)
+        domain.append(places.setdefault(row.domain, len(places)))
+        group.append(hashed_group(row))
+        meant.append(codes.get(row.meant, 0))
         rows.add(row.domain, tally.place)
         # Test rows are taken from those that are meant for it, validation rows from the others.
-        first.add((place, row.test, row.validation), hashed, number, row.prompt)
-        if row.test:
-            published.append(row.prompt)
+        first.add((domain[-1], meant[-1]), group[-1], number, row.prompt)
+        protect(row)
         if len(places) > _MOST_DOMAINS:
             raise ValueError(
                 f"expected at most {_MOST_DOMAINS} domains, got more (one is {row.domain[:40]!r}); "
@@ -328,20 +263,24 @@ def scan(
             f"expected the column {', '.join(sorted(tally.absent))} in some row, got none that has "
             "it; mend the name, or leave it out"
         )
-    tally.check_domains(domains, rows.counts)
+    if absent := [name for name in domains if not rows.counts[name]]:
+        there = sorted({*rows.first, *tally.passed_over})
+        raise ValueError(
+            f"expected rows of every domain of {DOMAINS}, got none of {listed(map(repr, absent))}; "
+            f"the domains that have rows are {listed(map(repr, there)) or 'none at all'}; list "
+            "only domains that are there, spelt as they are"
+        )
     names = tuple(domains or sorted(places))
     order = np.array([names.index(name) for name in places], np.int32)
     return Scan(
         domains=names,
         domain=order[np.array(domain, np.int32)],
         group=np.array(group, np.int64),
-        test=np.array(test, np.int8),
-        validation=np.array(validation, bool),
+        meant=np.array(meant, np.int8),
         tally=tally,
         places=rows,
         prompts=first.prompts(),
         published=published,
-        elsewhere=np.array(elsewhere, np.int64),
     )
 
 
@@ -367,11 +306,7 @@ class Survey:
 def survey(kind: str, path: str | os.PathLike[str], columns: Columns) -> Survey:
     """Reads a source and counts what is in it; bad rows and damaged files do not end it.
 
-    Args:
-      kind, path, columns: see `prepare_files`.
-
-    Raises:
-      ValueError: there is nothing to read.
+    The arguments are those of `prepare_files`. Raises ValueError where there is nothing to read.
     """
     schema = schema_of(kind, columns)
     files = source_files(locate(path, schema.repository, schema.patterns), schema.leave_out)

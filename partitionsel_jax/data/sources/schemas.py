@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from partitionsel_jax.data.sources import messages
 from partitionsel_jax.data.sources.duplicates import Prompt
 from partitionsel_jax.data.sources.files import PATTERNS
-from partitionsel_jax.data.sources.published import SPLIT_NAMES, TEST, VALIDATION, splits_said
-from partitionsel_jax.data.sources.rows import TOO_DEEP, BadRow, SkippedRow, filled, is_null, text
+from partitionsel_jax.data.sources.layouts import SPLIT_NAMES, splits_said
+from partitionsel_jax.data.sources.rows import BadRow, SkippedRow, filled, is_null, parsed, text
 from partitionsel_jax.data.templates import final_answer, turn_text
 
 METAMATHQA_DOMAINS = tuple(
@@ -35,8 +35,6 @@ DOMAINS = "data.domains (`domains` of `prepare_files`)"
 _LISTED = 10
 # Molecules of SELFIES symbols, joined by dots.
 _SELFIES = re.compile(r"(?:\[[!-Z\\^-~]+\])+(?:\.(?:\[[!-Z\\^-~]+\])+)*")
-# `json.dumps` would make an encoder for every row.
-_entry_text = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,21 +62,6 @@ class Columns:
     domain: str = "domain"
     messages: str = ""
 
-    def check(self) -> None:
-        """Raises ValueError unless they name prompt and response, apart, or messages."""
-        if self.messages:
-            return
-        if not (self.prompt and self.response):
-            raise ValueError(
-                f"expected the columns of prompt and response, or of messages, got {self}; name "
-                "them"
-            )
-        if self.response in (self.prompt, self.input):
-            raise ValueError(
-                f"expected the response in a column of its own, got {self.response!r} for it and "
-                "for the prompt or input; name another one (data.columns.response)"
-            )
-
 
 class Row(NamedTuple):
     """A row of any source.
@@ -86,12 +69,11 @@ class Row(NamedTuple):
     Attributes:
       domain: its name.
       question, response, answer: as `Example` has them.
-      messages: JSON of the conversation up to the response; empty where that is the question alone.
-      entry: what else was published with the row.
       group: what no two splits may share: the question that the row was made of.
       compared: what near-duplicates are looked for in; exact copies, in the whole question.
-      test: whether its publishers meant the row for testing; None where they do not say.
-      validation: whether they meant it for validation.
+      messages: JSON of the conversation up to the response; empty where that is the question alone.
+      entry: JSON of what else was published with the row.
+      meant: the split that its publishers meant it for; empty where they do not say.
       ignored: what the row says and nobody reads, such as an unknown key of a message.
     """
 
@@ -99,12 +81,11 @@ class Row(NamedTuple):
     question: str
     response: str
     answer: str
-    messages: str
-    entry: Mapping[str, str]
     group: str
     compared: str
-    test: bool | None = None
-    validation: bool = False
+    messages: str = ""
+    entry: str = "{}"
+    meant: str = ""
     ignored: tuple[str, ...] = ()
 
     @property
@@ -115,13 +96,8 @@ class Row(NamedTuple):
     @property
     def texts(self) -> dict[str, str]:
         """The texts of its record."""
-        return {
-            "question": self.question,
-            "response": self.response,
-            "answer": self.answer,
-            "messages": self.messages,
-            "entry": _entry_text(self.entry),
-        }
+        names = ("question", "response", "answer", "messages", "entry")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +109,6 @@ class Schema:
       columns: those that every file must have.
       optional: those that rows may lack, but not all of them.
       further: those that all rows may lack.
-      remedy: what to do about a column that is not there.
       domains: all that there are, in order; empty where the rows decide.
       repository: where it is published, as "owner/name" of a hub; empty where it is not.
       patterns: the files that are downloaded from a repository.
@@ -144,7 +119,6 @@ class Schema:
     columns: tuple[str, ...]
     optional: tuple[str, ...] = ()
     further: tuple[str, ...] = ()
-    remedy: str = "name the columns that are there (data.columns; '' for none)"
     domains: tuple[str, ...] = ()
     repository: str = ""
     patterns: tuple[str, ...] = PATTERNS
@@ -157,7 +131,7 @@ class Schema:
 
 
 def schema_of(kind: str, columns: Columns) -> Schema:
-    """The schema of a kind; the columns matter to instructions only.
+    """Gives the schema of a kind; only instructions have columns of the user's.
 
     Raises:
       ValueError: an unknown kind, or columns that lack prompt or response, or take them from one.
@@ -171,59 +145,54 @@ def schema_of(kind: str, columns: Columns) -> Schema:
                 "instructions for files of your own"
             )
         return _PUBLISHED[kind]
-    columns.check()
-    needed, optional = [columns.prompt, columns.response, columns.domain], [columns.input]
-    if columns.messages:
-        needed, optional = [columns.messages, columns.domain], []
-
+    pair = columns.prompt, columns.response
+    if not columns.messages and (not all(pair) or columns.response in (pair[0], columns.input)):
+        raise ValueError(
+            "expected columns of prompt and response (data.columns), each of its own, or of "
+            f"messages, got {columns}; name them"
+        )
     own = set(dataclasses.astuple(columns))
 
     def parse(fields: Mapping[str, Any], stem: str) -> Row:
-        others = fields
         # A column that the user names is what the user says, and nothing else.
-        if not own.isdisjoint((*messages.COLUMNS, SPLIT)):
-            others = {name: value for name, value in fields.items() if name not in own}
+        others = {name: value for name, value in fields.items() if name not in own}
         return _instruction(fields, others, columns)
 
-    return Schema(parse, tuple(filter(None, needed)), tuple(filter(None, optional)))
+    needed = (columns.messages,) if columns.messages else pair
+    optional = "" if columns.messages else columns.input
+    named = tuple(filter(None, (*needed, columns.domain)))
+    return Schema(parse, named, (optional,) if optional else ())
 
 
 def listed(names: Iterable[str], separator: str = ", ") -> str:
-    """Names for an error: the first ten, and the number of the others."""
+    """Joins names for an error: the first ten, and the number of the others."""
     names = list(names)
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return separator.join(names[:_LISTED]) + more
 
 
 def domain_order(kind: str, schema: Schema, domains: Sequence[str]) -> tuple[str, ...]:
-    """The domains in order: those asked for, or all that the kind has.
-
-    Raises:
-      ValueError: domains twice, or that the kind does not have.
-    """
-    chosen = tuple(domains)
-    twice = [name for name, count in collections.Counter(chosen).items() if count > 1]
-    if twice:
-        raise ValueError(
-            f"expected every domain of {DOMAINS} once, got {listed(twice)} twice or more; name it "
-            "once"
-        )
-    unknown = [name for name in chosen if schema.domains and name not in schema.domains]
+    """Gives the domains in order: those asked for, each once and of the kind, or all it has."""
+    if twice := [name for name, count in collections.Counter(domains).items() if count > 1]:
+        raise ValueError(f"expected every domain of {DOMAINS} once, got {listed(twice)} twice")
+    unknown = [name for name in domains if schema.domains and name not in schema.domains]
     if unknown:
         raise ValueError(
             f"{kind} has no domain {listed(unknown)}; choose of {', '.join(schema.domains)} in "
             f"{DOMAINS}"
         )
-    return chosen or schema.domains
+    return tuple(domains) or schema.domains
+
+
+def _entry(**texts: str) -> str:
+    return json.dumps(texts, ensure_ascii=False)
 
 
 def _metamathqa(fields: Mapping[str, Any], stem: str) -> Row:
-    """MetaMathQA (Yu et al. 2023, arXiv 2309.12284): query, response, type, original_question.
-
-    Rows made of one question share the last, and little else to compare: it is required.
-    """
+    """MetaMathQA (Yu et al. 2023, arXiv 2309.12284): query, response, type, original_question."""
     question, response = filled(fields, "query"), filled(fields, "response")
     domain = filled(fields, "type")
+    # Rows made of one question share it, and little else to compare.
     original = filled(fields, "original_question")
     answer = response.rpartition(_FINAL_ANSWER)[2].strip()
     return Row(
@@ -231,8 +200,7 @@ def _metamathqa(fields: Mapping[str, Any], stem: str) -> Row:
         question=question,
         response=response,
         answer=answer if _FINAL_ANSWER in response else final_answer(response),
-        messages="",
-        entry={"type": domain, "original_question": original},
+        entry=_entry(type=domain, original_question=original),
         group=original,
         compared=question,
     )
@@ -250,47 +218,31 @@ def _mol_instructions(fields: Mapping[str, Any], stem: str) -> Row:
         raise BadRow("'output' is not SELFIES")
     given = text(fields, "input", optional=True)
     split = text(metadata, "split", optional=True)
-    meant = SPLIT_NAMES.get(split.strip().lower(), split)
     return Row(
         domain=domain,
         question=joined(instruction, given),
         response=output,
         answer=output,
-        messages="",
-        entry={"task": domain, "instruction": instruction, "input": given, "split": split},
+        entry=_entry(task=domain, instruction=instruction, input=given, split=split),
         # An instruction is worded in many ways; what it is about tells questions apart.
         group=_product(domain, given.strip(), output) or instruction,
         compared=given.strip() or instruction,
-        test=meant == TEST if split else None,
-        validation=meant == VALIDATION,
+        meant=SPLIT_NAMES.get(split.strip().lower(), split),
     )
 
 
 def molecule_metadata(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The metadata of a row of Mol-Instructions, which are an object or JSON of one.
-
-    Raises:
-      BadRow: they are neither.
-    """
+    """Gives the metadata of a row of Mol-Instructions, an object or JSON of one; else BadRow."""
     metadata = fields.get("metadata") or {}
     if isinstance(metadata, str):
-        try:
-            metadata = json.loads(metadata)
-        except RecursionError:
-            raise BadRow(TOO_DEEP) from None
-        except ValueError:
-            raise BadRow("metadata is not JSON") from None
+        metadata = parsed(metadata, "metadata")
     if not isinstance(metadata, Mapping):
         raise BadRow("metadata is not an object")
     return metadata
 
 
 def _product(domain: str, given: str, output: str) -> str:
-    """The name of a question: of a reaction its product, whichever way it is told.
-
-    A reaction is a row of several tasks, which name more or fewer of its reagents; its product they
-    all name. Of anything else it is the input. Molecules in another spelling are others.
-    """
+    """The name of a question: of a reaction the product, which all tasks name, else the input."""
     if domain == "forward_reaction_prediction":
         product = output
     elif domain == "retrosynthesis":
@@ -304,10 +256,7 @@ def _product(domain: str, given: str, output: str) -> str:
 
 def _instruction(fields: Mapping[str, Any], others: Mapping[str, Any], columns: Columns) -> Row:
     """A row of a user's own columns, and of others that belong to it."""
-    domain = "all"
-    if columns.domain:  # numbers are names, too
-        named = fields.get(columns.domain)
-        domain = str(named) if type(named) is int else filled(fields, columns.domain)
+    domain = filled(fields, columns.domain) if columns.domain else "all"
     notes = messages.row_says(others)
     split = others.get(SPLIT)
     said = splits_said(split) if isinstance(split, str) else set()
@@ -324,11 +273,9 @@ def _instruction(fields: Mapping[str, Any], others: Mapping[str, Any], columns: 
         response=talk.response,
         answer=final_answer(talk.response),
         messages=talk.as_json,
-        entry={},
         group=question,
         compared=messages.asked(talk.before),
-        test=TEST in said if len(said) == 1 else None,
-        validation=said == {VALIDATION},
+        meant=said.pop() if len(said) == 1 else "",
         ignored=(*talk.ignored, *notes),
     )
 
@@ -342,30 +289,23 @@ def _pair(
     asked, answer = map(messages.turns_or_text, values)
     if asked and given.strip():
         raise BadRow(f"{columns.input!r} beside messages in {columns.prompt!r}")
-    earlier = messages.history(others)
     if not asked:
-        turn = {"role": "user", "content": joined(filled(fields, columns.prompt), given)}
-        asked = [turn]
-        if not answer and not earlier:
-            before = messages.beside(others, [turn])
-            return messages.Conversation(before, filled(fields, columns.response))
+        asked = [{"role": "user", "content": joined(filled(fields, columns.prompt), given)}]
     if not answer:
         answer = [{"role": "assistant", "content": filled(fields, columns.response)}]
-    turns = [*earlier, *asked]
+    turns = [*messages.history(others), *asked]
     return messages.conversation([*turns, *answer], others, len(turns), columns.response)
 
 
 def joined(instruction: str, given: str) -> str:
-    """The instruction, and on a line of its own what it is about."""
+    """Joins an instruction and, on a line of its own, what it is about."""
     return f"{instruction}\n{given}" if given.strip() else instruction
 
 
-_PUBLISHED_ONLY = "give the published files, or files of your own as instructions"
 _PUBLISHED: Mapping[str, Schema] = {
     "metamathqa": Schema(
         _metamathqa,
         ("query", "response", "type", "original_question"),
-        remedy=_PUBLISHED_ONLY,
         domains=METAMATHQA_DOMAINS,
         repository="meta-math/MetaMathQA",
     ),
@@ -373,7 +313,6 @@ _PUBLISHED: Mapping[str, Schema] = {
         _mol_instructions,
         ("instruction", "output"),
         further=("input", "metadata"),
-        remedy=_PUBLISHED_ONLY,
         domains=MOLECULE_DOMAINS,
         repository="zjunlp/Mol-Instructions",
         patterns=("data/Molecule-oriented_Instructions.zip",),

@@ -7,12 +7,13 @@ import collections
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from partitionsel_jax.data.sources import duplicates
+from partitionsel_jax.data.sources.duplicates import EXACT, NEAR, HeldOut, Prompt, boilerplate
 from partitionsel_jax.data.sources.files import SourceFile, changed
+from partitionsel_jax.data.sources.layouts import SPLITS
 from partitionsel_jax.data.sources.scanning import (
     FirstPrompts,
     Place,
@@ -27,8 +28,7 @@ from partitionsel_jax.data.sources.scanning import (
 from partitionsel_jax.data.sources.schemas import DOMAINS, Row, Schema, listed
 from partitionsel_jax.data.streams import generator
 
-SPLITS = ("train", "validation", "test")
-TRAIN, VALIDATION, TEST = range(3)
+TRAIN, VALIDATION, TEST = range(len(SPLITS))
 # Codes of rows that are in no split, and why they are in none.
 SAME_QUESTION, MEANT_FOR_TEST, OVER_TRAIN, NEAR_TEST, MEANT_FOR_VALIDATION = range(-5, 0)
 REASONS = {
@@ -38,11 +38,9 @@ REASONS = {
     NEAR_TEST: "near-duplicate between validation and test",
     MEANT_FOR_VALIDATION: "published for validation and not needed",
 }
-_KINDS = ("", duplicates.EXACT, duplicates.NEAR)
 
 
-@dataclasses.dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """Rows per domain.
 
     Attributes:
@@ -54,20 +52,11 @@ class Sizes:
     test: int
     train: int = 0
 
-    def __post_init__(self) -> None:
-        for split in ("validation", "test"):
-            if getattr(self, split) < 1:
-                raise ValueError(
-                    f"expected at least 1 row per domain in {split}, got {getattr(self, split)}"
-                )
-        if self.train < 0:
-            raise ValueError(f"expected 0 (all) or more training rows, got {self.train}")
-
 
 def assign(
     scan: Scan, sizes: Sizes, seed: int, near_test: np.ndarray | Sequence[int] = ()
 ) -> np.ndarray:
-    """The split of every row.
+    """Decides the split of every row.
 
     Questions are in an order that the data seed decides. The first ones of every domain give a test
     row each, the next ones a validation row; all other rows of these questions are left out, and
@@ -78,9 +67,7 @@ def assign(
     rest. The test rows do not depend on the other sizes.
 
     Args:
-      scan: the rows.
-      sizes: rows per domain.
-      seed: data seed.
+      scan, sizes, seed: the rows, how many are wanted per domain, and the data seed.
       near_test: rows that may not be validation rows; those that would have been are left out.
 
     Returns:
@@ -90,38 +77,31 @@ def assign(
       ValueError: domains with too few questions.
     """
     groups, group = np.unique(scan.group, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    # By domain, and within one in order of the questions.
-    order = order[np.argsort(scan.domain[order], kind="stable")]
+    order = np.lexsort((group, scan.domain))
     starts = np.searchsorted(scan.domain[order], np.arange(len(scan.domains) + 1))
     rows = [order[a:b] for a, b in itertools.pairwise(starts)]
 
     split = np.full(len(group), TRAIN, np.int8)
     near = np.zeros(len(group), bool)
     near[np.asarray(near_test, np.int64)] = True
-    for_test = scan.test == 1
-    for_validation = scan.validation & ~for_test
+    for_test, for_validation = scan.meant == TEST, scan.meant == VALIDATION
     taken = np.full(len(groups), TRAIN, np.int8)
     taken[group[for_validation]] = VALIDATION
-    taken[group[for_test]] = TEST
-    taken[np.isin(groups, scan.elsewhere)] = TEST
-    for part, size, meant, others in (
-        (TEST, sizes.test, for_test, for_validation),
-        (VALIDATION, sizes.validation, for_validation, for_test),
+    taken[np.isin(groups, [at for at, _ in scan.published])] = TEST
+    for part, size, meant, others, avoided in (
+        (TEST, sizes.test, for_test, for_validation, np.zeros_like(near)),
+        (VALIDATION, sizes.validation, for_validation, for_test, near),
     ):
         for of_domain in rows:
             own = meant[of_domain]
             free = (split[of_domain] == TRAIN) & ~others[of_domain] & (own == own.any())
             free &= np.isin(taken[group[of_domain]], (TRAIN, part))
-            candidates = of_domain[free]
-            if part == VALIDATION:
-                passed_over = candidates[near[candidates]]
-                candidates = candidates[~near[candidates]]
+            passed_over = of_domain[free & avoided[of_domain]]
+            candidates = of_domain[free & ~avoided[of_domain]]
             _, first = np.unique(group[candidates], return_index=True)
             chosen = candidates[first[:size]]
-            if part == VALIDATION:
-                last = group[chosen[-1]] if len(chosen) == size else len(groups)
-                split[passed_over[group[passed_over] < last]] = NEAR_TEST
+            last = group[chosen[-1]] if len(chosen) == size else len(groups)
+            split[passed_over[group[passed_over] < last]] = NEAR_TEST
             split[chosen] = part
             taken[group[chosen]] = part
     split[(split == TRAIN) & (taken[group] != TRAIN)] = SAME_QUESTION
@@ -145,15 +125,12 @@ def _check(scan: Scan, sizes: Sizes, rows: list[np.ndarray], split: np.ndarray) 
         if all(counts[part] >= least for part, least in wanted.items()):
             continue
         shares = ", ".join(f"{SPLITS[part]} {counts[part]} of {n}" for part, n in wanted.items())
-        if meant := counts[MEANT_FOR_TEST] + counts[MEANT_FOR_VALIDATION]:
-            shares += f"; {meant} others are meant for test or validation"
-        if near := counts[NEAR_TEST]:
-            shares += f"; {near} near-duplicates of test rows"
+        reasons = [f"{why}: {counts[code]}" for code, why in REASONS.items() if counts[code]]
         where = ", ".join(map(spelt, scan.places.first.get(name, ())))
         questions = len(np.unique(scan.group[of_domain]))
         short.append(
-            f"{name} ({len(of_domain)} rows of {questions} questions: {shares}"
-            f"{f', first {where}' if where else ''})"
+            f"{name} ({len(of_domain)} rows of {questions} questions: "
+            f"{'; '.join([shares, *reasons])}, first {where})"
         )
     if short:
         raise ValueError(
@@ -176,50 +153,37 @@ class Plan:
       between: kind of duplicate -> validation rows left out because of a test row.
     """
 
-    files: tuple[SourceFile, ...]
+    files: Sequence[SourceFile]
     schema: Schema
     scan: Scan
     split: np.ndarray
-    held_out: duplicates.HeldOut
-    between: collections.Counter[str]
+    held_out: HeldOut
+    between: Mapping[str, int]
 
     def rows(self, left_out: Places) -> Iterator[tuple[int, Place, int, Row]]:
         """Reads the source once more: (split, place, number, row) of all rows that have a split.
 
-        Args:
-          left_out: counts the training rows that are duplicates of held-out ones, by kind.
-
-        Raises:
-          ValueError: the source is not what it was at the first pass.
+        Training rows that are duplicates of held-out ones are counted, by kind. Raises ValueError
+        where the source is not what it was at the first pass.
         """
-        tally = Tally()
-        rows = good_rows(self.files, self.schema, self.scan.domains, tally)
-        for number, (part, row) in enumerate(_as_long(self.split.tolist(), rows)):
-            if part < TRAIN:
-                continue
+        for number, place, row in _again(self.files, self.schema, self.scan):
+            part = int(self.split[number])
             if part == TRAIN and (kind := self.held_out.match(*row.prompt)):
-                left_out.add(kind, tally.place)
-                continue
-            yield part, tally.place, number, row
+                left_out.add(kind, place)
+            elif part >= TRAIN:
+                yield part, place, number, row
 
     def report(self, counts: np.ndarray, left_out: Places) -> dict[str, Any]:
-        """The fate of every row, as JSON can hold it.
-
-        Args:
-          counts: i64[3, P], rows written per split and domain.
-          left_out: see `rows`.
-        """
+        """Tells the fate of every row as JSON; i64[3, P] were written per split and domain."""
         codes = collections.Counter(self.split.tolist())
-        kinds = _KINDS[1:]
+        kinds = (EXACT, NEAR)
         return {
             **self.scan.tally.report(),
             "groups": len(np.unique(self.scan.group)),
             "duplicates": {
                 "train": {kind: left_out.counts[kind] for kind in kinds},
-                "validation": {kind: self.between[kind] for kind in kinds},
-                "first": {
-                    kind: [list(place) for place in left_out.first.get(kind, ())] for kind in kinds
-                },
+                "validation": {kind: self.between.get(kind, 0) for kind in kinds},
+                "first": {kind: [list(place) for place in left_out.first[kind]] for kind in kinds},
             },
             "left_out": {why: codes[code] for code, why in REASONS.items() if codes[code]},
             "rows": {
@@ -229,16 +193,17 @@ class Plan:
         }
 
 
-def _as_long(numbers: list[Any], rows: Iterator[Row]) -> Iterator[tuple[Any, Row]]:
-    """The pairs of what the first pass found of each row, and the row.
-
-    Raises:
-      ValueError: there are more or fewer rows than at the first pass.
-    """
-    for found, row in itertools.zip_longest(numbers, rows):
-        if found is None or row is None:
-            raise changed()
-        yield found, row
+def _again(
+    files: Sequence[SourceFile], schema: Schema, scan: Scan
+) -> Iterator[tuple[int, Place, Row]]:
+    """Number, place and row of all that were scanned, read once more; there must be as many."""
+    tally, count = Tally(), 0
+    for row in good_rows(files, schema, scan.domains, tally):
+        if count < len(scan.group):
+            yield count, tally.place, row
+        count += 1
+    if count != len(scan.group):
+        raise changed()
 
 
 def make_plan(
@@ -251,39 +216,44 @@ def make_plan(
     give way that those next ones were not among the prompts that the scan kept.
 
     Raises:
-      ValueError: bad input of any kind, with what to do about it; also a domain that is left with
-        too few rows.
+      ValueError: bad input of any kind, also a domain that is left with too few rows.
     """
     unread = check_columns(files, schema)
     held = sizes.validation + sizes.test
     scanned = scan(files, schema, domains, seed, keep=held + held // 2)
     scanned.tally.unread = unread
     # Questions of every domain, apart for rows meant for testing, show what they are framed in.
-    samples: dict[tuple[int, int], list[str]] = {}
+    samples: dict[tuple[int, bool, bool], list[str]] = {}
     for row, prompt in scanned.prompts.items():
-        place = int(scanned.domain[row]), int(scanned.test[row])
-        samples.setdefault(place, []).append(prompt.asked)
-    frames = duplicates.boilerplate(samples.values())
+        said = scanned.meant[row]
+        sample = samples.setdefault((int(scanned.domain[row]), said >= TRAIN, said == TEST), [])
+        sample.append(prompt.asked)
+    frames = boilerplate(samples.values())
     split = assign(scanned, sizes, seed)
-    tests = [scanned.prompts[row] for row in np.flatnonzero(split == TEST).tolist()]
-    index = duplicates.held_out((*tests, *scanned.published), frames)
     prompts = dict(scanned.prompts)
-    near = np.zeros(len(split), np.int8)
-    for row, prompt in prompts.items():
-        near[row] = split[row] != TEST and _KINDS.index(index.match(*prompt))
-    split = assign(scanned, sizes, seed, np.flatnonzero(near))
+    tests = [prompts[row] for row in np.flatnonzero(split == TEST).tolist()]
+    tests += [prompt for _, prompt in scanned.published]
+    index = HeldOut(tests, frames)
+    near = {
+        row: kind
+        for row, prompt in prompts.items()
+        if split[row] != TEST and (kind := index.match(*prompt))
+    }
+    split = assign(scanned, sizes, seed, list(near))
     if not prompts.keys() >= set(np.flatnonzero(split == VALIDATION).tolist()):
         near, first = _look_again(files, schema, scanned, split == TEST, index, sizes.validation)
-        split = assign(scanned, sizes, seed, np.flatnonzero(near))
+        split = assign(scanned, sizes, seed, list(near))
         prompts |= first
     validations = [prompts[row] for row in np.flatnonzero(split == VALIDATION).tolist()]
     return Plan(
-        files=tuple(files),
+        files=files,
         schema=schema,
         scan=scanned,
         split=split,
-        held_out=duplicates.held_out((*validations, *tests, *scanned.published), frames),
-        between=collections.Counter(_KINDS[kind] for kind in near[split == NEAR_TEST].tolist()),
+        held_out=HeldOut([*validations, *tests], frames),
+        between=collections.Counter(
+            near[row] for row in np.flatnonzero(split == NEAR_TEST).tolist()
+        ),
     )
 
 
@@ -292,25 +262,17 @@ def _look_again(
     schema: Schema,
     scanned: Scan,
     is_test: np.ndarray,
-    index: duplicates.HeldOut,
+    index: HeldOut,
     size: int,
-) -> tuple[np.ndarray, Mapping[int, duplicates.Prompt]]:
-    """Finds all rows that nearly are test rows, and the prompts of the first that are not.
-
-    Returns:
-      i8[N], a place in `_KINDS`, of the rows that may be for validation; and of every domain the
-      prompts of at least `size` of them that are no near-duplicates, by row.
-    """
-    taken = np.concatenate([scanned.group[is_test | (scanned.test == 1)], scanned.elsewhere])
+) -> tuple[dict[int, str], dict[int, Prompt]]:
+    """Finds the rows that nearly are test rows, and the prompts of the first that are not."""
+    taken = [*scanned.group[is_test].tolist(), *(group for group, _ in scanned.published)]
     may_be = ~np.isin(scanned.group, taken)
-    near = np.zeros(len(may_be), np.int8)
-    first = FirstPrompts(size)
-    rows = good_rows(files, schema, scanned.domains, Tally())
-    for number, (free, row) in enumerate(_as_long(may_be.tolist(), rows)):
-        if not free:
-            continue
-        near[number] = kind = _KINDS.index(index.match(*row.prompt))
-        if not kind:
-            domain, group = int(scanned.domain[number]), int(scanned.group[number])
-            first.add(domain, group, number, row.prompt)
+    near, first = {}, FirstPrompts(size)
+    for number, _, row in _again(files, schema, scanned):
+        if may_be[number] and (kind := index.match(*row.prompt)):
+            near[number] = kind
+        elif may_be[number]:
+            group = int(scanned.group[number])
+            first.add(int(scanned.domain[number]), group, number, row.prompt)
     return near, first.prompts()

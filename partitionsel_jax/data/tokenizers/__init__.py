@@ -19,9 +19,11 @@ habits of adding tokens:
 Nothing that a checkpoint holds is executed: JSON is read, and chat templates run in a sandbox.
 """
 
+from partitionsel_jax.data.tokenizers.byte_level import ByteTokenizer
 from partitionsel_jax.data.tokenizers.chat import Message
 from partitionsel_jax.data.tokenizers.loading import load_tokenizer
 from partitionsel_jax.data.tokenizers.subword import SubwordTokenizer
-from partitionsel_jax.data.tokenizers.tokenizer import ByteTokenizer, Tokenizer
+
+Tokenizer = ByteTokenizer | SubwordTokenizer
 
 __all__ = ["ByteTokenizer", "Message", "SubwordTokenizer", "Tokenizer", "load_tokenizer"]

@@ -4,15 +4,21 @@ Templates are rendered as transformers' `apply_chat_template` does, with one dif
 fixed, because rows must not depend on the day on which they are made.
 """
 
+import collections
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from partitionsel_jax.time_limited import TimeLimited
+from partitionsel_jax.time_limited import NotStarted, TimeLimited
 
 # A role and a content, and whatever else the template knows ("tool_calls", say).
 Message = Mapping[str, Any]
+Conversation = Sequence[Message]
+# Part of a rendered conversation, and True if it is the text of special tokens that a message
+# quotes: ordinary text. In other parts, special tokens are the template's.
+Piece = tuple[str, bool]
+FindSpecial = Callable[[Sequence[str]], Sequence[Sequence[tuple[int, int]]]]
 # The role of a first turn whose content is the list of tools that the conversation may call:
 # templates are given them apart.
 TOOLS = "tools"
@@ -23,73 +29,51 @@ _SECONDS, _SECONDS_EACH = 10.0, 0.01
 # Unicode's planes 15 and 16, which are for private use: no template changes, splits or strips them.
 _PRIVATE = (range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 
+# What a conversation may have that a template may leave out, by the name that errors give it: the
+# role, the least number of its turns ("call" is an assistant's that calls tools), and the roles of
+# a conversation for trying it, which says a word in the turn with a star. A template that writes
+# the same whatever the word leaves it out.
+_PARTS: Mapping[str, tuple[str, int, str]] = {
+    "messages of the user": ("user", 1, "user*"),
+    "messages of the user before the last": ("user", 2, "user* assistant user"),
+    "messages of the assistant": ("assistant", 1, "user assistant* user"),
+    "messages of the system": ("system", 1, "system* user"),
+    "messages of the developer": ("developer", 1, "developer* user"),
+    "descriptions of tools": (TOOLS, 1, f"{TOOLS}* user"),
+    "calls of tools": ("call", 1, "user call* tool assistant user"),
+    "messages of tools": ("tool", 1, "user call tool* assistant user"),
+}
+# Every template should write these.
+_SPOKEN = frozenset([*_PARTS][:3])
+_ID = "abcdefghi"
 
-def _said(role: str, content: Any = "a", **more: Any) -> Message:
-    return {"role": role, "content": content, **more}
+
+def _parts(turns: Conversation) -> set[str]:
+    """Names the parts that a conversation has."""
+    found = collections.Counter(turn.get("role") for turn in turns)
+    found["call"] = sum("tool_calls" in turn for turn in turns)
+    return {part for part, (role, least, _) in _PARTS.items() if found[role] >= least}
 
 
-def _call(name: str) -> Message:
-    called = {"id": "abcdefghi", "type": "function", "function": {"name": name, "arguments": {}}}
-    return _said("assistant", None, tool_calls=[called])
-
-
-def _answer_of_tool(word: str) -> Message:
-    return _said("tool", word, name="one", tool_call_id="abcdefghi")
-
-
-def _described(word: str) -> Message:
-    parameters = {"type": "object", "properties": {}}
-    function = {"name": word, "description": word, "parameters": parameters}
-    return _said(TOOLS, [{"type": "function", "function": function}])
-
-
-_ASKED, _ANSWERED = _said("user"), _said("assistant")
-# What a conversation may have that a template may leave out, by the name that errors give it -> a
-# conversation that says a word there: a template that writes two of them alike leaves it out.
-_PROBES: Mapping[str, Callable[[str], list[Message]]] = {
-    "messages of the user": lambda word: [_said("user", word)],
-    "messages of the user before the last": lambda word: [_said("user", word), _ANSWERED, _ASKED],
-    "messages of the assistant": lambda word: [_ASKED, _said("assistant", word), _ASKED],
-    "messages of the system": lambda word: [_said("system", word), _ASKED],
-    "messages of the developer": lambda word: [_said("developer", word), _ASKED],
+def _trial(part: str, word: str) -> list[Message]:
+    """Makes the conversation that says a word in one part, and "a" in the others."""
+    roles = _PARTS[part][-1].split()
+    turns = [_turn(role.removesuffix("*"), word if role[-1] == "*" else "a") for role in roles]
     # Templates may write of tools what they like, as long as they know of them.
-    "descriptions of tools": lambda word: [_described(word), _ASKED] if word == "one" else [_ASKED],
-    "calls of tools": lambda word: [_ASKED, _call(word), _answer_of_tool("a"), _ANSWERED, _ASKED],
-    "messages of tools": lambda word: [
-        _ASKED, _call("one"), _answer_of_tool(word), _ANSWERED, _ASKED
-    ],
-}  # fmt: skip
+    return turns[1:] if turns[0]["role"] == TOOLS and word == "two" else turns
 
 
-def _parts(turns: Sequence[Message]) -> tuple[set[str], set[str]]:
-    """Parts that a conversation has: those that every template should write, and others."""
-    roles = [turn.get("role") for turn in turns]
-    there = {
-        "messages of the user": "user" in roles,
-        "messages of the user before the last": roles.count("user") > 1,
-        "messages of the assistant": "assistant" in roles,
-        "messages of the system": "system" in roles,
-        "messages of the developer": "developer" in roles,
-        "descriptions of tools": TOOLS in roles,
-        "calls of tools": any("tool_calls" in turn for turn in turns),
-        "messages of tools": "tool" in roles,
-    }
-    found = [part for part, is_there in there.items() if is_there]
-    spoken = set([*there][:3])
-    return spoken.intersection(found), set(found) - spoken
-
-
-class Piece(NamedTuple):
-    """Part of a rendered conversation.
-
-    Attributes:
-      text: what was rendered.
-      spelt: True if the text is that of special tokens which a message quotes: ordinary text. In
-        other pieces, special tokens are the template's.
-    """
-
-    text: str
-    spelt: bool
+def _turn(role: str, said: str) -> Message:
+    if role == "call":
+        function: dict[str, Any] = {"name": said, "arguments": {}}
+        call = {"id": _ID, "type": "function", "function": function}
+        return {"role": "assistant", "content": None, "tool_calls": [call]}
+    if role == TOOLS:
+        parameters = {"type": "object", "properties": {}}
+        function = {"name": said, "description": said, "parameters": parameters}
+        return {"role": TOOLS, "content": [{"type": "function", "function": function}]}
+    more = {"name": "a", "tool_call_id": _ID} if role == "tool" else {}
+    return {"role": role, "content": said, **more}
 
 
 class TemplateRefused(ValueError):
@@ -103,24 +87,22 @@ class ChatTemplate:
       text: the Jinja template.
       origin: where it came from, for errors.
       variables: what it sees beside the conversation: the texts of special tokens.
+      special: texts -> (start, end) of the special tokens in each.
 
     Raises:
       TemplateRefused: the text is no template, or a random one.
     """
 
-    def __init__(self, text: str, origin: str, variables: Mapping[str, str]):
+    def __init__(
+        self, text: str, origin: str, variables: Mapping[str, str], special: FindSpecial
+    ) -> None:
         self._text, self._origin, self._variables = text, origin, dict(variables)
+        self._special = special
         self._refused = ""
         self._left_out: dict[str, bool] = {}
         self._rendered([], answer=True)
 
-    def batch(
-        self,
-        conversations: Sequence[Sequence[Message]],
-        *,
-        answer: bool,
-        special: Mapping[str, list[tuple[int, int]]],
-    ) -> list[list[Piece]]:
+    def batch(self, conversations: Sequence[Conversation], *, answer: bool) -> list[list[Piece]]:
         """Renders conversations.
 
         Special tokens that a message quotes pass through the template as private characters: what
@@ -129,7 +111,6 @@ class ChatTemplate:
         Args:
           conversations: the turns of each; a first one of the role `TOOLS` holds its tools.
           answer: True if the start of an answer is asked for behind them.
-          special: every string of a conversation -> (start, end) of the special tokens in it.
 
         Returns:
           The pieces of each; a single one where no message quotes a special token.
@@ -138,55 +119,47 @@ class ChatTemplate:
           TemplateRefused: the template exceeds its time or memory, or is random.
           ValueError: it refuses a conversation, fails, or leaves out what a turn says.
         """
-        self._check_written(part for turns in conversations for part in _parts(turns)[1])
-        shielded = [self._shielded(turns, special) for turns in conversations]
-        found = self._rendered([turns for turns, _ in shielded], answer)
+        self._check_written(_parts(turns) - _SPOKEN for turns in conversations)
+        texts = list({*_strings(conversations)})
+        spans = dict(zip(texts, self._special(texts), strict=True))
+        quoted = sorted({text[start:end] for text in texts for start, end in spans[text]})
+        taken = set(self._text).union(*texts) if quoted else set()
+        private = (c for c in map(chr, itertools.chain(*_PRIVATE)) if c not in taken)
+        stand_in = dict(zip(quoted, private, strict=False))
+        original = {character: text for text, character in stand_in.items()}
+
+        def shield(text: str) -> str:
+            for start, end in reversed(spans[text]):
+                text = text[:start] + stand_in[text[start:end]] + text[end:]
+            return text
+
         pieces = []
-        for (rendered, fault), (_, original) in zip(found, shielded, strict=True):
+        shielded = _mapped(conversations, shield) if quoted else conversations
+        for rendered, fault in self._rendered(shielded, answer):
             if fault:
                 raise ValueError(
                     f"{self._origin}: the chat template cannot render this conversation "
                     f"({fault}); change the messages, or use another template than 'chat'"
                 )
-            if not original:
-                pieces.append([Piece(rendered, spelt=False)])
-                continue
             runs = itertools.groupby(rendered, key=original.__contains__)
             pieces.append(
-                [Piece("".join(original.get(c, c) for c in run), spelt) for spelt, run in runs]
+                [(rendered, False)]
+                if original.keys().isdisjoint(rendered)
+                else [("".join(original.get(c, c) for c in run), found) for found, run in runs]
             )
         return pieces
 
-    def check_spoken(self, conversations: Sequence[Sequence[Message]]) -> None:
+    def check_spoken(self, conversations: Sequence[Conversation]) -> None:
         """Raises ValueError if the template leaves out what is said in conversations like these."""
-        self._check_written(part for turns in conversations for part in _parts(turns)[0])
+        self._check_written(_parts(turns) & _SPOKEN for turns in conversations)
 
-    def _shielded(
-        self, turns: Sequence[Message], special: Mapping[str, list[tuple[int, int]]]
-    ) -> tuple[Sequence[Message], dict[str, str]]:
-        """The conversation with a private character for every special token that it quotes."""
-        quoted = {text[start:end] for text in strings(turns) for start, end in special[text]}
-        if not quoted:
-            return turns, {}
-        taken = set(self._text).union(*strings(turns))
-        private = (c for c in map(chr, itertools.chain(*_PRIVATE)) if c not in taken)
-        stand_in = dict(zip(sorted(quoted), private, strict=False))
-
-        def shield(text: str) -> str:
-            for start, end in reversed(special[text]):
-                text = text[:start] + stand_in[text[start:end]] + text[end:]
-            return text
-
-        return _mapped(turns, shield), {character: text for text, character in stand_in.items()}
-
-    def _check_written(self, parts: Iterator[str]) -> None:
+    def _check_written(self, parts: Iterable[set[str]]) -> None:
         """Raises ValueError if the template says nothing of a part that conversations have."""
-        for part in sorted({*parts}):
+        for part in sorted(set().union(*parts)):
             if part not in self._left_out:
-                rendered = self._rendered([_PROBES[part](word) for word in ("one", "two")], True)
+                one, two = self._rendered([_trial(part, "one"), _trial(part, "two")], True)
                 # Where it fails on this one, it says so of every conversation that has the part.
-                failed = any(fault for _, fault in rendered)
-                self._left_out[part] = not failed and rendered[0] == rendered[1]
+                self._left_out[part] = one == two and not one[1]
             if self._left_out[part]:
                 raise ValueError(
                     f"{self._origin}: the chat template leaves out {part}, so that what they say "
@@ -195,9 +168,9 @@ class ChatTemplate:
                 )
 
     def _rendered(
-        self, conversations: Sequence[Sequence[Message]], answer: bool
+        self, conversations: Sequence[Conversation], answer: bool
     ) -> list[tuple[str, str]]:
-        """Text and fault of every conversation, one of which is empty."""
+        """Returns text and fault of every conversation, one of which is empty."""
         asked = []
         for turns in conversations:
             apart = bool(turns) and turns[0].get("role") == TOOLS
@@ -208,7 +181,7 @@ class ChatTemplate:
             arguments = self._text, self._variables, asked[len(found) :], answer
             try:
                 reply = _PROCESS.ask(*arguments, seconds=seconds)
-            except RuntimeError as error:  # no process can be had
+            except NotStarted as error:
                 raise ValueError(
                     f"{self._origin}: the chat template cannot be run: {error}"
                 ) from None
@@ -228,19 +201,18 @@ class ChatTemplate:
         )
 
 
-def strings(value: Any) -> Iterator[str]:
+def _strings(value: Any) -> Iterator[str]:
     """Gives every string in a conversation, or in several, the keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        yield from value
-        yield from itertools.chain.from_iterable(map(strings, value.values()))
+        yield from itertools.chain(value, *map(_strings, value.values()))
     elif isinstance(value, list | tuple):
-        yield from itertools.chain.from_iterable(map(strings, value))
+        yield from itertools.chain.from_iterable(map(_strings, value))
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """The conversation with every string changed."""
+    """Returns the conversation with every string changed."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):

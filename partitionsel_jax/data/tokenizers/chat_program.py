@@ -44,55 +44,59 @@ def answer(
       {"refused": why} of a template that is not used, else {"rendered": (text, fault) of every
       conversation}, of the first ones if all would be too long for one reply.
     """
+    rendered: list[tuple[str, str]] = []
     try:
         template = _compiled(text)
+        for messages, tools in conversations:
+            rendered.append(_rendered(template, messages, tools, start, variables))
+            if sum(len(found) for found, _ in rendered) > _MOST:
+                break
     except Refused as error:
         return {"refused": str(error)}
-    except jinja2.TemplateSyntaxError as error:
-        return {
-            "refused": f"line {error.lineno} of the chat template is not valid ({error.message})"
-        }
-    except RecursionError:
-        return {"refused": "it is nested too deeply"}
-    except Exception as error:
-        return {"refused": f"it is not valid ({_named(error)})"}
-    rendered: list[tuple[str, str]] = []
-    for messages, tools in conversations:
-        given = {"messages": messages, "tools": tools, "documents": None, **variables}
-        try:
-            found = template.render(add_generation_prompt=start, **given)
-        except Refused as error:
-            return {"refused": str(error)}
-        except MemoryError:
-            return {"refused": "it needs more memory than is given to it"}
-        except Exception as error:  # it may fail in any way on what it did not foresee
-            rendered.append(("", _named(error)))
-            continue
-        if len(found) > _LONGEST:
-            return {"refused": f"it writes more than {_LONGEST:,} characters"}
-        if _ADDRESS.search(found) and not _ADDRESS.search(json.dumps([messages, tools])):
-            return {"refused": "it writes the address of an object, which is another at every run"}
-        rendered.append((found, ""))
-        if sum(len(found) for found, _ in rendered) > _MOST:
-            break
     return {"rendered": rendered}
-
-
-def _named(error: Exception) -> str:
-    """An exception in one line; a template may raise what it likes."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_FAULT]
 
 
 @functools.lru_cache(maxsize=16)
 def _compiled(text: str) -> jinja2.Template:
-    """A template, ready to be rendered."""
-    environment = _environment()
-    tree = environment.parse(text)
-    if any(node.name == "random" for node in tree.find_all(jinja2.nodes.Filter)):
-        _refuse_random("random")
-    if "lipsum" in jinja2.meta.find_undeclared_variables(tree):
-        _refuse_random("lipsum")
-    return environment.from_string(text)
+    try:
+        environment = _environment()
+        tree = environment.parse(text)
+        if any(node.name == "random" for node in tree.find_all(jinja2.nodes.Filter)):
+            _refuse_random("random")
+        if "lipsum" in jinja2.meta.find_undeclared_variables(tree):
+            _refuse_random("lipsum")
+        return environment.from_string(text)
+    except Refused:
+        raise
+    except jinja2.TemplateSyntaxError as error:
+        line = f"line {error.lineno} of the chat template"
+        raise Refused(f"{line} is not valid ({error.message})") from None
+    except Exception as error:
+        raise Refused(f"it is not valid ({_named(error)})") from None
+
+
+def _rendered(
+    template: jinja2.Template, messages: Any, tools: Any, start: bool, variables: dict[str, str]
+) -> tuple[str, str]:
+    """Renders one conversation: its text, or what is wrong with it."""
+    given = {"messages": messages, "tools": tools, "documents": None, **variables}
+    try:
+        found = template.render(add_generation_prompt=start, **given)
+    except Refused:
+        raise
+    except MemoryError:
+        raise Refused("it needs more memory than is given to it") from None
+    except Exception as error:  # it may fail in any way on what it did not foresee
+        return "", _named(error)
+    if len(found) > _LONGEST:
+        raise Refused(f"it writes more than {_LONGEST:,} characters")
+    if _ADDRESS.search(found) and not _ADDRESS.search(json.dumps([messages, tools])):
+        raise Refused("it writes the address of an object, which is another at every run")
+    return found, ""
+
+
+def _named(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_FAULT]
 
 
 def _refuse_random(name: str) -> None:
@@ -120,7 +124,7 @@ def _raise_exception(message: str) -> None:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    """The environment of all templates; they cannot reach out of it."""
+    """Makes the environment of all templates; they cannot reach out of it."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )

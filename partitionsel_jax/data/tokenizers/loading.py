@@ -48,63 +48,58 @@ def load_tokenizer(directory: str | os.PathLike[str]) -> SubwordTokenizer:
 
 def _read(folder: epath.Path) -> SubwordTokenizer:
     path, where = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    definition = read_text(path)
-    read_object(path, definition)
+    read_object(path)
     config, names = _optional(where), _optional(folder / "special_tokens_map.json")
     tokens = {
         name: _text(config.get(name), where) or _text(names.get(name), where)
         for name in ("bos_token", "eos_token", "pad_token")
     }
-    eos_token = tokens.pop("eos_token")
-    if eos_token is None:
+    if (eos_token := tokens.pop("eos_token")) is None:
         raise ValueError(f"{where} names no eos_token, which has to close every response")
-    begins_rows = config.get("add_bos_token")
-    if not isinstance(begins_rows, bool | None):
-        raise ValueError(
-            f"{where}: expected add_bos_token to be true, false or null, got {begins_rows!r:.80}"
-        )
     # transformers 5 has another name for them, and allows names of their own.
-    more = config.get("additional_special_tokens") or config.get("extra_special_tokens") or ()
+    more = config.get("additional_special_tokens") or config.get("extra_special_tokens") or []
     more = list(more.values()) if isinstance(more, dict) else more
-    if not isinstance(more, list | tuple):
-        raise ValueError(f"{where}: expected a list of special tokens, got {more!r:.80}")
+    _check(isinstance(more, list), "a list of special tokens", more, where)
     template = config.get("chat_template")
     if (file := folder / "chat_template.jinja").exists():
         template = read_text(file)
     elif isinstance(template, list):  # of several, the one named "default"
         named = [entry for entry in template if isinstance(entry, dict)]
         template = next((e.get("template") for e in named if e.get("name") == "default"), None)
-    if not isinstance(template, str | None):
-        raise ValueError(f"{where}: expected chat_template to be text, got {template!r:.80}")
+    _check(isinstance(template, str | None), "chat_template to be text", template, where)
+    begins = config.get("add_bos_token")
+    _check(
+        isinstance(begins, bool | None), "add_bos_token to be true, false or null", begins, where
+    )
+    generation = folder / "generation_config.json"
+    found = _optional(generation).get("eos_token_id")
+    stops = () if found is None else tuple(found) if isinstance(found, list) else (found,)
+    are_ids = all(type(i) is int and i >= 0 for i in stops)
+    _check(are_ids, "eos_token_id to be token ids", found, generation)
     return SubwordTokenizer(
-        definition,
+        read_text(path),
         eos_token,
         **tokens,
-        begins_rows=begins_rows,
+        begins_rows=begins,
         special_tokens=[text for token in more if (text := _text(token, where))],
         chat_template=template,
-        further_stops=_stops(folder / "generation_config.json"),
+        further_stops=stops,
         origin=str(path),
     )
 
 
 def _optional(path: epath.Path) -> dict[str, Any]:
-    """The JSON object of a file; empty without the file."""
+    """Reads the JSON object of a file; empty without the file."""
     return read_object(path) if path.exists() else {}
 
 
 def _text(token: Any, path: epath.Path) -> str | None:
-    """The text of a token: a string, an object with a "content", or null."""
+    """Returns the text of a token: a string, an object with a "content", or null."""
     text = token.get("content") if isinstance(token, dict) else token
-    if not isinstance(text, str | None):
-        raise ValueError(f"{path}: expected a token's text, got {token!r:.80}")
+    _check(isinstance(text, str | None), "a token's text", token, path)
     return text
 
 
-def _stops(path: epath.Path) -> tuple[int, ...]:
-    """The tokens at which generation_config.json ends an answer."""
-    found = _optional(path).get("eos_token_id")
-    ids = () if found is None else tuple(found) if isinstance(found, list) else (found,)
-    if not all(type(i) is int and i >= 0 for i in ids):
-        raise ValueError(f"{path}: expected eos_token_id to be token ids, got {found!r:.80}")
-    return ids
+def _check(is_right: bool, expected: str, value: Any, path: epath.Path) -> None:
+    if not is_right:
+        raise ValueError(f"{path}: expected {expected}, got {value!r:.80}")

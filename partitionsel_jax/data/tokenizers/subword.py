@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from etils import epath
 
-from partitionsel_jax.data.tokenizers.chat import ChatTemplate, Message, Piece, strings
-from partitionsel_jax.data.tokenizers.tokenizer import Tokenizer
+from partitionsel_jax.data.tokenizers.chat import ChatTemplate, Conversation
 
 if TYPE_CHECKING:
     import tokenizers
@@ -24,7 +23,7 @@ _UNICODE_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SubwordTokenizer(Tokenizer):
+class SubwordTokenizer:
     """A tokenizer as a tokenizer.json describes it; `load_tokenizer` makes it.
 
     Guarantees:
@@ -70,7 +69,8 @@ class SubwordTokenizer(Tokenizer):
                 f"{self.origin}: rows are to begin with the bos token, and none is named; name a "
                 "bos_token, or set add_bos_token to false"
             )
-        for name, token in (("bos_token", self.bos_token), ("eos_token", self.eos_token)):
+        for name in ("bos_token", "eos_token"):
+            token = getattr(self, name)
             if token is not None and self._id_of(token) is None:
                 raise ValueError(
                     f"{self.origin}: {name} {token!r} is not in the vocabulary; name one that is"
@@ -79,7 +79,7 @@ class SubwordTokenizer(Tokenizer):
             object.__setattr__(self, "begins_rows", self._definition_adds_bos())
 
     def __getstate__(self) -> dict[str, object]:
-        """The fields alone: what is cached need not be picklable."""
+        """Gives the fields alone: what is cached need not be picklable."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @functools.cached_property
@@ -108,23 +108,14 @@ class SubwordTokenizer(Tokenizer):
     @functools.cached_property
     def turn_end_id(self) -> int:
         """The first special token that the template writes behind an answer, or `eos_id`."""
-        if self.chat_template is None:
-            return self.eos_id
-        try:
-            text = self.render([_ASKED, {"role": "assistant", "content": _ANSWER}], answer=False)
-        except ValueError:  # `chat` says why
-            return self.eos_id
-        _, found, behind = text.rpartition(_ANSWER)
+        answered = {"role": "assistant", "content": _ANSWER}
+        _, found, behind = self._rendered([_ASKED, answered], answer=False).rpartition(_ANSWER)
         ids = self.encode_markup(behind) if found else []
         return next((i for i in ids if i in self.special_ids), self.eos_id)
 
     @functools.cached_property
     def answer_start(self) -> str:
-        """Text that the chat template writes where an answer begins; empty where it writes none."""
-        try:
-            asked, begun = (self.render([_ASKED], answer=answer) for answer in (False, True))
-        except ValueError:  # `chat` says why
-            return ""
+        asked, begun = (self._rendered([_ASKED], answer=answer) for answer in (False, True))
         return begun.removeprefix(asked) if begun.startswith(asked) else ""
 
     @functools.cached_property
@@ -138,51 +129,64 @@ class SubwordTokenizer(Tokenizer):
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
     def encode(self, text: str) -> list[int]:
-        text = _encodable(text)
-        ids = self._content.encode(text, add_special_tokens=False).ids
-        return ids if self.special_ids.isdisjoint(ids) else self._spelt_out(text)
+        """Encodes content: special tokens written in it are ordinary text, none is added."""
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Encodes texts as `encode` does; on all cores, and without the interpreter's lock."""
         clean = [_encodable(text) for text in texts]
         encodings = self._content.encode_batch_fast(clean, add_special_tokens=False)
         return [
-            ids if self.special_ids.isdisjoint(ids) else self._spelt_out(text)
-            for ids, text in zip([encoding.ids for encoding in encodings], clean, strict=True)
+            found.ids if self.special_ids.isdisjoint(found.ids) else self._spelt_out(text)
+            for found, text in zip(encodings, clean, strict=True)
         ]
 
     def encode_markup(self, text: str) -> list[int]:
+        """Encodes text whose special tokens are meant as such; none is added."""
         return self._markup.encode(_encodable(text), add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:
+        """Returns the text of ids; special ones and those past the vocabulary are skipped."""
         shown = [int(i) for i in ids if 0 <= i < self.vocab_size and i not in self.special_ids]
         return self._markup.decode(shown, skip_special_tokens=False)
 
-    def render(self, messages: Sequence[Message], *, answer: bool = True) -> str:
-        """The conversation as the chat template writes it; see `chat_batch`."""
-        return "".join(piece.text for piece in self._pieces([messages], answer)[0])
+    def render(self, messages: Conversation, *, answer: bool = True) -> str:
+        """Returns a conversation as the chat template writes it; see `chat_batch`."""
+        return "".join(text for text, _ in self._chat.batch([messages], answer=answer)[0])
 
     def chat_batch(
-        self, conversations: Sequence[Sequence[Message]], *, answer: bool = True
+        self, conversations: Sequence[Conversation], *, answer: bool = True
     ) -> list[list[int]]:
-        """The ids of the conversations that `render` writes, behind the beginning token.
+        """Encodes conversations, the beginning token included.
 
         Special tokens that a message quotes are ordinary text; where none does, the whole text is
         encoded at once, so that the ids are those of transformers' `apply_chat_template`. The
         beginning token is added where rows begin with it and the template does not write it.
+
+        Args:
+          conversations: turns with a "role" and a "content", and whatever the template knows.
+          answer: True if the start of an answer is written behind them.
+
+        Raises:
+          ValueError: there is no chat template, or it refuses a conversation, or leaves out what
+            such conversations say.
         """
         self._chat.check_spoken(conversations)
-        written = self._pieces(conversations, answer)
-        markup = [_encodable(text) for pieces in written for text, spelt in pieces if not spelt]
+        written = self._chat.batch(conversations, answer=answer)
+        markup = [_encodable(text) for pieces in written for text, quoted in pieces if not quoted]
         encodings = iter(self._markup.encode_batch_fast(markup, add_special_tokens=False))
         beginning = [] if self.bos_id is None else [self.bos_id]
         found = []
         for pieces in written:
             ids: list[int] = []
-            for text, spelt in pieces:
-                ids += self.encode(text) if spelt else next(encodings).ids
+            for text, quoted in pieces:
+                ids += self.encode(text) if quoted else next(encodings).ids
             found.append(ids if ids[:1] == beginning else beginning + ids)
         return found
+
+    def chat(self, messages: Conversation, *, answer: bool = True) -> list[int]:
+        """Encodes one conversation; see `chat_batch`."""
+        return self.chat_batch([messages], answer=answer)[0]
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes the files of a hub's format, from which `load_tokenizer` makes an equal one.
@@ -197,7 +201,6 @@ class SubwordTokenizer(Tokenizer):
             from tokenizers.processors import TemplateProcessing
 
             backend, bos = self._read(), self.bos_token
-            backend.post_processor = None
             if self.begins_rows:
                 backend.post_processor = TemplateProcessing(
                     single=[bos, "$A"], pair=[bos, "$A", "$B"], special_tokens=[(bos, self.bos_id)]
@@ -220,18 +223,16 @@ class SubwordTokenizer(Tokenizer):
         }
         folder = epath.Path(directory)
         (folder / "tokenizer.json").write_text(definition, encoding="utf-8")
-        files = {"tokenizer_config.json": config, "generation_config.json": generation}
-        for name, content in files.items():
+        for name, content in (("tokenizer", config), ("generation", generation)):
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / f"{name}_config.json").write_text(text, encoding="utf-8")
 
-    def _pieces(
-        self, conversations: Sequence[Sequence[Message]], answer: bool
-    ) -> list[list[Piece]]:
-        """The conversations as the template writes them."""
-        template, texts = self._chat, list({*strings(conversations)})
-        spans = dict(zip(texts, self._special_spans(texts), strict=True))
-        return template.batch(conversations, answer=answer, special=spans)
+    def _rendered(self, messages: Conversation, *, answer: bool) -> str:
+        """Renders a conversation; empty without a template, or where `chat` will say why not."""
+        try:
+            return "" if self.chat_template is None else self.render(messages, answer=answer)
+        except ValueError:
+            return ""
 
     @functools.cached_property
     def _chat(self) -> ChatTemplate:
@@ -240,12 +241,12 @@ class SubwordTokenizer(Tokenizer):
                 f"{self.origin} has no chat template; load an instruction-tuned checkpoint, or use "
                 "another template than 'chat'"
             )
-        names = {"bos_token": self.bos_token, "eos_token": self.eos_token}
-        variables = {name: token for name, token in names.items() if token is not None}
-        return ChatTemplate(self.chat_template, self.origin, variables)
+        tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
+        variables = {name: token for name, token in tokens.items() if token is not None}
+        return ChatTemplate(self.chat_template, self.origin, variables, self._special_spans)
 
     def _special_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-        """(start, end) of every special token that `encode_markup` would see in each text."""
+        """Gives (start, end) of every special token that `encode_markup` would see in each text."""
         suspects = [_encodable(text) if self._may_hold_special(text) else "" for text in texts]
         return [
             [span for i, span in zip(e.ids, e.offsets, strict=True) if i in self.special_ids]
@@ -262,50 +263,41 @@ class SubwordTokenizer(Tokenizer):
         """
         added = self._markup.get_added_tokens_decoder().values()
         texts = [token.content for token in added if token.special]
-        plain = all(text.isascii() and text.isprintable() and " " not in text for text in texts)
         normalizer = self._markup.normalizer
-        if not plain or (
-            normalizer is not None and type(normalizer).__name__ not in _UNICODE_FORMS
-        ):
+        kept = normalizer is None or type(normalizer).__name__ in _UNICODE_FORMS
+        if not kept or not re.fullmatch(r"[!-~]*", "".join(texts)):
             return lambda text: True
         search = re.compile("|".join(map(re.escape, texts))).search
         return lambda text: bool((normalizer is not None and not text.isascii()) or search(text))
 
     def _spelt_out(self, text: str) -> list[int]:
-        """The ids of a text whose words happen to be special tokens, letter by letter there."""
+        """Encodes a text whose words happen to be special tokens, letter by letter there."""
         encoding = self._content.encode(text, add_special_tokens=False)
         ids: list[int] = []
         for i, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            if i not in self.special_ids:
-                ids.append(i)
-                continue
-            for letter in text[start:end]:
-                letter_ids = self._content.encode(letter, add_special_tokens=False).ids
-                ids += (j for j in letter_ids if j not in self.special_ids)
+            letters = text[start:end] if i in self.special_ids else ""
+            spelt = [self._content.encode(c, add_special_tokens=False).ids for c in letters]
+            ids += [j for part in spelt or [[i]] for j in part if j not in self.special_ids]
         return ids
 
     @functools.cached_property
     def _markup(self) -> "tokenizers.Tokenizer":
-        backend = self._read()
-        backend.post_processor = None
-        return backend
+        return self._read()
 
     @functools.cached_property
     def _content(self) -> "tokenizers.Tokenizer":
         """A second instance: switching one to and fro would not be safe between threads."""
         backend = self._read()
-        backend.post_processor = None
         backend.encode_special_tokens = True
         return backend
 
     def _definition_adds_bos(self) -> bool:
         """Returns whether the definition's post-processor puts the beginning token in front."""
-        return self.bos_token is not None and self._read().encode("").ids[:1] == [
-            self._id_of(self.bos_token)
-        ]
+        begun = self._read(processed=True).encode("").ids[:1]
+        return self.bos_token is not None and begun == [self._id_of(self.bos_token)]
 
-    def _read(self) -> "tokenizers.Tokenizer":
-        """The definition without whatever cuts or fills up."""
+    def _read(self, processed: bool = False) -> "tokenizers.Tokenizer":
+        """Reads the definition, without whatever cuts, fills up or, unless asked for, adds."""
         import tokenizers
 
         try:
@@ -319,15 +311,13 @@ class SubwordTokenizer(Tokenizer):
             ) from None
         backend.no_truncation()
         backend.no_padding()
+        if not processed:
+            backend.post_processor = None
         # Some definitions have them as ordinary words; one that is missing must not get an id.
         named = (self.bos_token, self.eos_token, self.pad_token, *self.special_tokens)
-        backend.add_special_tokens(
-            [
-                tokenizers.AddedToken(token, special=True, normalized=False)
-                for token in named
-                if token is not None and backend.token_to_id(token) is not None
-            ]
-        )
+        there = [token for token in named if token and backend.token_to_id(token) is not None]
+        special = functools.partial(tokenizers.AddedToken, special=True, normalized=False)
+        backend.add_special_tokens([special(token) for token in there])
         return backend
 
     def _id_of(self, token: str | None) -> int | None:
@@ -353,5 +343,5 @@ def _check_merges(definition: str) -> None:
 
 
 def _encodable(text: str) -> str:
-    """The text with "?" for lone surrogates, which UTF-8 cannot hold."""
+    """Puts "?" for lone surrogates, which UTF-8 cannot hold."""
     return text.encode("utf-8", errors="replace").decode("utf-8")

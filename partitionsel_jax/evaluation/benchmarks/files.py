@@ -1,14 +1,16 @@
 """Rows of the small files that benchmarks are published in, each with its number for errors."""
 
-import csv
 import dataclasses
-import io
 import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from partitionsel_jax.data.sources.files import SourceFile
+from partitionsel_jax.data.sources.reading import read
+from partitionsel_jax.file_errors import reading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +96,7 @@ def find(directory: Path, patterns: Sequence[str], what: str) -> list[Path]:
 
 
 def read_rows(path: Path, split: str = "") -> list[Row]:
-    """Reads the rows of a JSON array, of JSON lines, or of a Parquet file (by its suffix).
+    """Reads the rows of JSON or of a Parquet file (by its suffix).
 
     Args:
       path: the file.
@@ -103,74 +105,28 @@ def read_rows(path: Path, split: str = "") -> list[Row]:
     Raises:
       ValueError: a damaged file, or a row that is no object.
     """
-    if path.suffix == ".parquet":
-        return [Row(path, number, fields) for number, fields in enumerate(_parquet(path), 1)]
-    text = read_text(path)
-    if text.lstrip().startswith("["):
-        values = list(enumerate(_json(text, Row(path, 0)), 1))
-    else:
-        lines = enumerate(text.split("\n"), 1)
-        values = [(n, _json(line, Row(path, n))) for n, line in lines if line.strip()]
-    for number, value in values:
-        if not isinstance(value, dict):
-            raise Row(path, number).error(f"expected an object, got {str(value)[:40]!r}")
-    return [Row(path, number, value) for number, value in values]
+    return read_table(path, ())
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
-    """Reads the rows of a CSV file without a header.
+    """Reads the rows of a file; of CSV without a header, whose columns are named.
 
     Raises:
       ValueError: a damaged file, or a row with another number of columns.
     """
-    rows: list[Row] = []
-    # strict: a quotation that the end of the file cuts off is an error, which pandas lets pass.
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    try:
-        for number, values in enumerate(reader, 1):
-            if len(values) != len(columns):
-                raise Row(path, number).error(
-                    f"expected the {len(columns)} columns {', '.join(columns)}, got {len(values)}"
-                )
-            rows.append(Row(path, number, dict(zip(columns, values, strict=True))))
-    except csv.Error as error:
-        raise Row(path, len(rows) + 1).error(f"not CSV ({error})") from None
+    rows = []
+    for number, fields, problem in read(SourceFile(path, str(path)), names=columns):
+        rows.append(Row(path, number, fields))
+        if problem:
+            raise rows[-1].error(problem)
     return rows
 
 
 def read_text(path: Path, lines: int | None = None) -> str:
-    """Reads a file, or its first lines, without the mark that some editors put before the text.
+    """Reads a file in UTF-8, or its first lines, without the mark that may stand before the text.
 
     Raises:
-      ValueError: invalid UTF-8, by line.
+      ValueError: it cannot be read.
     """
-    with path.open("rb") as file:
-        content = file.read() if lines is None else b"".join(itertools.islice(file, lines))
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}, line {line}: invalid UTF-8 ({error.reason}); save the file as UTF-8, or "
-            "download it again"
-        ) from None
-
-
-def _json(text: str, row: Row) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise row.error(f"not valid JSON, or cut off ({error})") from None
-
-
-def _parquet(path: Path) -> list[dict[str, Any]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        return parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{path} is cut off, or no Parquet file ({reason}); download it again"
-        ) from None
+    with reading(path), path.open(encoding="utf-8-sig") as file:
+        return "".join(itertools.islice(file, lines))

@@ -6,9 +6,8 @@ model.generate(["What is the capital of France?"], template="chat")
 
 from partitionsel_jax.models.pretrained import adapters, writing
 from partitionsel_jax.models.pretrained.checkpoint import Checkpoint, describe
-from partitionsel_jax.models.pretrained.fetching import fetch
 from partitionsel_jax.models.pretrained.loaded import Pretrained, load
-from partitionsel_jax.models.pretrained.locating import as_path, locate, shape_of
+from partitionsel_jax.models.pretrained.locating import as_path, fetch, locate, shape_of
 from partitionsel_jax.models.pretrained.presets import PRESETS
 from partitionsel_jax.models.pretrained.tiny import TINY
 

@@ -9,9 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from partitionsel_jax.file_errors import reading
-from partitionsel_jax.models.config import DecoderConfig
-from partitionsel_jax.models.lora import LoRAConfig, is_adapter
-from partitionsel_jax.models.parameters import split
+from partitionsel_jax.models.config import DecoderConfig, LoRAConfig
+from partitionsel_jax.models.parameters import is_adapter, split
 from partitionsel_jax.models.pretrained import names, weights, writing
 from partitionsel_jax.models.pretrained.description import ADAPTER_CONFIG as CONFIG
 from partitionsel_jax.models.pretrained.description import CONFIG as MODEL_CONFIG

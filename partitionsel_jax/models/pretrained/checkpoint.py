@@ -11,8 +11,9 @@ from typing import Any
 from partitionsel_jax import data
 from partitionsel_jax.file_errors import reading
 from partitionsel_jax.models.config import DTYPES, DecoderConfig
-from partitionsel_jax.models.pretrained import description, gguf_conversion, names, weights
+from partitionsel_jax.models.pretrained import description, gguf_conversion, weights
 from partitionsel_jax.models.pretrained.description import ADAPTER_CONFIG, CONFIG
+from partitionsel_jax.models.pretrained.names import Tensor
 from partitionsel_jax.models.pretrained.weights import (
     ADAPTER,
     EMBEDDING,
@@ -38,7 +39,7 @@ class Checkpoint:
 
     path: Path
     config: DecoderConfig
-    tensors: Sequence[names.Tensor] = dataclasses.field(repr=False)
+    tensors: Sequence[Tensor] = dataclasses.field(repr=False)
     source: SafetensorsFiles = dataclasses.field(repr=False)
 
     @classmethod
@@ -51,16 +52,24 @@ class Checkpoint:
           ValueError: anything that is missing, damaged, unknown or does not fit, by file and
             tensor.
         """
-        path = Path(path)
         with reading(path):
-            folder = _directory(path)
-            config, source = _opened(folder)
-            weights.check_depth(config, len(source.shapes), str(folder))
-            expected = names.tensors(config)
+            folder = _directory(Path(path))
+            config, source = _described(folder), _weights(folder)
+            shapes = source.shapes
+            repeated = config.tied and {EMBEDDING, HEAD} <= {*shapes}
+            if repeated and not source.same(EMBEDDING, source, HEAD):
+                # Tying what was trained apart would change the model without a word.
+                _LOG.warning(
+                    "%s says tie_word_embeddings, and its %s differs from the embedding: it is "
+                    "used as it is, untied",
+                    folder / CONFIG,
+                    HEAD,
+                )
+                config = dataclasses.replace(config, tied=False)
             # Some checkpoints repeat the embedding as the head that is tied to it.
             ignored = (HEAD,) if config.tied else ()
-            weights.check(expected, source.shapes, source.where, ignored)
-        return cls(folder, config, expected, source)
+            tensors = weights.check_model(config, shapes, source.where, folder, ignored)
+        return cls(folder, config, tensors, source)
 
     def parameters(self, dtype: str) -> dict[str, Any]:
         """Reads all weights onto the default device; see `weights.read`.
@@ -83,11 +92,9 @@ class Checkpoint:
           ValueError: there is none, or it has ids past the embedding's rows.
         """
         with reading(self.path):
-            # What changes when one of the small files does.
             files = sorted(self.path.glob("*.json")) + sorted(self.path.glob("*.jinja"))
-            states = [file.stat() for file in files]
-            state = tuple(n for s in states for n in (s.st_mtime_ns, s.st_size))
-            tokenizer = _tokenizer(self.path, *state)
+            states = tuple((s.st_mtime_ns, s.st_size) for s in (file.stat() for file in files))
+            tokenizer = _tokenizer(self.path, states)
         if tokenizer.vocab_size > self.config.vocab_size:
             raise ValueError(
                 f"{self.path}: the tokenizer has {tokenizer.vocab_size} ids and the embedding "
@@ -117,32 +124,11 @@ def _directory(path: Path) -> Path:
     return gguf_conversion.directory_of(path)
 
 
-def _opened(path: Path) -> tuple[DecoderConfig, SafetensorsFiles]:
-    """The decoder as its files bear it out, and what reads its tensors."""
-    config, source = _described(path), _weights(path)
-    repeated = config.tied and {EMBEDDING, HEAD} <= {*source.shapes}
-    if repeated and not source.same(EMBEDDING, source, HEAD):
-        # What was trained apart is meant: tying it again would change the model without a word.
-        _LOG.warning(
-            "%s says tie_word_embeddings, and its %s differs from the embedding: it is used as it "
-            "is, untied",
-            path / CONFIG,
-            HEAD,
-        )
-        config = dataclasses.replace(config, tied=False)
-    return config, source
-
-
 def _described(path: Path) -> DecoderConfig:
-    """The decoder that a directory's config.json describes.
-
-    Raises:
-      ValueError: it is an adapter, which is no model, or an unknown kind of model.
-    """
+    """The decoder of a directory's config.json; an adapter, which is no model, is refused."""
     adapter = next((name for name in (ADAPTER_CONFIG, ADAPTER) if (path / name).exists()), None)
     if adapter is None:
-        file = path / CONFIG
-        return description.decoder_config(description.read_json(file), str(file))
+        return description.decoder_config(description.read_json(path / CONFIG), str(path / CONFIG))
     if files := _weight_files(path):
         raise ValueError(
             f"{path} holds an adapter ({adapter}) beside a model's weights ({files[0]}), and one "
@@ -179,13 +165,13 @@ def _weights(path: Path) -> SafetensorsFiles:
             f"{path} holds {SINGLE} and {INDEX}, whose weights differ: one of them is left from "
             "an earlier save; remove the one that is not meant, an index with its shards"
         )
-    if unread := set.intersection(*(set(source.unread) for source in sources)):
+    if unread := first.unread & last.unread:
         description.report_once(f"{path}: files of weights that are not read: {sorted(unread)}")
     return first
 
 
 @functools.lru_cache(maxsize=4)
-def _tokenizer(path: Path, *state: int) -> data.SubwordTokenizer:
+def _tokenizer(path: Path, states: tuple[Any, ...]) -> data.SubwordTokenizer:
     """Remembered while its files stay as they are, since large vocabularies take seconds."""
-    del state
+    del states
     return data.load_tokenizer(path)

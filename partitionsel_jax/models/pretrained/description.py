@@ -33,7 +33,7 @@ _FIELDS: Mapping[str, tuple[str, type]] = {
 }
 # Others that are read, and those that change nothing in what is computed.
 _KNOWN = (
-    "attention_bias", "hidden_act", "layer_types", "mlp_bias", "model_type", "rope_parameters",
+    "attention_bias", "layer_types", "mlp_bias", "model_type", "rope_parameters",
     "rope_scaling", "rope_theta", "sliding_window",
     "_attn_implementation", "_name_or_path", "architectures", "bos_token_id", "dtype",
     "eos_token_id", "initializer_range", "is_llama_config", "max_window_layers", "pad_token_id",
@@ -55,7 +55,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
         ("residual_multiplier rotary_pct scale_emb", (1,)),
         ("num_experts num_local_experts", (0, 1)),
         ("compression_config quantization quantization_config", ({},)),
-        ("hidden_activation", ("silu",)),
+        ("hidden_act hidden_activation", ("silu",)),
         ("no_rope_layers", ([],)),
     )
     for name in names.split()
@@ -128,10 +128,6 @@ class Fields:
             )
         return value
 
-    def section(self, name: str) -> "Fields | None":
-        value = self.get(name, dict, None)
-        return None if value is None else Fields(value, f"{self.where}: {name}")
-
 
 def decoder_config(content: Mapping[str, Any], where: str) -> DecoderConfig:
     """The decoder that a config.json describes, with default numerics.
@@ -154,8 +150,6 @@ def decoder_config(content: Mapping[str, Any], where: str) -> DecoderConfig:
             f"{where}: model_type={kind!r:.80} is not supported; llama (Llama, SmolLM2) and qwen2 "
             "(Qwen2, Qwen2.5) are"
         )
-    if (activation := fields.get("hidden_act", str, "silu")) != "silu":
-        raise ValueError(f"{where}: hidden_act={activation!r:.80} is not supported; 'silu' is")
     _check_fields(fields, kind)
     heads = fields.get("num_attention_heads", int)
     width = fields.get("hidden_size", int)
@@ -216,7 +210,11 @@ def report_once(text: str) -> None:
 def _rope(fields: Fields) -> tuple[float, RopeScaling]:
     """The base of the rotary frequencies, and their scaling, which may be said in two places."""
     names = ("rope_parameters", "rope_scaling")
-    sections = [part for name in names if (part := fields.section(name)) and part.content]
+    sections = [
+        Fields(content, f"{fields.where}: {name}")
+        for name in names
+        if (content := fields.get(name, dict, None))
+    ]
     scalings = [_rope_scaling(section) for section in sections]
     bases = [part.get("rope_theta", float, None) for part in (*sections, fields)]
     bases = [base for base in bases if base is not None]
@@ -239,8 +237,6 @@ def _rope_scaling(section: Fields) -> RopeScaling:
             f"{section.where}: rope type {' and '.join(map(repr, sorted({kind, *kinds})))} is not "
             "supported; default, linear and llama3 are"
         )
-    if section.get("partial_rotary_factor", float, 1.0) != 1.0:
-        raise ValueError(f"{section.where}: a partial_rotary_factor is not supported")
     for name, value in section.content.items():
         known = name in (*_ROPE[kind], *_ROPE_HARMLESS)
         if not known and value not in (None, 1):
@@ -264,12 +260,15 @@ def config_json(config: DecoderConfig, dtype: str) -> dict[str, Any]:
     Raises:
       ValueError: biases that neither Llama nor Qwen2 has.
     """
-    biases = set(config.biases)
+    biases, scaling = set(config.biases), config.rope_scaling
+    scaled = {
+        name: getattr(scaling, ours) for name, (ours, _) in _ROPE.get(scaling.kind, {}).items()
+    }
     content: dict[str, Any] = {
         **{name: getattr(config, ours) for name, (ours, _) in _FIELDS.items()},
         "hidden_act": "silu",
         "rope_theta": config.rope_theta,
-        "rope_scaling": _scaling_json(config.rope_scaling),
+        "rope_scaling": {"rope_type": scaling.kind, **scaled} if scaled else None,
         "torch_dtype": dtype,
         "use_cache": True,
     }
@@ -285,10 +284,3 @@ def config_json(config: DecoderConfig, dtype: str) -> dict[str, Any]:
         )
     content |= {"attention_bias": in_attention, "mlp_bias": in_mlp}
     return {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **content}
-
-
-def _scaling_json(scaling: RopeScaling) -> dict[str, Any] | None:
-    if scaling.kind == "none":
-        return None
-    said = {name: getattr(scaling, ours) for name, (ours, _) in _ROPE[scaling.kind].items()}
-    return {"rope_type": scaling.kind, **said}

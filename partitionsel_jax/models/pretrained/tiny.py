@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from partitionsel_jax.models.config import DecoderConfig, RopeScaling
-from partitionsel_jax.models.model import Model
+from partitionsel_jax.models.decoder import Model
 from partitionsel_jax.models.pretrained import writing
 from partitionsel_jax.models.pretrained.description import CONFIG
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from partitionsel_jax.file_errors import one_line, reading
 from partitionsel_jax.models.config import DecoderConfig
+from partitionsel_jax.models.pretrained import names
 from partitionsel_jax.models.pretrained.description import read_json
 from partitionsel_jax.models.pretrained.names import Tensor
 
@@ -42,6 +43,7 @@ class SafetensorsFiles:
 
     Attributes:
       shapes: of the tensors, by name.
+      unread: files of weights beside those that are read.
 
     Raises:
       ValueError: a file that is missing, damaged, or lacks one of its tensors.
@@ -70,6 +72,8 @@ class SafetensorsFiles:
                     )
                 with reading(self.directory / file):
                     self.shapes[tensor] = tuple(opened.get_slice(tensor).get_shape())
+        there = {path.name for path in self.directory.glob("*.safetensors")}
+        self.unread = there - set(self._files.values())
 
     def _listed(self) -> dict[str, list[str]]:
         """The files that the index names, and which tensors it says that they hold."""
@@ -88,25 +92,26 @@ class SafetensorsFiles:
             listed.setdefault(file, []).append(tensor)
         return dict(sorted(listed.items()))
 
-    @property
-    def unread(self) -> list[str]:
-        """Files of weights beside those that are read."""
-        there = {path.name for path in self.directory.glob("*.safetensors")}
-        return sorted(there - set(self._files.values()))
-
     def _open(self, file: str) -> Any:
         """A file's handle. It maps the file into memory, so that only the last one is kept."""
-        if self._open_file[0] == file:
-            return self._open_file[1]
-        path = self.directory / file
-        with reading(path):
-            if not path.exists():
-                named = f", one of the files that {INDEX} names" * (self._contents == INDEX)
-                raise ValueError(f"{path} is missing{named}; fetch it")
-            try:
-                self._open_file = (file, safe_open(path, framework="numpy"))
-            except SafetensorError as error:
-                raise ValueError(f"{path} cannot be read ({_reason(path, error)})") from None
+        if self._open_file[0] != file:
+            path = self.directory / file
+            with reading(path):
+                if not path.exists():
+                    named = f", one of the files that {INDEX} names" * (self._contents == INDEX)
+                    raise ValueError(f"{path} is missing{named}; fetch it")
+                try:
+                    self._open_file = (file, safe_open(path, framework="numpy"))
+                except SafetensorError as error:
+                    with open(path, "rb") as start:
+                        pointer = start.read(20) == b"version https://git-"
+                    reason = (
+                        "it is a Git LFS pointer, not the file itself: run git lfs pull"
+                        if pointer
+                        else f"{one_line(error)}: it is cut short, damaged, or of another format; "
+                        "fetch it again"
+                    )
+                    raise ValueError(f"{path} cannot be read ({reason})") from None
         return self._open_file[1]
 
     def where(self, name: str) -> str:
@@ -131,27 +136,28 @@ class SafetensorsFiles:
         )
 
 
-def _reason(path: Path, error: Exception) -> str:
-    """Why a file is no safetensors file: what else it is, or how it is damaged."""
-    with open(path, "rb") as file:
-        if file.read(20) == b"version https://git-":
-            return "it is a Git LFS pointer, not the file itself: run git lfs pull"
-    return f"{one_line(error)}: it is cut short, damaged, or of another format; fetch it again"
-
-
 def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     """The first row of every piece of a tensor, and the one behind its last."""
     rows = max(1, PIECE_BYTES // (4 * max(1, math.prod(shape[1:]))))
     return ((row, min(row + rows, shape[0])) for row in range(0, shape[0], rows))
 
 
-def check_depth(config: DecoderConfig, held: int, path: str) -> None:
-    """Raises ValueError for more layers than tensors, before anything is made for each of them."""
-    if config.layers > held:
+def check_model(
+    config: DecoderConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+    where: Callable[[str], str],
+    path: Path,
+    ignored: Sequence[str] = (),
+) -> list[Tensor]:
+    """The tensors of a model, once they are known to be there; see `check`."""
+    if config.layers > len(shapes):  # before anything is made for each of them
         raise ValueError(
-            f"{path} is said to have {config.layers} layers, and holds {held} tensors in all: the "
-            "checkpoint is not complete, or its config describes another"
+            f"{path} is said to have {config.layers} layers, and holds {len(shapes)} tensors in "
+            "all: the checkpoint is not complete, or its config describes another"
         )
+    expected = names.tensors(config)
+    check(expected, shapes, where, ignored)
+    return expected
 
 
 def check(
@@ -194,10 +200,7 @@ def check(
 def _place(
     parameter: jax.Array, piece: jax.Array, layer: int | None, row: int, *, transposed: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """The parameter, stacked over layers or not, with rows of a tensor written into it.
-
-    Also returns whether they are finite numbers.
-    """
+    """The parameter with rows of a tensor written into it, and whether they are finite."""
     piece = (piece.T if transposed else piece).astype(parameter.dtype)
     start = [jnp.int32(0)] * piece.ndim
     start[-1 if transposed else 0] = jnp.int32(row)

@@ -18,7 +18,6 @@ from safetensors.numpy import save_file
 
 from partitionsel_jax.models.config import DTYPES, DecoderConfig
 from partitionsel_jax.models.pretrained import description, names
-from partitionsel_jax.models.pretrained.description import CONFIG
 from partitionsel_jax.models.pretrained.weights import INDEX, SINGLE
 
 SHARD_BYTES = 5 << 30
@@ -79,7 +78,7 @@ def checkpoint(
     save_parameters(folder, names.tensors(config), parameters, dtype, shard_bytes)
     content = description.config_json(config, dtype)
     content |= {"bos_token_id": bos_id, "eos_token_id": eos_id}
-    (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+    (folder / description.CONFIG).write_text(json.dumps(content, indent=2) + "\n")
 
 
 def save_parameters(
@@ -87,7 +86,7 @@ def save_parameters(
     tensors: Sequence[names.Tensor],
     parameters: dict[str, Any],
     dtype: str,
-    shard_bytes: int = SHARD_BYTES,
+    shard_bytes: int,
     single: str = SINGLE,
 ) -> None:
     """Writes tensors of a parameter tree; see `save`."""
@@ -128,9 +127,8 @@ def save(
             used = 0
         shards[-1].append(name)
         used += size
-    mapping: dict[str, str] = {}
+    mapping, last = dict[str, str](), len(shards)
     for number, shard in enumerate(shards, 1):
-        last = len(shards)
         file = single if last == 1 else f"model-{number:05d}-of-{last:05d}.safetensors"
         arrays = {name: np.ascontiguousarray(value(name)) for name in shard}
         try:
@@ -140,6 +138,6 @@ def save(
             raise OSError(f"{file} cannot be written ({error})") from None
         (folder / file).chmod(0o644)  # it is made for its owner alone, and models are shared
         mapping |= dict.fromkeys(shard, file)
-    if len(shards) > 1:
+    if last > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": mapping}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")

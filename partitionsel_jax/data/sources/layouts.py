@@ -9,13 +9,13 @@ import fnmatch
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from partitionsel_jax.file_errors import reading
 
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SPLITS = TRAIN, VALIDATION, TEST = "train", "validation", "test"
 # A word of a file's or folder's name -> the split that it says.
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "trainset", "trn"), TRAIN),
@@ -25,47 +25,51 @@ SPLIT_NAMES = {
     **dict.fromkeys(("testmini", "minitest", "devtest"), TEST),
     **dict.fromkeys(("eval", "evaluation", "heldout", "holdout"), TEST),
 }
-# The same in two words.
-_PAIRS = {("held", "out"): TEST, ("hold", "out"): TEST}
 # Words end at whatever is no letter, and inside "TestData" before its "D".
 _LETTERS = re.compile(r"[^\W\d_]+")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
 # The suffixes that a file's name may have behind all that it says.
-_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".gz", ".zip")
+_SUFFIXES = re.compile(r"(\.(jsonl?|ndjson|[ct]sv|parquet|arrow|gz|zip))+$", re.IGNORECASE)
 # The name that a hub gives the shards of a split; it decides, whatever folder it is in.
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
-_CARD, _STATE, _SPLITS = "README.md", "state.json", "dataset_dict.json"
+_CARD, _STATE = "README.md", "state.json"
 # Descriptions of a dataset beside its rows.
-DESCRIPTIONS = ("dataset_infos.json", "dataset_info.json", "config.json", _STATE, _SPLITS)
+DESCRIPTIONS = (
+    *("dataset_infos.json", "dataset_info.json", "config.json", "dataset_dict.json"),
+    _STATE,
+)
 
 
 def split_of(name: str) -> str:
-    """The split that a path below a source's root says; empty where it says none.
+    """Gives the split that a path below a source's root says; empty where it says none.
 
     Raises:
       ValueError: it says several.
     """
     path = PurePosixPath(name.replace(":", "/"))
-    stem = path.name
-    while PurePosixPath(stem).suffix.lower() in _SUFFIXES:
-        stem = stem.rpartition(".")[0]
+    stem = _SUFFIXES.sub("", path.name)
     shard = _SHARD.fullmatch(stem)
     if shard and len(said := splits_said(shard[1])) == 1:
         return said.pop()
     said = set().union(*map(splits_said, (*path.parent.parts, stem)))
-    if len(said) > 1:
-        raise ValueError(
-            f"{name} is named for the splits {' and '.join(sorted(said))}, and its rows can be of "
-            "one only; name it, or its folder, otherwise"
-        )
-    return said.pop() if said else ""
+    return _only(said, f"{name} is named for")
 
 
 def splits_said(part: str) -> set[str]:
-    """The splits that the words of a name say."""
+    """Gives the splits that the words of a name say."""
     words = [word.lower() for run in _LETTERS.findall(part) for word in _WORD.findall(run)]
-    said = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
-    return said | {_PAIRS[pair] for pair in itertools.pairwise(words) if pair in _PAIRS}
+    pairs = [one + other for one, other in itertools.pairwise(words) if other == "out"]
+    return {SPLIT_NAMES[word] for word in (*words, *pairs) if word in SPLIT_NAMES}
+
+
+def _only(said: set[str], what: str) -> str:
+    """The one split, or empty, of what says it."""
+    if len(said) > 1:
+        raise ValueError(
+            f"{what} the splits {' and '.join(sorted(said))}, and its rows can be of one only; "
+            "name or list it otherwise"
+        )
+    return "".join(said)
 
 
 class Layout:
@@ -76,11 +80,7 @@ class Layout:
     """
 
     def __init__(self, root: Path):
-        """Reads the descriptions.
-
-        Raises:
-          ValueError: one that cannot be read, by name, or a file that is listed and not there.
-        """
+        """Reads the descriptions; raises ValueError for one that is damaged or lists no file."""
         self._listed = list(_listed(root / _CARD))
         self._saved = {
             state.parent: _saved(state) for state in sorted(root.rglob(_STATE)) if state.is_file()
@@ -94,19 +94,14 @@ class Layout:
         return not self._listed or any(_matches(name, pattern) for pattern, _ in self._listed)
 
     def split(self, name: str) -> str:
-        """The split of a file; see `split_of`."""
-        names = {name, name.partition(":")[0]}  # a file of an archive, and the archive
+        """Gives the split of a file; see `split_of`."""
+        archive = name.partition(":")[0]
         found = {
             split
             for pattern, split in self._listed
-            if split and any(_matches(one, pattern) for one in names)
+            if split and (_matches(name, pattern) or _matches(archive, pattern))
         }
-        if len(found) > 1:
-            raise ValueError(
-                f"{name} is listed for the splits {' and '.join(sorted(found))} in {_CARD}, and "
-                "its rows can be of one only; list it once"
-            )
-        return found.pop() if found else split_of(name)
+        return _only(found, f"{_CARD} lists {name} for") or split_of(name)
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -117,7 +112,7 @@ def _matches(name: str, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(name, spelling) for spelling in spellings)
 
 
-def _saved(state: Path) -> Sequence[str]:
+def _saved(state: Path) -> list[str]:
     """The names of the files that a state.json lists, which must be there."""
     with reading(state):
         content = json.loads(state.read_text(encoding="utf-8"))
@@ -146,27 +141,22 @@ def _listed(card: Path) -> Iterator[tuple[str, str]]:
             head = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
         except yaml.YAMLError:
             return  # a page for people, whose head is of another kind
-    configs = head.get("configs") if isinstance(head, Mapping) else None
-    for config in configs if isinstance(configs, list) else []:
-        if isinstance(config, Mapping):
-            yield from _of_config(config)
+    for config in _objects(head.get("configs") if isinstance(head, Mapping) else None):
+        folder, files = str(config.get("data_dir") or ""), config.get("data_files")
+        if files is None:
+            yield folder or "*", ""
+        elif isinstance(files, Mapping) and "path" not in files:
+            files = [{"split": split, "path": paths} for split, paths in files.items()]
+        elif not isinstance(files, list):
+            files = [files]
+        for entry in files or ():
+            known = entry if isinstance(entry, Mapping) else {"path": entry}
+            paths = known.get("path") or ()
+            for path in [paths] if isinstance(paths, str) else paths:
+                said = splits_said(str(known.get("split", "")))
+                what = f"{_CARD} lists {path} for {known.get('split')!r}, which says"
+                yield str(PurePosixPath(folder) / str(path)), _only(said, what)
 
 
-def _of_config(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Pattern and split of all files that a configuration of a README lists."""
-    folder, files = str(config.get("data_dir") or ""), config.get("data_files")
-    if files is None:
-        yield folder or "*", ""
-    elif isinstance(files, Mapping) and "path" not in files:
-        files = [{"split": split, "path": paths} for split, paths in files.items()]
-    for entry in files if isinstance(files, list) else [files] if files else []:
-        known = entry if isinstance(entry, Mapping) else {"path": entry}
-        said = sorted(splits_said(str(known.get("split", ""))))
-        paths = known.get("path") or ()
-        for path in [paths] if isinstance(paths, str) else paths:
-            if len(said) > 1:
-                raise ValueError(
-                    f"{_CARD} lists {path} for the split {known['split']!r}, which says "
-                    f"{' and '.join(said)}; its rows can be of one only"
-                )
-            yield str(PurePosixPath(folder) / str(path)), "".join(said)
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
