@@ -54,7 +54,8 @@ def main() -> None:
         pools=pools,
         models=_MODELS.value,
         calibrated=_CALIBRATE.value,
-        assumed=planning.Assumptions(utilisation=_UTILISATION.value, response=_RESPONSE.value),
+        utilisation=_UTILISATION.value,
+        response=_RESPONSE.value,
         output=_OUTPUT.value,
     )
 

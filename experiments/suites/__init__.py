@@ -19,7 +19,6 @@ from partitionsel_jax import __version__
 SUITES = ("buckets", "data", "gradients", "loading", "scaling", "selection", "step")
 # Those that can be asked for some of their sizes.
 SIZED = ("gradients", "selection")
-PACKAGES = ("jax", "jaxlib", "numpy", "scipy")
 
 
 def run(suite: str, options: Options, output: str | None = None) -> None:
@@ -44,11 +43,20 @@ def run(suite: str, options: Options, output: str | None = None) -> None:
     if folder is not None:
         # Before the measurements, which may take minutes.
         folder.mkdir(parents=True, exist_ok=True)
-    about = _facts() | {"suite": suite, "repeats": options.repeats}
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    texts = [f"{suite} on {about['device']} ({about['host']}); {versions}"]
+    devices = jax.devices()
+    versions = {"partitionsel_jax": __version__, "python": platform.python_version()}
+    for name in ("jax", "jaxlib", "numpy", "scipy"):
+        versions[name] = importlib.metadata.version(name)
+    facts: dict[str, Any] = {
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+        "platform": devices[0].platform,
+        "host": f"{os.cpu_count()} cores, {platform.machine()}",
+        **{"versions": versions, "suite": suite, "repeats": options.repeats},
+    }
+    said = ", ".join(f"{name} {version}" for name, version in versions.items())
+    texts = [f"{suite} on {facts['device']} ({facts['host']}); {said}"]
     log.info(texts[0])
-    numbers: dict[str, Any] = {"facts": about}
+    numbers = {"facts": facts}
     # Here, since a suite imports much that others do without.
     module = importlib.import_module(f"experiments.suites.{suite}")
     for part in module.run(options):
@@ -63,15 +71,3 @@ def run(suite: str, options: Options, output: str | None = None) -> None:
     if drawn is not None:
         (folder / f"{suite}.png").write_bytes(drawn)
     log.info("written: %s", os.fspath(folder / f"{suite}.json"))
-
-
-def _facts() -> dict[str, Any]:
-    """Device, host and versions."""
-    devices = jax.devices()
-    return {
-        "device": f"{len(devices)} x {devices[0].device_kind}",
-        "platform": devices[0].platform,
-        "host": f"{os.cpu_count()} cores, {platform.machine()}",
-        "versions": {"partitionsel_jax": __version__, "python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
-    }

@@ -44,15 +44,8 @@ CHAT = (
     f"{END}\n{{% endfor %}}{{% if add_generation_prompt %}}<|im_start|>assistant\n{{% endif %}}"
 )
 
-PREPARED = (
-    "rows: {rows} | MB: {bytes:M} | seconds: {seconds} | rows / s: {rows_per_second} | "
-    "memory before, MB: {before_bytes:M} | peak, MB: {peak_bytes:M} | "
-    "more bytes / row: {growth_bytes_per_row} | runs: {runs}"
-)
-READ = (
-    "template: {template} | workers: {workers} | tokens / row: {tokens} | "
-    "rows / s: {rows_per_second} | tokens / s: {tokens_per_second} | runs: {runs}"
-)
+PREPARED = "rows bytes seconds rows_per_second before_bytes peak_bytes growth_bytes_per_row runs"
+READ = "template workers tokens rows_per_second tokens_per_second runs"
 # Another process measures itself: what this one has had in memory would count otherwise.
 PREPARE = """\
 import json, pathlib, sys, time
@@ -83,24 +76,20 @@ def prepare_all(planned: list[int]) -> Part:
     """Prepares files of so many rows, one after the other."""
     with tempfile.TemporaryDirectory() as folder:
         taken = pd.DataFrame([prepare(Path(folder), *each) for each in enumerate(planned)])
-    found: dict[str, dict[str, Any]] = {}
-    fewest = taken[taken["rows"] == taken["rows"].min()]
-    for rows, mine in taken.groupby("rows"):
-        seconds, peak = float(mine["seconds"].median()), int(mine["peak"].max())
-        more = rows - min(planned)
-        found[str(rows)] = {
-            "bytes": int(mine["bytes"].iloc[0]),
-            "seconds": seconds,
-            "rows_per_second": rows / seconds,
-            "before_bytes": int(mine["before"].min()),
-            "peak_bytes": peak,
-            "growth_bytes_per_row": (peak - int(fewest["peak"].max())) / more if more else None,
-            "runs": len(mine),
-        }
+    found = taken.groupby("rows", as_index=False).agg(
+        bytes=("bytes", "first"),
+        seconds=("seconds", "median"),
+        before_bytes=("before", "min"),
+        peak_bytes=("peak", "max"),
+        runs=("seconds", "count"),
+    )
+    more = found - found.iloc[0]
+    found["rows_per_second"] = found["rows"] / found["seconds"]
+    found["growth_bytes_per_row"] = more["peak_bytes"] / more["rows"]
+    rows = json.loads(found.to_json(orient="records"))
     said = f"Data: preparing a source of files; at least {LEAST_PREPARED} rows / s are wanted."
-    drawn = table(PREPARED, ({"rows": rows} | row for rows, row in found.items()))
-    numbers = {"least_rows_per_second": LEAST_PREPARED, "preparations": found}
-    return Part(numbers, (said, drawn))
+    numbers = {"preparations": {str(row["rows"]): row for row in rows}}
+    return Part(numbers, (said, table(PREPARED, rows)))
 
 
 def prepare(folder: Path, turn: int, rows: int) -> dict[str, float]:
@@ -108,14 +97,8 @@ def prepare(folder: Path, turn: int, rows: int) -> dict[str, float]:
     path = folder / f"{rows}.json"
     if not path.exists():
         write(path, rows)
-    command = [
-        sys.executable,
-        "-c",
-        PREPARE,
-        str(path),
-        str(folder / str(turn)),
-        json.dumps(SPLITS),
-    ]
+    arguments = [str(path), str(folder / str(turn)), json.dumps(SPLITS)]
+    command = [sys.executable, "-c", PREPARE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise OSError(f"preparing {rows} rows failed: {done.stderr.strip().splitlines()[-1:]}")
@@ -142,16 +125,13 @@ def read_all(runs: int) -> Part:
                 speed = len(lengths) / (time.perf_counter() - started)
                 log.info("%s, %d workers: %.0f rows / s", template, workers, speed)
                 taken.append((template, workers, float(lengths.mean()), speed))
-    kinds = []
-    names = ["template", "workers", "tokens"]
-    frame = pd.DataFrame(taken, columns=[*names, "speed"])
-    for kind, speeds in frame.groupby(names, sort=False)["speed"]:
-        found = dict(zip(names, kind, strict=True))
-        kinds.append(found | {"rows_per_second": float(speeds.median()), "runs": len(speeds)})
+    frame = pd.DataFrame(taken, columns=["template", "workers", "tokens", "speed"])
+    speeds = frame.groupby(["template", "workers", "tokens"], sort=False)["speed"]
+    found = speeds.agg(rows_per_second="median", runs="count").reset_index()
+    found["tokens_per_second"] = found["tokens"] * found["rows_per_second"]
+    kinds = json.loads(found.to_json(orient="records"))
     said = f"Data: reading the pools of steps; at least {LEAST_READ} rows / s are wanted."
-    rows = (one | {"tokens_per_second": one["tokens"] * one["rows_per_second"]} for one in kinds)
-    numbers = {"least_rows_per_second": LEAST_READ, "kinds": kinds}
-    return Part({"readings": numbers}, (said, table(READ, rows), notes(__doc__)))
+    return Part({"readings": {"kinds": kinds}}, (said, table(READ, kinds), notes(__doc__)))
 
 
 def tokenizer() -> SubwordTokenizer:

@@ -17,7 +17,7 @@ import dataclasses
 import functools
 import io
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,13 +46,9 @@ LAST_LAYERS, TOKENS, AGES = (2, 1), (64, 48), (1, 4, 16)
 LORA, ADAPTER_SIZE = models.LoRAConfig(rank=8, alpha=16.0), 0.03
 
 MEASURES = ("gram_error", "alignment_error", "pick_overlap")
-CELLS = " | ".join(
-    f"{name.replace('_', ' ')}: {{{name}[mean]:.3f}} ± {{{name}[spread]:.3f}}" for name in MEASURES
-)
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
+class Trained(NamedTuple):
     """A model after its updates, and rows that it has not seen.
 
     Attributes:
@@ -66,7 +62,7 @@ class Trained:
     rows: Rows
 
     @property
-    def count(self) -> int:
+    def candidates(self) -> int:
         """How many rows are candidates."""
         return POOLS * self.setup.settings.selection.pool
 
@@ -82,19 +78,16 @@ class Trained:
 
     def compare(self, vectors: jax.Array, exact: jax.Array) -> dict[str, Any]:
         """`MEASURES`, f64[POOLS] each, of features against exact gradients."""
-        ours, theirs = (
-            zip(
-                np.split(each[: self.count], POOLS),
-                np.split(each[self.count :], POOLS),
-                strict=True,
-            )
-            for each in (np.asarray(vectors), np.asarray(exact))
-        )
-        domains_N = np.split(self.rows.domain[: self.count], POOLS)
         domains, size = self.setup.step.domains, self.setup.settings.selection.size
-        pools = zip(ours, theirs, domains_N, strict=True)
-        found = np.array([_compare(*pool, domains, size) for pool in pools], float)
-        return dict(zip(MEASURES, found.T, strict=True))
+        # Candidates and anchors of each pool, of either.
+        parts = [
+            part.reshape(POOLS, -1, part.shape[-1])
+            for each in (vectors, exact)
+            for part in (each[: self.candidates], each[self.candidates :])
+        ]
+        domains_N = self.rows.domain[: self.candidates].reshape(POOLS, -1)
+        found = _compare(domains, size, domains_N, *parts)
+        return {name: np.asarray(value, float) for name, value in zip(MEASURES, found, strict=True)}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -107,20 +100,20 @@ def _features(
     return row_features.compute_features(model, scope, seeded, weights, rows, step=step)[0].vectors
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _compare(ours: Any, theirs: Any, domains_N: jax.Array, domains: int, size: int) -> Any:
-    """The measures of one pool, of (pool, anchors) features against (pool, anchors) gradients."""
-    first, second = (
+@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.vmap, in_axes=(None, None, 0, 0, 0, 0, 0))
+def _compare(domains: int, size: int, domains_N: Any, *parts: jax.Array) -> tuple[jax.Array, ...]:
+    """The measures of one pool, of its and its anchors' features against their gradients."""
+    ours, theirs = (
         workloads.problem_of(
             gradients.unit(pool), gradients.unit(anchors), domains_N, domains, size
         )
-        for pool, anchors in (ours, theirs)
+        for pool, anchors in (parts[:2], parts[2:])
     )
-    picks, truth = (selection.select(problem, size=size).indices for problem in (first, second))
-    assert first.gram is not None and second.gram is not None
+    picks, truth = (selection.select(one, size=size).indices for one in (ours, theirs))
     return (
-        diagnostics.relative_error(first.gram, second.gram),
-        diagnostics.relative_error(first.alignment, second.alignment),
+        diagnostics.relative_error(jnp.asarray(ours.gram), jnp.asarray(theirs.gram)),
+        diagnostics.relative_error(ours.alignment, theirs.alignment),
         diagnostics.pick_overlap(picks, truth),
     )
 
@@ -131,13 +124,11 @@ def measure(config: Mapping[str, Any]) -> Part:
     trained = train(config)
     exact = trained.features(trained.aged[0])
     chosen = trained.setup.settings.selection
+    sketches, cheaper = list(_sketches(trained, exact)), list(_cheaper(trained, exact))
     numbers = {
-        "updates": UPDATES,
-        "pools": POOLS,
+        **{"updates": UPDATES, "pools": POOLS, "coordinates": exact.shape[1]},
         **{name: getattr(chosen, name) for name in ("pool", "size", "anchors")},
-        "coordinates": exact.shape[1],
-        "sketches": list(_sketches(trained, exact)),
-        "cheaper": list(_cheaper(trained, exact)),
+        **{"sketches": sketches, "cheaper": cheaper},
     }
     said = (
         f"Fidelity: the quickstart's model after {UPDATES} updates of random picks, "
@@ -145,10 +136,12 @@ def measure(config: Mapping[str, Any]) -> Part:
         f"picks and {chosen.anchors} anchors; sketch seeds {SEEDS}. Random picks would overlap by "
         f"{chosen.size / chosen.pool:.3f}."
     )
-    sketches = table(f"sketch: {{family}} | dimension: {{dim}} | {CELLS}", numbers["sketches"])
-    columns = f"features: {{features}} | against those of: {{against}} | {CELLS}"
-    texts = said, sketches, table(columns, numbers["cheaper"]), notes(__doc__)
-    return Part({"fidelity": numbers}, texts)
+    measures = " ".join(MEASURES)
+    tables = (
+        table(f"family dim {measures}", sketches),
+        table(f"features against {measures}", cheaper),
+    )
+    return Part({"fidelity": numbers}, (said, *tables, notes(__doc__)))
 
 
 def train(config: Mapping[str, Any]) -> Trained:
@@ -174,9 +167,8 @@ def train(config: Mapping[str, Any]) -> Trained:
         pool, anchors = map(setup.layout.rows, setup.pools[step])
         state, _ = setup.training_step(state, frozen, pool, anchors, setup.seed, None)
     unseen = zip(*(setup.pools[UPDATES + number] for number in range(POOLS)), strict=True)
-    rows = jax.tree.map(
-        lambda *parts: np.concatenate(parts), *(each for kind in unseen for each in kind)
-    )
+    parts = [each for kind in unseen for each in kind]
+    rows = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     return Trained(setup, aged | {0: state.parameters}, rows)
 
 
@@ -206,7 +198,7 @@ def _cheaper(trained: Trained, exact: jax.Array) -> Iterator[dict[str, Any]]:
         found = _summary(trained.compare(vectors, truth))
         return {"features": features, "against": against} | found
 
-    everything, parameters, count = "all parameters", trained.aged[0], trained.count
+    everything, parameters, count = "all parameters", trained.aged[0], trained.candidates
     for last in LAST_LAYERS:
         layers = "the last layer" if last == 1 else f"the last {last} layers"
         yield row(layers, everything, trained.features(parameters, last_layers=last), exact)

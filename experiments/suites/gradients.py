@@ -6,8 +6,8 @@
   all tokens. `ratio` is to the faster of the two: of `ordinary` in the same scope, or of `forward`
   for features of the last layers. `memory ratio` is always to the `ordinary` pass that needs less.
 * Memory is what the compiled program needs beside its arguments: temporary, and for its results.
-* Operations are those of the matrix products, counted in the traced pass; `of ceiling` is their
-  rate, relative to that of one large matrix product in the same run.
+* Operations are those of the matrix products, counted in the traced pass; `share of ceiling` is
+  their rate, relative to that of one large matrix product in the same run.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from jax.interpreters import partial_eval
 
 from configs import quickstart
 from experiments.suites import fidelity, measuring, workloads
-from experiments.suites.measuring import TIMED, Options, Part, notes, table
+from experiments.suites.measuring import Options, Part, notes, table
 from partitionsel_jax import models
 from partitionsel_jax.config.sections import FeatureSettings
 from partitionsel_jax.config.settings import Settings
@@ -38,10 +38,8 @@ SIDE = 2048
 MEMORY_TARGET = 1.2
 
 COLUMNS = (
-    f"pass: {{method}} | {TIMED} | ratio: {{ratio:.2f}} | target: ≤ {{target:g}} | "
-    "compile s: {compile_seconds:.1f} | MiB: {bytes:Mi} | memory ratio: {memory_ratio:.2f} | "
-    "memory target: ≤ {memory_target:g} | "
-    "tokens/s: {tokens_per_second} | GFLOP: {operations:G} | of ceiling: {share_of_ceiling:.0%}"
+    "method milliseconds ratio target compile_seconds bytes memory_ratio memory_target "
+    "tokens_per_second operations share_of_ceiling"
 )
 
 
@@ -79,8 +77,8 @@ def parse(sizes: Sequence[str] | None) -> list[str]:
 
 def measure(settings: Settings, options: Options) -> Part:
     """Measures all passes; with `large` also the reference path over all parameters and layers."""
-    rows = [row for kind in ("lora", "full") for row in _passes(settings, kind, options.large)]
-    programs: dict[str, measuring.Program] = {row["method"]: row.pop("program") for row in rows}
+    passes = [row for kind in ("lora", "full") for row in _passes(settings, kind, options.large)]
+    programs: dict[str, measuring.Program] = {row["method"]: row.pop("program") for row in passes}
     sides = jax.random.normal(jax.random.key(0), (2, SIDE, SIDE)).astype(settings.model.dtype)
     product = measuring.compile_program("one large product", jnp.matmul, *sides)
     runs = {name: program.run for name, program in programs.items()}
@@ -94,29 +92,25 @@ def measure(settings: Settings, options: Options) -> Part:
     def least(costs: Mapping[str, float], yardstick: str) -> str:
         return min((yardstick, f"{yardstick}, by logits"), key=costs.__getitem__)
 
-    for row in rows:
-        name, yardstick, kind = row["method"], row["yardstick"], row.pop("kind")
-        faster, smaller = yardstick and least(medians, yardstick), least(sizes, f"ordinary, {kind}")
-        row |= {
-            "milliseconds": timings[name],
-            "yardstick": faster,
+    rows = []
+    for row in passes:
+        name, yardstick = row["method"], row["yardstick"]
+        faster = yardstick and least(medians, yardstick)
+        smaller = least(sizes, f"ordinary, {row.pop('kind')}")
+        measured = {
+            **{"milliseconds": timings[name], "yardstick": faster, "bytes": sizes[name]},
             "ratio": faster and medians[name] / medians[faster],
             "compile_seconds": programs[name].compile_seconds,
-            "bytes": sizes[name],
-            "memory_yardstick": smaller,
             "memory_ratio": sizes[name] / sizes[smaller],
             "memory_target": MEMORY_TARGET if row["target"] else None,
             "tokens_per_second": 1e3 * tokens / medians[name],
             "share_of_ceiling": 1e3 * row["operations"] / medians[name] / ceiling,
         }
+        rows.append(row | measured)
     left_out = [] if options.large else ["reference: full, all layers"]
     omitted = [f"Left out: {name} (--large measures it)." for name in left_out]
-    numbers = {
-        "shape": workloads.shape_of(settings) | {"product": SIDE},
-        "operations_per_second_at_most": ceiling,
-        "rows": rows,
-        "left_out": left_out,
-    }
+    numbers = {"shape": workloads.shape_of(settings), "operations_per_second_at_most": ceiling}
+    numbers |= {"rows": rows, "left_out": left_out}
     said = (
         f"Cost: {workloads.said(settings)}; microbatches of {settings.features.microbatch}. "
         f"Ceiling: {ceiling / 1e9:.0f} GFLOP/s."

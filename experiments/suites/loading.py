@@ -2,12 +2,13 @@
 
 * A checkpoint of random weights in bfloat16, in shards, read as bfloat16 and as float32.
 * Memory is the most that the process has while it reads, less what it had before, and on a CPU less
-  the weights themselves, which are then host memory too: `its own`, and `in all` with the pages of
-  the files, which the system takes back when it needs them.
+  the weights themselves, which are then host memory too: its `own` bytes, and all that are
+  `resident`, with the pages of the files, which the system takes back when it needs them.
 """
 
 import contextlib
 import dataclasses
+import json
 import tempfile
 import threading
 import time
@@ -30,9 +31,8 @@ TARGET = 1.2
 SAMPLE_S = 0.002
 
 COLUMNS = (
-    "read as: {dtype} | weights, MB: {weights_bytes:M} | its own, MB: {own_bytes:M} | "
-    "over largest shard: {own_over_largest_shard} | in all, over it: "
-    f"{{resident_over_largest_shard}} | target: ≤ {TARGET} | seconds: {{seconds}} | runs: {{runs}}"
+    "read_as weights_bytes own_bytes own_over_largest_shard resident_over_largest_shard "
+    "seconds runs"
 )
 
 
@@ -43,22 +43,26 @@ def run(options: Options) -> Iterator[Part]:
       OSError: a system without /proc, which the memory is read from.
     """
     config = MODEL if options.large else dataclasses.replace(MODEL, layers=2)
+    turns = [STORED, "float32"] * min(options.repeats, 5)
     with tempfile.TemporaryDirectory() as folder:
         shard = write(Path(folder), config)
-        turns = [dtype for _ in range(min(options.repeats, 5)) for dtype in (STORED, "float32")]
         runs = pd.DataFrame([measure(Path(folder), dtype) for dtype in turns])
-    loadings = {}
-    for dtype, mine in runs.groupby("dtype", sort=False):
-        most = {name: int(mine[name].max()) for name in ("weights", "own", "resident")}
-        found: dict[str, float] = {f"{name}_bytes": size for name, size in most.items()}
-        found |= {f"{name}_over_largest_shard": most[name] / shard for name in ("own", "resident")}
-        loadings[dtype] = found | {"seconds": float(mine["seconds"].median()), "runs": len(mine)}
+    found = runs.groupby("dtype", sort=False).agg(
+        weights_bytes=("weights", "max"),
+        own_bytes=("own", "max"),
+        resident_bytes=("resident", "max"),
+        seconds=("seconds", "median"),
+        runs=("seconds", "count"),
+    )
+    for name in ("own", "resident"):
+        found[f"{name}_over_largest_shard"] = found[f"{name}_bytes"] / shard
+    loadings = json.loads(found.to_json(orient="index"))
     said = (
         f"Loading: {config.layers} layers of width {config.width}, {config.vocab_size} tokens; "
-        f"largest shard {shard / 1e6:.0f} MB."
+        f"largest shard {shard / 1e6:.0f} MB. At most {TARGET} of it are wanted."
     )
-    drawn = table(COLUMNS, ({"dtype": dtype} | found for dtype, found in loadings.items()))
-    numbers = {"largest_shard_bytes": shard, "target": TARGET, "loadings": loadings}
+    drawn = table(COLUMNS, ({"read_as": dtype} | found for dtype, found in loadings.items()))
+    numbers = {"largest_shard_bytes": shard, "loadings": loadings}
     yield Part(numbers, (said, drawn, notes(__doc__)))
 
 

@@ -1,7 +1,6 @@
 """Tools of all suites: compiling, timing by turns, and numbers as tables."""
 
 import logging
-import string
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,11 +15,6 @@ BRIEF_S = 0.5
 # A timed run is as many calls in a row as take about so long: a single call that is shorter says
 # more about how fast a thread wakes up.
 CALLS_S = 0.01
-# Columns of a row with a `Timing`; see `table`.
-TIMED = (
-    "ms (median): {milliseconds[median]} | "
-    "quartiles: {milliseconds[lower]} … {milliseconds[upper]} | runs: {milliseconds[runs]}"
-)
 
 # Milliseconds of a call: "median", "lower" and "upper" quartile, "fastest", and "runs".
 Timing = dict[str, float]
@@ -110,11 +104,6 @@ def scaled(timing: Timing, factor: float) -> Timing:
     return {name: value * (1 if name == "runs" else factor) for name, value in timing.items()}
 
 
-def ratio(value: float | None, other: float | None) -> float | None:
-    """value / other; None where one is missing, or `other` 0."""
-    return None if value is None or not other else value / other
-
-
 def _seconds(run: Callable[[], Any], calls: int = 1) -> float:
     started = time.perf_counter()
     for _ in range(calls):
@@ -128,41 +117,44 @@ def _timing(seconds: Sequence[float]) -> Timing:
     return dict(zip(names, times.tolist(), strict=True)) | {"runs": len(seconds)}
 
 
-_UNITS = {"M": 1e6, "G": 1e9, "Mi": 2**20}
-
-
-class _Cells(string.Formatter):
-    """Formats cells: three digits unless a format is given, and a dash for None.
-
-    The formats M, G and Mi show millions, billions and mebibytes; a bool shows what stands in the
-    place of its format if it is true.
-    """
-
-    def format_field(self, value: Any, format_spec: str) -> str:
-        if value is None:
-            return "–"
-        if isinstance(value, bool):
-            return format_spec if value else ""
-        if format_spec in _UNITS:
-            value, format_spec = value / _UNITS[format_spec], ""
-        if isinstance(value, float) and not format_spec:
-            format_spec = ".0f" if abs(value) >= 100 else ".3g"
-        return format(value, format_spec)
-
-    def cell(self, form: str, row: Mapping[str, Any]) -> str:
-        """`form` with the row's fields; a dash if none of them has a value."""
-        names = [name for _, name, _, _ in self.parse(form) if name]
-        missing = names and all(self.get_field(name, (), row)[0] is None for name in names)
-        return "–" if missing else self.vformat(form, (), row)
-
-
 def table(columns: str, rows: Iterable[Mapping[str, Any]]) -> str:
-    """A Markdown table of rows; `columns` are "heading: {field} | heading: {field:.2f} | ..."."""
-    headings, forms = zip(*(column.split(": ", 1) for column in columns.split(" | ")), strict=True)
-    cells = _Cells()
-    return text_table.markdown(
-        headings, [[cells.cell(form, row) for form in forms] for row in rows]
-    )
+    """A Markdown table of some fields of rows.
+
+    Args:
+      columns: the fields, with a format where three digits are not the right ones: "a b:.6f".
+      rows: with those fields. A `Timing` is three columns, a mean with its spread one.
+    """
+    return text_table.of_records([_cells(columns, row) for row in rows])
+
+
+def _cells(columns: str, row: Mapping[str, Any]) -> dict[str, str]:
+    cells = {}
+    for column in columns.split():
+        name, _, form = column.partition(":")
+        value, heading = row[name], name.replace("_", " ")
+        if isinstance(value, Mapping) and "median" in value:
+            cells["ms (median)"] = number(value["median"])
+            cells["quartiles"] = f"{number(value['lower'])} … {number(value['upper'])}"
+            cells["runs"] = number(value["runs"])
+        elif isinstance(value, Mapping):
+            cells[heading] = f"{value['mean']:.3f} ± {value['spread']:.3f}"
+        else:
+            cells[heading] = number(value, form)
+    return cells
+
+
+def number(value: Any, form: str = "") -> str:
+    """A cell: three digits unless a format is given, millions and billions by name, – for None."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if isinstance(value, str) or form:
+        return format(value, form)
+    for size, name in ((1e9, " G"), (1e6, " M")):
+        if abs(value) >= size:
+            return number(float(value) / size) + name
+    return format(value, "" if isinstance(value, int) else ".0f" if abs(value) >= 100 else ".3g")
 
 
 def notes(doc: str | None) -> str:
@@ -172,5 +164,5 @@ def notes(doc: str | None) -> str:
 
 def verdicts(lines: str, numbers: Mapping[str, Any]) -> str:
     """A table of "what | measured {field} | target" a line, filled in from `numbers`."""
-    rows = [_Cells().cell(line, numbers).split(" | ") for line in lines.splitlines()]
+    rows = [line.format_map(numbers).split(" | ") for line in lines.splitlines()]
     return text_table.markdown(("", "measured", "target"), rows)

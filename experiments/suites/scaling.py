@@ -8,6 +8,7 @@
   selection, Gram matrix included, is compiled by itself, and its share is of the total.
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,9 +28,8 @@ FORMS = (("pmap", False), ("shard_map", False), ("shard_map", True))
 POOL, SIZE, ANCHORS, LENGTH = 32, 4, 4, 64
 
 COLUMNS = (
-    "form: {form}{split_weights:, split} | devices: {devices} | pool: {pool} | FLOP: {flops:M} M | "
-    "without selection: {own:M} M | relative: {own_relative_to_one_device:.4f} | "
-    "selection: {share:.2%}"
+    "form split_weights devices pool flops:.5g without_selection:.5g "
+    "own_relative_to_one_device:.4f selection_share:.2%"
 )
 
 
@@ -67,15 +67,14 @@ def run(options: Options) -> Iterator[Part]:
             f"XLA_FLAGS=--xla_force_host_platform_device_count={DEVICES[-1]}"
         )
     rows: list[dict[str, Any]] = []
-    for form, split in FORMS:
-        first = None
-        for devices in DEVICES:
-            log.info("%s%s on %d devices", form, ", split" if split else "", devices)
-            total, selecting = flops(devices, form, split)
-            own = total - selecting
-            first = first or own
-            row = {"form": form, "split_weights": split, "devices": devices}
-            row |= {"pool": POOL * devices, "flops": total, "selection_flops": selecting}
-            row |= {"own": own, "share": selecting / total}
-            rows.append(row | {"own_relative_to_one_device": own / first})
+    alone = 1.0
+    for (form, split), devices in itertools.product(FORMS, DEVICES):
+        log.info("%s%s on %d devices", form, ", split" if split else "", devices)
+        total, selecting = flops(devices, form, split)
+        own = total - selecting
+        alone = own if devices == DEVICES[0] else alone
+        row = {"form": form, "split_weights": split, "devices": devices, "pool": POOL * devices}
+        row |= {"flops": total, "selection_flops": selecting, "without_selection": own}
+        row |= {"own_relative_to_one_device": own / alone, "selection_share": selecting / total}
+        rows.append(row)
     yield Part({"scaling": rows}, (table(COLUMNS, rows), notes(__doc__)))

@@ -6,10 +6,11 @@
   a second; quartiles are over the runs, in milliseconds a call; a method that takes over 10 s ran
   once.
 * `published` is the paper's Algorithm 2: rule residual_random, 128 accelerated gradient steps over
-  the pool after every pick. It computes no certificate, so none is in its time. `published / this`
-  is how many times as long as a method it took.
-* Utility is U(w) of the picks and weights returned, in float64. KKT is the largest violation of the
-  refit's optimality conditions, in float64, relative to the picks' largest alignment.
+  the pool after every pick. It computes no certificate, so none is in its time. `published over
+  this` is how many times as long as a method it took.
+* Utility is U(w) of the picks and weights returned, in float64. The KKT residual is the largest
+  violation of the refit's optimality conditions, in float64, relative to the picks' largest
+  alignment.
 * Certificates of methods that compute none are their utility over the bound that `greedy` found.
 * `extrapolated`: 16 picks from the same pool were timed, and the time scaled by K/16. A pick costs
   the same whenever it is made; the start-up, scaled along with it, makes this at most 2 % too long.
@@ -19,7 +20,7 @@
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,9 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import nnls
 
-from experiments.suites import measuring
-from experiments.suites.measuring import Options, Part, compile_program, ratio, table
-from experiments.suites.workloads import on_cpu
+from experiments.suites import measuring, workloads
+from experiments.suites.measuring import Options, Part, compile_program, table
 from partitionsel_jax import selection
 
 # Dimension M of the features, and anchors.
@@ -64,13 +64,8 @@ THEIRS: dict[str, dict[str, Any]] = {
 UNCERTIFIED = {"greedy, no certificate", *THEIRS}
 
 COLUMNS = (
-    "N x K x P: {pool}x{picks}x{domains} | method: {method} | "
-    "ms (median): {milliseconds[median]}{extrapolated: (extrapolated)} | "
-    "quartiles: {milliseconds[lower]} … {milliseconds[upper]} | "
-    "fastest: {milliseconds[fastest]} | runs: {milliseconds[runs]} | "
-    "published / this: {published_over_this} | compile s: {compile_seconds:.2f} | "
-    "utility: {utility:.6g} | / SciPy: {utility_over_scipy:.6f} | "
-    "certificate: {certificate:.4f} | KKT: {kkt_residual:.1e}"
+    "pool picks domains method milliseconds extrapolated published_over_this compile_seconds:.2f "
+    "utility:.6g utility_over_scipy:.6f certificate:.4f kkt_residual:.1e"
 )
 
 
@@ -91,8 +86,7 @@ def run(options: Options) -> Iterator[Part]:
     """
     shapes = SHAPES if options.sizes is None else parse(options.sizes)
     rows = [row for shape in shapes for row in compare(shape, OURS | THEIRS, options.repeats)]
-    texts = table(COLUMNS, rows), measuring.notes(__doc__)
-    yield Part({"dim": DIM, "rows": rows}, texts)
+    yield Part({"dim": DIM, "rows": rows}, (table(COLUMNS, rows), measuring.notes(__doc__)))
     if options.sizes is None:
         yield growth(options.repeats)
     if options.large:
@@ -167,7 +161,7 @@ def pursue(instance: Instance) -> tuple[np.ndarray, np.ndarray]:
 
 
 def judge(instance: Instance, indices: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Utility U(w) and KKT residual of an answer, in float64, on the float32 problem as posed.
+    """Utility U(w) and KKT residual of an answer, in float64, of the float32 features.
 
     Args:
       instance: with K picks.
@@ -177,25 +171,20 @@ def judge(instance: Instance, indices: np.ndarray, weights: np.ndarray) -> tuple
     if not np.isfinite(weights).all():
         raise ValueError(f"weights must be finite, got {weights}.")
     picks, weights = indices[indices >= 0], weights[indices >= 0].astype(np.float64)
-    target = np.asarray(instance.problem.alignment)[picks].astype(np.float64)
-    if instance.problem.gram is None:
-        rows = instance.features[picks].astype(np.float64)
-        block = rows @ rows.T
-    else:
-        block = np.asarray(instance.problem.gram)[np.ix_(picks, picks)].astype(np.float64)
-    residual = target - block @ weights
+    rows, anchor = instance.features[picks].astype(np.float64), instance.anchor.astype(np.float64)
+    target, residual = rows @ anchor, rows @ (anchor - rows.T @ weights)
     stationarity = np.abs(residual[weights > 0]).max(initial=0.0)
     violation = max(stationarity, residual.max(initial=0.0), -weights.min(initial=0.0))
     return float(weights @ (target + residual)) / 2, float(violation / np.abs(target).max())
 
 
 def compare(
-    shape: Sequence[int], methods: dict[str, dict[str, Any]], repeats: int, *, gram: bool = True
+    shape: Sequence[int], methods: Mapping[str, Any], repeats: int, *, gram: bool = True
 ) -> list[dict[str, Any]]:
     """One row of numbers for every method and for SciPy."""
     pool, picks, domains = shape
     instance = make_instance(shape, gram=gram)
-    slow = on_cpu() and pool**2 * picks > PATIENT_ENTRIES
+    slow = workloads.on_cpu() and pool**2 * picks > PATIENT_ENTRIES
     probed = THEIRS.keys() & methods.keys() if slow else set()
     fewer = min(PROBE_PICKS, picks)
     probe = make_instance((pool, fewer, domains), gram=gram) if probed else instance
@@ -207,39 +196,36 @@ def compare(
     runs = {name: run for name, (run, _) in compiled.items()}
     runs[SCIPY] = lambda: answers.update({SCIPY: (*pursue(instance), None)})
     timings = measuring.by_turns(runs, repeats)
-
-    values, residuals = {}, {}
-    certificates: dict[str, float | None] = {}
-    for name in runs.keys() - probed:
-        indices, weights, certificate = answers[name]
-        values[name], residuals[name] = judge(instance, np.asarray(indices), np.asarray(weights))
-        certificates[name] = None if certificate is None else float(certificate)
-    bound = ratio(values[GREEDY], certificates[GREEDY])
-    certificates |= {name: ratio(values.get(name), bound) for name in (*THEIRS, SCIPY)}
     timings |= {name: measuring.scaled(timings[name], picks / fewer) for name in probed}
+    judged = {
+        name: judge(instance, *map(np.asarray, answers[name][:2])) for name in runs.keys() - probed
+    }
+    bound = judged[GREEDY][0] / float(answers[GREEDY][2])
     published = timings[PUBLISHED]["median"] if PUBLISHED in timings else None
-    return [
-        {
-            "pool": pool,
-            "picks": picks,
-            "domains": domains,
-            "from": "gram" if gram else "features",
-            "method": name,
-            "milliseconds": timing,
-            "extrapolated": name in probed,
-            "published_over_this": ratio(published, timing["median"]),
-            "compile_seconds": compiled[name][1] if name in compiled else None,
-            "utility": values.get(name),
-            "utility_over_scipy": ratio(values.get(name), values[SCIPY]),
-            "certificate": certificates.get(name),
-            "kkt_residual": residuals.get(name),
-        }
-        for name, timing in timings.items()
-    ]
+    rows = []
+    for name, timing in timings.items():
+        utility, residual = judged.get(name, (None, None))
+        certificate = None if name in probed else answers[name][2]
+        if certificate is None and utility is not None and name in (*THEIRS, SCIPY):
+            certificate = utility / bound
+        rows.append(
+            {
+                **{"pool": pool, "picks": picks, "domains": domains},
+                **{"from": "gram" if gram else "features", "method": name, "milliseconds": timing},
+                "extrapolated": name in probed,
+                "published_over_this": published and published / timing["median"],
+                "compile_seconds": compiled[name][1] if name in compiled else None,
+                "utility": utility,
+                "utility_over_scipy": utility and utility / judged[SCIPY][0],
+                "certificate": None if certificate is None else float(certificate),
+                "kkt_residual": residual,
+            }
+        )
+    return rows
 
 
 def _compile(
-    name: str, choices: dict[str, Any], instance: Instance, answers: dict[str, tuple]
+    name: str, choices: Mapping[str, Any], instance: Instance, answers: dict[str, tuple]
 ) -> tuple[Callable[[], None], float]:
     """A run that puts (indices, weights, certificate or None) under `name`; seconds to compile."""
 
@@ -267,16 +253,13 @@ def growth(repeats: int) -> Part:
         name: float(np.polyfit(np.log(POOLS), np.log(times), 1)[0])
         for name, times in milliseconds.items()
     }
-    columns = ["method; K from: {name}"]
-    columns += [f"N={pool}: {{times[{place}]}}" for place, pool in enumerate(POOLS)]
-    drawn = table(
-        " | ".join([*columns, "exponent: {exponent:.2f}"]),
-        (
-            {"name": name, "times": times, "exponent": exponents[name]}
-            for name, times in milliseconds.items()
-        ),
-    )
+    sizes = [f"N={pool}" for pool in POOLS]
+    rows = [
+        {"method": name, "exponent": exponents[name], **dict(zip(sizes, times, strict=True))}
+        for name, times in milliseconds.items()
+    ]
+    drawn = table(" ".join(["method", *sizes, "exponent:.2f"]), rows)
     numbers = {"picks": PICKS, "domains": DOMAINS, "pools": POOLS}
     numbers |= {"milliseconds": milliseconds, "exponents": exponents}
-    said = f"Growth with N at K={PICKS}, P={DOMAINS}: milliseconds (median)."
+    said = f"Growth with N at K={PICKS}, P={DOMAINS}, K from what is named: milliseconds (median)."
     return Part({"growth": numbers}, (said, drawn))

@@ -109,12 +109,11 @@ def problem_of(
     pool_NxM: jax.Array, anchors_AxM: jax.Array, domains_N: jax.Array, domains: int, size: int
 ) -> selection.Problem:
     """The problem that a step poses to `select`, with proportional budgets for `size` picks."""
-    counts_P = jnp.bincount(domains_N, length=domains)
     return selection.Problem(
         alignment=jnp.dot(pool_NxM, anchors_AxM.mean(axis=0), precision="highest"),
         gram=jnp.dot(pool_NxM, pool_NxM.T, precision="highest"),
         domains=domains_N,
-        budgets=selection.budgets.proportional(counts_P, size),
+        budgets=selection.budgets.proportional(jnp.bincount(domains_N, length=domains), size),
     )
 
 

@@ -6,12 +6,11 @@ bandwidths and from stated assumptions, and a compiler can be asked about memory
 
 from partitionsel_jax.planning.checks import calibrate, compile_step
 from partitionsel_jax.planning.hardware import CHIPS, find
-from partitionsel_jax.planning.predictions import Assumptions, memory_of, planned, predict
+from partitionsel_jax.planning.predictions import memory_of, planned, predict
 from partitionsel_jax.planning.report import write_compiled, write_plan
 
 __all__ = [
     "CHIPS",
-    "Assumptions",
     "calibrate",
     "compile_step",
     "find",

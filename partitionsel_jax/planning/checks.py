@@ -16,7 +16,7 @@ from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.planning.hardware import GIGA, find
-from partitionsel_jax.planning.predictions import Assumptions, Record, memory_of, planned
+from partitionsel_jax.planning.predictions import Record, memory_of, planned
 from partitionsel_jax.step import costs
 from partitionsel_jax.step.step import Step
 
@@ -112,12 +112,12 @@ def _grid(count: int, dimensions: int) -> str:
     return "x".join(map(str, sides))
 
 
-def calibrate(config: Mapping[str, Any], assumed: Assumptions) -> list[Record]:
+def calibrate(config: Mapping[str, Any], utilisation: float, response: float) -> list[Record]:
     """Steps of a small model on one device of this machine, as predicted and as timed.
 
     Args:
       config: see `planned`; of its step, but with a small model and short rows.
-      assumed: what the predictions assume.
+      utilisation, response: see `predict`.
     """
     small = {"checkpoint": "", "model": {**config["model"], **_SMALL, "attention": "xla"}}
     small["data"] = {**config["data"], "length": _LENGTH, "template": "plain"}
@@ -126,8 +126,8 @@ def calibrate(config: Mapping[str, Any], assumed: Assumptions) -> list[Record]:
     found = []
     for pool in _POOLS:
         settings = planned({**config, **small}, devices=1, pool=pool)
-        products = sum(stage.products for stage in costs.stages(settings, assumed.response))
-        step, times = _step(settings, assumed.response), []
+        products = sum(stage.products for stage in costs.stages(settings, response))
+        step, times = _step(settings, response), []
         for _ in range(_REPEATS + 1):
             # By turns, so that a busy spell meets both.
             multiplied = _seconds(lambda: [multiply(left, right) for _ in range(_TIMES)])
@@ -135,12 +135,12 @@ def calibrate(config: Mapping[str, Any], assumed: Assumptions) -> list[Record]:
         # The first call compiles.
         seconds, multiplying = map(statistics.median, zip(*times[1:], strict=True))
         peak = _TIMES * 2.0 * _PRODUCT**3 / multiplying
-        predicted = products / (peak * assumed.utilisation)
+        predicted = products / (peak * utilisation)
         found.append(
             {
                 **{"pool": pool, "operations, 1e9": products / GIGA, "peak, 1e9 / s": peak / GIGA},
                 **{"measured, s": seconds, "utilisation": products / seconds / peak},
-                f"predicted at {assumed.utilisation:g}, s": predicted,
+                f"predicted at {utilisation:g}, s": predicted,
                 "predicted / measured": predicted / seconds,
             }
         )

@@ -7,35 +7,24 @@ both ways or of all links.
 
 import dataclasses
 import re
+from typing import NamedTuple
 
 GIGA = 1e9
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One device.
+    """One device."""
 
-    Attributes:
-      kind: its name in published tables.
-      peak: bfloat16 operations a second; a multiplication and an addition are two.
-      exact: how many times as long a float32 product of full precision takes.
-      memory: bytes.
-      bandwidth: bytes a second from its own memory.
-      network: bytes a second that it receives from the others of one slice or host.
-      source: where these numbers are published, and how `network` follows from them.
-      farther: as `network`, between hosts where that is another network.
-      together: devices that `network` connects.
-    """
-
-    kind: str
-    peak: float
-    exact: float
-    memory: float
-    bandwidth: float
-    network: float
-    source: str
-    farther: float | None = None
-    together: int = 2**20
+    kind: str  # its name in published tables
+    peak: float  # bfloat16 operations a second; a multiplication and an addition are two
+    exact: float  # how many times as long a float32 product of full precision takes
+    memory: float  # bytes
+    bandwidth: float  # bytes a second from its own memory
+    network: float  # bytes a second that it receives from the others of one slice or host
+    source: str  # where these numbers are published, and how `network` follows from them
+    farther: float | None = None  # as `network`, between hosts where that is another network
+    together: int = 2**20  # devices that `network` connects
 
 
 CHIPS = {
@@ -77,20 +66,13 @@ CHIPS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Slice:
+class Slice(NamedTuple):
     """So many devices of one kind, under the name that they are asked for by."""
 
     name: str
     chip: Chip
     devices: int
-
-    @property
-    def network(self) -> float:
-        """Bytes a second that a device receives from the others."""
-        if self.chip.farther is None or self.devices <= self.chip.together:
-            return self.chip.network
-        return self.chip.farther
+    network: float  # bytes a second that a device receives from the others
 
 
 def find(name: str) -> Slice:
@@ -105,7 +87,8 @@ def find(name: str) -> Slice:
             f"devices must be {', '.join(f'{kind}-COUNT' for kind in CHIPS)}, as in v5e-16; "
             f"got {name!r}"
         )
-    devices, rest = divmod(int(count), 2 if kind == "v5p" else 1)
+    chip, (devices, rest) = CHIPS[kind], divmod(int(count), 2 if kind == "v5p" else 1)
     if rest:
         raise ValueError(f"{name!r}: {kind} slices count 2 cores for every chip")
-    return Slice(name, CHIPS[kind], devices)
+    far = chip.farther if chip.farther and devices > chip.together else chip.network
+    return Slice(name, chip, devices, far)

@@ -5,7 +5,6 @@ each of the combinations that a table has dozens of.
 Letters: N pool, A anchors, K selected, M feature dimension, T tokens.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -21,40 +20,14 @@ from partitionsel_jax.step import costs
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import starts
 
-# Products with the Gram matrix that the certificate takes: 15 to 60 on unit features.
-CERTIFICATE = 60
+# Figures that no table publishes: the share of the peak that matrix products reach, all else of a
+# step included, of the bandwidth that collectives reach, and of a device's memory that a step may
+# use; the share of a row's tokens that its loss counts; what a round of selection takes however
+# little it reads (some ten small kernels); and the products with the Gram matrix that the
+# certificate takes, 15 to 60 on unit features.
+UTILISATION, NETWORK, FILL, RESPONSE, PICK_SECONDS, CERTIFICATE = 0.4, 0.7, 0.9, 0.5, 5e-5, 60
 # A line of a table: heading -> value.
 Record = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Assumptions:
-    """Figures that no table publishes.
-
-    Attributes:
-      utilisation: share of the peak that matrix products reach, all else of a step included.
-      network: share of the published bandwidth that collectives reach.
-      fill: share of a device's memory that a step may use.
-      response: share of a row's tokens that its loss counts.
-      pick_seconds: what a round of selection takes however little it reads: some ten small kernels.
-
-    Raises:
-      ValueError: a share outside (0, 1], or seconds below 0.
-    """
-
-    utilisation: float = 0.4
-    network: float = 0.7
-    fill: float = 0.9
-    response: float = 0.5
-    pick_seconds: float = 5e-5
-
-    def __post_init__(self) -> None:
-        """Checks that shares are shares."""
-        for name in ("utilisation", "network", "fill", "response"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share in (0, 1], not {getattr(self, name)}")
-        if not self.pick_seconds >= 0:
-            raise ValueError(f"pick_seconds must be at least 0, not {self.pick_seconds}")
 
 
 def planned(
@@ -100,7 +73,11 @@ def planned(
 
 
 def predict(
-    config: Mapping[str, Any], slice_: Slice, pool: int, assumed: Assumptions
+    config: Mapping[str, Any],
+    slice_: Slice,
+    pool: int,
+    utilisation: float = UTILISATION,
+    response: float = RESPONSE,
 ) -> tuple[Record, list[Record]]:
     """Predicts one step of a config, nothing of which overlaps.
 
@@ -111,40 +88,42 @@ def predict(
       where layers are recomputed, with split ones.
 
     Raises:
-      ValueError: see `planned`.
+      ValueError: see `planned`; a share outside (0, 1].
     """
-    chip, room = slice_.chip, assumed.fill * slice_.chip.memory / GIGA
-    forms = [planned(config, devices=slice_.devices, pool=pool)]
+    for name, share in (("utilisation", utilisation), ("response", response)):
+        if not 0 < share <= 1:
+            raise ValueError(f"{name} is a share in (0, 1], not {share}")
+    chip, room, devices = slice_.chip, FILL * slice_.chip.memory / GIGA, slice_.devices
+    forms = [planned(config, devices=devices, pool=pool)]
     if config["model"].get("remat", "none") != "none":
-        forms.append(planned(config, devices=slice_.devices, pool=pool, split_weights=True))
+        forms.append(planned(config, devices=devices, pool=pool, split_weights=True))
     needs = [memory_of(settings) for settings in forms]
     form = -1 if needs[0]["together"] > room else 0
-    settings, chosen = forms[form], forms[form].selection
-    stages = costs.stages(settings, assumed.response)
+    settings, chosen, need = forms[form], forms[form].selection, needs[form]
+    stages = costs.stages(settings, response)
     features, update = (
-        (each.products + (chip.exact - 1) * each.exact) / (chip.peak * assumed.utilisation)
+        (each.products + (chip.exact - 1) * each.exact) / (chip.peak * utilisation)
         for each in stages
     )
     selection = 0.0
     if chosen.needs_features:
         # The picks' rows of the Gram matrix for every pick, and all of it for the certificate.
         read = 4.0 * chosen.pool * (chosen.size**2 + CERTIFICATE * chosen.pool)
-        selection = read / chip.bandwidth + chosen.size * assumed.pick_seconds
+        selection = read / chip.bandwidth + chosen.size * PICK_SECONDS
     received = sum(each.received for each in stages)
-    network = received / (slice_.network * assumed.network)
+    network = received / (slice_.network * NETWORK)
     seconds = features + selection + update + network
-    rows = (chosen.pool + chosen.anchors) // slice_.devices
+    rows = (chosen.pool + chosen.anchors) // devices
     microbatch = min(settings.features.microbatch, rows)
     step: Record = {
-        **{"devices": slice_.name, "chips": slice_.devices, "pool": pool, "picks": chosen.size},
+        **{"devices": slice_.name, "chips": devices, "pool": pool, "picks": chosen.size},
         **{"rows a device": rows, "computed as": microbatch * math.ceil(rows / microbatch)},
-        **{"weights": needs[form]["weights"], "step, s": seconds, "features": features},
+        **{"weights": need["weights"], "step, s": seconds, "features": features},
         **{"selection": selection, "update": update, "network": network},
         **{"candidates/s": pool / seconds, "received, GB": received / GIGA},
-        **{"memory, GB": needs[form]["together"]},
-        "fits": "yes" if needs[form]["together"] <= room else "no",
+        **{"memory, GB": need["together"], "fits": "yes" if need["together"] <= room else "no"},
     }
-    return step, [{"devices": slice_.name, "pool": pool, **need} for need in needs]
+    return step, [{"devices": slice_.name, "pool": pool, **each} for each in needs]
 
 
 def memory_of(settings: Settings) -> Record:

@@ -1,6 +1,5 @@
 """Plans as text: how long steps would take, what they would hold, and by which assumptions."""
 
-import dataclasses
 import itertools
 import json
 import logging
@@ -11,8 +10,16 @@ from typing import Any
 from etils import epath
 
 from partitionsel_jax.planning.checks import calibrate, compile_step
-from partitionsel_jax.planning.hardware import CHIPS, Slice, find
-from partitionsel_jax.planning.predictions import CERTIFICATE, Assumptions, Record, predict
+from partitionsel_jax.planning.hardware import CHIPS, find
+from partitionsel_jax.planning.predictions import (
+    FILL,
+    NETWORK,
+    PICK_SECONDS,
+    RESPONSE,
+    UTILISATION,
+    Record,
+    predict,
+)
 from partitionsel_jax.text_table import of_records
 
 _LOG = logging.getLogger(__name__)
@@ -26,6 +33,27 @@ _COMPILED = """\
   throughout, since the CPU computes bfloat16 by way of float32 copies of whole weights: twice what
   bfloat16 takes of weights and activations.
 * `by arithmetic` is the estimate of pods.md, for the same dtype. GB are 1e9 bytes."""
+_NOTES = """\
+* Nothing here was measured on such devices. Operations and bytes are counted in the traced program
+  (matrix products; a loop as often as it runs; collectives by what a device receives).
+* Assumed: products reach {utilisation:.0%} of the peak, all else in a step included;
+  collectives 70% of the published bandwidth, and nothing is done meanwhile; a
+  step may use 90% of a device's memory; {response:.0%} of a row's tokens are
+  learnt.
+* Every row is taken at its full length: `data.buckets` leave out 35 to 40 % of the tokens, and as
+  much of the time. Features are new in every step (`features.anchors_every` = 1). The share of the
+  pool that is picked is the config's; picks and anchors are multiples of the devices.
+* Selection, the same on every device, reads the picks' rows of the Gram matrix once for each pick
+  (4 N K^2 bytes) and all of it 60 times for the certificate; beside that it takes
+  50 microseconds a pick.
+* `rows a device` are candidates and anchors, filled up to whole microbatches: where 17 are computed
+  as 32, features.microbatch=17 takes half as long. v5p slices are named by their cores.
+* `features`, `selection`, `update` and `network` are the seconds that the step consists of.
+* Weights are split where whole ones do not fit. Every microbatch then gathers them again, forward
+  and in the backward pass: larger `features.microbatch` and `training.microbatch` mean less of it.
+* `trained` holds the gradient too; `selection` is the Gram matrix and the picks' rows of it;
+  `gathered` is what split weights are put together into: embedding, head and two layers.
+* GB are 1e9 bytes."""
 
 
 def write_plan(
@@ -35,7 +63,8 @@ def write_plan(
     pools: Sequence[int],
     models: Sequence[str] = (),
     calibrated: bool = False,
-    assumed: Assumptions | None = None,
+    utilisation: float = UTILISATION,
+    response: float = RESPONSE,
     output: str | None = None,
 ) -> None:
     """Logs what steps would take, and writes pods.md and pods.json if asked to.
@@ -46,35 +75,44 @@ def write_plan(
       pools: numbers of candidates.
       models: checkpoints instead of the config's.
       calibrated: whether small steps are measured here, too.
-      assumed: what the predictions assume.
+      utilisation: share of the peak that matrix products are taken to reach.
+      response: share of a row's tokens that its loss counts.
       output: a folder, or None.
 
     Raises:
-      ValueError: devices, pools or models that make no sense together.
+      ValueError: devices, pools, models or shares that make no sense.
       OSError: a folder that cannot be written.
     """
-    assumed, slices, folder = assumed or Assumptions(), list(map(find, devices)), _folder(output)
+    slices, folder = list(map(find, devices)), _folder(output)
     rank, length = config["lora"]["rank"], config["data"]["length"]
     trained = f"LoRA of rank {rank}" if rank else "all weights"
     parts = ["# Steps on devices that are not here, by arithmetic"]
-    numbers: dict[str, Any] = {"assumed": dataclasses.asdict(assumed), "predictions": {}}
+    numbers: dict[str, Any] = {
+        "assumed": {
+            **{"utilisation": utilisation, "network": NETWORK, "fill": FILL},
+            **{"response": response, "pick_seconds": PICK_SECONDS},
+        },
+        "predictions": {},
+    }
     for name in models or [config.get("checkpoint") or "random weights"]:
         chosen = {**config, "checkpoint": name} if models else config
         steps: list[Record] = []
         held: list[Record] = []
-        for slice_ in slices:
-            _LOG.info("%s on %s: counting", name, slice_.name)
-            for pool in pools:
-                step, needs = predict(chosen, slice_, pool, assumed)
-                steps, held = [*steps, step], [*held, *needs]
+        for slice_, pool in itertools.product(slices, pools):
+            _LOG.info("%s on %s, a pool of %d: counting", name, slice_.name, pool)
+            step, needs = predict(chosen, slice_, pool, utilisation, response)
+            steps, held = [*steps, step], [*held, *needs]
         parts.append(f"## {name}, {trained}, rows of {length} tokens")
         parts += [_table(steps), "Memory of a device in GB:", _table(held)]
         numbers["predictions"][name] = {"steps": steps, "memory": held}
     if calibrated:
         _LOG.info("measuring small steps here")
-        numbers["calibration"] = measured = calibrate(config, assumed)
+        numbers["calibration"] = measured = calibrate(config, utilisation, response)
         parts += ["## Predicted and measured here", _CALIBRATED, _table(measured)]
-    _finish(folder, "pods", [*parts, notes(slices, assumed)], numbers)
+    named = [chip for chip in CHIPS.values() if any(each.chip == chip for each in slices)]
+    sources = "".join(f"\n* {chip.kind}: {chip.source}." for chip in named)
+    notes = _NOTES.format(utilisation=utilisation, response=response) + sources
+    _finish(folder, "pods", [*parts, notes], numbers)
 
 
 def write_compiled(
@@ -87,9 +125,8 @@ def write_compiled(
     """Logs what compilers say of the memory of a step with split weights.
 
     Args:
-      config: as `ConfigDict.to_dict()` gives it.
+      config, pools: see `write_plan`.
       targets: see `compile_step`.
-      pools: numbers of candidates.
       output: a folder for pods_compiled.md and pods_compiled.json, or None.
 
     Raises:
@@ -104,34 +141,6 @@ def write_compiled(
     parts = [f"# Memory of a device as compilers lay it out: {config.get('checkpoint')}"]
     parts += [_table(compiled), "By arithmetic, in GB:", _table(arithmetic), _COMPILED]
     _finish(folder, "pods_compiled", parts, {"compiled": compiled, "arithmetic": arithmetic})
-
-
-def notes(slices: Sequence[Slice], assumed: Assumptions) -> str:
-    """The assumptions and sources that the tables rest on."""
-    chips = [chip for chip in CHIPS.values() if any(s.chip == chip for s in slices)]
-    sources = "\n".join(f"* {chip.kind}: {chip.source}." for chip in chips)
-    return f"""\
-* Nothing here was measured on such devices. Operations and bytes are counted in the traced program
-  (matrix products; a loop as often as it runs; collectives by what a device receives).
-* Assumed: products reach {assumed.utilisation:.0%} of the peak, all else in a step included;
-  collectives {assumed.network:.0%} of the published bandwidth, and nothing is done meanwhile; a
-  step may use {assumed.fill:.0%} of a device's memory; {assumed.response:.0%} of a row's tokens are
-  learnt.
-* Every row is taken at its full length: `data.buckets` leave out 35 to 40 % of the tokens, and as
-  much of the time. Features are new in every step (`features.anchors_every` = 1). The share of the
-  pool that is picked is the config's; picks and anchors are multiples of the devices.
-* Selection, the same on every device, reads the picks' rows of the Gram matrix once for each pick
-  (4 N K^2 bytes) and all of it {CERTIFICATE} times for the certificate; beside that it takes
-  {assumed.pick_seconds * 1e6:.0f} microseconds a pick.
-* `rows a device` are candidates and anchors, filled up to whole microbatches: where 17 are computed
-  as 32, features.microbatch=17 takes half as long. v5p slices are named by their cores.
-* `features`, `selection`, `update` and `network` are the seconds that the step consists of.
-* Weights are split where whole ones do not fit. Every microbatch then gathers them again, forward
-  and in the backward pass: larger `features.microbatch` and `training.microbatch` mean less of it.
-* `trained` holds the gradient too; `selection` is the Gram matrix and the picks' rows of it;
-  `gathered` is what split weights are put together into: embedding, head and two layers.
-* GB are 1e9 bytes.
-{sources}"""
 
 
 def _table(records: Sequence[Record]) -> str:

@@ -3,10 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
-import matplotlib
 from etils import epath
 
-from partitionsel_jax.reporting import canvas, charts, comparison, labels, tables, theme, wording
+from partitionsel_jax.reporting import charts, comparison, images, labels, tables, wording
 from partitionsel_jax.reporting.page import page
 from partitionsel_jax.reporting.runs import read_runs
 
@@ -67,36 +66,23 @@ def build(
     together = labels.evaluation_sets(runs)
     sets = [labels.by_label(found) for found in together]
     headlines = [comparison.headline(found) for found in together]
-    rows = [row for headline in headlines for row in headline]
-    compared = any(not row.is_baseline for row in rows)
-    strokes = theme.strokes({row.label: row.is_baseline and compared for row in rows})
+    strokes = charts.strokes([row for headline in headlines for row in headline])
+    drawn = [charts.of_curves(*pair) for pair in zip(sets, headlines, strict=True)]
     if output is None:
         output = epath.Path(workdirs[0] if several else workdirs) / "report"
     directory = epath.Path(output)
     directory.mkdir(parents=True, exist_ok=True)
-    drawn = [charts.of_curves(*pair) for pair in zip(sets, headlines, strict=True)]
-    for number, (groups, headline, found) in enumerate(
-        zip(sets, headlines, drawn, strict=True), start=1
-    ):
+    for number, found in enumerate(zip(sets, headlines, drawn, strict=True), start=1):
         suffix = f"_set{number}" if number > 1 else ""
         # An older report may have left images that this one does not have.
-        for name in charts.NAMES:
+        for name in images.NAMES:
             for ending in ("png", "svg"):
                 (directory / f"{name}{suffix}.{ending}").unlink(missing_ok=True)
-        with matplotlib.rc_context(theme.RC):
-            for name, figure in charts.images(groups, headline, found, strokes):
-                (directory / f"{name}{suffix}.png").write_bytes(canvas.png(figure))
-                svg = canvas.svg(figure)
-                (directory / f"{name}{suffix}.svg").write_text(svg, encoding="utf-8")
-    caveats = wording.caveats(sets, headlines)
-    contents = {
-        "summary.csv": tables.summary_csv(headlines),
-        "to_target.csv": tables.to_target_csv(rows),
-        "configs.csv": tables.configs_csv(runs),
-        "overlap.csv": tables.overlap_csv(sets),
-        "curves.csv": tables.curves_csv(runs),
-        "report.html": page(sets, headlines, drawn, strokes, caveats),
-    }
-    for name, text in contents.items():
+        for name, ending, content in images.of_set(*found, strokes):
+            (directory / f"{name}{suffix}.{ending}").write_bytes(content)
+    caveats = tuple(wording.caveats(sets, headlines))
+    files = tables.csv_files(sets, headlines, runs)
+    files["report.html"] = page(sets, headlines, drawn, strokes, caveats)
+    for name, text in files.items():
         (directory / name).write_text(text, encoding="utf-8")
-    return Report(directory, tuple(headlines), tuple(caveats))
+    return Report(directory, tuple(headlines), caveats)

@@ -1,31 +1,16 @@
 """The headline numbers: final loss, cost to reach the baseline's, corrupted picks, accuracy."""
 
 import dataclasses
-import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from partitionsel_jax.evaluation import statistics
 from partitionsel_jax.reporting import curves, labels
 from partitionsel_jax.reporting.costs import COST_AXES
 from partitionsel_jax.reporting.runs import STAGES, Run
-
-
-class Trained(Protocol):
-    """Anything that can be costed: a run, or a study's record of one."""
-
-    @property
-    def seed(self) -> int:
-        """The seed, by which runs and baselines are paired."""
-
-    def evaluations(self) -> tuple[np.ndarray, np.ndarray]:
-        """Updates and validation losses."""
-
-    def spent_at(self, steps: np.ndarray, cost_axis: str) -> np.ndarray:
-        """The amount of a cost axis that was spent at some of those updates."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +86,8 @@ class ToTarget:
 
         Seeds that did not reach it count as more expensive than any that did.
         """
-        ratios = sorted(p.ratio if p.reached else math.inf for p in self.seeds)
-        middle = ratios[(len(ratios) - 1) // 2 : len(ratios) // 2 + 1]
-        value = sum(middle) / len(middle) if middle else math.inf
+        ratios = [pair.ratio if pair.reached else math.inf for pair in self.seeds]
+        value = float(np.median(ratios)) if ratios else math.inf
         return value if math.isfinite(value) else None
 
 
@@ -176,10 +160,6 @@ class Row:
     def updates(self) -> ToTarget:
         return self.costs["updates"]
 
-    @property
-    def seconds(self) -> ToTarget:
-        return self.costs["seconds"]
-
 
 def headline(runs: Sequence[Run]) -> tuple[Row, ...]:
     """Compares the labels with their baseline.
@@ -207,6 +187,15 @@ def headline(runs: Sequence[Run]) -> tuple[Row, ...]:
     )
 
 
+def spread(values: Iterable[float]) -> Spread | None:
+    """Mean and sample standard deviation; None for no values."""
+    found = list(values)
+    if not found:
+        return None
+    std = float(np.std(found, ddof=1)) if len(found) > 1 else None
+    return Spread(float(np.mean(found)), std, len(found))
+
+
 def accuracy(runs: Sequence[Run], domain: str | None = None) -> Accuracy | None:
     """The accuracy on the test questions of a domain or of all; None where no run knows one."""
     shares, questions = [], []
@@ -225,86 +214,30 @@ def accuracy(runs: Sequence[Run], domain: str | None = None) -> Accuracy | None:
     return Accuracy(mean, over_seeds.std, low, high, min(questions))
 
 
-def spread(values: Sequence[float]) -> Spread | None:
-    """Mean and sample standard deviation; None for no values."""
-    if not values:
-        return None
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Spread(float(np.mean(values)), std, len(values))
+def to_target(pairs: Iterable[tuple[int, pd.DataFrame, pd.DataFrame]], cost_axis: str) -> ToTarget:
+    """The cost of the baseline's final validation loss.
 
-
-def _row(group: Sequence[Run], baseline: Sequence[Run]) -> Row:
-    runs = curves.averaged(group)
-    pairs = [
-        (run, partner)
-        for run in group
-        for partner in baseline
-        if run.seed == partner.seed and run.finished and partner.finished
-    ]
-    targets = [loss for run in curves.averaged(baseline) for loss in run.evaluations()[1][-1:]]
-    target = spread([float(loss) for loss in targets])
-    seconds = [s for run in runs for s in run.spent_at(np.array([run.last_step]), "seconds")]
-    per_update = [s / run.last_step for s, run in zip(seconds, runs, strict=True) if run.last_step]
-    cost = spread([value for value in per_update if np.isfinite(value)])
-    domains = dict.fromkeys(d for run in runs for d in run.tested().get("accuracy_per_domain", ()))
-    finals = [float(loss) for run in runs for loss in run.evaluations()[1][-1:]]
-    tests = [run.summary.get("test") or {} for run in runs]
-    return Row(
-        label=group[0].label,
-        method=group[0].method,
-        seeds=tuple(run.seed for run in runs),
-        unfinished=sum(not run.finished for run in group),
-        baseline=baseline[0].label if baseline else None,
-        validation_loss=spread(finals),
-        target=target.mean if target else None,
-        costs={name: to_target(pairs, name) for name in COST_AXES},
-        corrupted_share=corrupted_share(runs),
-        test_loss=spread([t["loss"] for t in tests if t.get("loss") is not None]),
-        accuracy=accuracy(runs),
-        domain_accuracies={d: found for d in domains if (found := accuracy(runs, d))},
-        seconds_per_update=cost.mean if cost else None,
-        shares=_shares(runs),
-    )
-
-
-def _shares(runs: Sequence[Run]) -> dict[str, float]:
-    measured = [run.shares for run in runs if run.shares]
-    if not measured:
-        return {}
-    return {stage: float(np.mean([shares[stage] for shares in measured])) for stage in STAGES}
-
-
-def to_target(pairs: Sequence[tuple[Trained, Trained]], cost_axis: str) -> ToTarget:
-    """The cost of the baseline's final validation loss to pairs of a run and its baseline."""
+    Args:
+      pairs: seed, and the curves (see `Run.curve`) of a run and of its baseline with this seed.
+      cost_axis: a column of the curves.
+    """
     costed = []
-    for run, partner in pairs:
-        losses = partner.evaluations()[1]
-        if not len(losses) or not np.isfinite(losses[-1]):
-            continue
-        own, reference = (_cost(r, float(losses[-1]), cost_axis) for r in (run, partner))
-        # A baseline that ends no better than it began sets no target.
-        if not reference:
-            continue
-        spent = float(run.spent_at(run.evaluations()[0][-1:], cost_axis).sum())
-        # A run that did not log the cost axis has no cost at all.
-        if own is not None or np.isfinite(spent):
-            known = spent if own is None else own
-            costed.append(Pair(run.seed, known, reference, own is not None))
+    for seed, own, reference in pairs:
+        target = float(reference["validation_loss"].iloc[-1]) if len(reference) else math.nan
+        cost, baseline = (_crossing(curve, target, cost_axis) for curve in (own, reference))
+        spent = float(own[cost_axis].iloc[-1]) if len(own) else 0.0
+        # A baseline that ends no better than it began sets no target, and a run that did not log
+        # the cost axis has no cost at all.
+        if baseline and (cost is not None or math.isfinite(spent)):
+            costed.append(Pair(seed, spent if cost is None else cost, baseline, cost is not None))
     reached = [pair for pair in costed if pair.reached]
     return ToTarget(
-        ratio=spread([pair.ratio for pair in reached]),
+        ratio=spread(pair.ratio for pair in reached),
         at=float(np.mean([pair.cost for pair in reached])) if reached else None,
         reached=len(reached),
         pairs=len(costed),
         seeds=tuple(costed),
     )
-
-
-def _cost(run: Trained, target: float, cost_axis: str) -> float | None:
-    steps, losses = run.evaluations()
-    x = run.spent_at(steps, cost_axis)
-    known = np.isfinite(x)
-    return curves.first_crossing(x[known], losses[known], target)
 
 
 def corrupted_share(runs: Sequence[Run]) -> float | None:
@@ -316,6 +249,51 @@ def corrupted_share(runs: Sequence[Run]) -> float | None:
         corrupted += counts[np.isin(steps, logged)].sum()
         picked += picks[np.isin(logged, steps)].sum()
     return float(corrupted / picked) if picked else None
+
+
+def _row(group: Sequence[Run], baseline: Sequence[Run]) -> Row:
+    runs = curves.averaged(group)
+    partners = {run.seed: run.curve() for run in baseline if run.finished}
+    pairs = [
+        (run.seed, run.curve(), partners[run.seed])
+        for run in group
+        if run.finished and run.seed in partners
+    ]
+    target = spread(_finals(curves.averaged(baseline)))
+    seconds = [
+        run.spent_at(np.array([run.last_step]), "seconds")[0] / run.last_step
+        for run in runs
+        if run.last_step
+    ]
+    cost = spread(value for value in seconds if np.isfinite(value))
+    domains = dict.fromkeys(d for run in runs for d in run.tested().get("accuracy_per_domain", ()))
+    tests = [run.summary.get("test") or {} for run in runs]
+    measured = [run.shares for run in runs if run.shares]
+    return Row(
+        label=group[0].label,
+        method=group[0].method,
+        seeds=tuple(run.seed for run in runs),
+        unfinished=sum(not run.finished for run in group),
+        baseline=baseline[0].label if baseline else None,
+        validation_loss=spread(_finals(runs)),
+        target=target.mean if target else None,
+        costs={name: to_target(pairs, name) for name in COST_AXES},
+        corrupted_share=corrupted_share(runs),
+        test_loss=spread(t["loss"] for t in tests if t.get("loss") is not None),
+        accuracy=accuracy(runs),
+        domain_accuracies={d: found for d in domains if (found := accuracy(runs, d))},
+        seconds_per_update=cost.mean if cost else None,
+        shares={s: float(np.mean([m[s] for m in measured])) for s in STAGES if measured},
+    )
+
+
+def _finals(runs: Sequence[Run]) -> list[float]:
+    return [float(loss) for run in runs for loss in run.evaluations()[1][-1:]]
+
+
+def _crossing(curve: pd.DataFrame, target: float, cost_axis: str) -> float | None:
+    x, losses = curve[[cost_axis, "validation_loss"]].to_numpy(float).T
+    return curves.first_crossing(x, losses, target) if math.isfinite(target) else None
 
 
 def _baseline_of(label: str, groups: Mapping[str, Sequence[Run]]) -> Sequence[Run]:
@@ -333,7 +311,4 @@ def _distance(run: Run, other: Run) -> tuple[int, int]:
     # Axes count first: tuned fields may differ between a run and its true partner.
     shared = run.axes.keys() & other.axes.keys()
     apart = sum(run.axes[field] != other.axes[field] for field in shared)
-    ours, theirs = (
-        {key: json.dumps(value) for key, value in labels.flatten(r.config)} for r in (run, other)
-    )
-    return apart, sum(ours.get(key) != theirs.get(key) for key in ours.keys() | theirs.keys())
+    return apart, len(labels.differing([labels.fields(r.config) for r in (run, other)]))

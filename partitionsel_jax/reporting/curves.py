@@ -3,36 +3,36 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from partitionsel_jax.evaluation import statistics
 from partitionsel_jax.reporting import labels
-from partitionsel_jax.reporting.runs import Run
+from partitionsel_jax.reporting.costs import COST_AXES
+from partitionsel_jax.reporting.runs import Run, Series
 
-Series = tuple[np.ndarray, np.ndarray]
 Groups = Mapping[str, Sequence[Run]]
 EMPTY: Series = np.empty(0, np.int64), np.empty(0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A quantity of one label against x: each seed, their mean and a band around it.
+    """A quantity of one label against x: each seed, and their mean with a band around it.
 
     Attributes:
-      x: f64[S] the amount spent at the steps that all averaged seeds have logged.
-      mean, low, high: f64[S] mean over those seeds, and Student's 95 % interval of it; both ends
-        are the mean if there is one seed.
-      seeds: x f64[S_i], y f64[S_i] and "is it finished" of every run, averaged or not.
+      x: cost axis -> f64[S], the mean of what the averaged seeds had spent at the steps that all of
+        them have logged; without the axes that one of them did not log.
+      mean, half: f64[S] mean over those seeds, and half of Student's 95 % interval of it; 0 if
+        there is one seed.
+      seeds: x as above, y f64[S_i] and "is it finished" of every run, averaged or not.
     """
 
-    x: np.ndarray
+    x: Mapping[str, np.ndarray]
     mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    seeds: tuple[tuple[np.ndarray, np.ndarray, bool], ...]
+    half: np.ndarray
+    seeds: tuple[tuple[Mapping[str, np.ndarray], np.ndarray, bool], ...]
 
 
 def averaged(runs: Sequence[Run]) -> list[Run]:
@@ -40,35 +40,28 @@ def averaged(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.finished] or list(runs)
 
 
-def over_seeds(
-    runs: Sequence[Run], read: Callable[[Run], Series], cost_axis: str = "updates"
-) -> Curve:
-    """The curve of one label.
-
-    A point of the mean lies at the mean of what the seeds had spent at its step.
-
-    Args:
-      runs: the runs of one label.
-      read: gives a run's steps i64[S] and values f64[S].
-      cost_axis: the axis of x, see `costs`. Runs that did not log it have no curve.
-    """
-    series = {run.name: read(run) for run in runs}
-    x = {run.name: run.spent_at(series[run.name][0], cost_axis) for run in runs}
-    for name, spent in x.items():
-        if np.isnan(spent).any():
-            x[name], series[name] = np.empty(0), EMPTY
-    # A seed without a single point, such as a run that has just begun, takes no part.
-    counted = [run.name for run in averaged(runs) if len(series[run.name][0])]
-    lines = tuple((x[run.name], series[run.name][1], run.finished) for run in runs)
+def over_seeds(runs: Sequence[Run], read: Callable[[Run], Series]) -> Curve:
+    """The curve of one label's runs; `read` gives a run's steps i64[S] and values f64[S]."""
+    seeds, counted, taken = [], [], averaged(runs)
+    for run in runs:
+        steps, values = read(run)
+        spent = {axis: run.spent_at(steps, axis) for axis in COST_AXES}
+        spent = {axis: x for axis, x in spent.items() if not np.isnan(x).any()}
+        seeds.append((spent, values, run.finished))
+        # A seed without a single point, such as a run that has just begun, takes no part.
+        if len(steps) and run in taken:
+            counted.append((steps, spent, values))
     if not counted:
-        empty = np.empty(0)
-        return Curve(empty, empty, empty, empty, lines)
-    common = functools.reduce(np.intersect1d, (series[name][0] for name in counted))
-    at = {name: np.isin(series[name][0], common) for name in counted}
-    values = np.stack([series[name][1][at[name]] for name in counted])
-    mean_x = np.mean([x[name][at[name]] for name in counted], axis=0)
-    mean, half = values.mean(0), half_width(values)
-    return Curve(mean_x, mean, mean - half, mean + half, lines)
+        return Curve({"updates": np.empty(0)}, np.empty(0), np.empty(0), tuple(seeds))
+    common = functools.reduce(np.intersect1d, (steps for steps, _, _ in counted))
+    at = [np.isin(steps, common) for steps, _, _ in counted]
+    y = np.stack([values[shared] for shared, (_, _, values) in zip(at, counted, strict=True)])
+    x = {
+        axis: np.mean([x[axis][s] for s, (_, x, _) in zip(at, counted, strict=True)], axis=0)
+        for axis in COST_AXES
+        if all(axis in x for _, x, _ in counted)
+    }
+    return Curve(x, y.mean(0), half_width(y), tuple(seeds))
 
 
 def half_width(values: np.ndarray) -> np.ndarray:
@@ -79,50 +72,38 @@ def half_width(values: np.ndarray) -> np.ndarray:
     return statistics.t_quantile(count - 1) * values.std(0, ddof=1) / np.sqrt(count)
 
 
-def last_x(drawn: Collection[Curve]) -> float:
-    """The largest finite position of any curve, 0 when there is none."""
-    ends = [np.max(x[np.isfinite(x)], initial=0.0) for c in drawn for x, _, _ in c.seeds]
+def last_x(drawn: Iterable[Curve], axis: str = "updates") -> float:
+    """The largest position of any curve, 0 when there is none."""
+    ends = [np.max(x[axis], initial=0.0) for c in drawn for x, _, _ in c.seeds if axis in x]
     return float(max(ends, default=0.0))
 
 
-def limits(drawn: Collection[Curve], also: Sequence[float] = ()) -> tuple[float, float] | None:
+def limits(drawn: Collection[Curve], also: Sequence[float] = ()) -> tuple[float, float]:
     """Ends of a y axis, without the steep first twentieth where that flattens the rest.
 
-    Bands of few seeds may be far wider than their curves: they are cut off at the frame.
-
-    Args:
-      drawn: the curves of one panel.
-      also: heights that have to lie inside.
-
-    Returns:
-      (low, high), or None when there is nothing finite to draw.
+    Bands of few seeds may be far wider than their curves: they are cut off at the frame. Heights
+    that are in `also` lie inside.
     """
-    x, y = (np.concatenate([np.empty(0), *(s[i] for c in drawn for s in c.seeds)]) for i in (0, 1))
-    finite = np.isfinite(x) & np.isfinite(y)
-    if not finite.any():
-        return None
-    later = y[finite & (x >= 0.05 * last_x(drawn))]
-    low, top = float(y[finite].min()), float(y[finite].max())
-    highest = float(np.max(later, initial=low))
-    top = highest if highest - low < 0.6 * (top - low) else top
-    low, top = min(low, *also, top), max(top, *also, low)
+    seeds = [(x["updates"], y) for curve in drawn for x, y, _ in curve.seeds]
+    x, y = (np.concatenate(parts) for parts in zip(*seeds, strict=True))
+    x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+    low, top = float(np.min(y, initial=np.inf)), float(np.max(y, initial=-np.inf))
+    later = float(np.max(y[x >= 0.05 * last_x(drawn)], initial=low))
+    top = later if later - low < 0.6 * (top - low) else top
+    low, top = min(low, top, *also), max(low, top, *also)
+    if not np.isfinite(top - low):
+        return 0.0, 1.0
     margin = 0.06 * (top - low) or 0.05 * abs(top) or 1.0
     return low - margin, top + margin
 
 
 def first_crossing(x: np.ndarray, losses: np.ndarray, target: float) -> float | None:
-    """The position where a loss curve, linear between its evaluations, first reaches a target.
+    """The x where a loss curve, linear between evaluations f64[E], is first at or below a target.
 
-    Args:
-      x: f64[E] increasing positions of the evaluations.
-      losses: f64[E]; evaluations that are not finite are passed over.
-      target: the loss to reach: the curve is at or below it.
-
-    Returns:
-      The position, or None when no evaluation reaches the target.
+    Evaluations that are not finite are passed over; None when no other reaches the target.
     """
-    finite = np.isfinite(losses)
-    x, losses = x[finite], losses[finite]
+    known = np.isfinite(x) & np.isfinite(losses)
+    x, losses = x[known], losses[known]
     reached = np.flatnonzero(losses <= target)
     if not len(reached):
         return None
@@ -131,6 +112,11 @@ def first_crossing(x: np.ndarray, losses: np.ndarray, target: float) -> float | 
         return float(x[0])
     fraction = (losses[at - 1] - target) / (losses[at - 1] - losses[at])
     return float(x[at - 1] + fraction * (x[at] - x[at - 1]))
+
+
+def _window(num_steps: int) -> int:
+    """The number of steps that a smoothed value averages: a twentieth of the run, odd, from 5."""
+    return max(5, num_steps // 20) | 1
 
 
 def moving_sum(values: np.ndarray) -> np.ndarray:
@@ -164,11 +150,12 @@ def share(part: Series, whole: Series) -> Series:
 
 def same_pools(run: Run, other: Run) -> bool:
     """True if two runs draw from equal pools at every update."""
-    return (
-        run.seed == other.seed
-        and _pool_fields(run) == _pool_fields(other)
-        and labels.comparable(run, other)
-    )
+
+    def pool(run: Run) -> tuple[object, ...]:
+        selection = run.section("selection")
+        return run.seed, selection.get("pool"), selection.get("updates_per_pool", 1)
+
+    return pool(run) == pool(other) and labels.comparable(run, other)
 
 
 def overlap(run: Run, other: Run) -> Series:
@@ -207,25 +194,6 @@ def overlap_matrix(groups: Groups) -> pd.DataFrame:
 
 def overlap_by_chance(runs: Sequence[Run]) -> float | None:
     """About the overlap of independent picks of k from N, k / (2N - k); None if k or N varies."""
-    sizes = {
-        (int(pool), int(picks))
-        for run in runs
-        for pool, picks in zip(
-            run.series("pool")[1].sum(1), run.series("selected")[1].sum(1), strict=False
-        )
-    }
-    if len(sizes) != 1:
-        return None
-    ((pool, picks),) = sizes
-    return picks / (2 * pool - picks) if pool else None
-
-
-def _window(num_steps: int) -> int:
-    """The number of steps that a smoothed value averages: a twentieth of the run, odd, from 5."""
-    return max(5, num_steps // 20) | 1
-
-
-def _pool_fields(run: Run) -> tuple[object, object]:
-    selection = run.config.get("selection")
-    fields = selection if isinstance(selection, Mapping) else {}
-    return fields.get("pool"), fields.get("updates_per_pool", 1)
+    sizes = {(run.facts.get("pool_size"), run.facts.get("selected")) for run in runs}
+    (pool, picks), *others = sizes
+    return picks / (2 * pool - picks) if pool and picks and not others else None

@@ -1,40 +1,34 @@
 """A data card as text for a terminal, and as one page that needs nothing else."""
 
-import dataclasses
 import os
 import textwrap
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import pandas as pd
 
+from partitionsel_jax.config.essentials import flatten
 from partitionsel_jax.data.card import SPLITS, Card, Piece, ShownRow
 from partitionsel_jax.data.sources.scanning import Survey
-from partitionsel_jax.reporting import labels, page, tables
+from partitionsel_jax.reporting import page, tables
 
 _BAR, _COLUMNS = 40, 100
 _SHOWN = "Some training rows"
 _DIM, _COLOUR, _FRAME, _PLAIN = "\x1b[2m", "\x1b[36m", "\x1b[7m", "\x1b[0m"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Table:
-    """A table of text cells, the heading above it, and how its numbers were counted."""
+class _Table(NamedTuple):
+    """A heading, a table of text cells, and how its numbers were counted."""
 
     heading: str
-    note: str
     cells: pd.DataFrame
+    note: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Content:
-    """The content of a card: a title, tables, and rows with a caption each."""
-
-    title: str
-    tables: Sequence[_Table]
-    shown: Sequence[tuple[str, Sequence[Piece]]]
+# Title, tables, and rows with a caption each.
+_Content = tuple[str, Sequence[_Table], Sequence[tuple[str, Sequence[Piece]]]]
 
 
 def wants_colours(stream: TextIO) -> bool:
@@ -54,100 +48,90 @@ def as_text(card: Card | Survey, *, colours: bool, problem: str = "") -> str:
         without text inverted); otherwise learnt text stands between ⟦ and ⟧.
       problem: stands on top; empty for none.
     """
-    content = _content(card)
-    parts = [*_wrapped(f"Problem: {_line(problem)}"), ""] if problem else []
-    parts += [content.title, ""]
-    for part in content.tables:
+    title, parts, rows = _content(card)
+    lines = [*_wrapped(f"Problem: {_line(problem)}"), ""] if problem else []
+    lines += [title, ""]
+    for part in parts:
         cells = part.cells.map(lambda cell: _printable(cell, kept=""))
-        parts += [part.heading, *_wrapped(part.note), tables.text(cells), ""]
-    parts += [_SHOWN, _legend(colours), ""]
-    for caption, pieces in content.shown:
-        parts += [caption, _row_text(pieces, colours), ""]
-    return "\n".join(parts)
+        lines += [part.heading, *_wrapped(part.note), tables.text(cells), ""]
+    legend = "Learnt text stands between ⟦ and ⟧, tokens without text between ⟨ and ⟩."
+    if colours:
+        marker = f"{_FRAME}inverted{_PLAIN}"
+        legend = f"{_DIM}Prompt{_PLAIN}, {_COLOUR}learnt{_PLAIN}, {marker}: tokens without text."
+    lines += [_SHOWN, legend, ""]
+    for caption, pieces in rows:
+        lines += [caption, (_coloured if colours else _bracketed)(pieces), ""]
+    return "\n".join(lines)
 
 
 def as_html(card: Card | Survey, problem: str = "") -> str:
     """The card as a whole document, for desk and phone, light and dark; see `as_text`."""
-    content = _content(card)
-    parts = [f'<p class="row"><b>Problem:</b> {escape(_line(problem))}</p>'] if problem else []
-    parts.append(f"<h1>{escape(content.title)}</h1>")
-    for part in content.tables:
+    title, parts, rows = _content(card)
+    lines = [f'<p class="row"><b>Problem:</b> {escape(_line(problem))}</p>'] if problem else []
+    lines.append(f"<h1>{escape(title)}</h1>")
+    for part in parts:
         note = f'<p class="facts">{escape(part.note)}</p>' if part.note else ""
         cells = page.table(part.cells.map(_printable))
-        parts.append(f"<h2>{escape(part.heading)}</h2>{note}{cells}")
-    parts.append(
+        lines.append(f"<h2>{escape(part.heading)}</h2>{note}{cells}")
+    lines.append(
         f'<h2>{_SHOWN}</h2><p class="facts">'
         '<span class="prompt">Grey: prompt, without a loss.</span> '
         '<span class="learnt">Underlined: learnt.</span> '
         '<span class="marker">Framed</span>: tokens without text.</p>'
     )
-    for caption, pieces in content.shown:
-        spans = "".join(map(_span, pieces))
-        parts.append(f'<p>{escape(caption)}</p>\n<div class="row">{spans}</div>')
-    return page.document(content.title, "\n".join(parts))
+    for caption, pieces in rows:
+        spans = "".join(
+            f'<span class="{"learnt" if piece.is_learnt else "prompt"}'
+            f'{" marker" * piece.is_marker}">{escape(_printable(piece.text))}</span>'
+            for piece in pieces
+        )
+        lines.append(f'<p>{escape(caption)}</p>\n<div class="row">{spans}</div>')
+    return page.document(title, "\n".join(lines))
 
 
 def _content(card: Card | Survey) -> _Content:
     if isinstance(card, Survey):
         return _of_survey(card)
     domains = f"{len(card.domains)} domain{'' if len(card.domains) == 1 else 's'}"
-    return _Content(
+    title = (
         f"Data: {sum(card.rows['train']):,} training rows of at most {card.length} tokens, "
-        f"{domains}, template {card.template}",
-        [
-            _rows_per_split(card),
-            _histogram(card),
-            _lengths_per_domain(card),
-            _repeats(card),
-            _left_out(card),
-            *([_counts(card.report)] if card.report else []),
-        ],
-        [(_caption(row), row.pieces) for row in card.shown],
+        f"{domains}, template {card.template}"
     )
+    return title, list(_tables(card)), [(_caption(row), row.pieces) for row in card.shown]
 
 
 def _of_survey(found: Survey) -> _Content:
     """The content of a source that is no corpus yet."""
-    domains = pd.DataFrame(
+    domains = _cells(
         {"domain": name, "rows": f"{count:,}"} for name, count in found.domains.items()
     )
-    columns = pd.DataFrame(
+    columns = _cells(
         {"file": file, "columns": ", ".join(names)} for file, names in found.columns.items()
     )
-    parts = [
-        _Table("Good rows of each domain", "", domains),
-        _Table("Columns", "", columns),
-        _counts(found.tally.report(), found.stopped),
+    parts = [_Table("Good rows of each domain", domains), _Table("Columns", columns)]
+    parts.append(_counts(found.tally.report(), found.stopped))
+    rows = [
+        (
+            _printable(f"{row.domain}, {place}", kept=""),
+            (Piece(f"{row.question}\n", False), Piece(row.response, True)),
+        )
+        for place, row in found.shown
     ]
-    return _Content(
-        f"Data: {sum(found.domains.values()):,} good rows, of which no corpus was made",
-        [part for part in parts if len(part.cells)],
-        [
-            (
-                _printable(f"{row.domain}, {place}", kept=""),
-                (Piece(f"{row.question}\n", False), Piece(row.response, True)),
-            )
-            for place, row in found.shown
-        ],
-    )
+    title = f"Data: {sum(found.domains.values()):,} good rows, of which no corpus was made"
+    return title, [part for part in parts if len(part.cells)], rows
 
 
-def _rows_per_split(card: Card) -> _Table:
+def _tables(card: Card) -> Iterator[_Table]:
     counts = pd.DataFrame({split: card.rows[split] for split in SPLITS}, list(card.domains))
-    corrupted = card.corrupted / max(sum(card.rows["train"]), 1)
-    note = (
-        f"{card.corrupted:,} of the training rows ({tables.percent(corrupted)}) are corrupted on "
-        "purpose."
-    )
+    share = tables.percent(card.corrupted / max(sum(card.rows["train"]), 1))
+    note = f"{card.corrupted:,} of the training rows ({share}) are corrupted on purpose."
     if len(counts) > 1:
         counts = pd.concat([counts, counts.sum().to_frame("all").T])
     cells = counts.map("{:,}".format).rename_axis("domain").reset_index()
-    return _Table("Rows of each split", note if card.corrupted else "", cells)
+    yield _Table("Rows of each split", cells, note if card.corrupted else "")
 
-
-def _histogram(card: Card) -> _Table:
     most = max(1, card.histogram["rows"].max())
-    cells = pd.DataFrame(
+    cells = _cells(
         {
             "tokens": f"{part.first}–{part.last}",
             "rows": f"{part.rows:,}",
@@ -156,15 +140,13 @@ def _histogram(card: Card) -> _Table:
         for part in card.histogram.itertuples()
     )
     note = f"{_read(card, 'train')} Prompt, response and closing token; padding left out."
-    return _Table("Tokens of a row", note, cells)
+    yield _Table("Tokens of a row", cells, note)
 
-
-def _lengths_per_domain(card: Card) -> _Table:
-    parts = card.lengths
-    if len(parts) > 1:
-        total = parts.agg({"rows": "sum", "tokens": "sum", "learnt": "sum", "longest": "max"})
-        parts = pd.concat([parts, total.to_frame("all").T])
-    cells = pd.DataFrame(
+    lengths = card.lengths
+    if len(lengths) > 1:
+        total = lengths.agg({"rows": "sum", "tokens": "sum", "learnt": "sum", "longest": "max"})
+        lengths = pd.concat([lengths, total.to_frame("all").T])
+    cells = _cells(
         {
             "domain": part.Index,
             "rows read": f"{part.rows:,}",
@@ -173,19 +155,16 @@ def _lengths_per_domain(card: Card) -> _Table:
             "learnt, mean": f"{part.learnt / part.rows:.1f}" if part.rows else tables.NOTHING,
             "label share": tables.percent(part.learnt / part.tokens if part.rows else None),
         }
-        for part in parts.itertuples()
+        for part in lengths.itertuples()
     )
     note = f"{_read(card, 'train')} Label share: tokens with a loss, of all that are no padding."
-    return _Table("Tokens that are learnt", note, cells)
+    yield _Table("Tokens that are learnt", cells, note)
 
-
-def _repeats(card: Card) -> _Table:
     partial = [split for split in SPLITS if card.read[split] < sum(card.rows[split])]
     notes = ["Rows whose text stands in another row too, white space and case aside."]
     notes += [_read(card, split) for split in partial]
-    if partial:
-        notes.append("Rows that were not read may hold more.")
-    cells = pd.DataFrame(
+    notes += ["Rows that were not read may hold more."] * bool(partial)
+    cells = _cells(
         {
             "rows": f"{second[0]}, also in {first}" if second else f"within {first}",
             "read": f"{part.rows:,}",
@@ -196,39 +175,46 @@ def _repeats(card: Card) -> _Table:
         for part in card.repeats.itertuples()
         for first, *second in (part.splits,)
     )
-    return _Table("Duplicates", " ".join(notes), cells)
+    yield _Table("Duplicates", cells, " ".join(notes))
 
-
-def _left_out(card: Card) -> _Table:
     refused = {split: rows for split, rows in card.refused.items() if rows.rows}
-    cells = pd.DataFrame(
+    cells = _cells(
         {
             "split": split,
             f"left out: over {card.length} tokens": str(card.left_out[split]),
             "prompt cut from the left": str(card.cut[split]),
-            "left out: refused by the template": str(refused.get(split, 0)),
+            **(
+                {"left out: refused by the template": str(refused.get(split, 0))} if refused else {}
+            ),
         }
         for split in card.left_out
     )
-    if not refused:
-        cells = cells.iloc[:, :-1]
     note = "".join(f"First refused of {s}: {rows.reason}. " for s, rows in refused.items())
-    return _Table("Left out or cut", note, cells)
+    yield _Table("Left out or cut", cells, note)
+    if card.report:
+        yield _counts(card.report)
 
 
 def _counts(report: Mapping[str, Any], note: str = "") -> _Table:
     """The counts that were made when the files were read; a list is one cell."""
-    cells = pd.DataFrame(
-        {"what": key.replace(".", " · "), "count": _cell(value)}
-        for key, value in labels.flatten(report)
+
+    def cell(value: object) -> str:
+        if isinstance(value, list | tuple):
+            return ", ".join(
+                " ".join(map(str, v)) if isinstance(v, list) else str(v) for v in value
+            )
+        return f"{value:,}" if isinstance(value, int) else str(value)
+
+    cells = _cells(
+        {"what": key.replace(".", " · "), "count": cell(value)}
+        for key, value in flatten(report).items()
+        if value != {}
     )
-    return _Table("When the files were read", note, cells)
+    return _Table("When the files were read", cells, note)
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(" ".join(map(str, v)) if isinstance(v, list) else str(v) for v in value)
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def _cells(lines: Iterable[Mapping[str, str]]) -> pd.DataFrame:
+    return pd.DataFrame(list(lines))
 
 
 def _read(card: Card, split: str) -> str:
@@ -238,37 +224,29 @@ def _read(card: Card, split: str) -> str:
     return f"{read:,} rows of {split} at random, of {total:,}."
 
 
-def _legend(colours: bool) -> str:
-    if not colours:
-        return "Learnt text stands between ⟦ and ⟧, tokens without text between ⟨ and ⟩."
-    marker = f"{_FRAME}inverted{_PLAIN}"
-    return f"{_DIM}Prompt{_PLAIN}, {_COLOUR}learnt{_PLAIN}, {marker}: tokens without text."
-
-
 def _caption(row: ShownRow) -> str:
     corrupted = ", corrupted" if row.corrupted else ""
     domain = _printable(row.domain, kept="")
     return f"{domain}, id {row.id}: {row.tokens} tokens, {row.learnt} of them learnt{corrupted}"
 
 
-def _row_text(pieces: Sequence[Piece], colours: bool) -> str:
+def _coloured(pieces: Sequence[Piece]) -> str:
+    return "".join(
+        f"{_COLOUR if piece.is_learnt else _DIM}{_FRAME if piece.is_marker else ''}"
+        f"{_printable(piece.text)}{_PLAIN}"
+        for piece in pieces
+    )
+
+
+def _bracketed(pieces: Sequence[Piece]) -> str:
     text, is_learnt = "", False
     for piece in pieces:
-        shown = _printable(piece.text)
-        if colours:
-            frame = _FRAME if piece.is_marker else ""
-            text += f"{_COLOUR if piece.is_learnt else _DIM}{frame}{shown}{_PLAIN}"
-            continue
         if piece.is_learnt != is_learnt:
             text += "⟦" if piece.is_learnt else "⟧"
             is_learnt = piece.is_learnt
+        shown = _printable(piece.text)
         text += f"⟨{shown}⟩" if piece.is_marker else shown
     return text + ("⟧" if is_learnt else "")
-
-
-def _span(piece: Piece) -> str:
-    kind = ("learnt" if piece.is_learnt else "prompt") + " marker" * piece.is_marker
-    return f'<span class="{kind}">{escape(_printable(piece.text))}</span>'
 
 
 def _line(text: str) -> str:

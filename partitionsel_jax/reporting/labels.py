@@ -1,9 +1,11 @@
-"""How runs are called and which of them are compared: labels, baselines, evaluation sets."""
+"""Names of runs, and which of them are compared: labels, baselines, evaluation sets."""
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from partitionsel_jax.config.essentials import flatten
 
 if TYPE_CHECKING:
     from partitionsel_jax.reporting.runs import Run
@@ -11,10 +13,9 @@ if TYPE_CHECKING:
 HOUSE = "partitionsel"
 BASELINE = "random"
 _MOST_FIELDS = 3
-# How many candidates a step sees is the method's business; which rows there are is not.
-_POOL_FIELDS = ("data.pool", "data.pool_size")
-# Fields that change neither training rows nor validation rows.
-_INCIDENTAL = (*_POOL_FIELDS, "data.workers", "data.directory", "data.buckets")
+# Fields that change neither training rows nor validation rows: how many candidates a step sees is
+# the method's business.
+_INCIDENTAL = ("data.pool", "data.pool_size", "data.workers", "data.directory", "data.buckets")
 # Fields that change training rows, or their share of a pool, and leave validation rows as they are.
 _TRAINING = (*_INCIDENTAL, "data.noise", "data.mix", "data.weights")
 
@@ -24,41 +25,32 @@ def distinct(facts: Sequence[Mapping[str, Any]]) -> list[str]:
 
     A method run under one config keeps its bare name. Otherwise the config fields that differ are
     appended, or the hash where they are many, or a counter where the same seed was run twice.
-
-    Args:
-      facts: the config.json of each run.
-
-    Returns:
-      One label a run, in the same order.
+    `facts` are the config.json of each run, in the order of the labels.
     """
-    copies = Counter[tuple[str, str, int]]()
     variants: dict[str, dict[str, Mapping[str, Any]]] = {}
-    keys = []
-    for fact in facts:
-        identity = json.dumps([fact["config_hash"], list(fact["domains"])])
-        copies[key := (fact["method"], identity, fact["seed"])] += 1
-        keys.append((fact["method"], identity, copies[key]))
+    identities = [json.dumps([fact["config_hash"], list(fact["domains"])]) for fact in facts]
+    for fact, identity in zip(facts, identities, strict=True):
         variants.setdefault(fact["method"], {})[identity] = fact
-    suffixes = {
-        method: dict(zip(found, _suffixes(list(found.values())), strict=True))
+    named = {
+        (method, identity): f"{method} ({suffix})" if suffix else method
         for method, found in variants.items()
+        for identity, suffix in zip(found, _suffixes(list(found.values())), strict=True)
     }
-    return [
-        method
-        + (f" ({suffix})" if (suffix := suffixes[method][identity]) else "")
-        + (f" (copy {copy})" if copy > 1 else "")
-        for method, identity, copy in keys
-    ]
+    copies = Counter[tuple[str, int]]()
+    labels = []
+    for fact, identity in zip(facts, identities, strict=True):
+        label = named[fact["method"], identity]
+        copies[key := (label, fact["seed"])] += 1
+        labels.append(label if copies[key] == 1 else f"{label} (copy {copies[key]})")
+    return labels
 
 
 def baselines(methods: Mapping[str, str]) -> set[str]:
     """The labels that others are compared with; none while there is a single label.
 
     They are those of the method `random`. Where it did not run, the first label by name is the one
-    baseline, that of this codebase's method only if there is no other.
-
-    Args:
-      methods: the method of each label.
+    baseline, that of this codebase's method only if there is no other. `methods` is label ->
+    method.
     """
     if len(methods) < 2:
         return set()
@@ -89,13 +81,9 @@ def comparable(run: "Run", other: "Run") -> bool:
     return _data(run, _INCIDENTAL) == _data(other, _INCIDENTAL)
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of a nested config as ("a.b.c", value), without the run's own seed."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{key}.")
-        elif f"{prefix}{key}" != "seed":
-            yield f"{prefix}{key}", value
+def fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves of a nested config as "a.b.c" -> value, without the run's own seed."""
+    return {field: value for field, value in flatten(config).items() if field != "seed"}
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -106,27 +94,27 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _data(run: "Run", without: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """Domains and config fields that decide on a run's rows, except the fields `without`."""
-    fields = {
-        key: value
-        for key, value in flatten(run.config)
+    decisive = {
+        field: value
+        for field, value in fields(run.config).items()
         # Losses per token compare between equal vocabularies only.
-        if (key.startswith("data.") or key == "model.vocab_size")
-        and not any(key == field or key.startswith(f"{field}.") for field in without)
+        if (field.startswith("data.") or field == "model.vocab_size")
+        and not any(field == name or field.startswith(f"{name}.") for name in without)
     }
-    return run.domains, json.dumps(fields, sort_keys=True)
+    return run.domains, json.dumps(decisive, sort_keys=True)
 
 
 def _suffixes(variants: Sequence[Mapping[str, Any]]) -> list[str]:
     """A short text for each config of one method; empty where there is one config."""
     if len(variants) == 1:
         return [""]
-    configs = [dict(flatten(fact["config"])) for fact in variants]
-    fields = differing(configs)
-    short = {key: key.rsplit(".", 1)[-1] for key in fields}
+    configs = [fields(fact["config"]) for fact in variants]
+    apart = differing(configs)
+    short = {field: field.rsplit(".", 1)[-1] for field in apart}
     if len(set(short.values())) < len(short):
-        short = {key: key for key in fields}
-    texts = [", ".join(f"{short[key]}={c[key]}" for key in fields if key in c) for c in configs]
-    if len(fields) > _MOST_FIELDS or len(set(texts)) < len(texts):
+        short = {field: field for field in apart}
+    texts = [", ".join(f"{short[key]}={c[key]}" for key in apart if key in c) for c in configs]
+    if len(apart) > _MOST_FIELDS or len(set(texts)) < len(texts):
         texts = [f"#{fact['config_hash'][:8]}" for fact in variants]
     if len(set(texts)) < len(texts):
         # One hash over different domains.

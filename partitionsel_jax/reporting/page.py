@@ -12,13 +12,12 @@ import plotly.offline
 from plotly import graph_objects
 from plotly.subplots import make_subplots
 
-from partitionsel_jax.reporting import canvas, charts, curves, tables, theme, wording
-from partitionsel_jax.reporting.charts import Chart, Mix, Panel
+from partitionsel_jax.reporting import charts, curves, tables, wording
+from partitionsel_jax.reporting.charts import GREY, INK, SERIES, Chart, Mix, Stroke
 from partitionsel_jax.reporting.comparison import Row
 from partitionsel_jax.reporting.costs import COST_AXES
-from partitionsel_jax.reporting.curves import Groups
+from partitionsel_jax.reporting.curves import Curve, Groups
 from partitionsel_jax.reporting.runs import Run
-from partitionsel_jax.reporting.theme import Stroke
 
 # Beyond so many, findings are left to the tables and overlaps to overlap.csv.
 _MOST_FINDINGS, _MOST_LABELS = 5, 24
@@ -31,7 +30,9 @@ _CONFIG = {
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
-_GREY, _GRID, _CLEAR = theme.PALETTE["baseline"][0], "rgba(127,127,127,0.22)", "rgba(0,0,0,0)"
+# Plotly's names of matplotlib's dashes.
+_DASHES = {"dashed": "dash", "dotted": "dot"}
+_GRID, _CLEAR = "rgba(127,127,127,0.22)", "rgba(0,0,0,0)"
 _DEFINITIONS = {
     "Pool, picks": "Every update sees a pool of candidate examples; the method picks some of them, "
     "and the model is updated on the picks.",
@@ -81,14 +82,7 @@ def page(
     strokes: Mapping[str, Stroke],
     caveats: Sequence[str],
 ) -> str:
-    """The whole document.
-
-    Args:
-      sets: the runs of each label, for each evaluation set.
-      headlines, drawn: the rows and the charts of each evaluation set.
-      strokes: the stroke of each label.
-      caveats: one sentence each.
-    """
+    """The whole document: runs, headline and charts of each evaluation set."""
     rows = [row for headline in headlines for row in headline]
     runs = [run for groups in sets for found in groups.values() for run in found]
     findings = wording.findings(rows)
@@ -97,8 +91,8 @@ def page(
         f"<script>{plotly.offline.get_plotlyjs()}</script>",
         f"<h1>{escape(wording.title(rows))}</h1>",
         f'<p class="facts">{escape(wording.facts(runs))}</p>',
-        _items(findings) if len(findings) <= _MOST_FINDINGS else "",
-        *(f"<h2>Before you rely on it</h2>{_items(caveats)}" for _ in caveats[:1]),
+        _items("", findings) if len(findings) <= _MOST_FINDINGS else "",
+        _items("<h2>Before you rely on it</h2>", caveats),
         "<noscript><p>The charts of this page are drawn by a script, which does not run here; the "
         "PNG and SVG files beside it show the same.</p></noscript>",
     ]
@@ -110,37 +104,27 @@ def page(
             figure = _curves(chart, strokes)
             parts.append(_figure(chart.title, chart.caption, figure, f"{chart.name}-{number}"))
         for place, (label, mix) in enumerate(charts.mixes(groups).items()):
-            parts.append(
-                _figure(
-                    f"Domain mix of the picks of {label}",
-                    "Against updates: mean over seeds, averaged over a window of a twentieth of "
-                    "the run. The legend has the shares among all candidates of the pools.",
-                    _mix(mix),
-                    f"domain_mix-{number}-{place}",
-                )
+            title = f"Domain mix of the picks of {label}"
+            caption = (
+                "Against updates: mean over seeds, averaged over a window of a twentieth of "
+                "the run. The legend has the shares among all candidates of the pools."
             )
-    details = "".join(_run(number, run) for number, run in enumerate(runs))
+            parts.append(_figure(title, caption, _mix(mix), f"domain_mix-{number}-{place}"))
     words = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in _DEFINITIONS.items())
-    parts += [
-        f"<h2>Runs</h2>{table(tables.configs(runs).map(str), 'wide')}",
-        f"<h2>Run by run</h2>{details}<h2>What the words mean</h2><dl>{words}</dl>",
-    ]
+    parts += [f"<h2>Runs</h2>{table(tables.configs(runs).map(str), 'wide')}<h2>Run by run</h2>"]
+    parts += [_run(number, run) for number, run in enumerate(runs)]
+    parts += [f"<h2>What the words mean</h2><dl>{words}</dl>"]
     return document(wording.title(rows), "\n".join(part for part in parts if part))
 
 
 def document(title: str, body: str) -> str:
     """A page around a body of HTML, with a title that is plain text."""
-    light, dark = (
-        "".join(f"--{name}:{pair[index]};" for name, pair in theme.PALETTE.items())
-        for index in (0, 1)
-    )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>:root{{{light}}}"
-        f"@media(prefers-color-scheme:dark){{:root{{{dark}}}}}{_STYLE}</style>\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n"
         f"</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
@@ -152,8 +136,9 @@ def table(frame: pd.DataFrame, kind: str = "") -> str:
     return f'<div class="table {kind}">{text}</div>'
 
 
-def _items(texts: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>" if texts else ""
+def _items(heading: str, texts: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f"{heading}<ul>{items}</ul>" if texts else ""
 
 
 def _tables(groups: Groups, rows: Sequence[Row]) -> Iterator[str]:
@@ -191,12 +176,12 @@ def _figure(title: str, caption: str, figure: graph_objects.Figure, name: str) -
         template="none",
         paper_bgcolor=_CLEAR,
         plot_bgcolor=_CLEAR,
-        font={"color": _GREY, "size": 12},
-        hoverlabel={"font": {"color": theme.PALETTE["ink"][0]}},
+        font={"color": GREY, "size": 12},
+        hoverlabel={"font": {"color": INK}},
         hovermode="x unified",
         # A finger that scrolls the page must not zoom; the tool above the chart turns it on.
         dragmode=False,
-        modebar={"bgcolor": _CLEAR, "color": _GREY, "activecolor": theme.PALETTE["blue"][0]},
+        modebar={"bgcolor": _CLEAR, "color": GREY, "activecolor": SERIES[0]},
         margin={"l": 10, "r": 10, "t": 96},
     )
     figure.update_xaxes(gridcolor=_GRID, zeroline=False, automargin=True, exponentformat="SI")
@@ -219,40 +204,39 @@ def _curves(chart: Chart, strokes: Mapping[str, Stroke]) -> graph_objects.Figure
     )
     xs: list[dict[str, list]] = []
     named: set[str] = set()
-    levels = list(chart.levels[0])
     for row, panel in enumerate(chart.panels, start=1):
-        drawn = panel.curves["updates"]
-        for label in drawn:
-            for x, trace in _traces(panel, label, strokes[label], chart.percent):
+        for label, curve in panel.curves.items():
+            among = len(panel.curves)
+            for x, trace in _traces(label, curve, strokes[label], among, chart.percent):
                 is_shown = "name" in trace and label not in named
                 figure.add_scatter(**trace, x=x["updates"], showlegend=is_shown, row=row, col=1)
                 xs.append(x)
             named.add(label)
-        for level in levels:
-            figure.add_hline(level, line={"dash": "dash", "width": 1.2, "color": _GREY}, row=row)
-        low, high = curves.limits(drawn.values(), levels) or (0.0, 1.0)
-        figure.update_yaxes(title_text=panel.unit, range=[low, high], row=row)
+        for level in chart.levels:
+            figure.add_hline(level, line={"dash": "dash", "width": 1.2, "color": GREY}, row=row)
+        ends = curves.limits(panel.curves.values(), chart.levels)
+        figure.update_yaxes(title_text=panel.unit, range=ends, row=row)
     if chart.percent:
         figure.update_yaxes(tickformat=".0%", rangemode="tozero", autorange=True, minallowed=0)
-    axes = [name for name in COST_AXES if any(panel.curves[name] for panel in chart.panels)]
     every = [name for name in figure.layout if name.startswith("xaxis")]
     buttons = [
         {
-            "label": COST_AXES[name].noun,
+            "label": axis.noun,
             "method": "update",
             "args": [
                 {"x": [x.get(name, []) for x in xs]},
-                {f"{axis}.autorange": True for axis in every}
-                | {f"{every[-1]}.title.text": COST_AXES[name].axis},
+                {f"{each}.autorange": True for each in every}
+                | {f"{every[-1]}.title.text": axis.axis},
             ],
         }
-        for name in axes
+        for name, axis in COST_AXES.items()
+        if any(name in x for x in xs)
     ]
     menu = {"type": "buttons", "direction": "right", "buttons": buttons, "showactive": True}
     place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 26}}
     figure.update_layout(
         height=height * count + 160,
-        updatemenus=[{**menu, **place, "font": {"color": theme.PALETTE["ink"][0]}}],
+        updatemenus=[{**menu, **place, "font": {"color": INK}}],
         legend={"orientation": "h", "y": -60 / (height * count), "yanchor": "top"},
     )
     figure.update_xaxes(rangemode="tozero")
@@ -261,52 +245,39 @@ def _curves(chart: Chart, strokes: Mapping[str, Stroke]) -> graph_objects.Figure
 
 
 def _traces(
-    panel: Panel, label: str, stroke: Stroke, percent: bool
+    label: str, curve: Curve, stroke: Stroke, among: int, percent: bool
 ) -> Iterator[tuple[dict[str, list], dict[str, Any]]]:
     """Band, seeds and mean of one label: x by cost axis, and the rest of plotly's trace."""
-    curve, among = panel.curves["updates"][label], len(panel.curves["updates"])
-    several, half = len(curve.seeds) > 1, curve.high - curve.mean
-    sizes = [len(x) for x, _, _ in curve.seeds]
-    by_axis = {
-        axis: found[label]
-        for axis, found in panel.curves.items()
-        # Only x changes with the axis: the mean has to be that of the same runs.
-        if label in found and [len(x) for x, _, _ in found[label].seeds] == sizes
-    }
+
+    def short(x: Mapping[str, np.ndarray]) -> dict[str, list]:
+        return {axis: _short(positions, 7) for axis, positions in x.items()}
+
+    several, mean, half = len(curve.seeds) > 1, curve.mean, curve.half
     shared = {"legendgroup": escape(label), "mode": "lines"}
-    if several and len(curve.x) > 1:
-        yield (
-            {axis: _short(np.concatenate([c.x, c.x[::-1]]), 7) for axis, c in by_axis.items()},
-            {
-                **shared,
-                "y": _short(np.concatenate([curve.high, curve.low[::-1]])),
-                **{"fill": "toself", "fillcolor": stroke.colour, "line": {"width": 0}},
-                **{"opacity": min(0.18, 0.7 / among), "hoverinfo": "skip"},
-            },
-        )
-    for place, (_, y, finished) in enumerate(curve.seeds):
-        if not finished or (several and among <= canvas.MOST_WITH_SEEDS):
+    if several and len(mean) > 1:
+        around = {axis: np.concatenate([x, x[::-1]]) for axis, x in curve.x.items()}
+        band = _short(np.concatenate([mean + half, (mean - half)[::-1]]))
+        fill = {"fill": "toself", "fillcolor": stroke.colour, "line": {"width": 0}}
+        pale = {"opacity": min(0.18, 0.7 / among), "hoverinfo": "skip"}
+        yield short(around), {**shared, "y": band, **fill, **pale}
+    for x, y, finished in curve.seeds:
+        if not finished or (several and among <= charts.MOST_WITH_SEEDS):
             dash = "solid" if finished else "dot"
-            yield (
-                {axis: _short(c.seeds[place][0], 7) for axis, c in by_axis.items()},
-                {
-                    **shared,
-                    **{"y": _short(y), "opacity": 0.5, "hoverinfo": "skip"},
-                    "line": {"color": stroke.colour, "width": 0.8, "dash": dash},
-                },
-            )
+            line = {"color": stroke.colour, "width": 0.8, "dash": dash}
+            trace = {**shared, "y": _short(y), "opacity": 0.5, "hoverinfo": "skip", "line": line}
+            yield short(x), trace
     digits = ".1%" if percent else ".4~g"
-    mean: dict[str, Any] = {
+    trace = {
         **shared,
         "name": escape(label),
-        "y": _short(curve.mean),
+        "y": _short(mean),
         "customdata": _short(half) if several else None,
         "hovertemplate": f"%{{y:{digits}}}" + f" ± %{{customdata:{digits}}}" * several,
-        "line": {"color": stroke.colour, "dash": "dash" if stroke.dash[1] else "solid"},
+        "line": {"color": stroke.colour, "dash": _DASHES.get(stroke.dash, stroke.dash)},
     }
-    if len(curve.x) < 3:
-        mean |= {"mode": "lines+markers", "error_y": {"array": _short(half)}}
-    yield {axis: _short(c.x, 7) for axis, c in by_axis.items()}, mean
+    if len(mean) < 3:
+        trace |= {"mode": "lines+markers", "error_y": {"array": _short(half)}}
+    yield short(curve.x), trace
 
 
 def _mix(mix: Mix) -> graph_objects.Figure:

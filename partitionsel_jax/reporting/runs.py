@@ -8,38 +8,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from etils import epath
 
 from partitionsel_jax.file_errors import reading
-from partitionsel_jax.json_files import INTEGER, NUMBER, NUMBERS, TEXTS, check_fields, is_a
+from partitionsel_jax.json_files import (
+    INTEGER,
+    NUMBER,
+    NUMBERS,
+    TEXTS,
+    check_fields,
+    is_a,
+    read_fields,
+)
 from partitionsel_jax.reporting import labels
+from partitionsel_jax.reporting.costs import COST_AXES
+
+Series = tuple[np.ndarray, np.ndarray]
 
 SCALARS = (
-    "loss",
-    "pool_loss",
-    "validation_loss",
-    "utility",
-    "certificate",
-    "effective_sample_size",
-    "conflicting_pairs",
-    "matching_cosine",
-    "conflicting_weight",
-    "redundancy",
-    "top_k_overlap",
-    "corrupted_selected",
-    "corrupted_pool",
-    "dropped",
-    "anchors_dropped",
-    "gradient_norm",
-    "learning_rate",
-    "tokens",
-    "padding",
-    "flops",
-    "validation_accuracy",
+    *("loss", "pool_loss", "validation_loss", "utility", "certificate", "effective_sample_size"),
+    *("conflicting_pairs", "matching_cosine", "conflicting_weight", "redundancy"),
+    *("top_k_overlap", "corrupted_selected", "corrupted_pool", "dropped", "anchors_dropped"),
+    *("gradient_norm", "learning_rate", "tokens", "padding", "flops", "validation_accuracy"),
 )
+PER_DOMAIN = ("validation_loss_per_domain", "selected", "pool", "budgets")
 # The stages of a step.
 STAGES = ("features", "selection", "update")
-PER_DOMAIN = ("validation_loss_per_domain", "selected", "pool", "budgets")
 # Columns and the config section of earlier versions, and what replaced them.
 _RENAMED = {
     "picks": "selected",
@@ -47,7 +42,7 @@ _RENAMED = {
     "spoilt_pool": "corrupted_pool",
 }
 _OLD_NOISE, _NOISE = "spoilt", "noise"
-# The fields of config.json and of summary.json that are read.
+# The fields that are read of config.json, of summary.json, and of a line of metrics.jsonl.
 _FACTS = {
     **{"config": dict, "config_hash": str, "method": str, "seed": INTEGER, "domains": TEXTS},
     **{"updates?": INTEGER, "pool_size?": INTEGER, "selected?": INTEGER},
@@ -58,6 +53,12 @@ _SUMMARY = {
     **{"validation_loss?": NUMBER, "test?": _TEST, "test_before?": _TEST},
     "seconds?": {f"{stage}_share?": NUMBER for stage in STAGES},
 }
+_ROW = {
+    **{"step": INTEGER, "seconds?": {"step?": NUMBER}},
+    **{f"{name}?": NUMBER for name in SCALARS},
+    **{f"{name}?": list for name in PER_DOMAIN},
+}
+_REMEDY = "rerun its run, or move it out of the workdir"
 # More updates than any run has: arrays that are as long would fill the memory.
 _MOST_UPDATES = 10**8
 
@@ -71,7 +72,8 @@ class Run:
         several workdirs, preceded by the workdir's name.
       directory: its folder.
       label: its name in charts and tables; runs that share a label differ in their seed only.
-      facts: config.json as written (config, config_hash, method, seed, domains, versions, ...).
+      method, seed, domains, config: as config.json has them.
+      facts: all of config.json (config_hash, versions, ...).
       rows: the readable rows of metrics.jsonl, ordered by step, one per step; `seconds` are those
         of the step alone.
       damaged: lines of metrics.jsonl that were skipped.
@@ -81,44 +83,20 @@ class Run:
     name: str
     directory: epath.Path
     label: str
+    method: str
+    seed: int
+    domains: tuple[str, ...]
+    config: Mapping[str, Any]
     facts: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
     damaged: int
     summary: Mapping[str, Any]
-
-    @property
-    def method(self) -> str:
-        return self.facts["method"]
-
-    @property
-    def seed(self) -> int:
-        return self.facts["seed"]
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        return tuple(self.facts["domains"])
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return self.facts["config"]
+    _columns: dict[str, Series] = dataclasses.field(default_factory=dict, compare=False)
 
     @property
     def axes(self) -> Mapping[str, Any]:
         """Fields that an ablation has set for this run ("section.field" -> value); else empty."""
         return self.facts.get("axes") or {}
-
-    @property
-    def shares(self) -> Mapping[str, float]:
-        """Measured shares of features, selection and update in a step's time; empty if unknown."""
-        seconds = self.summary.get("seconds") or {}
-        # Such a method computes neither features nor losses: the update is the whole step.
-        selection = self.config.get("selection")
-        utility = selection.get("utility") if isinstance(selection, Mapping) else None
-        if self.finished and utility in ("random", "full"):
-            return {"features": 0.0, "selection": 0.0, "update": 1.0}
-        if any(seconds.get(f"{stage}_share") is None for stage in STAGES):
-            return {}
-        return {stage: seconds[f"{stage}_share"] for stage in STAGES}
 
     @property
     def finished(self) -> bool:
@@ -128,11 +106,22 @@ class Run:
     def last_step(self) -> int:
         return self.rows[-1]["step"] if self.rows else 0
 
-    @functools.cached_property
-    def _columns(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        return {}
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """Measured shares of features, selection and update in a step's time; empty if unknown."""
+        # Such a method computes neither features nor losses: the update is the whole step.
+        if self.finished and self.section("selection").get("utility") in ("random", "full"):
+            return {"features": 0.0, "selection": 0.0, "update": 1.0}
+        seconds = self.summary.get("seconds") or {}
+        shares = {s: value for s in STAGES if (value := seconds.get(f"{s}_share")) is not None}
+        return shares if len(shares) == len(STAGES) else {}
 
-    def series(self, column: str) -> tuple[np.ndarray, np.ndarray]:
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A section of the config; empty where there is none."""
+        found = self.config.get(name)
+        return found if isinstance(found, Mapping) else {}
+
+    def series(self, column: str) -> Series:
         """The steps that logged a column, and the values.
 
         Args:
@@ -149,7 +138,7 @@ class Run:
             self._columns[column] = np.array([step for step, _ in logged], np.int64), values
         return self._columns[column]
 
-    def evaluations(self) -> tuple[np.ndarray, np.ndarray]:
+    def evaluations(self) -> Series:
         """Steps i64[E] and validation losses f64[E], closed by the summary's final loss."""
         steps, losses = self.series("validation_loss")
         final, updates = self.summary.get("validation_loss"), self.facts.get("updates")
@@ -158,14 +147,11 @@ class Run:
             steps, losses = np.append(steps, updates), np.append(losses, final)
         return steps, losses
 
-    def test_accuracies(self) -> tuple[np.ndarray, np.ndarray]:
-        """Steps i64[E] and shares of right answers to the test questions, f64[E].
-
-        They are answered after the last update, and before the first by a pretrained model.
-        """
-        tests = {0: self.tested("test_before"), self.last_step: self.tested()}
-        known = {step: test["accuracy"] for step, test in tests.items() if test}
-        return np.array(list(known), np.int64), np.array(list(known.values()), np.float64)
+    def curve(self) -> pd.DataFrame:
+        """The evaluations with what had been spent at each: cost axes and `validation_loss`."""
+        steps, losses = self.evaluations()
+        spent = {axis: self.spent_at(steps, axis) for axis in COST_AXES}
+        return pd.DataFrame({**spent, "updates": steps, "validation_loss": losses})
 
     def tested(self, when: str = "test") -> Mapping[str, Any]:
         """The summary's account of the test questions; empty without an accuracy to trust.
@@ -176,10 +162,18 @@ class Run:
         Args:
           when: "test" for the trained model, "test_before" for the one that training began with.
         """
-        test = self.summary.get(when)
-        if not isinstance(test, Mapping) or test.get("accuracy") is None:
-            return {}
-        return test if test.get("questions_per_domain") else {}
+        test = self.summary.get(when) or {}
+        known = test.get("accuracy") is not None and test.get("questions_per_domain")
+        return test if known else {}
+
+    def test_accuracies(self) -> Series:
+        """Steps i64[E] and shares of right answers to the test questions, f64[E].
+
+        They are answered after the last update, and before the first by a pretrained model.
+        """
+        tests = {0: self.tested("test_before"), self.last_step: self.tested()}
+        known = {step: test["accuracy"] for step, test in tests.items() if test}
+        return np.array(list(known), np.int64), np.array(list(known.values()), np.float64)
 
     def spent_at(self, steps: np.ndarray, cost_axis: str = "updates") -> np.ndarray:
         """The amount that a run had spent up to and including each step, f64[S].
@@ -195,7 +189,11 @@ class Run:
         """
         if cost_axis == "updates":
             return steps.astype(np.float64)
-        logged, spent = self.spent(cost_axis)
+        logged, spent = self.series(cost_axis)
+        if cost_axis == "tokens":
+            padded, padding = self.series("padding")
+            logged, at, at_padding = np.intersect1d(logged, padded, return_indices=True)
+            spent = spent[at] * (1 - padding[at_padding])
         if not len(logged):
             return np.full(len(steps), np.nan)
         last = max(int(logged[-1]), int(np.max(steps, initial=0)))
@@ -204,27 +202,16 @@ class Run:
         per_step[logged] = spent
         return np.cumsum(per_step)[steps]
 
-    def spent(self, cost_axis: str) -> tuple[np.ndarray, np.ndarray]:
-        """The steps that logged a cost axis other than updates, and the amount of each."""
-        if cost_axis != "tokens":
-            return self.series(cost_axis)
-        steps, tokens = self.series("tokens")
-        padded, padding = self.series("padding")
-        steps, at, at_padding = np.intersect1d(steps, padded, return_indices=True)
-        return steps, tokens[at] * (1 - padding[at_padding])
-
     @functools.cached_property
     def picks(self) -> Mapping[int, frozenset[int]]:
         """The ids of the picks of each update, as far as selections.jsonl can be read."""
         path = self.directory / "selections.jsonl"
-        found: dict[int, frozenset[int]] = {}
-        for line in path.read_bytes().splitlines() if path.exists() else ():
-            row = _parsed(line)
-            if not isinstance(row, dict) or type(row.get("step")) is not int:
-                continue
-            if is_a(row.get("ids"), NUMBERS):
-                found[row["step"]] = frozenset(number for number in row["ids"] if number >= 0)
-        return found
+        rows = map(_parsed, path.read_bytes().splitlines() if path.exists() else ())
+        return {
+            row["step"]: frozenset(number for number in row["ids"] if number >= 0)
+            for row in rows
+            if is_a(row.get("step"), INTEGER) and is_a(row.get("ids"), NUMBERS)
+        }
 
 
 def read_runs(workdirs: epath.PathLike | Sequence[epath.PathLike]) -> list[Run]:
@@ -285,12 +272,12 @@ def _run_directories(directory: epath.Path) -> Iterator[epath.Path]:
 
 
 def _read_run(directory: epath.Path, name: str) -> Run:
-    facts = _read_object(directory / "config.json", _FACTS)
-    updates = facts.get("updates")
-    if not 0 <= (updates or 0) <= _MOST_UPDATES:
+    path = directory / "config.json"
+    facts = read_fields(path, _FACTS, _REMEDY)
+    if not 0 <= (facts.get("updates") or 0) <= _MOST_UPDATES:
         raise ValueError(
-            f"{directory / 'config.json'}: expected a number of updates, got {updates}: the file "
-            "was edited; rerun or remove its run"
+            f"{path}: expected a number of updates, got {facts['updates']}: the file was edited; "
+            "rerun or remove its run"
         )
     data = facts["config"].get("data")
     if isinstance(data, dict) and _OLD_NOISE in data:
@@ -298,66 +285,47 @@ def _read_run(directory: epath.Path, name: str) -> Run:
     if facts.get("axes"):
         old, new = f"data.{_OLD_NOISE}.", f"data.{_NOISE}."
         facts["axes"] = {field.replace(old, new): v for field, v in facts["axes"].items()}
-    rows, damaged = _read_rows(directory / "metrics.jsonl", len(facts["domains"]))
-    summary = directory / "summary.json"
+    # Bytes, because a line cut in the middle of a character must not cost the others.
+    with reading(directory / "metrics.jsonl"):
+        lines = (directory / "metrics.jsonl").read_bytes().splitlines()
+    rows: list[Any] = [_row(line, len(facts["domains"])) for line in lines if line.strip()]
+    by_step = {row["step"]: row for row in rows if row}
+    path = directory / "summary.json"
     return Run(
         name=name,
         directory=directory,
         label=facts["method"],
+        **{field: facts[field] for field in ("method", "seed", "config")},
+        domains=tuple(facts["domains"]),
         facts=facts,
-        rows=rows,
-        damaged=damaged,
-        summary=_read_object(summary, _SUMMARY) if summary.exists() else {},
+        rows=[by_step[step] for step in sorted(by_step)],
+        damaged=rows.count(None),
+        summary=read_fields(path, _SUMMARY, _REMEDY) if path.exists() else {},
     )
 
 
-def _read_object(path: epath.Path, fields: Mapping[str, Any]) -> dict[str, Any]:
-    with reading(path):
-        try:
-            content = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON ({error}); rerun or remove its run") from error
-    check_fields(content, fields, os.fspath(path), "rerun its run, or move it out of the workdir")
-    return content
-
-
-def _read_rows(path: epath.Path, num_domains: int) -> tuple[list[dict[str, Any]], int]:
-    by_step, damaged = {}, 0
-    # Bytes, because a line cut in the middle of a character must not cost the others.
-    with reading(path):
-        lines = path.read_bytes().splitlines()
-    for line in lines:
-        if not line.strip():
-            continue
-        row = _parsed(line)
-        if _is_row(row, num_domains):
-            by_step[row["step"]] = row | {"seconds": (row.get("seconds") or {}).get("step")}
-        else:
-            damaged += 1
-    return [by_step[step] for step in sorted(by_step)], damaged
-
-
-def _parsed(line: bytes) -> Any:
-    """The value of a line; None if it is damaged."""
+def _parsed(line: bytes) -> dict[str, Any]:
+    """The object in a line, its fields by their names of today; empty if it is damaged."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
+        return {}
+    return (
+        {str(_RENAMED.get(name, name)): row[name] for name in row} if isinstance(row, dict) else {}
+    )
+
+
+def _row(line: bytes, domains: int) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None if it is damaged."""
+    row = _parsed(line)
+    try:
+        check_fields(row, _ROW, "")
+    except ValueError:
         return None
-    return {_RENAMED.get(k, k): v for k, v in row.items()} if isinstance(row, dict) else row
-
-
-def _is_row(row: Any, num_domains: int) -> bool:
-    if not isinstance(row, dict) or type(row.get("step")) is not int:
-        return False
-    if not 0 <= row["step"] <= _MOST_UPDATES:
-        return False
     vectors = [row[name] for name in PER_DOMAIN if row.get(name) is not None]
-    numbers = [row[name] for name in SCALARS if row.get(name) is not None]
-    if any(not isinstance(vector, list) or len(vector) != num_domains for vector in vectors):
-        return False
-    seconds = row.get("seconds") or {}
-    if not isinstance(seconds, dict):
-        return False
-    numbers += [value for vector in vectors for value in vector if value is not None]
-    numbers += [seconds["step"]] if seconds.get("step") is not None else []
-    return all(is_a(number, NUMBER) for number in numbers)
+    known = [value for vector in vectors for value in vector if value is not None]
+    if not 0 <= row["step"] <= _MOST_UPDATES or not is_a(known, NUMBERS):
+        return None
+    if any(len(vector) != domains for vector in vectors):
+        return None
+    return row | {"seconds": (row.get("seconds") or {}).get("step")}

@@ -1,6 +1,6 @@
 """The sentences of a report: title, the facts all runs share, findings, and caveats."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from partitionsel_jax.reporting import labels
@@ -25,22 +25,22 @@ def title(rows: Sequence[Row]) -> str:
 
 def facts(runs: Sequence[Run]) -> str:
     """Updates, pool, label noise, domains, seeds and device, as far as config.json tells."""
-    parts = [
-        _values(
-            None if (n := run.facts.get("updates")) is None else _count(n, "model update")
-            for run in runs
-        ),
-        _values(
-            f"pool {run.facts['pool_size']} → {run.facts['selected']} selected"
-            if None not in (run.facts.get("pool_size"), run.facts.get("selected"))
-            else None
-            for run in runs
-        ),
-        _values(_noise(run.config) for run in runs),
-        _values(_count(len(run.domains), "domain") for run in runs),
-        _count(len({run.seed for run in runs}), "seed"),
-        _values(run.facts.get("device") for run in runs),
-    ]
+
+    def shared(values: Iterable[Any]) -> str:
+        """The distinct values, those that are None left out."""
+        distinct = list(dict.fromkeys(str(value) for value in values if value is not None))
+        return " / ".join(distinct[:_MOST_NAMES] + ["…"] * (len(distinct) > _MOST_NAMES))
+
+    def about(run: Run) -> Iterator[str | None]:
+        updates, pool, selected = map(run.facts.get, ("updates", "pool_size", "selected"))
+        yield None if updates is None else _count(updates, "model update")
+        yield None if None in (pool, selected) else f"pool {pool} → {selected} selected"
+        yield _noise(run)
+        yield _count(len(run.domains), "domain")
+
+    parts = [shared(values) for values in zip(*map(about, runs), strict=True)]
+    seeds = _count(len({run.seed for run in runs}), "seed")
+    parts += [seeds, shared(run.facts.get("device") for run in runs)]
     return " · ".join(part for part in parts if part)
 
 
@@ -53,42 +53,35 @@ def findings(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def caveats(sets: Sequence[Groups], headlines: Sequence[Sequence[Row]]) -> list[str]:
-    """Everything a reader must know before trusting the numbers, one sentence each.
-
-    Args:
-      sets: the runs of each label, for each evaluation set.
-      headlines: the rows of each evaluation set.
-    """
+def caveats(sets: Sequence[Groups], headlines: Sequence[Sequence[Row]]) -> Iterator[str]:
+    """Everything a reader must know before trusting the numbers, one sentence each."""
     groups = {label: runs for found in sets for label, runs in found.items()}
-    said = []
     if not any(run.finished for runs in groups.values() for run in runs):
-        said.append("No run is finished: every number is of a run under way, none is a result.")
+        yield "No run is finished: every number is of a run under way, none is a result."
     if len(sets) > 1:
         names = (f"set {n} has {', '.join(found)}" for n, found in enumerate(sets, start=1))
-        said.append(
+        yield (
             f"The runs are validated on {len(sets)} different sets of rows. They are kept apart, "
             f"as losses compare within a set only: {'; '.join(names)}."
         )
     for method in dict.fromkeys(runs[0].method for runs in groups.values()):
         apart = [label for label, runs in groups.items() if runs[0].method == method]
         if len(apart) > 1:
-            said.append(
+            yield (
                 f"The runs of {method} differ in more than their seed and are not averaged "
                 f"together: {'; '.join(apart)}."
             )
     for found, rows in zip(sets, headlines, strict=True):
-        said += _without_partner(found, rows)
+        yield from _without_partner(found, rows)
         runs = [run for group in found.values() for run in group if run.last_step]
         without = [run.name for run in runs if not len(run.series("flops")[0])]
         if 0 < len(without) < len(runs):
-            said.append(f"Not drawn against FLOPs, which they did not log: {', '.join(without)}.")
+            yield f"Not drawn against FLOPs, which they did not log: {', '.join(without)}."
     for label, group in groups.items():
         if len(group) == 1:
-            said.append(f"{label} ran with one seed: its numbers carry no spread.")
+            yield f"{label} ran with one seed: its numbers carry no spread."
         for run in group:
-            said += _of_run(run, label)
-    return said
+            yield from _of_run(run, label)
 
 
 def _of_run(run: Run, label: str) -> Iterator[str]:
@@ -98,8 +91,7 @@ def _of_run(run: Run, label: str) -> Iterator[str]:
             f"{run.name} ({label}) is unfinished: its rows end at update {run.last_step}{of}. It "
             "has no part in means and ratios while another seed of its label is finished."
         )
-    test = run.summary.get("test")
-    if isinstance(test, Mapping) and test.get("accuracy") is not None and not run.tested():
+    if (run.summary.get("test") or {}).get("accuracy") is not None and not run.tested():
         yield (
             f"{run.name} ({label}) has a test accuracy by scorers that gave full marks to "
             "some wrong answers: it is left out. Train again to have one."
@@ -149,23 +141,13 @@ def _reaches(row: Row) -> str:
     return f"reaches {target} in {said} ({seeds})"
 
 
-def _noise(config: Mapping[str, Any]) -> str | None:
-    data = config.get("data")
-    noise = data.get("noise") if isinstance(data, Mapping) else None
-    if not isinstance(noise, Mapping) or not isinstance(noise.get("share"), int | float):
+def _noise(run: Run) -> str | None:
+    noise = run.section("data").get("noise") or {}
+    if not isinstance(noise.get("share"), int | float):
         return None
     if not noise["share"] > 0:
         return "clean answers"
-    kind = noise.get("kind") or "corrupted"
-    return f"{100 * noise['share']:.3g} % of the training answers {kind}"
-
-
-def _values(values: Iterator[Any]) -> str:
-    """The distinct values, those that are None left out."""
-    distinct = list(dict.fromkeys(str(value) for value in values if value is not None))
-    if len(distinct) > _MOST_NAMES:
-        distinct = [*distinct[:_MOST_NAMES], "…"]
-    return " / ".join(distinct)
+    return f"{100 * noise['share']:.3g} % of the training answers {noise.get('kind', 'corrupted')}"
 
 
 def _count(number: int, noun: str) -> str:

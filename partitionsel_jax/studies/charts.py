@@ -10,18 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from partitionsel_jax.reporting import curves
+from partitionsel_jax.reporting.charts import GREY, INK, SERIES
 from partitionsel_jax.reporting.costs import COST_AXES
-from partitionsel_jax.studies import measures, tables
+from partitionsel_jax.reporting.images import STYLE, sheet
+from partitionsel_jax.studies import tables
 from partitionsel_jax.studies.claims import HOUSE, NOISE_NAMES, PRESET, RANDOM, by_method
-from partitionsel_jax.studies.measures import Group, select
 from partitionsel_jax.studies.records import Study
+from partitionsel_jax.studies.tables import Group, select
 
-_STYLE: Any = {
-    **{"font.size": 9, "axes.grid": True, "grid.color": "#e4e7eb", "axes.titlesize": 9},
-    **{"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False},
-}
-# Okabe and Ito, "Color Universal Design" (2008); grey is random's.
-_GREY, _COLOURS = "#737b84", ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 _AXIS = "validation loss (nats per token)"
 
 
@@ -29,7 +25,7 @@ def of_study(study: Study) -> Iterator[tuple[str, str, bytes]]:
     """The charts of a study: name of the file, title, PNG."""
     facts = f"mean over seeds {tables.seeds(study.runs)}, 95 % intervals"
     runs = study.results
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         if study.claim == "noise":
             facts = f"{study.about['size']} of {study.about['pool']} candidates; {facts}"
             problems: Any = {
@@ -57,11 +53,6 @@ def of_study(study: Study) -> Iterator[tuple[str, str, bytes]]:
                 yield "cost", title, _png(figure, title, facts)
 
 
-def _sheet(rows: int, columns: int, height: float) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(9.6, 0.9 + rows * height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
 def _png(figure: Figure, title: str, facts: str) -> bytes:
     lines, labels = figure.axes[0].get_legend_handles_labels()
     if labels:
@@ -79,13 +70,13 @@ def _line(panel: Axes, x: np.ndarray, mean: np.ndarray, half: np.ndarray, style:
 
 def _styles(names: Sequence[str]) -> dict[str, dict[str, str]]:
     """The look of every name's line."""
-    ours = zip((name for name in names if name != RANDOM), _COLOURS, strict=False)
-    return {RANDOM: {"color": _GREY}} | {name: {"color": colour} for name, colour in ours}
+    ours = zip((name for name in names if name != RANDOM), SERIES, strict=False)
+    return {RANDOM: {"color": GREY}} | {name: {"color": colour} for name, colour in ours}
 
 
 def _learning_curves(rows: Mapping[str, Mapping[str, Group]], cost_axes: Sequence[str]) -> Figure:
     """A row of panels for every problem: validation loss against each cost axis."""
-    figure, panels = _sheet(len(rows), len(cost_axes), 2.3)
+    figure, panels = sheet(len(rows), len(cost_axes), 2.3)
     for (problem, groups), line in zip(rows.items(), panels, strict=True):
         styles = _styles(list(groups))
         losses = {name: _stacked(group, "validation_loss") for name, group in groups.items()}
@@ -98,7 +89,7 @@ def _learning_curves(rows: Mapping[str, Mapping[str, Group]], cost_axes: Sequenc
             divisor, unit = axis.unit(max(x[-1] for x in spent.values()))
             for name, x in spent.items():
                 _line(panel, x / divisor, *bands[name], {**styles[name], "label": name})
-            panel.axhline(losses[RANDOM][:, -1].mean(), color=_GREY, lw=1.0, ls="--")
+            panel.axhline(losses[RANDOM][:, -1].mean(), color=GREY, lw=1.0, ls="--")
             panel.set(ylim=(low - 0.05 * (top - low), top + 0.05 * (top - low)), ylabel=_AXIS)
             panel.set_title(f"{problem}, {axis.title}")
             panel.set_xlabel(f"{axis.axis} ({unit})" if unit else axis.axis)
@@ -107,21 +98,21 @@ def _learning_curves(rows: Mapping[str, Mapping[str, Group]], cost_axes: Sequenc
 
 def _stacked(group: Group, column: str) -> np.ndarray:
     """f64[seeds, E], a column of the runs' curves."""
-    return np.stack([run.points[column] for run in group["curve"]])
+    return np.stack([curve[column] for curve in group["curve"]])
 
 
 def _differences(study: Study) -> Figure:
     """A panel for every size: each method's final loss less random's, with its interval."""
     sizes = sorted({size for size in study.results["selection.size"] if size is not None})
-    figure, panels = _sheet(1, len(sizes), 3.2)
+    figure, panels = sheet(1, len(sizes), 3.2)
     for size, panel in zip(sizes, panels[0], strict=True):
         groups = by_method(select(study.results, size=size))
         random = groups.pop(RANDOM)
-        ends = [(name, measures.final(group, random)) for name, group in groups.items()]
+        ends = [(name, tables.final(group, random)) for name, group in groups.items()]
         ordered = sorted(((name, end) for name, end in ends if end), key=lambda one: -one[1].mean)
-        panel.axvline(0.0, color=_GREY, lw=1.0)
+        panel.axvline(0.0, color=GREY, lw=1.0)
         for place, (name, one) in enumerate(ordered):
-            colour = _COLOURS[0] if name == HOUSE else "#1f2429"
+            colour = SERIES[0] if name == HOUSE else INK
             panel.plot([one.low, one.high], [place, place], color=colour, lw=1.4)
             panel.plot([one.mean], [place], "o", color=colour, ms=4.5)
         panel.set_yticks(range(len(ordered)), [name for name, _ in ordered])
@@ -133,7 +124,7 @@ def _differences(study: Study) -> Figure:
 
 def _against_share(study: Study) -> Figure:
     """Final loss against the share of corrupted answers, a panel for each kind."""
-    figure, panels = _sheet(1, 2, 2.9)
+    figure, panels = sheet(1, 2, 2.9)
     runs = study.results
     names = list(by_method(runs))
     shares = sorted({share for share in runs["data.noise.share"] if share is not None})
@@ -141,7 +132,7 @@ def _against_share(study: Study) -> Figure:
         for name in names:
             groups = [select(runs, name, kind="none")]
             groups += [select(runs, name, kind=kind, share=share) for share in shares]
-            means = [measures.mean(group["validation_loss"]) for group in groups]
+            means = [tables.mean(group["validation_loss"]) for group in groups]
             if all(means):
                 mean, half = np.array([(m.mean, m.half or 0.0) for m in means if m]).T
                 style = {**_styles(names)[name], "label": name, "marker": "o", "ms": 3.5}

@@ -1,15 +1,16 @@
-"""The claims: for each its tables, and a verdict by 95 % intervals alone."""
+"""The claims: for each its tables, and a verdict by 95 % intervals alone.
 
-import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+A section is a function of a study that yields verdicts and tables; its docstring is what RESULTS.md
+says of it.
+"""
 
-import pandas as pd
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
-from partitionsel_jax.reporting.comparison import ToTarget
-from partitionsel_jax.studies import measures, tables
-from partitionsel_jax.studies.measures import Difference, Group, final, select
+from partitionsel_jax.studies import tables
 from partitionsel_jax.studies.records import Study
+from partitionsel_jax.studies.tables import Difference, Group, difference, final, select
 from partitionsel_jax.text_table import of_records
 
 HOUSE, RANDOM, PRESET = "partitionsel", "random", "frugal"
@@ -28,83 +29,52 @@ class Verdict(NamedTuple):
     evidence: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A claim's part of RESULTS.md.
+class Table(NamedTuple):
+    """A table with its heading; where random picks were tried, the situation and its runs."""
 
-    Attributes:
-      title: its heading.
-      about: what was compared, a paragraph.
-      shows: yields verdicts on the claims that it puts to the test, and tables with their headings.
-    """
-
-    title: str
-    about: str
-    shows: Callable[[Study], Iterator[Verdict | tuple[str, str]]]
+    heading: str
+    text: str
+    situation: str = ""
+    groups: Mapping[str, Group] = {}
 
 
-# By the name of the claim's config, in the order of the page.
-SECTIONS: dict[str, Section] = {}
+Shown: TypeAlias = Iterator[Verdict | Table]
 
 
-def _section(claim: str, title: str, about: str) -> Callable[[Callable], Callable]:
-    def add(shows: Callable) -> Callable:
-        SECTIONS[claim] = Section(title, about, shows)
-        return shows
-
-    return add
-
-
-def shown(study: Study) -> tuple[list[Verdict], list[tuple[str, str]]]:
-    """A study's verdicts, and its tables with their headings."""
-    found = list(SECTIONS[study.claim].shows(study))
-    verdicts = [one for one in found if isinstance(one, Verdict)]
-    return verdicts, [one for one in found if not isinstance(one, Verdict)]
+def outcome(signs: Sequence[int], wanted: int = -1) -> str:
+    """From the signs of significant differences: all as wanted, some, none, or the other way."""
+    right, wrong = signs.count(wanted), signs.count(-wanted)
+    if signs and right == len(signs):
+        return HELD
+    if right > wrong or not wrong:
+        return PARTLY if right else OPEN
+    return FAILED
 
 
 def _at_most(interval: tuple[float, float] | None, most: float) -> str:
     """Held where a whole interval lies below a bound."""
     if interval is None:
         return OPEN
-    low, high = interval
-    return HELD if high <= most else FAILED if low > most else OPEN
+    return HELD if interval[1] <= most else FAILED if interval[0] > most else OPEN
 
 
-def _costed(cost: ToTarget, most: float) -> str:
-    """Held where a target was reached for at most so much of what the baseline paid."""
-    if cost.interval is not None:
-        return _at_most(cost.interval, most)
-    return FAILED if cost.median is None or cost.median > most else OPEN
-
-
-def outcome(signs: Sequence[int], wanted: int) -> str:
-    """From the signs of significant differences: all as wanted, some, none, or the other way."""
-    right, wrong = signs.count(wanted), signs.count(-wanted)
-    if signs and right == len(signs):
-        return HELD
-    if wrong:
-        return PARTLY if right > wrong else FAILED
-    return PARTLY if right else OPEN
-
-
-def _sign(found: Difference | None) -> int:
-    return found.sign if found else 0
+def _signs(found: Sequence[tuple[str, Difference | None]]) -> list[int]:
+    return [one.sign if one else 0 for _, one in found]
 
 
 def _verdict(
     claim: str,
     number: str,
-    found: Mapping[str, Difference | None] | Iterable[Difference | None],
+    found: Sequence[tuple[str, Difference | None]],
     wanted: int = -1,
     form: str = "+.3f",
 ) -> Verdict:
     """A claim that differences of a number (in words), which may have names, have one sign."""
-    named = found.items() if isinstance(found, Mapping) else [("", one) for one in found]
-    listed = "; ".join(f"{name} {tables.difference(d, form)}".strip() for name, d in named)
-    return Verdict(claim, outcome([_sign(d) for _, d in named], wanted), f"{number} {listed}")
+    listed = (f"{name} {tables.difference_text(d, form)}".strip() for name, d in found)
+    return Verdict(claim, outcome(_signs(found), wanted), f"{number} {'; '.join(listed)}")
 
 
-def by_method(runs: pd.DataFrame) -> dict[str, Group]:
+def by_method(runs: Group) -> dict[str, Group]:
     """The methods' runs; random's last, this method's first."""
     order = sorted(set(runs["method"]), key=lambda name: (name == RANDOM, name != HOUSE, name))
     return {name: select(runs, name) for name in order}
@@ -112,8 +82,7 @@ def by_method(runs: pd.DataFrame) -> dict[str, Group]:
 
 def _at(study: Study, axis: str) -> Iterator[tuple[Any, dict[str, Group]]]:
     """The values of an axis in order, and each method's runs there."""
-    values = {value for value in study.results[axis] if value is not None}
-    for value in sorted(values):
+    for value in sorted({value for value in study.results[axis] if value is not None}):
         yield value, by_method(select(study.results, **{axis.rpartition(".")[2]: value}))
 
 
@@ -121,51 +90,47 @@ def _of_pool(study: Study, size: int) -> str:
     return f"{100 * size / int(study.about['pool']):g} % of the pool"
 
 
-@_section(
-    "methods",
-    "(a) PartitionSel and other ways to choose",
-    "Clean data. `id` is `greats` per domain, `iwd` PartitionSel per domain, `gradmatch` "
-    "PartitionSel without domains; `-rate` has the scale's usual learning rate for its step "
-    "scale, as its authors do, the others 1. `full` trains on every candidate of every pool.",
-)
-def _methods(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+def _methods(study: Study) -> Shown:
+    """(a) PartitionSel and other ways to choose
+
+    Clean data. `id` is `greats` per domain, `iwd` PartitionSel per domain, `gradmatch` PartitionSel
+    without domains; `-rate` has the scale's usual learning rate for its step scale, as its authors
+    do, the others 1. `full` trains on every candidate of every pool.
+    """
     full = select(study.results, "full")
-    logged, random = [], []
-    rivals: dict[int, list[str]] = {-1: [], 0: [], 1: []}
+    logged, random, rivals = [], [], []
     for size, groups in _at(study, "selection.size"):
-        where = f"{size} picks, {_of_pool(study, size)}"
-        house = groups[HOUSE]
-        random.append(final(house, groups[RANDOM]))
+        where, house = f"{size} picks, {_of_pool(study, size)}", groups[HOUSE]
+        random.append(("", final(house, groups[RANDOM])))
         picking = {name: group for name, group in groups.items() if name != RANDOM}
-        for name, group in picking.items():
-            if name != HOUSE:
-                rivals[_sign(final(house, group))].append(f"{name} at {size}")
+        rivals += [(f"{n} at {size}", final(house, g)) for n, g in picking.items() if n != HOUSE]
         beside = picking | ({"full": full} if len(full) else {}) | {RANDOM: groups[RANDOM]}
-        yield where, tables.against(beside, RANDOM)
+        situation = f"clean, {_of_pool(study, size)}"
+        yield Table(where, tables.against(beside, RANDOM), situation, groups)
         table = tables.logged(picking, "conflicting_pairs", "redundancy")
-        logged.append((f"{where}: what is logged", table))
+        logged.append(Table(f"{where}: what is logged", table))
     yield from logged
     claim = "The paper: PartitionSel trains better than"
     yield _verdict(f"{claim} random picks", _LESS_RANDOM, random)
-    count = sum(map(len, rivals.values()))
+    signs, count = _signs(rivals), len(rivals)
+    higher = [name for (name, _), sign in zip(rivals, signs, strict=True) if sign > 0]
     yield Verdict(
         f"{claim} GREATS, ID, IWD, CoLM and others",
-        outcome([sign for sign, names in rivals.items() for _ in names], -1),
-        f"of {count} comparisons it ended significantly lower in {len(rivals[-1])}, significantly "
-        f"higher in {len(rivals[1])}{f' ({tables.joined(rivals[1])})' if rivals[1] else ''}, and "
-        f"does not differ significantly in {len(rivals[0])}; were all methods equal, "
-        f"{0.05 * count:.1f} would differ significantly by chance",
+        outcome(signs),
+        f"of {count} comparisons it ended significantly lower in {signs.count(-1)}, significantly "
+        f"higher in {len(higher)}{f' ({tables.joined(higher)})' if higher else ''}, and does not "
+        f"differ significantly in {signs.count(0)}; were all methods equal, {0.05 * count:.1f} "
+        "would differ significantly by chance",
     )
 
 
-@_section(
-    "couplings",
-    "(b) Conflicting pairs",
-    "Joint selection, each domain on its own, and domains ignored: how many pairs of picks have "
-    "gradients with a negative product, and how alike picks are (mean cosine), averaged over all "
-    "updates. Every method trains on its own picks.",
-)
-def _couplings(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+def _couplings(study: Study) -> Shown:
+    """(b) Conflicting pairs
+
+    Joint selection, each domain on its own, and domains ignored: how many pairs of picks have
+    gradients with a negative product, and how alike picks are (mean cosine), averaged over all
+    updates. Every method trains on its own picks.
+    """
     claim = "The paper: joint selection picks fewer conflicting pairs (PartitionSel's utility)"
     owners = {"gradient_matching": "PartitionSel's utility", "taylor": "GREATS'"}
     for utility, owner in (owners | {"facility_location": "CoLM's"}).items():
@@ -174,89 +139,94 @@ def _couplings(study: Study) -> Iterator[Verdict | tuple[str, str]]:
         groups = {name: group for name, group in groups.items() if len(group)}
         if "joint" in groups:
             table = tables.logged(groups, "conflicting_pairs", "redundancy")
-            yield f"{owner} (`{utility}`)", table
+            yield Table(f"{owner} (`{utility}`)", table)
             pairs = {name: group["conflicting_pairs"] for name, group in groups.items()}
             joint = pairs.pop("joint")
-            found = {name: measures.difference(joint, other) for name, other in pairs.items()}
+            found = [(name, difference(joint, other)) for name, other in pairs.items()]
             said = claim if utility == "gradient_matching" else f"The same of `{utility}`"
             yield _verdict(said, "share of conflicting pairs less that of", found)
 
 
-@_section(
-    "fractions",
-    "(c) Fractions of the pool",
-    "Clean data; the learning rate is chosen at every fraction.",
-)
-def _fractions(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+def _fractions(study: Study) -> Shown:
+    """(c) Fractions of the pool
+
+    Clean data; the learning rate is chosen at every fraction.
+    """
     ends = []
     for size, groups in _at(study, "selection.size"):
-        yield f"{size} picks, {_of_pool(study, size)}", tables.against(groups, RANDOM)
-        ends.append(final(groups[HOUSE], groups[RANDOM]))
+        heading = f"{size} picks, {_of_pool(study, size)}"
+        yield Table(heading, tables.against(groups, RANDOM))
+        ends.append(("", final(groups[HOUSE], groups[RANDOM])))
     claim = "The paper: PartitionSel's advantage over random picks holds at every fraction"
     yield _verdict(claim, _LESS_RANDOM, ends)
-    worse = sum(_sign(d) > 0 for d in ends)
+    worse = _signs(ends).count(1)
     yield Verdict(
         "Ours: on clean data no worse than random picks at any fraction",
-        FAILED if worse else HELD if all(_sign(d) < 0 for d in ends) else OPEN,
+        FAILED if worse else HELD if outcome(_signs(ends)) == HELD else OPEN,
         f"significantly worse at {worse} of {len(ends)} fractions; its mean is higher at "
-        f"{sum(d is not None and d.mean > 0 for d in ends)}",
+        f"{sum(d is not None and d.mean > 0 for _, d in ends)}",
     )
 
 
-@_section(
-    "noise",
-    "(d) Corrupted answers",
-    "Answers of the training rows are garbled (random characters) or swapped (the answer of "
-    "another question of the domain); validation, anchors and test are clean. `loss` picks the "
-    "highest losses.",
-)
-def _noise(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+def _noise(study: Study) -> Shown:
+    """(d) Corrupted answers
+
+    Answers of the training rows are garbled (random characters) or swapped (the answer of another
+    question of the domain); validation, anchors and test are clean. `loss` picks the highest
+    losses.
+    """
     clean = by_method(select(study.results, kind="none"))
     if RANDOM in clean:
-        yield "Clean", tables.against(clean, RANDOM, corrupted=True)
+        yield Table("Clean", tables.against(clean, RANDOM, corrupted=True), "clean", clean)
     for kind in ("garbled", "swapped"):
-        ends = {}
+        ends = []
         for share, _ in _at(study, "data.noise.share"):
             groups = by_method(select(study.results, kind=kind, share=share))
             if RANDOM in groups:
                 table = tables.against(groups, RANDOM, corrupted=True)
-                yield f"{100 * share:g} % {NOISE_NAMES[kind]}", table
-                ends[f"{100 * share:g} %:"] = final(groups[HOUSE], groups[RANDOM])
+                heading = f"{100 * share:g} % {NOISE_NAMES[kind]}"
+                yield Table(heading, table, heading, groups)
+                ends.append((f"{100 * share:g} %:", final(groups[HOUSE], groups[RANDOM])))
         claim = f"Ours: with {NOISE_NAMES[kind]} PartitionSel ends lower than random picks"
         yield _verdict(claim, _LESS_RANDOM, ends)
     worst = by_method(select(study.results, kind="garbled", share=0.3))
     if HOUSE in worst and RANDOM in worst:
-        costs = {name: measures.to_target(worst[HOUSE], worst[RANDOM], name) for name in _GOAL}
-        outcomes = [_costed(costs[name], most) for name, most in _GOAL.items()]
+        costs = {name: tables.to_target(worst[HOUSE], worst[RANDOM], name) for name in _GOAL}
+        # Without an interval, a median above the bound is enough to fail, and none to hold.
+        spans = {name: c.interval or (c.median or math.inf, math.inf) for name, c in costs.items()}
+        outcomes = [_at_most(spans[name], most) for name, most in _GOAL.items()]
         yield Verdict(
             "Ours, the goal: at 30 % garbled, random's final loss in 0.4 of the updates and 0.8 of "
             "the FLOPs and of the seconds, at the settings that (a) compares",
             next((one for one in (FAILED, OPEN) if one in outcomes), HELD),
-            ", ".join(f"{name} {tables.ratio(cost)}" for name, cost in costs.items()),
+            ", ".join(f"{name} {tables.ratio_text(cost)}" for name, cost in costs.items()),
         )
 
 
-@_section(
-    "domains",
-    "(e) Imbalanced and shifted domains",
-    "Validation rows and anchors are equally many of each domain, whatever the pool holds.",
-)
-def _domains(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+def _domains(study: Study) -> Shown:
+    """(e) Imbalanced and shifted domains
+
+    Validation rows and anchors are equally many of each domain, whatever the pool holds.
+    """
     for weights, groups in _at(study, "data.weights"):
         if len(set(weights)) == 1:
-            yield "Domains equally frequent", tables.against(groups, RANDOM)
+            heading = "Domains equally frequent"
+            yield Table(heading, tables.against(groups, RANDOM), heading.lower(), groups)
             continue
-        yield "Every domain half as frequent as the last", tables.against(groups, RANDOM)
+        table = tables.against(groups, RANDOM)
+        yield Table(
+            "Every domain half as frequent as the last", table, "imbalanced domains", groups
+        )
         for name in ("uniform", "curriculum"):
             if f"{HOUSE}-{name}" in groups:
-                end = final(groups[f"{HOUSE}-{name}"], groups[HOUSE])
+                end = [("", final(groups[f"{HOUSE}-{name}"], groups[HOUSE]))]
                 claim = f"Ours: where the pool is imbalanced, {name} budgets end lower than "
                 less = "final validation loss less theirs:"
-                yield _verdict(f"{claim}proportional ones", less, [end])
+                yield _verdict(f"{claim}proportional ones", less, end)
         yield _verdict(
             "The paper: budgets per domain help (against GradMatch, which has none)",
             "final validation loss less GradMatch's:",
-            [final(groups[HOUSE], groups["gradmatch"])],
+            [("", final(groups[HOUSE], groups["gradmatch"]))],
         )
 
 
@@ -272,51 +242,55 @@ def _every_point(study: Study, baseline: str) -> str:
     return tables.against(named, baseline, corrupted=True)
 
 
-@_section("sketches", "(f) Sketches", "Dimension and family of the sketch.")
-def _sketches(study: Study) -> Iterator[Verdict | tuple[str, str]]:
-    yield "", _every_point(study, "two_sided, dim 1024")
+def _sketches(study: Study) -> Shown:
+    """(f) Sketches
+
+    Dimension and family of the sketch.
+    """
+    yield Table("", _every_point(study, "two_sided, dim 1024"))
 
 
-@_section("layers", "(g) Layers in scope", "Features from the last layers.")
-def _layers(study: Study) -> Iterator[Verdict | tuple[str, str]]:
-    yield "", _every_point(study, RANDOM)
+def _layers(study: Study) -> Shown:
+    """(g) Layers in scope
+
+    Features from the last layers.
+    """
+    yield Table("", _every_point(study, RANDOM))
 
 
-@_section(
-    "weights",
-    "(h) Weights in the update",
-    "The weights that the selection finds, scaled to mean 1, against equal ones. Clipped ones are "
-    "not compared: with 8 picks hardly any weight exceeds 3, the default cap, and in a pilot 4 of "
-    "5 seeds trained as with learned ones.",
-)
-def _weights(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+def _weights(study: Study) -> Shown:
+    """(h) Weights in the update
+
+    The weights that the selection finds, scaled to mean 1, against equal ones. Clipped ones are not
+    compared: with 8 picks hardly any weight exceeds 3, the default cap, and in a pilot 4 of 5 seeds
+    trained as with learned ones.
+    """
     groups = {kind: select(study.results, weights=kind) for kind in ("uniform", "learned")}
-    yield "", tables.against(groups, "uniform")
-    yield "What is logged", tables.logged(groups, "effective_sample_size")
+    yield Table("", tables.against(groups, "uniform"))
+    yield Table("What is logged", tables.logged(groups, "effective_sample_size"))
     yield _verdict(
         "Ours: the learned weights are worth using in the update",
         "final validation loss less that of equal weights:",
-        {"learned": final(groups["learned"], groups["uniform"])},
+        [("learned", final(groups["learned"], groups["uniform"]))],
     )
 
 
-@_section(
-    "rules",
-    "(i) Solvers",
-    "Greedy picks, the paper's random greedy (Algorithm 2), and greedy picks followed by up to "
-    "three sweeps of swaps. Utility and certificate are means over all updates of runs that each "
-    "train on their own picks, so that they are not of the same problems.",
-)
-def _rules(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+def _rules(study: Study) -> Shown:
+    """(i) Solvers
+
+    Greedy picks, the paper's random greedy (Algorithm 2), and greedy picks followed by up to three
+    sweeps of swaps. Utility and certificate are means over all updates of runs that each train on
+    their own picks, so that they are not of the same problems.
+    """
     groups = by_method(study.results)
     ours = {name: group for name, group in groups.items() if name != RANDOM}
-    yield "", tables.against(groups, RANDOM)
-    yield "What is logged", tables.logged(ours, "utility", "certificate")
+    yield Table("", tables.against(groups, RANDOM))
+    yield Table("What is logged", tables.logged(ours, "utility", "certificate"))
     reached, ends = (
-        {
-            f"{one} less {other}:": measures.difference(groups[one][number], groups[other][number])
+        [
+            (f"{one} less {other}:", difference(groups[one][number], groups[other][number]))
             for one, other in (("greedy", "residual-random"), ("swaps", "greedy"))
-        }
+        ]
         for number in ("utility", "validation_loss")
     )
     claim = "Ours: greedy logs a higher mean utility over its run than random greedy, and swaps a "
@@ -325,86 +299,73 @@ def _rules(study: Study) -> Iterator[Verdict | tuple[str, str]]:
     yield _verdict(claim, "final validation loss,", ends)
 
 
-@_section(
-    "cost",
-    "(j) What selection costs, and how cheap it can be made",
-    "30 % of the answers are garbled. At scale `bytes` the model is the quickstart's, of 0.4M "
-    "parameters, and short rows are computed at fewer tokens whatever the method. FLOPs and "
-    "seconds are those of whole runs, relative to random picks of all updates.",
-)
-def _cost(study: Study) -> Iterator[Verdict | tuple[str, str]]:
+def _cost(study: Study) -> Shown:
+    """(j) What selection costs, and how cheap it can be made
+
+    30 % of the answers are garbled. At scale `bytes` the model is the quickstart's, of 0.4M
+    parameters, and short rows are computed at fewer tokens whatever the method. FLOPs and seconds
+    are those of whole runs, relative to random picks of all updates.
+    """
     groups = by_method(study.results)
     groups = {name: groups[name] for name in (PRESET, HOUSE) if name in groups} | groups
-    yield "", tables.against(groups, RANDOM, corrupted=True, whole=True)
+    yield Table("", tables.against(groups, RANDOM, corrupted=True, whole=True))
     if PRESET not in groups:
         return
     preset, random = groups[PRESET], groups[RANDOM]
     apart = final(preset, random)
-    costs = {name: measures.whole_cost(preset, random, name) for name in _GOAL}
+    costs = {name: tables.whole_cost(preset, random, name) for name in _GOAL}
     within = all(costs[name] <= most + 1e-9 for name, most in _GOAL.items())
-    reached = _at_most((apart.low, apart.high) if apart else None, 0.0)
     listed = tables.joined([f"{tables.times(cost)} the {name}" for name, cost in costs.items()])
     yield Verdict(
         "Ours, the goal: at 30 % garbled, random's final loss in 0.4 of the updates, 0.8 of the "
         "FLOPs and of the seconds (`configs/frugal.py`, its learning rate chosen here)",
-        reached if within else FAILED,
-        f"{_LESS_RANDOM} {tables.difference(apart)}, with {listed}",
+        _at_most((apart.low, apart.high) if apart else None, 0.0) if within else FAILED,
+        f"{_LESS_RANDOM} {tables.difference_text(apart)}, with {listed}",
     )
-    short = final(preset, groups.get("random-short", preset[:0]))
+    short = [("", final(preset, groups.get("random-short", preset[:0])))]
     claim = "Ours: it ends lower than random picks of as many updates"
-    yield _verdict(claim, "final validation loss less theirs:", [short])
+    yield _verdict(claim, "final validation loss less theirs:", short)
 
 
-def choices(studies: Mapping[str, Study]) -> str:
-    """A table of what to choose in every situation that the studies have seen; empty for none."""
+# By the name of the claim's config, in the order of the page.
+SECTIONS: Mapping[str, Callable[[Study], Shown]] = {
+    **{"methods": _methods, "couplings": _couplings, "fractions": _fractions, "noise": _noise},
+    **{"domains": _domains, "sketches": _sketches, "layers": _layers, "weights": _weights},
+    **{"rules": _rules, "cost": _cost},
+}
+
+
+def shown(study: Study) -> tuple[list[Verdict], list[Table]]:
+    """A study's verdicts, and its tables."""
+    found = list(SECTIONS[study.claim](study))
+    verdicts = [one for one in found if isinstance(one, Verdict)]
+    return verdicts, [one for one in found if isinstance(one, Table)]
+
+
+def choices(shown: Sequence[Table]) -> str:
+    """A table of what to choose in every situation that some tables show; empty for none."""
     rows = []
-    for situation, groups in _situations(studies):
+    for table in shown:
+        if not table.situation:
+            continue
+        groups = table.groups
         losses = {name: group["validation_loss"].mean() for name, group in groups.items()}
         best, *others = sorted(losses, key=lambda name: (losses[name], name))
-        found = {name: final(groups[best], groups[name]) for name in others}
+        ends = {name: final(groups[best], groups[name]) for name in others}
+        alike = ", ".join(name for name, one in ends.items() if one and not one.sign)
         costs = {
-            name: measures.typical(measures.to_target(group, groups[RANDOM], "flops"))
+            name: tables.typical(tables.to_target(group, groups[RANDOM], "flops"))
             for name, group in groups.items()
         }
-        cheapest, name = min((cost, name) for name, cost in costs.items() if cost is not None)
+        cost, cheapest = min((cost, name) for name, cost in costs.items() if cost is not None)
         rows.append(
             {
-                "situation": situation,
+                "situation": table.situation,
                 "lowest loss at equal updates": best,
-                "no significant difference from it": ", ".join(
-                    name for name, one in found.items() if one and not one.sign
-                )
-                or tables.NOTHING,
-                "fewest FLOPs to random's final loss": f"{name} ({cheapest:.2f}×)"
-                if cheapest < 1
+                "no significant difference from it": alike or tables.NOTHING,
+                "fewest FLOPs to random's final loss": f"{cheapest} ({cost:.2f}×)"
+                if cost < 1
                 else RANDOM,
             }
         )
     return of_records(rows)
-
-
-def _situations(studies: Mapping[str, Study]) -> Iterator[tuple[str, dict[str, Group]]]:
-    """The points of the studies at which random picks were tried, and the runs of each method."""
-    for claim in ("methods", "noise", "domains"):
-        if not (study := studies.get(claim)):
-            continue
-        short = [axis.rpartition(".")[2] for axis in study.axes]
-        points = {
-            tuple(value for value in values if value is not None): values
-            for values in study.results[study.axes].itertuples(index=False, name=None)
-        }
-        for _, values in sorted(points.items()):
-            axes = dict(zip(short, values, strict=True))
-            groups = by_method(select(study.results, **axes))
-            if RANDOM in groups:
-                yield _situation(study, axes), groups
-
-
-def _situation(study: Study, axes: Mapping[str, Any]) -> str:
-    if study.claim == "methods":
-        return f"clean, {_of_pool(study, axes['size'])}"
-    if study.claim == "noise":
-        share = "" if axes["share"] is None else f"{100 * axes['share']:g} % "
-        return f"{share}{NOISE_NAMES[axes['kind']]}"
-    even = len(set(axes["weights"])) == 1
-    return "domains equally frequent" if even else "imbalanced domains"

@@ -1,10 +1,11 @@
 """From an ablation's workdir to a study, and RESULTS.md with its charts from all studies."""
 
 import dataclasses
+import inspect
 import os
 import platform
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from etils import epath
@@ -79,9 +80,10 @@ def keep(
             raise ValueError(f"expected a {what} of {list(known)}, got {name!r}")
     study = records.collect(workdir, claim)
     _check(study, points)
-    command = command or _command(study, scale)
-    hardware = hardware or _hardware(study.runs["device"].iloc[0])
-    about = {"command": command, "hardware": hardware}
+    about = {
+        "command": command or _command(study, scale),
+        "hardware": hardware or _hardware(study.runs["device"].iloc[0]),
+    }
     study = dataclasses.replace(study, about={**about, **study.about})
     claims.shown(study)  # that it can be shown
     folder = epath.Path(studies) / scale / claim
@@ -98,8 +100,8 @@ def _check(study: Study, points: Collection[tuple[str, Mapping[str, Any]]]) -> N
 
     seeds: dict[str, list[int]] = {}
     for run in study.runs.to_dict("records"):
-        axes = {axis: run[axis] for axis in study.axes}
-        seeds.setdefault(named(run["method"], axes), []).append(run["seed"])
+        point = named(run["method"], {axis: run[axis] for axis in study.axes})
+        seeds.setdefault(point, []).append(run["seed"])
     wanted = {named(*point) for point in points}
     if different := sorted(wanted ^ set(seeds)):
         what = "lacks" if different[0] in wanted else "has, beside those of its config,"
@@ -108,12 +110,11 @@ def _check(study: Study, points: Collection[tuple[str, Mapping[str, Any]]]) -> N
             "config's workdir, or a part of one?"
         )
     usual = sorted(next(iter(seeds.values())))
-    for point, found in seeds.items():
-        if sorted(found) != usual:
-            raise ValueError(
-                f"{point} was run with the seeds {sorted(found)}, and other points with {usual}: "
-                "all of them are to have the same"
-            )
+    if other := [point for point, found in seeds.items() if sorted(found) != usual]:
+        raise ValueError(
+            f"{other[0]} was run with the seeds {sorted(seeds[other[0]])}, and other points with "
+            f"{usual}: all of them are to have the same"
+        )
 
 
 def _command(study: Study, scale: str) -> str:
@@ -128,11 +129,8 @@ def _command(study: Study, scale: str) -> str:
 
 def _hardware(device: str) -> str:
     """This machine in a few words; `device` is what the runs have noted."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            found = re.search(r"model name\s*: (.*)", file.read())
-    except OSError:
-        found = None
+    about = epath.Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", about.read_text()) if about.exists() else None
     processor = found.group(1).strip() if found else platform.machine()
     cores = f"{os.cpu_count()} cores of {processor}"
     return cores if "cpu" in device else f"{device}, {cores}"
@@ -152,33 +150,37 @@ def update(studies: epath.PathLike, page: epath.PathLike) -> list[str]:
       ValueError: there is no study, or one cannot be read.
     """
     root, page = epath.Path(studies), epath.Path(page)
-    found: dict[str, dict[str, Study]] = {}
-    for scale in SCALES:
-        for claim in claims.SECTIONS:
-            if (root / scale / claim).exists():
-                found.setdefault(scale, {})[claim] = records.read(root / scale / claim)
-    if not found:
-        raise ValueError(
-            f"no study in {os.fspath(root)}: expected folders SCALE/CLAIM with a scale of "
-            f"{list(SCALES)}; collect one with --workdir=DIR --claim=NAME"
-        )
-    verdicts, parts, written = [], [], [os.fspath(page)]
-    for scale, of_scale in found.items():
-        parts.append(f"## Scale `{scale}`: {SCALES[scale]}")
-        if advice := claims.choices(of_scale):
+    verdicts, parts, missing, written = [], [], [], [os.fspath(page)]
+    for scale, what in SCALES.items():
+        folders = {claim: root / scale / claim for claim in claims.SECTIONS}
+        found = {claim: records.read(f) for claim, f in folders.items() if f.exists()}
+        if owed := [claim for claim in claims.SECTIONS if claim not in found]:
+            missing.append(f"* `{scale}` ({what}): {tables.joined(owed)}")
+        if not found:
+            continue
+        parts.append(f"## Scale `{scale}`: {what}")
+        shown = {claim: claims.shown(study) for claim, study in found.items()}
+        if advice := claims.choices(
+            [table for _, of_claim in shown.values() for table in of_claim]
+        ):
             parts += ["**What to choose**", advice]
-        for claim, study in of_scale.items():
-            of_claim, shown = claims.shown(study)
+        for claim, study in found.items():
+            of_claim, shown_tables = shown[claim]
             verdicts += [{"claim": v.claim, "scale": scale, **v._asdict()} for v in of_claim]
-            section = claims.SECTIONS[claim]
-            parts += [f"### {section.title}", section.about, _provenance(study)]
+            title, _, about = (inspect.getdoc(claims.SECTIONS[claim]) or "").partition("\n\n")
+            parts += [f"### {title}", " ".join(about.split()), _provenance(study)]
             for name, title, image in charts.of_study(study):
                 path = root / scale / f"{name}.png"
                 path.write_bytes(image)
                 written.append(os.fspath(path))
                 parts.append(f"![{title}]({os.path.relpath(path, page.parent)})")
-            for heading, table in shown:
-                parts += [f"**{heading}**", table] if heading else [table]
+            for table in shown_tables:
+                parts += [f"**{table.heading}**"] * bool(table.heading) + [table.text]
+    if not verdicts:
+        raise ValueError(
+            f"no study in {os.fspath(root)}: expected folders SCALE/CLAIM with a scale of "
+            f"{list(SCALES)}; collect one with --workdir=DIR --claim=NAME"
+        )
     opening = (
         "# Results",
         "Written by `python -m experiments.results` from the CSV files beside its charts; not "
@@ -186,28 +188,19 @@ def update(studies: epath.PathLike, page: epath.PathLike) -> list[str]:
         "## Which claims held",
         of_records(verdicts),
     )
-    parts = [*opening, *parts, "## How it was done", _HOW, *_owed(found)]
+    parts = [*opening, *parts, "## How it was done", _HOW]
+    if missing:
+        command = "python -m experiments.ablate --config=configs/reproduce/CLAIM.py:scale=SCALE"
+        parts += ["## Not run yet", f"`{command} --workdir=DIR` makes the runs of each:"]
+        parts.append("\n".join(missing))
     write_text(page, "\n\n".join(parts) + "\n")
     return written
 
 
 def _provenance(study: Study) -> str:
-    commits, versions = (sorted(set(study.runs[name])) for name in ("commit", "jax"))
+    commits, versions = (", ".join(sorted(set(study.runs[name]))) for name in ("commit", "jax"))
     return (
         f"{len(study.runs)} runs of seeds {tables.seeds(study.runs)}: "
-        f"`{study.about['command']}`; {study.about['hardware']}; jax {', '.join(versions)}; "
-        f"commit {', '.join(commits)}."
+        f"`{study.about['command']}`; {study.about['hardware']}; jax {versions}; "
+        f"commit {commits}."
     )
-
-
-def _owed(found: Mapping[str, Mapping[str, Study]]) -> Iterator[str]:
-    """The part about studies that were not run yet."""
-    lines = []
-    for scale, what in SCALES.items():
-        if missing := [claim for claim in claims.SECTIONS if claim not in found.get(scale, {})]:
-            lines.append(f"* `{scale}` ({what}): {tables.joined(missing)}")
-    if lines:
-        command = "python -m experiments.ablate --config=configs/reproduce/CLAIM.py:scale=SCALE"
-        yield "## Not run yet"
-        yield f"`{command} --workdir=DIR` makes the runs of each:"
-        yield "\n".join(lines)

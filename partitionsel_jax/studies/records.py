@@ -13,9 +13,8 @@ from etils import epath
 
 from partitionsel_jax.csv_files import from_csv, to_csv
 from partitionsel_jax.json_files import INTEGER, NUMBER, check_fields, read_fields
-from partitionsel_jax.reporting import runs as reported
-from partitionsel_jax.reporting.comparison import corrupted_share
-from partitionsel_jax.reporting.costs import COST_AXES
+from partitionsel_jax.reporting import comparison
+from partitionsel_jax.reporting.runs import Run, read_runs
 
 RUNS, CURVES, TRIALS, ABOUT = "runs.csv", "curves.csv", "trials.csv", "about.json"
 # Right answers by domain. The first studies have none: theirs were made by scorers that gave full
@@ -43,26 +42,6 @@ _READ = {
     },
 }
 _TRIAL = {"values": dict, "validation_loss?": NUMBER}
-
-
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    """A run's validation losses, and what it had spent at each; see `comparison.to_target`."""
-
-    seed: int
-    points: pd.DataFrame
-
-    def evaluations(self) -> tuple[np.ndarray, np.ndarray]:
-        """Updates [E] and validation losses f64[E]."""
-        return self.points["updates"].to_numpy(), self.points["validation_loss"].to_numpy()
-
-    def spent_at(self, steps: np.ndarray, cost_axis: str = "updates") -> np.ndarray:
-        """The cost so far at some of the evaluations, [S]."""
-        return self.points[cost_axis].to_numpy()[np.searchsorted(self.points["updates"], steps)]
-
-    def total(self, cost_axis: str) -> float:
-        """The cost of the whole run."""
-        return float(self.points[cost_axis].iloc[-1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,18 +74,12 @@ class Study:
 
     @functools.cached_property
     def results(self) -> pd.DataFrame:
-        """The runs with their `curve` and `accuracy`, the share of all test questions.
-
-        nan where none was asked.
-        """
-        answers = self.accuracies.assign(
-            right=self.accuracies["accuracy"] * self.accuracies["questions"]
-        )
-        sums = answers.groupby("run")[["right", "questions"]].sum()
+        """The runs with their `curve`, and `accuracy`, the share of all test questions (or nan)."""
+        right = self.accuracies["accuracy"] * self.accuracies["questions"]
+        sums = self.accuracies.assign(right=right).groupby("run")[["right", "questions"]].sum()
         accuracy = (sums["right"] / sums["questions"]).reindex(self.runs["run"]).to_numpy(float)
         points = dict(iter(self.curves.groupby("run")))
-        pairs = zip(self.runs["run"], self.runs["seed"], strict=True)
-        curves = [Curve(seed, points[run]) for run, seed in pairs]
+        curves = [points[run] for run in self.runs["run"]]
         return self.runs.assign(accuracy=accuracy, curve=curves)
 
 
@@ -120,58 +93,63 @@ def collect(workdir: epath.PathLike, claim: str) -> Study:
     Raises:
       ValueError: no run, an unreadable one, or one that is not finished: a study is whole.
     """
-    runs = reported.read_runs(workdir)
+    runs = read_runs(workdir)
     if open_runs := [run.name for run in runs if not run.finished]:
         raise ValueError(
             f"{len(open_runs)} of {len(runs)} runs in {os.fspath(workdir)} are not finished, "
             f"{open_runs[0]} among them: call experiments.ablate again with the same workdir, or "
             "see what it says of those that diverge"
         )
-    trials = []
-    for path in sorted(epath.Path(workdir).glob("tuning/*/chosen.json")):
-        content = read_fields(path, {"chosen": dict, "trials": list})
-        for tried in content["trials"]:
-            check_fields(tried, _TRIAL, f"{path}, a trial")
-            if (rate := tried["values"].get("optimizer.learning_rate")) is not None:
-                loss, chosen = tried["validation_loss"], tried["values"] == content["chosen"]
-                # JSON has no infinity.
-                loss = np.inf if loss is None else loss
-                trials.append((path.parent.name, rate, loss, int(chosen)))
-    rows, curves, answers = [], [], []
     axes = list(dict.fromkeys(axis for run in runs for axis in run.axes))
-    for number, run in enumerate(runs):
-        check_fields(run.facts, _READ, f"{run.name}/config.json")
-        check_fields(run.summary, {"validation_loss": NUMBER}, f"{run.name}/summary.json")
-        means = {name: run.series(name)[1] for name in _MEANS}
-        numbers = {
-            "learning_rate": run.config["optimizer"]["learning_rate"],
-            "updates": run.facts["updates"],
-            "validation_loss": run.summary["validation_loss"],
-            "test_loss": (run.summary.get("test") or {}).get("loss"),
-            "corrupted_selected": corrupted_share([run]),
-            **{name: np.mean(found) if len(found) else None for name, found in means.items()},
-        }
-        facts = {**run.facts, "jax": (run.facts.get("versions") or {}).get("jax")}
-        point = {axis: _frozen(run.axes.get(axis)) for axis in axes}
-        texts = {name: str(facts.get(name)) for name in FACTS}
-        row = {"run": number, "method": run.method, **point, "seed": run.seed, **numbers, **texts}
-        rows.append(row)
-        steps, losses = run.evaluations()
-        spent = {name: run.spent_at(steps, name) for name in COST_AXES if name != "updates"}
-        points = {"run": number, "updates": steps, "validation_loss": losses, **spent}
-        curves.append(pd.DataFrame(points))
-        tested = run.tested()
-        for domain, share in tested.get("accuracy_per_domain", {}).items():
-            answers.append((number, domain, tested["questions_per_domain"][domain], share))
+    rows = [_row(number, run, axes) for number, run in enumerate(runs)]
+    answers = [
+        (number, domain, tested["questions_per_domain"][domain], share)
+        for number, tested in enumerate(run.tested() for run in runs)
+        for domain, share in tested.get("accuracy_per_domain", {}).items()
+    ]
+    curves = pd.concat([run.curve().assign(run=number) for number, run in enumerate(runs)])
     selection = runs[0].config["selection"]
     return Study(
         claim,
         pd.DataFrame(rows).astype({**dict.fromkeys(axes, object), **dict.fromkeys(NUMBERS, float)}),
-        pd.concat(curves),
+        curves[["run", "updates", "validation_loss", "tokens", "flops", "seconds"]],
         pd.DataFrame(answers, columns=ANSWERS),
-        pd.DataFrame(trials, columns=TRIED),
+        pd.DataFrame(_trials(epath.Path(workdir)), columns=TRIED),
         {name: str(selection[name]) for name in ("pool", "size")},
     )
+
+
+def _row(number: int, run: Run, axes: Sequence[str]) -> dict[str, Any]:
+    check_fields(run.facts, _READ, f"{run.name}/config.json")
+    check_fields(run.summary, {"validation_loss": NUMBER}, f"{run.name}/summary.json")
+    means = {name: run.series(name)[1] for name in _MEANS}
+    facts = {**run.facts, "jax": (run.facts.get("versions") or {}).get("jax")}
+    return {
+        **{"run": number, "method": run.method},
+        **{axis: _frozen(run.axes.get(axis)) for axis in axes},
+        "seed": run.seed,
+        "learning_rate": run.config["optimizer"]["learning_rate"],
+        "updates": run.facts["updates"],
+        "validation_loss": run.summary["validation_loss"],
+        "test_loss": (run.summary.get("test") or {}).get("loss"),
+        "corrupted_selected": comparison.corrupted_share([run]),
+        **{name: np.mean(found) if len(found) else None for name, found in means.items()},
+        **{name: str(facts.get(name)) for name in FACTS},
+    }
+
+
+def _trials(workdir: epath.Path) -> list[tuple[str, float, float, int]]:
+    found = []
+    for path in sorted(workdir.glob("tuning/*/chosen.json")):
+        content = read_fields(path, {"chosen": dict, "trials": list})
+        for tried in content["trials"]:
+            check_fields(tried, _TRIAL, f"{path}, a trial")
+            if (rate := tried["values"].get("optimizer.learning_rate")) is not None:
+                # JSON has no infinity.
+                loss = np.inf if tried["validation_loss"] is None else tried["validation_loss"]
+                is_chosen = int(tried["values"] == content["chosen"])
+                found.append((path.parent.name, rate, loss, is_chosen))
+    return found
 
 
 def write(study: Study, folder: epath.Path) -> None:
@@ -215,8 +193,7 @@ def read(folder: epath.Path) -> Study:
 
 def _frame(path: epath.Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """A CSV file; axes, which alone have a dot in their names, are JSON."""
-    lines: Sequence[Mapping[str, Any]] = from_csv(path.read_text(encoding="utf-8"))
-    frame = pd.DataFrame(lines, columns=columns)
+    frame = pd.DataFrame(from_csv(path.read_text(encoding="utf-8")), columns=columns)
     for name in frame:
         if "." in name:
             values = [_frozen(json.loads(text)) if text else None for text in frame[name]]

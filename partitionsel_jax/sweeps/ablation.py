@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from partitionsel_jax import paths
 from partitionsel_jax.distributed import processes, stopping
 from partitionsel_jax.machine_errors import lack
 from partitionsel_jax.step import programs
-from partitionsel_jax.sweeps import tuning
+from partitionsel_jax.sweeps.tuning import choose
 from partitionsel_jax.training import loop, workdir
 from partitionsel_jax.training.checkpoints import NotSaved
 from partitionsel_jax.training.plan import Plan, PlannedRun, Point, survey
@@ -95,24 +95,22 @@ def ablate(
       Stopped: `stop` said so; the run's state is saved.
     """
     root = paths.absolute(root)
-    plan = survey(config)
-    for line in plan.left_out:
-        _LOG.info("%s", line)
-    runs = _dealt(plan, shard)
+    plan, runs = _dealt(config, shard)
     for run in runs:
         if _is_known(run, plan):
             loop.check(run, root)
     if not runs:
         _LOG.info("no run is left for part %d of %d", shard.number, shard.count)
     series = _Series(plan, runs, root, stop)
-    with series.counted():
-        if plan.trial_seeds:
-            for chain in shard.of(plan.chains):
-                for point in chain:
-                    series.tune(point)
-        else:
-            for run in runs:
-                series.attempt(run)
+    try:
+        for chain in shard.of(plan.chains) if plan.trial_seeds else ():
+            for point in chain:
+                series.tune(point)
+        for run in () if plan.trial_seeds else runs:
+            series.attempt(run)
+    except stopping.Stopped:
+        _LOG.info("ablation stopped: %s", series.state())
+        raise
     return Outcome(series.finished, tuple(series.failures))
 
 
@@ -122,29 +120,30 @@ def planned(config: Mapping[str, Any], shard: Shard = Shard()) -> list[PlannedRu
     Raises:
       ValueError: as `plan.survey`.
     """
+    return _dealt(config, shard)[1]
+
+
+def _dealt(config: Mapping[str, Any], shard: Shard) -> tuple[Plan, list[PlannedRun]]:
+    """The plan of a configuration, and the runs of a part of it, trials included."""
     plan = survey(config)
     for line in plan.left_out:
         _LOG.info("%s", line)
-    return _dealt(plan, shard)
-
-
-def _dealt(plan: Plan, shard: Shard) -> list[PlannedRun]:
-    """The runs of a part, in order; what one run selects for others stays with it."""
     if not plan.trial_seeds:
+        # What one run selects for others stays with it.
         units = [(chain[0].name, seed) for chain in plan.chains for seed in plan.seeds]
         part = set(shard.of(units))
-        return [
+        return plan, [
             point.run(seed, {})
             for point in plan.points
             for seed in plan.seeds
             if ((point.chooser or point).name, seed) in part
         ]
-    return [
-        run
-        for chain in shard.of(plan.chains)
-        for point in chain
-        for run in (*plan.trials(point), *(point.run(seed, {}) for seed in plan.seeds))
-    ]
+    runs: list[PlannedRun] = []
+    for chain in shard.of(plan.chains):
+        for point in chain:
+            runs += plan.trials(point)
+            runs += [point.run(seed, {}) for seed in plan.seeds]
+    return plan, runs
 
 
 class _Series:
@@ -165,15 +164,6 @@ class _Series:
             if (folder / "summary.json").exists():
                 with contextlib.suppress(ValueError):
                     self._took(run, workdir.read_summary(folder))
-
-    @contextlib.contextmanager
-    def counted(self) -> Iterator[None]:
-        """Says how far it came, where it is stopped."""
-        try:
-            yield
-        except stopping.Stopped:
-            _LOG.info("ablation stopped: %s", self._state())
-            raise
 
     def attempt(self, run: PlannedRun) -> dict[str, Any] | None:
         """The summary of a run; None where it failed, or was a trial that diverged."""
@@ -217,7 +207,7 @@ class _Series:
                 _LOG.error("%s", self.failures[-1])
                 return
             if point.grid:
-                chosen = tuning.choose(point, trials, losses, self._root)
+                chosen = choose(point, trials, losses, self._root)
         self._chosen[point.name] = chosen
         for seed in self._plan.seeds:
             self.attempt(point.run(seed, chosen, of_chooser))
@@ -242,9 +232,10 @@ class _Series:
 
     def _tell(self) -> None:
         if processes.is_first():
-            _LOG.info("ablation  %s", self._state())
+            _LOG.info("ablation  %s", self.state())
 
-    def _state(self) -> str:
+    def state(self) -> str:
+        """How far the runs are, and when they may end."""
         parts = [f"{self.finished} of {self._total} runs done"]
         if self.failures:
             parts.append(f"{len(self.failures)} failed")

@@ -3,7 +3,6 @@
 Letters of the shape comments: K selected.
 """
 
-import dataclasses
 import functools
 import logging
 from collections.abc import Mapping, Sequence
@@ -110,7 +109,7 @@ def score(
     layout = run_setup.choose_layout(settings)
     # All are refused before any data is read.
     others = {name: _other(config, name, changes) for name in utilities}
-    scorers = {name: _Scorer.create(other, layout) for name, other in others.items()}
+    scorers = {name: _scorer(other, layout) for name, other in others.items()}
     setup = run_setup.prepare(settings)
     pools = run_setup.draw_pools(settings, setup.corpus, layout)
     root.mkdir(parents=True, exist_ok=True)
@@ -124,19 +123,12 @@ def score(
     return {name: _means(rows) for name, rows in scored.items()}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Scorer:
+def _scorer(settings: Settings, layout: spmd.Layout) -> tuple[spmd.Program, Others]:
     """One utility's program, and the other models that it may read."""
-
-    program: spmd.Program
-    others: Others
-
-    @classmethod
-    def create(cls, settings: Settings, layout: spmd.Layout) -> "_Scorer":
-        step = Step.create(settings, len(layout.devices))
-        kinds: tuple[spmd.Kind, ...] = (*Step.KINDS, "replicated")
-        program = layout.map(functools.partial(_pick, step), kinds)
-        return cls(program, layout.place(Others(starts.load_reference(settings))))
+    step = Step.create(settings, len(layout.devices))
+    program = layout.map(functools.partial(_pick, step), (*Step.KINDS, "replicated"))
+    proxy = starts.whole_proxy(settings)
+    return program, layout.place(Others(starts.load_reference(settings), proxy))
 
 
 def _pick(
@@ -169,15 +161,15 @@ def _pick(
 def _score_all(
     setup: Setup,
     pools: data.Pools,
-    scorers: Mapping[str, _Scorer],
+    scorers: Mapping[str, tuple[spmd.Program, Any]],
     root: epath.Path,
     every: int,
 ) -> tuple[int, dict[str, list[dict[str, Any]]]]:
     """The fingerprint of the last parameters, and the rows of each utility."""
     state, frozen = run_setup.initialise(setup)
     shares = setup.others.anchor_shares
-    updates, label = setup.settings.training.updates, "scoring"
-    progress = records.Progress(label, updates, setup.settings.selection.pool)
+    updates = setup.settings.training.updates
+    progress = records.Progress("scoring", updates, setup.settings.selection.pool)
     files = {name: records.JsonLines(root / f"{name}.jsonl", upto=-1, first=1) for name in scorers}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in scorers}
     spent = loop.Seconds()
@@ -186,10 +178,10 @@ def _score_all(
         if step % every == 0:
             pool, anchors = map(setup.layout.rows, pools[step])
             ids_K = np.where(picks.picked, picks.rows.id, -1)
-            for name, scorer in scorers.items():
-                others = scorer.others._replace(anchor_shares=shares)
+            for name, (program, others) in scorers.items():
+                others = others._replace(anchor_shares=shares)
                 inputs = (state, frozen, pool, anchors, setup.seed, others, ids_K)
-                row = _row(step + 1, jax.device_get(scorer.program(*inputs)))
+                row = _row(step + 1, jax.device_get(program(*inputs)))
                 files[name].append(row)
                 found[name].append(row)
         rows = map(setup.layout.rows, (picks, nothing))
@@ -210,12 +202,11 @@ def _row(step: int, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Means over the rows of what is a number in all of them."""
-    names = [
-        name
+    return {
+        name: float(np.mean([row[name] for row in rows]))
         for name in _MEASURES
-        if all(isinstance(row.get(name), (int, float)) for row in rows) and rows
-    ]
-    return {name: float(np.mean([row[name] for row in rows])) for name in names}
+        if rows and all(isinstance(row.get(name), (int, float)) for row in rows)
+    }
 
 
 def _recorded(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -251,15 +242,20 @@ def _other(config: Mapping[str, Any], utility: str, changes: Mapping[str, Any]) 
     settings = run_settings.parse(
         changed(config, {"selection.recorded": "", **changes, "selection.utility": utility})
     )
-    for field, value, needed in (
-        ("selection.updates_per_pool", settings.selection.updates_per_pool, 1),
-        ("features.anchors_every", settings.features.anchors_every, 1),
+    for field, value in (
+        ("selection.updates_per_pool", settings.selection.updates_per_pool),
+        ("features.anchors_every", settings.features.anchors_every),
     ):
-        if value != needed:
+        if value != 1:
             raise ValueError(
                 f"the run has {field}={value}, so that its steps share parts of their problems, "
-                f"which its parameters do not give back: score a run with {field}={needed}"
+                f"which its parameters do not give back: score a run with {field}=1"
             )
+    if settings.selection.proxy_trains:
+        raise ValueError(
+            "the run's proxy learnt with it, and its parameters at each step are not recorded: "
+            "score a run whose proxy stays as it is"
+        )
     if settings.selection.budgets == "curriculum":
         raise ValueError(
             "budgets that follow a curriculum depend on all steps before, which are not recorded: "

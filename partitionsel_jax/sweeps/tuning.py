@@ -41,29 +41,24 @@ def choose(
     ]
     means = [float(np.mean(of_seeds)) for of_seeds in each]
     best = tried[int(np.argmin(means))]
-    chosen = point.grid.text(best)
-    _LOG.info("%s  tuned: %s, mean validation loss %.4f", point.name, chosen, min(means))
+    text = point.grid.text(best)
+    _LOG.info("%s  tuned: %s, mean validation loss %.4f", point.name, text, min(means))
     for field, value in best.items():
         values = point.grid.values[field]
-        if all(isinstance(item, (int, float)) and math.isfinite(item) for item in values):
-            listed = sorted(values)
-            if len(listed) > 1 and value in (listed[0], listed[-1]):
-                _LOG.warning(
-                    f"{point.name}  {field}={value!r} is at the end of what was tried, {listed}: "
-                    "a better one may lie beyond"
-                )
+        numbers = all(isinstance(item, (int, float)) and math.isfinite(item) for item in values)
+        if numbers and len(set(values)) > 1 and value in (min(values), max(values)):
+            _LOG.warning(
+                f"{point.name}  {field}={value!r} is at the end of what was tried, "
+                f"{sorted(values)}: a better one may lie beyond"
+            )
     if processes.is_first():
         folder = root / TUNING / point.name
         folder.mkdir(parents=True, exist_ok=True)
-        records.write_json(
-            folder / CHOSEN,
-            {
-                "chosen": best,
-                "seeds": sorted({run.seed for run in runs}),
-                "trials": [
-                    {"values": values, "validation_loss": mean, "per_seed": list(of_seeds)}
-                    for values, mean, of_seeds in zip(tried, means, each, strict=True)
-                ],
-            },
-        )
+        trials = [
+            {"values": values, "validation_loss": mean, "per_seed": of_seeds}
+            for values, mean, of_seeds in zip(tried, means, each, strict=True)
+        ]
+        seeds = sorted({run.seed for run in runs})
+        content = {"chosen": best, "seeds": seeds, "trials": trials}
+        records.write_json(folder / CHOSEN, content)
     return best

@@ -275,6 +275,12 @@ def load_proxy(settings: "Settings") -> tuple[Any, Any]:
     return new_adapters(models.Model(shape, lora), key), base
 
 
+def whole_proxy(settings: "Settings") -> Any:
+    """All parameters that the proxy begins with; None without one."""
+    trained, fixed = load_proxy(settings)
+    return None if trained is None else trees.join(fixed, trained)
+
+
 def _open(checkpoint: str) -> pretrained.Checkpoint:
     return pretrained.Checkpoint.open(pretrained.locate(checkpoint))
 

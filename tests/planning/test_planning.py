@@ -197,7 +197,7 @@ def test_a_plan_rounds_picks_and_anchors_up_and_keeps_their_share():
 def test_weights_are_split_only_where_whole_ones_do_not_fit():
     slice_ = planning.find("v5e-4")
     small, large = (
-        planning.predict(config, slice_, 32, planning.Assumptions())
+        planning.predict(config, slice_, 32)
         for config in (config_of(), config_of(width=16_384, mlp_width=65_536, layers=3))
     )
     for (step, needs), form, place in ((small, "whole", 0), (large, "split", 1)):
@@ -211,11 +211,11 @@ def test_weights_are_split_only_where_whole_ones_do_not_fit():
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"fill": 0.0}, "fill is a share"), ({"utilisation": 1.5}, "utilisation is a share")],
+    [({"response": 0.0}, "response is a share"), ({"utilisation": 1.5}, "utilisation is a share")],
 )
 def test_assumptions_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        planning.Assumptions(**changes)
+        planning.predict(config_of(), planning.find("v5e-4"), 32, **changes)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_ratios_are_paired_by_seed_then_averaged(tmp_path, write_run):
     assert ours.updates.ratio.mean == pytest.approx((5 / 20 + 10 / 20) / 2)
     assert ours.updates.ratio.std == pytest.approx(np.std([0.25, 0.5], ddof=1))
     assert ours.updates.at == pytest.approx(7.5)
-    assert ours.seconds.ratio.mean == pytest.approx((5 / 10 + 20 / 10) / 2)
+    assert ours.costs["seconds"].ratio.mean == pytest.approx((5 / 10 + 20 / 10) / 2)
     assert ours.target == pytest.approx(1.5)
     assert ours.validation_loss.mean == pytest.approx(0.25)
     assert ours.validation_loss.std == pytest.approx(np.std([0.0, 0.5], ddof=1))
@@ -178,12 +178,11 @@ def test_curves_average_the_steps_that_all_seeds_have(tmp_path, write_run):
     write_run(tmp_path / "b", losses=(4.0, 2.0), step_seconds=2.0, seed=1)
     runs = reporting.read_runs(tmp_path)
     curve = curves.over_seeds(runs, reporting.Run.evaluations)
-    assert curve.x.tolist() == [0, 10]
+    assert curve.x["updates"].tolist() == [0, 10]
     assert curve.mean.tolist() == [4.0, 2.5]
     # Of two seeds, Student's 95 % interval is 12.7 of their standard error, 0.5, either way.
-    np.testing.assert_allclose(curve.high - curve.mean, [0.0, 12.7062 * 0.5], rtol=1e-4)
-    np.testing.assert_allclose(curve.mean - curve.low, curve.high - curve.mean)
-    assert curves.over_seeds(runs, reporting.Run.evaluations, "seconds").x.tolist() == [0, 15]
+    np.testing.assert_allclose(curve.half, [0.0, 12.7062 * 0.5], rtol=1e-4)
+    assert curve.x["seconds"].tolist() == [0, 15]
 
 
 def test_a_target_is_costed_on_every_axis_that_was_logged(tmp_path, write_run):

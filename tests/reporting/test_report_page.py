@@ -12,7 +12,7 @@ import pytest
 from plotly import graph_objects
 
 from partitionsel_jax import reporting
-from partitionsel_jax.reporting import charts, curves, labels, page, theme, wording
+from partitionsel_jax.reporting import charts, curves, images, labels, page, wording
 
 _VOID = {"meta", "br", "img", "link", "input", "hr"}
 _PLOTLY = plotly.offline.get_plotlyjs()
@@ -76,7 +76,7 @@ def built(tmp_path_factory, write_run):
 
 
 def test_every_chart_is_written_as_png_and_svg(built):
-    for name in charts.NAMES:
+    for name in images.NAMES:
         assert (built.directory / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (built.directory / f"{name}.svg").read_text()
     width = int.from_bytes((built.directory / "validation_loss.png").read_bytes()[16:20], "big")
@@ -121,7 +121,7 @@ def test_every_chart_has_its_place_and_its_data(built):
     figures = _figures(built)
     assert places == figures.keys()
     tables = {"stage_shares", "accuracy_per_domain"}
-    assert {name.split("-")[0] for name in places} == set(charts.NAMES) - tables
+    assert {name.split("-")[0] for name in places} == set(images.NAMES) - tables
     assert all(len(trace.x) for figure in figures.values() for trace in figure.data)
     assert {"Where the time of an update goes", "Test accuracy by domain"} <= set(
         _parse(built).text
@@ -259,7 +259,7 @@ def test_sixty_runs_make_a_page_below_ten_megabytes(tmp_path, write_run):
             )
     runs = reporting.read_runs(tmp_path)
     groups, rows = labels.by_label(runs), reporting.headline(runs)
-    strokes = theme.strokes({row.label: row.is_baseline for row in rows})
+    strokes = charts.strokes(rows)
     text = page.page([groups], [rows], [charts.of_curves(groups, rows)], strokes, [])
     assert len(text.encode()) < 10e6
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import reporting
-from partitionsel_jax.reporting import comparison, tables
+from partitionsel_jax.reporting import comparison, labels, tables
 
 
 def test_finds_a_single_run_and_a_tree_of_runs(tmp_path, write_run):
@@ -103,7 +103,7 @@ def test_nulls_are_not_logged_values(tmp_path, write_run):
 def test_unreadable_json_is_refused_by_its_path(tmp_path, write_run, name):
     write_run(tmp_path)
     (tmp_path / name).write_text('{"config": ')
-    with pytest.raises(ValueError, match=f"{name} is not JSON"):
+    with pytest.raises(ValueError, match=f"{name} is not a JSON file"):
         reporting.read_runs(tmp_path)
 
 
@@ -151,11 +151,13 @@ def test_no_name_of_a_method_is_a_formula_in_a_csv_file(tmp_path, write_run):
     write_run(tmp_path / "a", method="=cmd()", domains=["@a", "-b"])
     write_run(tmp_path / "b", method="random", domains=["@a", "-b"])
     runs = reporting.read_runs(tmp_path)
-    for text in (tables.configs_csv(runs), tables.curves_csv(runs)):
+    sets = [labels.by_label(runs)]
+    files = tables.csv_files(sets, [comparison.headline(runs)], runs)
+    for text in (files["configs.csv"], files["curves.csv"]):
         cells = [cell for line in csv.reader(io.StringIO(text)) for cell in line]
         assert "'=cmd()" in cells
         assert not [cell for cell in cells if cell[:1] in "=@+" and cell]
-    assert "'@a" in tables.curves_csv(runs)
+    assert "'@a" in files["curves.csv"]
 
 
 def test_seeds_of_one_config_share_a_label(tmp_path, write_run):

@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from partitionsel_jax import studies, sweeps
-from partitionsel_jax.studies import claims, measures, records, tables
+from partitionsel_jax.studies import claims, records, tables
 from tests.studies.conftest import groups_of, make_run, make_study
 
 
@@ -59,7 +59,7 @@ def test_what_beats_random_and_loses_to_greats_is_said_so(methods):
     assert found["The paper: PartitionSel trains better than random picks"] == claims.HELD
     greats = "The paper: PartitionSel trains better than GREATS, ID, IWD, CoLM and others"
     assert found[greats] == claims.FAILED
-    ((_, table), *_) = claims.shown(methods)[1]
+    table = claims.shown(methods)[1][0].text
     row = next(line for line in table.splitlines() if line.startswith("| partitionsel"))
     # Of the way from 4 to 1.1, that to 2.1 is 0.655; every update costs four.
     assert "**−1.000** (−1.000 to −1.000)" in row and "4.00×" in row
@@ -71,7 +71,7 @@ def test_clean_data_without_a_difference_decide_nothing(noise):
     goal = next(outcome for claim, outcome in found.items() if "the goal" in claim)
     assert goal == claims.FAILED
     assert found["Ours: with garbled answers PartitionSel ends lower than random picks"] == "held"
-    assert "Clean" in dict(claims.shown(noise)[1])
+    assert "Clean" in [table.heading for table in claims.shown(noise)[1]]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_every_claim_makes_a_section_of_its_own_runs(claim, tmp_path):
     # As it comes from disk.
     records.write(make_study(claim, made), epath.Path(tmp_path) / claim)
     verdicts, shown = claims.shown(records.read(epath.Path(tmp_path) / claim))
-    assert shown and all(table.count("\n") >= 2 for _, table in shown)
+    assert shown and all(table.text.count("\n") >= 2 for table in shown)
     for verdict in verdicts:
         # All methods are equal: none may be said to end lower than another.
         assert verdict.evidence and (verdict.outcome != claims.HELD or "no worse" in verdict.claim)
@@ -127,7 +127,7 @@ def test_the_goal_of_the_preset_needs_the_whole_interval(finals, flops, expected
 
 
 def test_the_best_of_a_situation_and_what_is_as_good(methods):
-    table = claims.choices({"methods": methods})
+    table = claims.choices(claims.shown(methods)[1])
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     assert [line[0] for line in lines[2:]] == [
         "clean, 12.5 % of the pool",
@@ -135,7 +135,7 @@ def test_the_best_of_a_situation_and_what_is_as_good(methods):
     ]
     # Greats ends lowest by far, but four times the cost per update is never made up for.
     assert lines[2][1:] == ["greats", "–", "random"]
-    assert claims.choices({}) == ""
+    assert claims.choices([]) == ""
 
 
 def test_a_study_without_its_runs_is_no_study_that_was_not_run(folder):
@@ -148,9 +148,9 @@ def test_cells_say_how_many_reached_the_target():
     made = [make_run("a", seed, final) for seed, final in ((1, 0.0), (2, 3.0), (3, 0.0))]
     groups = groups_of(*made, *(make_run("b", seed, 2.0) for seed in (1, 2, 3)))
     group, baseline = groups["a"], groups["b"]
-    assert tables.ratio(measures.to_target(group, baseline, "updates")) == "0.50× (2 of 3)"
-    assert tables.ratio(measures.to_target(group[1:2], baseline, "updates")) == (
+    assert tables.ratio_text(tables.to_target(group, baseline, "updates")) == "0.50× (2 of 3)"
+    assert tables.ratio_text(tables.to_target(group[1:2], baseline, "updates")) == (
         "not reached (0 of 1)"
     )
-    assert tables.ratio(measures.to_target(group, baseline[:0], "updates")) == tables.NOTHING
+    assert tables.ratio_text(tables.to_target(group, baseline[:0], "updates")) == tables.NOTHING
     assert tables.seeds(group) == "1 to 3" and tables.seeds(group[::2]) == "1, 3"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from partitionsel_jax.studies import measures
+from partitionsel_jax.studies import tables
 from tests.studies.conftest import groups_of, make_run, make_study
 
 
@@ -16,11 +16,11 @@ def test_runs_are_selected_by_method_and_by_the_last_name_of_an_axis():
     ]
     made += [make_run("b", 1, 1.0), make_run("a", 3, 1.0)]
     runs = make_study("methods", made).results
-    assert list(measures.select(runs, "a", size=8).index) == [1, 2]
-    assert list(measures.select(runs, "a")["seed"]) == [1, 1, 2, 2, 3]
-    assert len(measures.select(runs, "b", size=8)) == 0
-    assert len(measures.select(runs, size=16)) == 2
-    assert len(measures.select(runs, unknown=16)) == 0
+    assert list(tables.select(runs, "a", size=8).index) == [1, 2]
+    assert list(tables.select(runs, "a")["seed"]) == [1, 1, 2, 2, 3]
+    assert len(tables.select(runs, "b", size=8)) == 0
+    assert len(tables.select(runs, size=16)) == 2
+    assert len(tables.select(runs, unknown=16)) == 0
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
@@ -29,10 +29,10 @@ def test_a_difference_is_that_of_a_paired_t_test(count):
     made = [make_run("a", seed, value) for seed, value in enumerate(a)]
     made += [make_run("b", seed, value) for seed, value in reversed(list(enumerate(b)))]
     groups = groups_of(*made)
-    found = measures.final(groups["a"], groups["b"])
+    found = tables.final(groups["a"], groups["b"])
     expected = stats.ttest_rel(a, b).confidence_interval()
     np.testing.assert_allclose([found.low, found.high], expected, rtol=1e-9)
-    assert found.count == count and found.mean == pytest.approx(np.mean(a - b))
+    assert found.seen == count and found.mean == pytest.approx(np.mean(a - b))
     assert found.sign == (-1 if found.high < 0 else int(found.low > 0))
 
 
@@ -40,11 +40,11 @@ def test_seeds_without_a_partner_or_a_number_take_no_part():
     made = [make_run("a", seed, 1.0) for seed in (1, 2)]
     made.append(make_run("a", 3, np.nan))
     groups = groups_of(*made, *(make_run("b", seed, 2.0) for seed in (2, 3, 4)))
-    found = measures.final(groups["a"], groups["b"])
-    assert (found.mean, found.count, found.pairs, found.sign) == (-1.0, 1, 2, 0)
-    assert measures.final(groups["a"], groups["b"][:0]) is None
-    assert measures.mean(groups["a"]["validation_loss"]).count == 2
-    assert measures.mean(groups["a"]["validation_loss"][:0]) is None
+    found = tables.final(groups["a"], groups["b"])
+    assert (found.mean, found.seen, found.pairs, found.sign) == (-1.0, 1, 2, 0)
+    assert tables.final(groups["a"], groups["b"][:0]) is None
+    assert tables.mean(groups["a"]["validation_loss"]).count == 2
+    assert tables.mean(groups["a"]["validation_loss"][:0]) is None
 
 
 def test_the_target_costs_what_the_straight_lines_say():
@@ -53,18 +53,18 @@ def test_the_target_costs_what_the_straight_lines_say():
     ours, theirs = groups["a"], groups["b"]
     # From 4 to 2 is half the way to 0: 20 of 40 updates, at three times the price.
     for cost_axis, expected in (("updates", 0.5), ("flops", 1.5), ("seconds", 0.5)):
-        assert measures.to_target(ours, theirs, cost_axis).median == pytest.approx(expected)
-    assert measures.to_target(theirs, ours, "updates").median is None
-    assert measures.relative_cost(ours, theirs, "flops") == pytest.approx(3.0)
-    assert np.isnan(measures.relative_cost(ours, theirs[:0], "flops"))
+        assert tables.to_target(ours, theirs, cost_axis).median == pytest.approx(expected)
+    assert tables.to_target(theirs, ours, "updates").median is None
+    assert tables.relative_cost(ours, theirs, "flops") == pytest.approx(3.0)
+    assert np.isnan(tables.relative_cost(ours, theirs[:0], "flops"))
 
 
 def test_the_loss_at_equal_cost_lies_on_the_curve():
     groups = groups_of(make_run("a", 1, 0.0, flops=4.0), make_run("b", 1, 2.0))
     expensive, cheap = groups["a"], groups["b"]
     # A quarter of the updates: 10 of 40, a quarter of the way from 4 to 0.
-    assert measures.loss_at_cost(expensive, cheap, "flops")[1] == pytest.approx(3.0)
-    assert measures.loss_at_cost(cheap, cheap, "flops")[1] == pytest.approx(2.0)
+    assert tables.loss_at_cost(expensive, cheap, "flops")[1] == pytest.approx(3.0)
+    assert tables.loss_at_cost(cheap, cheap, "flops")[1] == pytest.approx(2.0)
     # What it costs to go on with the cheap one is not known.
-    assert np.isnan(measures.loss_at_cost(cheap, expensive, "flops")[1])
-    assert np.isnan(measures.loss_at_cost(expensive, cheap[:0], "flops")[1])
+    assert np.isnan(tables.loss_at_cost(cheap, expensive, "flops")[1])
+    assert np.isnan(tables.loss_at_cost(expensive, cheap[:0], "flops")[1])
