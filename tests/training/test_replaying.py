@@ -7,20 +7,39 @@ import pytest
 
 from partitionsel_jax import sweeps
 from tests.training.conftest import rows
+from tests.training.launching import ended, environment, start
+
+
+def as_users_compile():
+    """Variables of a process whose programs are compiled as outside of tests.
+
+    Without XLA's fusion emitters, two programs round the same products differently.
+    """
+    variables = environment(1)
+    flag = " --xla_cpu_use_fusion_emitters=false"
+    return variables | {"XLA_FLAGS": variables["XLA_FLAGS"].replace(flag, "")}
 
 
 @pytest.fixture(scope="module")
-def replayed(finished, tmp_path_factory):
-    """The finished run, trained again on its picks: the summary and the folder."""
-    _, folder, _ = finished
+def replayed(corpus_directory, tmp_path_factory):
+    """A run, and the same trained again on its picks: both folders, and what the command says."""
     place = tmp_path_factory.mktemp("replayed")
-    return sweeps.train_again(folder, place), place
+    folders, outputs = (place / "run", place / "again"), []
+    changes = {"training.devices": 1}
+    train = ("tests.training.member", "train", corpus_directory, str(folders[0]))
+    replay = ("experiments.replay", f"--run={folders[0]}", f"--workdir={folders[1]}")
+    for command in ((*train, json.dumps(changes), "{}"), replay):
+        process = start(*command, **as_users_compile())
+        with ended([process]):
+            outputs.append(process.communicate(timeout=300)[0])
+        assert process.returncode == 0, outputs[-1]
+    return *folders, outputs[-1]
 
 
-def test_recorded_picks_give_the_same_parameters_bit_for_bit(finished, replayed):
-    summary, folder, _ = finished
-    again, place = replayed
-    assert again["same"] is True
+def test_recorded_picks_give_the_same_parameters_bit_for_bit(replayed):
+    folder, place, said = replayed
+    assert said.splitlines()[-1].endswith(", bit for bit")
+    summary, again = (json.loads((each / "summary.json").read_text()) for each in replayed[:2])
     assert again["fingerprint"] == summary["fingerprint"]  # of the optimizer's state as well
     assert again["validation_loss"] == summary["validation_loss"]
     assert again["test"] == summary["test"]
