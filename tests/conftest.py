@@ -19,6 +19,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 import jax
 import pytest
 
+from tests.tiny_runs import corpus_directory, finished, project_log, tiny, train  # noqa: F401
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Modules that compile many or large programs, start processes, or work through many files.
@@ -31,6 +33,7 @@ SLOW = {
     "test_bucketed_step",
     "test_buckets",
     "test_checkpoint_forms",
+    "test_choosers",
     "test_continuation",
     "test_corpora",
     "test_curriculum_run",
@@ -51,6 +54,7 @@ SLOW = {
     "test_pretrained",
     "test_pretrained_run",
     "test_processes",
+    "test_proxy",
     "test_readme_snippets",
     "test_replaying",
     "test_report_page",

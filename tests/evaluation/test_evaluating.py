@@ -21,7 +21,7 @@ from partitionsel_jax.time_limited import NotStarted
 from partitionsel_jax.training import answering, benchmarking, starts
 from tests import commands
 from tests.evaluation import benchmark_files
-from tests.training.conftest import tiny_config
+from tests.tiny_runs import tiny_config
 
 
 def judge(output, question):

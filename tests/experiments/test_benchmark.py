@@ -31,7 +31,7 @@ from partitionsel_jax import models
 from partitionsel_jax.gradients import make_sketch
 from partitionsel_jax.models.pretrained import names
 from tests import commands
-from tests.training.conftest import tiny_config
+from tests.tiny_runs import tiny_config
 
 METHODS = {*suite.OURS, *suite.THEIRS, suite.SCIPY}
 TINY = (16, 4, 2)

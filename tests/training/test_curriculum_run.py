@@ -12,7 +12,7 @@ from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.selection import budgets
 from partitionsel_jax.training import loop, starts
 from partitionsel_jax.training import setup as run_setup
-from tests.training.conftest import tiny_config
+from tests.tiny_runs import tiny_config
 
 
 def rows(folder, name):

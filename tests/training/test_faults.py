@@ -25,8 +25,8 @@ from partitionsel_jax.training import loop, records, workdir
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints
 from tests import commands
-from tests.training.conftest import rows, without_seconds
-from tests.training.launching import environment, member
+from tests.distributed.launching import environment, member
+from tests.tiny_runs import rows, without_seconds
 
 
 def same_records(folder, other):

@@ -19,7 +19,7 @@ from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import exporting, starts
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints
-from tests.training.conftest import tiny_config
+from tests.tiny_runs import tiny_config
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.step.state import is_sound
 from partitionsel_jax.training import loop, records
 from partitionsel_jax.training import setup as run_setup
-from tests.training.conftest import rows, without_seconds
+from tests.tiny_runs import rows, without_seconds
 
 
 def test_a_run_writes_one_row_an_update_and_replayable_picks(finished):

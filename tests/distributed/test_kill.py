@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.training import drill, launching
+from tests.distributed import drill, launching
 
 
 @pytest.fixture(scope="module")

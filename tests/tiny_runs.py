@@ -5,11 +5,10 @@ import logging
 
 import pytest
 
-from configs import common
-from partitionsel_jax import training
-
 
 def tiny_config():
+    from configs import common
+
     config = common.default()
     config.data.tasks.update({"chain_sum": {"max_terms": 2}, "count_bits": {"max_n": 2550}})
     config.data.update({"train": 40, "validation": 8, "test": 4, "length": 48})
@@ -53,6 +52,8 @@ def tiny(corpus_directory):
 def train(tmp_path):
     """Trains a configuration of one run, in a new folder unless one is named."""
 
+    from partitionsel_jax import training
+
     def run(config, folder=None):
         (planned,) = training.expand(config.to_dict())
         folder = folder or tmp_path / "run"
@@ -64,6 +65,8 @@ def train(tmp_path):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, corpus_directory):
     """One undisturbed run of the tiny configuration: its summary, folder and configuration."""
+    from partitionsel_jax import training
+
     config = tiny_config()
     config.data.directory = corpus_directory
     (planned,) = training.expand(config.to_dict())

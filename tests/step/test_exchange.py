@@ -9,7 +9,7 @@ from partitionsel_jax import gradients
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.step import anchors as held_out
 from partitionsel_jax.step.candidates import RowInfo, deal
-from tests.training.test_step import random_rows
+from tests.step.test_step import random_rows
 
 ANCHORS, DIM, DOMAINS = 8, 37, 3
 PLACES = np.array([5, 0, 15, 7, 7, 12, 1, 8], np.int32)

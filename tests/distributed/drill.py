@@ -1,6 +1,6 @@
 """Ends training at random moments, starts it again, and compares what comes of it.
 
-    python -m tests.training.drill --kills=50 --terms=20 --processes=1,2 --seed=0
+    python -m tests.distributed.drill --kills=50 --terms=20 --processes=1,2 --seed=0
 
 Runs are interrupted by SIGKILL and SIGTERM until there were so many of each, for every number of
 processes: while they start, while they train, and inside a save. Of several processes one is hit,
@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.training import launching
+from tests.distributed import launching
 
 UPDATES = 120
 CHANGES = {

@@ -6,7 +6,7 @@ import pytest
 
 from partitionsel_jax import reporting, sweeps
 from partitionsel_jax.training import plan
-from tests.training.conftest import rows
+from tests.tiny_runs import rows
 
 SMALL = {"layers": 1, "width": 8, "mlp_width": 8, "heads": 1, "head_dim": 8}
 

@@ -13,7 +13,7 @@ from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.models.pretrained.presets import PRESETS
 from partitionsel_jax.step.step import Step
-from tests.training.every_config import RUNS
+from tests.step.every_config import RUNS
 
 LENGTH = 10
 EVERY_OPTION = {

@@ -17,7 +17,7 @@ from partitionsel_jax.step import features, programs
 from partitionsel_jax.step.candidates import RowInfo
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import loop
-from tests.training.conftest import tiny_config
+from tests.tiny_runs import tiny_config
 
 LENGTH, POOL, ANCHORS = 10, 16, 4
 WITHOUT = (3, 8)  # rows of every pool that have no response token

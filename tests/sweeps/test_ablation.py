@@ -11,7 +11,7 @@ from partitionsel_jax.distributed import stopping
 from partitionsel_jax.step import programs
 from partitionsel_jax.training import loop, records
 from partitionsel_jax.training import setup as run_setup
-from tests.training.conftest import rows
+from tests.tiny_runs import rows
 
 
 def test_runs_of_one_program_compile_once_and_are_skipped_when_finished(

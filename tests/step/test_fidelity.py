@@ -17,7 +17,7 @@ from partitionsel_jax.distributed import spmd
 from partitionsel_jax.step import programs
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import corpora, loop
-from tests.training.conftest import tiny_config
+from tests.tiny_runs import tiny_config
 
 LENGTH, POOL, ANCHORS, COMPARED = 10, 16, 4, 12
 PER_POOL, ANCHORS_EVERY = 3, 2

@@ -9,7 +9,7 @@ from partitionsel_jax import training
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.step import costs
-from tests.training.conftest import rows as logged
+from tests.tiny_runs import rows as logged
 
 
 def settings_of(config, utility="gradient_matching", **sections):

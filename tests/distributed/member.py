@@ -1,6 +1,6 @@
 """A process that trains, alone or with others: see launching.py.
 
-    python -m tests.training.member train|step CORPORA WORKDIR CHANGES FAULTS
+    python -m tests.distributed.member train|step CORPORA WORKDIR CHANGES FAULTS
 
 `train` trains a whole run. `step` makes its updates and nothing else, which compiles in a third of
 the time, and every process writes what it saw of them. CHANGES are fields of the tiny configuration
@@ -17,7 +17,7 @@ from pathlib import Path
 from partitionsel_jax import distributed, training
 from partitionsel_jax.data.pools import Pools
 from partitionsel_jax.training.checkpoints import Checkpoints
-from tests.training.conftest import tiny_config
+from tests.tiny_runs import tiny_config
 
 
 def read_slowly(seconds):

@@ -13,9 +13,9 @@ from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.step import costs
 from partitionsel_jax.step.step import Step
-from tests.training.every_config import RUNS
-from tests.training.test_layouts import OPTIONS, settings_of
-from tests.training.test_step import LENGTH, random_rows
+from tests.distributed.test_layouts import OPTIONS, settings_of
+from tests.step.every_config import RUNS
+from tests.step.test_step import LENGTH, random_rows
 
 BYTES = {"pred": 1, "s32": 4, "u32": 4, "f32": 4}
 

@@ -17,7 +17,7 @@ import pytest
 from partitionsel_jax import training
 from partitionsel_jax.distributed import peers
 from partitionsel_jax.distributed.clusters import Rendezvous
-from tests.training.launching import ended, environment, free_port, member, rendezvous, start
+from tests.distributed.launching import ended, environment, free_port, member, rendezvous, start
 
 UPDATES = 20
 
@@ -35,7 +35,7 @@ def changes(form, split):
 @pytest.fixture(scope="module")
 def alone(corpus_directory, tmp_path_factory):
     """One process with four devices: where it wrote."""
-    from tests.training.conftest import tiny_config
+    from tests.tiny_runs import tiny_config
 
     config = tiny_config()
     config.data.directory = corpus_directory

@@ -18,8 +18,8 @@ from partitionsel_jax.step import programs
 from partitionsel_jax.step.state import Learner, Others, TrainState
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import starts
-from tests.training.conftest import rows, tiny_config, without_seconds
-from tests.training.test_layouts import uneven_rows
+from tests.distributed.test_layouts import uneven_rows
+from tests.tiny_runs import rows, tiny_config, without_seconds
 
 SMALL = {"layers": 1, "width": 8, "mlp_width": 16, "heads": 2, "kv_heads": 2, "head_dim": 4}
 UPDATES = 3

@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from partitionsel_jax import sweeps
-from tests.training.conftest import rows
-from tests.training.launching import ended, environment, start
+from tests.distributed.launching import ended, environment, start
+from tests.tiny_runs import rows
 
 
 def as_users_compile():
@@ -26,7 +26,7 @@ def replayed(corpus_directory, tmp_path_factory):
     place = tmp_path_factory.mktemp("replayed")
     folders, outputs = (place / "run", place / "again"), []
     changes = {"training.devices": 1}
-    train = ("tests.training.member", "train", corpus_directory, str(folders[0]))
+    train = ("tests.distributed.member", "train", corpus_directory, str(folders[0]))
     replay = ("experiments.replay", f"--run={folders[0]}", f"--workdir={folders[1]}")
     for command in ((*train, json.dumps(changes), "{}"), replay):
         process = start(*command, **as_users_compile())

@@ -1,4 +1,4 @@
-"""Processes of tests.training.member, alone or several that train together."""
+"""Processes of tests.distributed.member, alone or several that train together."""
 
 import contextlib
 import json
@@ -52,9 +52,9 @@ def start(module, *arguments, stdout=subprocess.PIPE, **more):
 
 
 def member(mode, corpora, workdir, changes=None, faults=None, **more):
-    """One process of tests.training.member."""
+    """One process of tests.distributed.member."""
     return start(
-        *("tests.training.member", mode, corpora, str(workdir)),
+        *("tests.distributed.member", mode, corpora, str(workdir)),
         *(json.dumps(changes or {}), json.dumps(faults or {})),
         **more,
     )

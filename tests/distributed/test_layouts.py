@@ -12,8 +12,8 @@ from partitionsel_jax.gradients.microbatches import Buckets
 from partitionsel_jax.step import programs
 from partitionsel_jax.step.state import fingerprint
 from partitionsel_jax.step.step import Step
-from tests.training.conftest import tiny_config
-from tests.training.test_step import random_rows
+from tests.step.test_step import random_rows
+from tests.tiny_runs import tiny_config
 
 OPTIONS = {
     "full": {"training.microbatch": 2, "features.last_layers": 0},
