@@ -8,6 +8,8 @@ from typing import Any
 from partitionsel_jax.config import fields
 from partitionsel_jax.config.settings import OF_THE_PLAN, Settings
 
+# Fields that runs of before lack, and the values that stand for lacking them.
+_LATER = {name: declared.default for name, declared in fields.every(Settings) if declared.later}
 # Fields that change which runs there are, where or how often they work, but not what one computes.
 INCIDENTAL = (
     *OF_THE_PLAN,
@@ -32,6 +34,7 @@ def essentials(config: Mapping[str, Any]) -> dict[str, Any]:
         key: value
         for key, value in flatten(config).items()
         if not any(key == field or key.startswith(f"{field}.") for field in INCIDENTAL)
+        and not (key in _LATER and value == _LATER[key])
     }
 
 

@@ -27,6 +27,8 @@ class Declaration:
       read_if: section that holds the field -> whether a run reads it; None for always.
       once: what the field was once called.
       noted: is written by this code, and is no field of config files.
+      later: came later than the first runs, whose names it leaves as they are while it has its
+        default.
     """
 
     meaning: str
@@ -40,6 +42,7 @@ class Declaration:
     read_if: Callable[[Mapping[str, Any]], bool] | None = None
     once: str = ""
     noted: bool = False
+    later: bool = False
 
     @property
     def range(self) -> str:

@@ -216,11 +216,13 @@ class SelectionSettings:
         "Another model that selects in this one's stead, a smaller one: folder of a finished run, "
         'or a pretrained model (path, preset or "owner/name"); "": the model itself.',
         read_if=lambda chosen: _utility(chosen).gradients or "losses" in _utility(chosen).needs,
+        later=True,
     )
     proxy_trains: bool = field(
         False,
         "The proxy makes every update too, on the same rows; otherwise it stays as it is.",
         read_if=lambda chosen: bool(chosen["proxy"]),
+        later=True,
     )
     proxy_learning_rate: float = field(
         0.0,
@@ -228,6 +230,7 @@ class SelectionSettings:
         low=0,
         read_if=lambda chosen: bool(chosen["proxy"] and chosen["proxy_trains"]),
         compare=False,
+        later=True,
     )
     recorded: str = field(
         "",
