@@ -165,7 +165,7 @@ def train(config: Mapping[str, Any]) -> Trained:
             # A copy, since the step takes its state's buffers.
             aged[UPDATES - step] = jax.tree.map(jnp.copy, state.parameters)
         pool, anchors = map(setup.layout.rows, setup.pools[step])
-        state, _ = setup.training_step(state, frozen, pool, anchors, setup.seed, None)
+        state, _ = setup.training_step(state, frozen, pool, anchors, setup.seed, setup.others)
     unseen = zip(*(setup.pools[UPDATES + number] for number in range(POOLS)), strict=True)
     parts = [each for kind in unseen for each in kind]
     rows = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

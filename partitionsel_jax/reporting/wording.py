@@ -77,11 +77,38 @@ def caveats(sets: Sequence[Groups], headlines: Sequence[Sequence[Row]]) -> Itera
         without = [run.name for run in runs if not len(run.series("flops")[0])]
         if 0 < len(without) < len(runs):
             yield f"Not drawn against FLOPs, which they did not log: {', '.join(without)}."
+    yield from _chosen_for(groups)
     for label, group in groups.items():
         if len(group) == 1:
             yield f"{label} ran with one seed: its numbers carry no spread."
         for run in group:
             yield from _of_run(run, label)
+
+
+def _chosen_for(groups: Groups) -> Iterator[str]:
+    """Who pays for whose selections, and what is saved where one run selects for several."""
+    own: dict[str, list[float]] = {}
+    charged: dict[str, dict[str, float]] = {}
+    for label, runs in groups.items():
+        rows = [row for run in runs for row in run.rows if row.get("chooser_flops") is not None]
+        if not rows:
+            continue
+        theirs, whole = (sum(row[name] for row in rows) for name in ("chooser_flops", "flops"))
+        chooser = runs[0].facts.get("chooser", "").rpartition("/")[0] or "another run"
+        yield (
+            f"{label} trains on rows that {chooser} has selected: {100 * theirs / whole:.3g} % of "
+            "its FLOPs, and its tokens and seconds as well, are that run's."
+        )
+        charged.setdefault(chooser, {})[label] = theirs
+        own.setdefault(chooser, []).append(whole)
+    for chooser, shares in charged.items():
+        if len(shares) > 1 and chooser != "another run":
+            saved = (sum(shares.values()) - max(shares.values())) / sum(own[chooser])
+            yield (
+                f"{chooser} selects for {', '.join(shares)}, and each is charged all of it: "
+                f"trained side by side they need it once, which saves {100 * saved:.3g} % of their "
+                "FLOPs."
+            )
 
 
 def _of_run(run: Run, label: str) -> Iterator[str]:

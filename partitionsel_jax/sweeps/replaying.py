@@ -185,7 +185,7 @@ def _score_all(
                 files[name].append(row)
                 found[name].append(row)
         rows = map(setup.layout.rows, (picks, nothing))
-        state, record = setup.training_step(state, frozen, *rows, setup.seed, None)
+        state, record = setup.training_step(state, frozen, *rows, setup.seed, setup.others)
         record = jax.device_get(record)
         if not is_sound(record):
             raise NonFiniteUpdate(f"update {step + 1} is not finite: {describe_failure(record)}")

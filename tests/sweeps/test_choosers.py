@@ -1,6 +1,7 @@
 """Methods that train on the rows which another method of the same plan has selected."""
 
 import json
+import shutil
 
 import pytest
 
@@ -114,8 +115,18 @@ def test_the_target_trains_on_the_choosers_rows_and_pays_for_them(chosen_for, tm
         own = row["flops"] - chooser["flops"]
         # 8 rows of 48 tokens: a forward and a backward pass, 6 operations a parameter at least.
         assert row["tokens"] - chooser["tokens"] == 8 * 48 and own > 6 * 8 * 48 * 2 * 16 * 24
-    assert (small / "summary.json").exists() and len(pairs) == 4
-    reporting.build(tmp_path)
+    assert len(pairs) == 4
+    share = sum(row["chooser_flops"] for _, row in pairs) / sum(row["flops"] for _, row in pairs)
+    report = reporting.build(tmp_path)
+    said = f"target trains on rows that small has selected: {100 * share:.3g} % of its FLOPs"
+    assert sum(line.startswith(said) for line in report.caveats) == 1
+    # The same rows for a second model: what is shared is paid for once.
+    shutil.copytree(target, tmp_path / "other" / "seed0")
+    file = tmp_path / "other" / "seed0" / "config.json"
+    file.write_text(file.read_text().replace('"method": "target"', '"method": "other"'))
+    (line,) = (line for line in reporting.build(tmp_path).caveats if "side by side" in line)
+    assert line.startswith("small selects for other, target, and each is charged all of it")
+    assert line.endswith(f"saves {100 * share / 2:.3g} % of their FLOPs.")
 
 
 def test_a_chooser_that_failed_is_named_by_those_that_it_would_have_served(

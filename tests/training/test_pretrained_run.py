@@ -236,7 +236,7 @@ def test_dropout_acts_in_updates_and_on_any_number_of_devices(adapted, checkpoin
         state, frozen = run_setup.initialise(setup)
         for number in range(2):  # B is zero before the first, which hides what A read
             rows = [setup.shard(part) for part in setup.pools[number]]
-            state, _ = setup.training_step(state, frozen, *rows, setup.seed, None)
+            state, _ = setup.training_step(state, frozen, *rows, setup.seed, setup.others)
         updated[rate, count] = jax.device_get(state.parameters)["layers"]["attention"]["q"]
     plain, dropped, shared = updated.values()
     assert np.abs(plain["lora_b"] - dropped["lora_b"]).max() > 1e-3
