@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.config.settings import Settings
-from partitionsel_jax.models.config import DTYPES
+from partitionsel_jax.models.config import DTYPES, DecoderConfig
 from partitionsel_jax.planning.hardware import GIGA, Slice
 from partitionsel_jax.step import costs
 from partitionsel_jax.step.step import Step
@@ -134,23 +134,26 @@ def memory_of(settings: Settings) -> Record:
     `selection` the Gram matrix and the picks' rows of it; `rows` the tokens and masks of this
     device's pool, and the picks on their way; `activations` those of a microbatch, at the worst
     moment of the update or of the features; `gathered` what split weights are put together into:
-    embedding, head and two layers.
+    embedding, head and two layers; `proxy` the model that selects, where it is another, with its
+    gradient and its optimizer's state where it trains.
     """
     devices, split = settings.training.devices, settings.training.split_weights
     step, chosen, model = Step.create(settings), settings.selection, settings.model
-    whole = jax.eval_shape(step.initial, 0)
-    state, frozen = (costs.on_one_device(tree, devices, split) for tree in whole)
+    state, frozen, others = (
+        costs.on_one_device(tree, devices, split) for tree in costs.shapes(step)
+    )
     dim, length = settings.features.dim or step.coordinates, settings.data.length
     mine, picked = -(-(chosen.pool + chosen.anchors) // devices), chosen.size // devices
     update = min(settings.training.microbatch or picked, picked)
-    activations = _activations(settings, update, length, model.layers)
+    activations = _activations(model, update, length, model.layers)
     features = selection = gathered = 0.0
     if chosen.needs_features:
         features = 4.0 * dim * (2 * chosen.pool + (chosen.pool + chosen.anchors) / devices)
         selection = 4.0 * chosen.pool * (chosen.pool + chosen.size)
         size, window = min(settings.features.microbatch, mine), settings.features.tokens or length
-        scoped = settings.features.last_layers or model.layers
-        activations = max(activations, _activations(settings, size, window, scoped))
+        chooser = settings.chooser[0]
+        scoped = settings.features.last_layers or chooser.layers
+        activations = max(activations, _activations(chooser, size, window, scoped))
     if split and devices > 1:
         shapes = jax.eval_shape(step.model.init, jax.random.key(0))
         layers = shapes.pop("layers")
@@ -168,6 +171,10 @@ def memory_of(settings: Settings) -> Record:
         "activations": activations,
         "gathered": gathered,
     }
+    if step.has_proxy:
+        held["proxy"] = _bytes(others.proxy)
+    if state.proxy is not None:
+        held["proxy"] += 2 * _bytes(state.proxy.parameters) + _bytes(state.proxy.optimizer)
     shown = {name: size / GIGA for name, size in held.items()}
     return {"weights": "split" if split else "whole", **shown, "together": sum(shown.values())}
 
@@ -176,9 +183,8 @@ def _bytes(tree: Any) -> float:
     return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)))
 
 
-def _activations(settings: Settings, rows: int, length: int, layers: int) -> float:
+def _activations(model: DecoderConfig, rows: int, length: int, layers: int) -> float:
     """Bytes of forward and backward through `layers` of so many rows."""
-    model = settings.model
     tokens, size = rows * length, jnp.dtype(DTYPES[model.dtype]).itemsize
     inputs = tokens * model.width * size
     inside = model.width + (model.heads + 2 * model.kv_heads) * model.head_dim + 3 * model.mlp_width

@@ -25,7 +25,7 @@ from partitionsel_jax.models.parameters import SCOPE
 from partitionsel_jax.selection import Selection
 from partitionsel_jax.step.candidates import RowInfo
 from partitionsel_jax.step.parts import divide
-from partitionsel_jax.step.state import Others
+from partitionsel_jax.step.state import Others, TrainState
 from partitionsel_jax.step.step import Step
 
 _LOG = logging.getLogger(__name__)
@@ -140,25 +140,31 @@ def stages(settings: Settings, response: float) -> tuple[Counts, Counts]:
     return _counted(step, devices, split, settings.data.length, response)
 
 
+def shapes(step: Step) -> tuple[TrainState, Any, Others]:
+    """Shapes of what an update takes beside its rows, whole: state, frozen parameters, others."""
+    whole = jax.eval_shape(step.chooser.init, jax.random.key(0))
+    trained, fixed = divide(step.chooser, whole)
+    state, frozen = jax.eval_shape(step.initial, 0, None, trained)
+    proxy = fixed if step.trains_proxy else whole if step.has_proxy else None
+    reference = whole if "reference_losses" in step.selection.reads else None
+    return state, frozen, Others(reference, proxy)
+
+
 @functools.lru_cache(maxsize=16)
 def _counted(
     step: Step, devices: int, split: bool, length: int, response: float
 ) -> tuple[Counts, Counts]:
     """Counts a step's stages; runs that differ in their seed alone are traced once."""
     part = functools.partial(on_one_device, devices=devices, split_weights=split)
-    whole = jax.eval_shape(step.chooser.init, jax.random.key(0))
-    trained, fixed = divide(step.chooser, whole)
-    proxy = fixed if step.trains_proxy else whole if step.has_proxy else None
-    others = part(Others(whole if "reference_losses" in step.selection.reads else None, proxy))
-    state, frozen = map(part, jax.eval_shape(step.initial, 0, None, trained))
+    state, frozen, others = map(part, shapes(step))
     chosen = step.selection
     pool, anchors = (rows(n // devices, length) for n in (chosen.pool, chosen.anchors))
 
-    def counted(function: Any, microbatch: int, *shapes: Any) -> Counts:
+    def counted(function: Any, microbatch: int, *inputs: Any) -> Counts:
         # The one loop whose end depends on the data is over blocks of tokens that count.
         tokens = microbatch * (length - 1)
         rounds = math.ceil(response * tokens / step.model.config.chunks.token_block(tokens))
-        return count(function, *shapes, devices=devices, rounds=rounds)
+        return count(function, *inputs, devices=devices, rounds=rounds)
 
     features = Counts()
     size = min(step.features.microbatch, (chosen.pool + chosen.anchors) // devices)

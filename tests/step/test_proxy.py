@@ -14,6 +14,7 @@ from partitionsel_jax import models, training
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.models import parameters as trees
+from partitionsel_jax.planning import predictions
 from partitionsel_jax.step import programs
 from partitionsel_jax.step.state import Learner, Others, TrainState
 from partitionsel_jax.step.step import Step
@@ -222,6 +223,20 @@ def test_flops_count_the_proxy_and_its_updates(tiny, small_run, tmp_path):
         flops[name] = counted.features, counted.update
     assert flops["frozen"][0] == flops["trains"][0] < flops["self"][0]
     assert flops["frozen"][1] == flops["self"][1] < flops["trains"][1] < 2 * flops["self"][1]
+
+
+def test_memory_is_planned_for_the_proxy_and_its_optimizer():
+    _, frozen, proxy = with_proxy(False)
+    _, trains, _ = with_proxy(True)
+    found = [
+        predictions.memory_of(run_settings.parse(config.to_dict() | {"proxy": proxy}))
+        for config in (frozen, trains)
+    ]
+    small = models.Model(run_settings.parse(small_config().to_dict()).model)
+    count = trees.count(jax.eval_shape(small.init, jax.random.key(0)))
+    # Alone; and with its gradient and two moments beside it, and some counters.
+    assert found[0]["proxy"] * 1e9 == 4 * count
+    assert found[1]["proxy"] * 1e9 == pytest.approx(4 * 4 * count, rel=1e-2)
 
 
 def test_a_proxy_of_other_domains_is_refused(tiny, small_run, tmp_path):
