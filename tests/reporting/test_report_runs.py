@@ -103,7 +103,7 @@ def test_nulls_are_not_logged_values(tmp_path, write_run):
 def test_unreadable_json_is_refused_by_its_path(tmp_path, write_run, name):
     write_run(tmp_path)
     (tmp_path / name).write_text('{"config": ')
-    with pytest.raises(ValueError, match=f"{name} is not a JSON file"):
+    with pytest.raises(ValueError, match=f"{name} is no valid JSON"):
         reporting.read_runs(tmp_path)
 
 

@@ -15,6 +15,7 @@ from partitionsel_jax import data, training
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.step import programs
+from partitionsel_jax.step.state import NO_OTHERS
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import corpora, loop
 from tests.tiny_runs import tiny_config
@@ -61,7 +62,7 @@ def measured(step, state, frozen, devices=1):
     """Gram error, alignment error and pick overlap at a state."""
     compare = programs.fidelity_check(step, spmd.Layout.first(devices))
     parts = [spmd.shard(part, devices) for part in seen_at(step, int(state.step))]
-    found = compare(state, frozen, *parts, jnp.int32(0))
+    found = compare(state, frozen, *parts, jnp.int32(0), NO_OTHERS)
     names = ("gram_error", "alignment_error", "pick_overlap")
     return [float(found[f"fidelity_{name}"]) for name in names]
 
