@@ -67,7 +67,7 @@ class Learner(NamedTuple):
 
 
 class Others(NamedTuple):
-    """What a step reads beside its rows, and does not change; None where it does not read it.
+    """Arrays that a step reads beside its rows and does not change; None for those that it ignores.
 
     Attributes:
       reference: all parameters of the reference model of `reducible_loss`.
@@ -115,7 +115,7 @@ class TrainState:
 
 
 def norms_of(record: Mapping[str, Any]) -> list[Any]:
-    """What of an update's record has to be finite."""
+    """The numbers of an update's record that have to be finite."""
     return [record[name] for name in (*NORMS, *PROXY_NORMS) if name in record]
 
 

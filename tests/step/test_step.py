@@ -13,7 +13,7 @@ from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.step import anchors as held_out
 from partitionsel_jax.step.candidates import RowInfo, compare, domain_budgets, update_weights
-from partitionsel_jax.step.state import TrainState
+from partitionsel_jax.step.state import Others, TrainState
 from partitionsel_jax.step.step import Step
 
 LENGTH = 10
@@ -348,9 +348,10 @@ def test_losses_are_those_of_the_features_without_a_gradient(step):
     (state, frozen), other = step.initial(1), step.model.init(jax.random.key(9))
     pool, anchors = random_rows(16, 1), random_rows(8, 2)
     program = spmd.Layout.first(2).map(
-        lambda *inputs: step.forward(*inputs)[0], ("weights", "weights", "weights", "rows", "rows")
+        lambda *inputs: step.forward(*inputs)[0], ("weights", "weights", "rows", "rows", "weights")
     )
-    made = program(state.parameters, frozen, other, spmd.shard(pool, 2), spmd.shard(anchors, 2))
+    rows = spmd.shard(pool, 2), spmd.shard(anchors, 2)
+    made = program(state, frozen, *rows, Others(reference=other))
 
     @jax.jit
     def losses(parameters, rows):
