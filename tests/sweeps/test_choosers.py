@@ -125,7 +125,7 @@ def test_the_target_trains_on_the_choosers_rows_and_pays_for_them(chosen_for, tm
     file = tmp_path / "other" / "seed0" / "config.json"
     file.write_text(file.read_text().replace('"method": "target"', '"method": "other"'))
     (line,) = (line for line in reporting.build(tmp_path).caveats if "side by side" in line)
-    assert line.startswith("small selects for other, target, and each is charged all of it")
+    assert line.startswith("small selects for target, other, and each is charged all of it")
     assert line.endswith(f"saves {100 * share / 2:.3g} % of their FLOPs.")
 
 
