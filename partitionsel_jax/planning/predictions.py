@@ -193,7 +193,7 @@ def _activations(model: DecoderConfig, rows: int, length: int, layers: int) -> f
     if model.attention == "xla":
         inner += rows * model.heads * length**2 * (4 + size)
     # Of the others: their inputs, or all of it.
-    kept = layers * inputs
+    kept = float(layers * inputs)
     if model.remat == "none":
         kept, inner = layers * inner / 2, inner / 2
     elif model.remat == "dots":
