@@ -6,6 +6,7 @@ what a run computes, those that it reads, and the list that a user can print all
 """
 
 import dataclasses
+import inspect
 import re
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -86,7 +87,8 @@ def every(section: type, prefix: str = "") -> Iterator[tuple[str, Declaration]]:
     """
     hints = typing.get_type_hints(section)
     documented: dict[str, str] = {}
-    entries = re.findall(r"^ {6}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", section.__doc__ or "", re.M)
+    written = inspect.getdoc(section) or ""
+    entries = re.findall(r"^ {2}(\w+(?:, \w+)*): (.*(?:\n {4}.*)*)", written, re.M)
     for names, text in entries:
         documented |= dict.fromkeys(names.split(", "), " ".join(text.split()))
     for each in dataclasses.fields(section):
