@@ -301,6 +301,16 @@ class SelectionSettings:
         return self.updates_per_pool > 1 and not self.recorded
 
     @property
+    def has_proxy(self) -> bool:
+        """True if another model than the trained one is asked what to select."""
+        return bool(self.proxy) and not self.recorded
+
+    @property
+    def trains_proxy(self) -> bool:
+        """True if that model makes every update, too."""
+        return self.has_proxy and self.proxy_trains
+
+    @property
     def needs_features(self) -> bool:
         """True if the utility reads gradients at all; the baselines that do not, skip them."""
         return selection.UTILITIES[self.utility].gradients and not self.recorded

@@ -57,12 +57,13 @@ def compile_step(
     config, count = {**config, "model": model}, len(devices)
     settings = planned(config, devices=count, pool=pool, split_weights=split_weights)
     step, layout = Step.create(settings, count), spmd.Layout(devices, "shard_map", split_weights)
-    program = layout.map(step.__call__, Step.KINDS[:-1], donate=(0,), returns_first=True)
+    program = layout.map(step.__call__, Step.KINDS, donate=(0,), returns_first=True)
     chosen = settings.selection
     rows = (costs.rows(n, settings.data.length) for n in (chosen.pool, chosen.anchors))
     seed = jax.ShapeDtypeStruct((), np.int32)
     started = time.perf_counter()
-    lowered = program.lower(*jax.eval_shape(step.initial, 0), *rows, seed)
+    state, frozen, others = costs.shapes(step)
+    lowered = program.lower(state, frozen, *rows, seed, others)
     found = lowered.compile().memory_analysis()
     arguments, temporary = found.argument_size_in_bytes / GIGA, found.temp_size_in_bytes / GIGA
     point = {"compiled for": target, "pool": chosen.pool}

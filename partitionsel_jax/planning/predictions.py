@@ -171,7 +171,7 @@ def memory_of(settings: Settings) -> Record:
         "activations": activations,
         "gathered": gathered,
     }
-    if step.has_proxy:
+    if chosen.has_proxy:
         held["proxy"] = _bytes(others.proxy)
     if state.proxy is not None:
         held["proxy"] += 2 * _bytes(state.proxy.parameters) + _bytes(state.proxy.optimizer)

@@ -145,8 +145,9 @@ def shapes(step: Step) -> tuple[TrainState, Any, Others]:
     whole = jax.eval_shape(step.chooser.init, jax.random.key(0))
     trained, fixed = divide(step.chooser, whole)
     state, frozen = jax.eval_shape(step.initial, 0, None, trained)
-    proxy = fixed if step.trains_proxy else whole if step.has_proxy else None
-    reference = whole if "reference_losses" in step.selection.reads else None
+    chosen = step.selection
+    proxy = fixed if chosen.trains_proxy else whole if chosen.has_proxy else None
+    reference = whole if "reference_losses" in chosen.reads else None
     return state, frozen, Others(reference, proxy)
 
 
@@ -254,12 +255,12 @@ def count_flops(settings: Settings, devices: int, rows: Rows) -> Flops:
     # The first token is predicted from nothing.
     features, update = stages(whole, float(np.mean(np.asarray(rows.response)[:, 1:])))
     picked = _padded(settings.selection.size // devices, settings.training.microbatch)
-    trains = settings.selection.proxy_trains and not settings.selection.recorded
+    updated = picked * (1 + settings.selection.trains_proxy)
     return Flops(
         features=devices * features.products,
         update=devices * update.products,
         feature_tokens=devices * _feature_tokens(settings, devices),
-        update_tokens=devices * settings.data.length * picked * (1 + trains),
+        update_tokens=devices * settings.data.length * updated,
         bucketed=bool(settings.data.buckets),
     )
 

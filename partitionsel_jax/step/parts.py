@@ -99,16 +99,6 @@ class Parts:
         """One of the independent streams of a seed, named in `PURPOSES`."""
         return jax.random.fold_in(jax.random.key(seed), PURPOSES.index(purpose))
 
-    @property
-    def has_proxy(self) -> bool:
-        """True if another model than the trained one is asked what to select."""
-        return bool(self.selection.proxy) and not self.selection.recorded
-
-    @property
-    def trains_proxy(self) -> bool:
-        """True if that model makes every update, too."""
-        return self.has_proxy and self.selection.proxy_trains
-
     def initial(
         self,
         seed: jax.Array | int,
@@ -134,7 +124,7 @@ class Parts:
         if self.shares:
             dim = self.features.dim or self.coordinates
             cache = FeatureCache.empty(chosen, self.features, dim, self.domains)
-        if self.trains_proxy:
+        if chosen.trains_proxy:
             rate = chosen.proxy_learning_rate or self.optimizer.learning_rate
             settings = dataclasses.replace(self.optimizer, learning_rate=rate)
             optimizer = optimizers.make_optimizer(settings, self.schedule)
@@ -162,7 +152,7 @@ def new_adapters(model: models.Model, key: jax.Array) -> Any:
     return trees.split(model.init(key), models.is_adapter)[0]
 
 
-def losses(
+def row_losses(
     model: models.Model, parameters: Any, rows: Rows, tap: models.Tap = models.NO_TAP
 ) -> jax.Array:
     """f32[B], each row's mean cross-entropy over its response."""

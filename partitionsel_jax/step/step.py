@@ -39,8 +39,7 @@ from partitionsel_jax.step.candidates import (
     update_weights,
 )
 from partitionsel_jax.step.features import TokenCounts, buckets_of, compute_features, has_response
-from partitionsel_jax.step.parts import Parts, gathering_of
-from partitionsel_jax.step.parts import losses as row_losses
+from partitionsel_jax.step.parts import Parts, gathering_of, row_losses
 from partitionsel_jax.step.state import (
     NO_OTHERS,
     PROXY_NORMS,
@@ -139,7 +138,7 @@ class Step(Parts):
 
     def _learner(self, state: TrainState, frozen: Any, others: Others) -> tuple[Any, Any]:
         """All parameters of the model that selects, and the optimizer's state that it learns by."""
-        if not self.has_proxy:
+        if not self.selection.has_proxy:
             return trees.join(frozen, state.parameters), state.optimizer
         if others.proxy is None:
             raise ValueError(

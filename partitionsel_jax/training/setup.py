@@ -10,7 +10,6 @@ import numpy as np
 from partitionsel_jax import data, evaluation
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.distributed import spmd
-from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.step import programs as run_programs
 from partitionsel_jax.step.state import NO_OTHERS, Others, TrainState
 from partitionsel_jax.step.step import Step
@@ -117,10 +116,10 @@ def prepare(settings: Settings, layout: spmd.Layout | None = None) -> Setup:
     layout = layout or choose_layout(settings)
     corpus = corpora.load(settings)
     step = Step.create(settings, len(layout.devices))
-    trained, fixed = starts.load_proxy(settings)
-    proxy = trained if step.trains_proxy else None
-    if step.has_proxy and proxy is None:
-        fixed = trees.join(fixed, trained)
+    if settings.selection.trains_proxy:
+        proxy, fixed = starts.load_proxy(settings)
+    else:
+        proxy, fixed = None, starts.whole_proxy(settings)
     others = Others(starts.load_reference(settings), fixed, anchor_shares(corpus))
     others = layout.place(others)
     load_pools = recorded.load if settings.selection.recorded else draw_pools

@@ -213,7 +213,7 @@ def check_proxy(settings: "Settings") -> None:
     Raises:
       ValueError: a proxy whose tokenizer gives other ids, or that has learnt other domains.
     """
-    if not settings.selection.proxy or settings.selection.recorded:
+    if not settings.selection.has_proxy:
         return
     name = f"selection.proxy={settings.selection.proxy!r}"
     theirs = _finished_proxy(settings)
@@ -262,7 +262,7 @@ def load_proxy(settings: "Settings") -> tuple[Any, Any]:
       ValueError: as `load_finished`, or a checkpoint that cannot be read.
     """
     name = settings.selection.proxy
-    if not name or settings.selection.recorded:
+    if not settings.selection.has_proxy:
         return None, None
     if _finished_proxy(settings) is not None:
         finished = load_finished(name, f"selection.proxy={name!r}")

@@ -185,9 +185,7 @@ def planned(tiny, folder, **changes):
     return run
 
 
-def test_a_run_with_a_proxy_continues_bit_for_bit(tiny, small_run, tmp_path):
-    run = planned(tiny, small_run)
-    whole = training.train(run, tmp_path / "whole")
+def stop_after_two_updates(run, folder):
     asked = iter([False, False, True])  # before the first update, and after the first two
 
     class Stop:
@@ -197,7 +195,13 @@ def test_a_run_with_a_proxy_continues_bit_for_bit(tiny, small_run, tmp_path):
             return next(asked, False)
 
     with pytest.raises(SystemExit):
-        training.train(run, tmp_path / "stopped", Stop())
+        training.train(run, folder, Stop())
+
+
+def test_a_run_with_a_proxy_continues_bit_for_bit(tiny, small_run, tmp_path):
+    run = planned(tiny, small_run)
+    whole = training.train(run, tmp_path / "whole")
+    stop_after_two_updates(run, tmp_path / "stopped")
     again = training.train(run, tmp_path / "stopped")
     assert again["fingerprint"] == whole["fingerprint"]
     assert without_seconds(tmp_path / "whole") == without_seconds(tmp_path / "stopped")
@@ -267,16 +271,7 @@ def test_a_proxy_whose_files_changed_is_not_gone_on_with(tiny, small_run, tmp_pa
     copy = tmp_path / "copy"
     shutil.copytree(small_run, copy)
     run = planned(tiny, copy, proxy_trains=False)
-    asked = iter([False, False, True])
-
-    class Stop:
-        held = training.loop.stopping.NO_STOP.held
-
-        def asked(self):
-            return next(asked, False)
-
-    with pytest.raises(SystemExit):
-        training.train(run, tmp_path / "run", Stop())
+    stop_after_two_updates(run, tmp_path / "run")
     other = small_config()
     other.data.directory = tiny.data.directory
     other.selection.utility = "random"
