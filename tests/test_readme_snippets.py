@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs.quickstart import get_config
+from partitionsel_jax.training import plan
+
 README = (Path(__file__).parents[1] / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
@@ -28,8 +31,8 @@ class Rows(NamedTuple):
     response: jax.Array
 
 
-def test_there_are_three():
-    assert len(SNIPPETS) == 3
+def test_each_is_run_by_a_test_below():
+    assert len(SNIPPETS) == 4
 
 
 def test_selecting_from_gradients():
@@ -73,3 +76,15 @@ def test_a_pretrained_model(tmp_path, monkeypatch):
     logits = names["model"].logits(names["tokens"])
     assert logits.shape == (2, 6, names["model"].config.vocab_size)
     assert callable(model.losses) and isinstance(parameters, dict)
+
+
+def test_a_method_that_trains_on_the_selections_of_another():
+    config = get_config("smoke")
+    exec(SNIPPETS[3].replace(", ...}", ', "mlp_width": 32, "heads": 2, "head_dim": 16}'))
+    runs = plan.expand(config.to_dict())
+    assert {run.method: run.chooser and run.chooser.method for run in runs} == {
+        "small": None,
+        "partitionsel": None,
+        "random": None,
+        "target": "small",
+    }
