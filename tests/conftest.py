@@ -39,6 +39,8 @@ SLOW = {
     "test_buckets",
     "test_checkpoint_forms",
     "test_choosers",
+    "test_compressing",
+    "test_compression",
     "test_continuation",
     "test_corpora",
     "test_curriculum_run",

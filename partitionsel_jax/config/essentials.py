@@ -34,8 +34,12 @@ def essentials(config: Mapping[str, Any]) -> dict[str, Any]:
         key: value
         for key, value in flatten(config).items()
         if not any(key == field or key.startswith(f"{field}.") for field in INCIDENTAL)
-        and not (key in _LATER and value == _LATER[key])
+        and not _is_missing(key.removeprefix("proxy."), value)
     }
+
+
+def _is_missing(key: str, value: Any) -> bool:
+    return key in _LATER and value == _LATER[key]
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -93,7 +93,8 @@ def every(section: type, prefix: str = "") -> Iterator[tuple[str, Declaration]]:
         documented |= dict.fromkeys(names.split(", "), " ".join(text.split()))
     for each in dataclasses.fields(section):
         meaning = documented.get(each.name, "")
-        yield prefix + each.name, each.metadata.get("declared") or Declaration(meaning)
+        declared = each.metadata.get("declared")
+        yield prefix + each.name, declared or Declaration(meaning, each.default, **each.metadata)
         if dataclasses.is_dataclass(hints[each.name]):
             yield from every(hints[each.name], f"{prefix}{each.name}.")
 

@@ -18,7 +18,7 @@ PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
 # Fields of `DecoderConfig` that a pretrained checkpoint decides; the others are the user's.
 ARCHITECTURE = (
     "vocab_size", "layers", "width", "mlp_width", "heads", "kv_heads", "head_dim", "rope_theta",
-    "rope_scaling", "norm_eps", "tied", "biases", "context",
+    "rope_scaling", "norm_eps", "tied", "biases", "context", "rank",
 )  # fmt: skip
 
 
@@ -123,10 +123,13 @@ class DecoderConfig:
         all but the products with weights.
       attention: "xla", or "cudnn" for its flash attention, which needs an NVIDIA GPU and bfloat16.
       chunk_vocab, chunk_tokens: the largest block of logits that is held; see `losses.Chunks`.
+      rank: width between the two factors that stand for each projection's matrix, where they are
+        smaller than it; 0 for whole matrices.
 
     Raises:
       ValueError: a size below 1, a theta or epsilon that is not positive, heads that kv_heads does
-        not divide, an odd head_dim, or an unknown dtype, projection, attention or remat policy.
+        not divide, an odd head_dim, an unknown dtype, projection, attention or remat policy, or a
+        rank at which no factors are smaller than their matrix.
     """
 
     vocab_size: int
@@ -148,6 +151,7 @@ class DecoderConfig:
     attention: Literal["xla", "cudnn"] = "xla"
     chunk_vocab: int = Chunks().vocab
     chunk_tokens: int = Chunks().tokens
+    rank: int = dataclasses.field(default=0, metadata={"later": True})
 
     def __post_init__(self):
         def check(name: str, fits: bool, expected: str) -> None:
@@ -157,7 +161,7 @@ class DecoderConfig:
         sizes = ("vocab_size", "layers", "width", "mlp_width", "heads", "kv_heads", "head_dim")
         for name in (*sizes, "chunk_vocab"):
             check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("chunk_tokens", "context"):
+        for name in ("chunk_tokens", "context", "rank"):
             check(name, getattr(self, name) >= 0, "at least 0")
         for name in ("rope_theta", "norm_eps"):
             check(name, 0 < getattr(self, name) < math.inf, "> 0")
@@ -172,6 +176,13 @@ class DecoderConfig:
             raise ValueError(
                 f"model.attention='cudnn' computes in bfloat16 only, and model.dtype is "
                 f"{self.dtype!r}: set model.dtype='bfloat16', or model.attention='xla'"
+            )
+        if self.rank and all(len(self.matrices(name)) == 1 for name in PROJECTIONS):
+            shapes = self.projections.values()
+            largest = max((rows * columns - 1) // (rows + columns) for rows, columns in shapes)
+            raise ValueError(
+                f"model.rank={self.rank} makes no matrix of this model smaller: use {largest} at "
+                "most, or 0 for whole matrices"
             )
 
     @property
@@ -192,6 +203,20 @@ class DecoderConfig:
             "up": (self.width, self.mlp_width),
             "down": (self.mlp_width, self.width),
         }
+
+    def matrices(self, projection: str) -> dict[str, tuple[int, int]]:
+        """Name of each matrix that a projection multiplies with, in their order -> (in, out)."""
+        size_in, size_out = self.projections[projection]
+        if not 0 < self.rank * (size_in + size_out) < size_in * size_out:
+            return {"kernel": (size_in, size_out)}
+        return {"kernel_a": (size_in, self.rank), "kernel_b": (self.rank, size_out)}
+
+    @property
+    def multiplications(self) -> int:
+        """Multiplications with weights of one token on its way through, the head included."""
+        shapes = [shape for name in PROJECTIONS for shape in self.matrices(name).values()]
+        layer = sum(size_in * size_out for size_in, size_out in shapes)
+        return self.layers * layer + self.width * self.vocab_size
 
     def frequencies(self) -> np.ndarray:
         """f64[E/2], radians per token of each pair of a head's coordinates (RoFormer)."""

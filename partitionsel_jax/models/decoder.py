@@ -103,30 +103,38 @@ class RMSNorm(nnx.Module):
 
 
 class Projection(nnx.Module):
-    """A linear map [in, out], with an optional bias and an optional low-rank adapter."""
+    """A linear map [in, out], with an optional bias and an optional low-rank adapter.
+
+    Its matrix is `kernel`, or the product of `kernel_a` and `kernel_b`, which is never formed.
+    """
 
     def __init__(self, config: DecoderConfig, lora: LoRAConfig, name: str, *, rngs: nnx.Rngs):
         size_in, size_out = config.projections[name]
         dtype = DTYPES[config.param_dtype]
-        normal = jax.nn.initializers.normal(size_in**-0.5)
-        self.kernel = nnx.Param(normal(rngs.params(), (size_in, size_out), dtype))
+        normal = jax.nn.initializers.normal
+        matrices = config.matrices(name)
+        for matrix, shape in matrices.items():
+            drawn = normal(shape[0] ** -0.5)(rngs.params(), shape, dtype)
+            setattr(self, matrix, nnx.Param(drawn))
+        self.matrices = tuple(matrices)
         self.bias = nnx.Param(jnp.zeros(size_out, dtype)) if name in config.biases else None
         self.lora_scale = lora.scale
         self.adapted = lora.rank > 0 and name in lora.targets
         if self.adapted:
             # Adapters train in float32 whatever the base is stored in.
-            self.lora_a = nnx.Param(normal(rngs.params(), (size_in, lora.rank), jnp.float32))
+            shape = (size_in, lora.rank)
+            self.lora_a = nnx.Param(normal(size_in**-0.5)(rngs.params(), shape, jnp.float32))
             self.lora_b = nnx.Param(jnp.zeros((lora.rank, size_out), jnp.float32))
 
     def __call__(self, x: jax.Array, tap: Tap) -> jax.Array:
-        y = tap.linear("kernel", x, x @ self.kernel[...].astype(x.dtype))
+        def product(y: jax.Array, name: str) -> jax.Array:
+            return tap.linear(name, y, y @ getattr(self, name)[...].astype(y.dtype))
+
+        y = functools.reduce(product, self.matrices, x)
         if self.bias is not None:
             y = tap.shift("bias", y + self.bias[...].astype(x.dtype)[None, None, :])
         if self.adapted:
-            x = tap.drop(x)
-            low = tap.linear("lora_a", x, x @ self.lora_a[...].astype(x.dtype))
-            high = tap.linear("lora_b", low, low @ self.lora_b[...].astype(low.dtype))
-            y = y + self.lora_scale * high
+            y = y + self.lora_scale * functools.reduce(product, ("lora_a", "lora_b"), tap.drop(x))
         return y
 
 

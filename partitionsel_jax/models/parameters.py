@@ -21,7 +21,7 @@ from partitionsel_jax.models.config import LoRAConfig
 Tree = dict[str, Any]
 Path = tuple[str, ...]
 # The large parameters, by the last name of their paths; vectors and adapters stay whole.
-MATRICES = ("kernel", "embedding", "head")
+MATRICES = ("kernel", "kernel_a", "kernel_b", "embedding", "head")
 # The name of the gathering of weights in a traced program.
 SCOPE = "gather_weights"
 
@@ -56,7 +56,16 @@ def merge(parameters: Tree, lora: LoRAConfig, dtype: Any = None) -> Tree:
     """The parameters of the same model without adapters: W + (alpha / rank) A B for W.
 
     The sum is taken in float32 and rounded once, to `dtype` (W's own if None), as is all else.
+
+    Raises:
+      ValueError: an adapter on a matrix of which there are only factors.
     """
+    paths = traverse_util.flatten_dict(parameters)
+    if any(is_adapter(path) and (*path[:-1], "kernel") not in paths for path in paths):
+        raise ValueError(
+            "this model's matrices are kept as two factors (model.rank), and no adapter can be "
+            "merged into them: export the adapters, or train all weights (lora.rank=0)"
+        )
 
     def merged(flat: dict[Path, jax.Array]) -> dict[Path, jax.Array]:
         whole = {}

@@ -188,6 +188,7 @@ def _activations(model: DecoderConfig, rows: int, length: int, layers: int) -> f
     tokens, size = rows * length, jnp.dtype(DTYPES[model.dtype]).itemsize
     inputs = tokens * model.width * size
     inside = model.width + (model.heads + 2 * model.kv_heads) * model.head_dim + 3 * model.mlp_width
+    inside += model.rank * sum(len(model.matrices(name)) - 1 for name in model.projections)
     # Of one layer: what it computes, and as much for the cotangents.
     inner = 2.0 * (tokens * size * (inside + model.heads * model.head_dim) + 3 * inputs)
     if model.attention == "xla":

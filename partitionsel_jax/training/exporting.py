@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from partitionsel_jax import hub, models
+from partitionsel_jax import data, hub, models
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.models import pretrained
 from partitionsel_jax.models.pretrained import adapters, writing
@@ -148,13 +148,7 @@ def _export_merged(
 ) -> Difference:
     chosen = run.settings
     weights = models.merge(run.parameters, chosen.lora, jnp.dtype(dtype))
-    with writing.new_directory(target) as folder:
-        bos_id = eos_id = None
-        if chosen.checkpoint:
-            tokenizer = starts.open_checkpoint(chosen).tokenizer
-            bos_id, eos_id = tokenizer.bos_id, tokenizer.eos_id
-            tokenizer.save(folder)
-        writing.checkpoint(folder, chosen.model, weights, dtype, bos_id=bos_id, eos_id=eos_id)
+    write_model(target, chosen.model, weights, starts.tokenizer(chosen), dtype)
     # In float32 it must be what the adapters say beside the base; rounded, what was rounded.
     reference, rounding = expected, 0.0
     if dtype != "float32":
@@ -163,6 +157,30 @@ def _export_merged(
     del weights
     again = models.load(Path(target).expanduser(), param_dtype=dtype)
     return _compared("merged", again, reference, expected, rounding)
+
+
+def write_model(
+    target: str | os.PathLike[str],
+    config: models.DecoderConfig,
+    parameters: dict[str, Any],
+    tokenizer: data.Tokenizer,
+    dtype: str,
+) -> None:
+    """Writes a model and its tokenizer into a new directory, in a hub's format.
+
+    Args:
+      target: the directory.
+      config, parameters: of a decoder without adapters.
+      tokenizer: its own; of the byte-level one, other libraries know nothing.
+      dtype: "float32" or "bfloat16", of the weights.
+
+    Raises:
+      ValueError: a directory that holds something.
+    """
+    bos_id, eos_id = tokenizer.bos_id, tokenizer.eos_id
+    with writing.new_directory(target) as folder:
+        tokenizer.save(folder)
+        writing.checkpoint(folder, config, parameters, dtype, bos_id=bos_id, eos_id=eos_id)
 
 
 def _compared(

@@ -231,19 +231,12 @@ def check_proxy(settings: "Settings") -> None:
                 f"checkpoint={settings.checkpoint!r} in vocabulary, merges, pre-tokenizer or "
                 "special tokens; name a model of the same family"
             )
-    ours, its = (_multiplications(shape) for shape in (settings.model, settings.chooser[0]))
+    ours, its = (shape.multiplications for shape in (settings.model, settings.chooser[0]))
     if its >= ours:
         _LOG.warning(
             f"{name} does not make selection cheaper: a token costs it {its:.3g} multiplications, "
             f"and the model that it selects for {ours:.3g}"
         )
-
-
-def _multiplications(shape: models.DecoderConfig) -> int:
-    """Multiplications with weights of one token on its way through a decoder."""
-    attention = shape.width * shape.head_dim * 2 * (shape.heads + shape.kv_heads)
-    layer = attention + 3 * shape.width * shape.mlp_width
-    return shape.layers * layer + shape.width * shape.vocab_size
 
 
 def _finished_proxy(settings: "Settings") -> "Settings | None":

@@ -37,6 +37,7 @@ def test_what_is_wrong_ends_the_command_with_a_clear_line(tmp_path, config, argu
 
 
 ABLATE = ["--config=configs/ablations/utilities.py:smoke", "--workdir={new}"]
+COMPRESS = ["--model=tiny-llama3.2", "--output={new}"]
 REPLAY = ["--run=tests", "--workdir={new}"]
 
 
@@ -55,6 +56,13 @@ REPLAY = ["--run=tests", "--workdir={new}"]
         ("replay", [*REPLAY, "--change=a=1"], "error: --change is for --score"),
         ("fetch", [], "Flag --model must have a value other than None"),
         ("fetch", ["--model=gpt-2"], "error: no preset 'gpt-2': expected one of"),
+        ("compress", ["--output={new}"], "error: give either --model or --run"),
+        ("compress", [*COMPRESS], "error: nothing to compress: give --layers, --rank or both"),
+        ("compress", [*COMPRESS, "--layers=2"], "--layers=2 of a model with 2: use 1 at most"),
+        ("compress", [*COMPRESS, "--rank=22"], "error: model.rank=22 makes no matrix of this mod"),
+        ("compress", [*COMPRESS, "--rank=-1"], "rank"),
+        ("compress", ["--run=tests", "--rank=2", "--output={new}"], "is not the folder of a fini"),
+        ("compress", ["--model=x", "--rank=2", "--output=tests"], "error: tests is not empty"),
         ("export", ["--workdir=nowhere"], "error: nothing to export: give --adapter, --merged"),
         ("export", ["--workdir=nowhere", "--merged={new}"], "'nowhere' is not the folder of a"),
         ("export", ["--workdir=nowhere", "--merged=tests"], "error: tests is not empty"),

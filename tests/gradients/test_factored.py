@@ -36,6 +36,8 @@ MODELS = {
     "plain": make_model(tied=True, kv_heads=2),
     "remat": make_model(EVERYWHERE, tied=False, remat="layer"),
     "bare": make_model(tied=False),
+    # Factors of all matrices but those of k and v, adapted and not.
+    "low rank": make_model(models.LoRAConfig(2, 4.0, ("q", "k")), tied=False, rank=3),
 }
 CASES = [
     ("tied", "full", 0),
@@ -46,6 +48,7 @@ CASES = [
     ("untied", "lora_b", 1),
     ("plain", "full", 2),
     ("remat", "full", 0),
+    ("low rank", "full", 1),
 ]
 # Each rule of the factored path, once with a sketch; programs of many matrices are slow to compile.
 SKETCHED = [

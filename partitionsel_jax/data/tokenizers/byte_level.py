@@ -1,7 +1,11 @@
 """The simplest of all tokenizers, which needs no vocabulary."""
 
 import dataclasses
+import json
+import os
 from collections.abc import Iterable, Sequence
+
+from etils import epath
 
 from partitionsel_jax.data.tokenizers.chat import Conversation
 
@@ -42,6 +46,11 @@ class ByteTokenizer:
         """Gives the text of the ids that are bytes; invalid UTF-8 becomes U+FFFD."""
         data = bytes(int(i) - 3 for i in ids if 3 <= i < self.vocab_size)
         return data.decode("utf-8", errors="replace")
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Writes a tokenizer_config.json by which `load_tokenizer` knows it, and nothing else."""
+        text = json.dumps({"tokenizer_class": type(self).__name__}, indent=2) + "\n"
+        (epath.Path(directory) / "tokenizer_config.json").write_text(text)
 
     def chat_batch(
         self, conversations: Sequence[Conversation], *, answer: bool = True

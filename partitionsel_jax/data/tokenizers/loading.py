@@ -11,17 +11,19 @@ from typing import Any
 
 from etils import epath
 
+from partitionsel_jax.data.tokenizers.byte_level import ByteTokenizer
 from partitionsel_jax.data.tokenizers.subword import SubwordTokenizer
 from partitionsel_jax.file_errors import reading
 from partitionsel_jax.json_files import read_object, read_text
 
 
-def load_tokenizer(directory: str | os.PathLike[str]) -> SubwordTokenizer:
+def load_tokenizer(directory: str | os.PathLike[str]) -> ByteTokenizer | SubwordTokenizer:
     """Loads the tokenizer of a checkpoint.
 
     Args:
       directory: with tokenizer.json and tokenizer_config.json; special_tokens_map.json,
-        chat_template.jinja and generation_config.json are read where they are there.
+        chat_template.jinja and generation_config.json are read where they are there. Of the
+        byte-level tokenizer, tokenizer_config.json names the class, and there is no more.
 
     Raises:
       ValueError: a file that is missing, damaged or of an unsupported kind, or that names tokens
@@ -37,6 +39,9 @@ def load_tokenizer(directory: str | os.PathLike[str]) -> SubwordTokenizer:
             )
         path = folder / "tokenizer.json"
         if not path.exists():
+            named = _optional(folder / "tokenizer_config.json").get("tokenizer_class")
+            if named == ByteTokenizer.__name__:
+                return ByteTokenizer()
             other = folder / "tokenizer.model"
             reason = f"{other} is a SentencePiece model, which is not supported; " * other.exists()
             raise ValueError(

@@ -81,11 +81,11 @@ class Checkpoint:
 
     @property
     def has_tokenizer(self) -> bool:
-        """True if it comes with one: weights alone are enough for logits."""
+        """True if it comes with a vocabulary: weights alone are enough for logits."""
         return (self.path / "tokenizer.json").exists()
 
     @functools.cached_property
-    def tokenizer(self) -> data.SubwordTokenizer:
+    def tokenizer(self) -> data.Tokenizer:
         """The checkpoint's own tokenizer.
 
         Raises:
@@ -171,7 +171,7 @@ def _weights(path: Path) -> SafetensorsFiles:
 
 
 @functools.lru_cache(maxsize=4)
-def _tokenizer(path: Path, states: tuple[Any, ...]) -> data.SubwordTokenizer:
+def _tokenizer(path: Path, states: tuple[Any, ...]) -> data.Tokenizer:
     """Remembered while its files stay as they are, since large vocabularies take seconds."""
     del states
     return data.load_tokenizer(path)

@@ -12,6 +12,8 @@ from partitionsel_jax.models.config import DecoderConfig, RopeScaling
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
+# In front of the model_type of a model whose matrices are factors, which no other library reads.
+LOW_RANK = "low_rank_"
 QWEN2_BIASES = ("q", "k", "v")
 _ATTENTION = ("q", "k", "v", "o")
 _MLP = ("gate", "up", "down")
@@ -30,6 +32,7 @@ _FIELDS: Mapping[str, tuple[str, type]] = {
     "rms_norm_eps": ("norm_eps", float),
     "tie_word_embeddings": ("tied", bool),
     "max_position_embeddings": ("context", int),
+    "matrix_rank": ("rank", int),
 }
 # Others that are read, and those that change nothing in what is computed.
 _KNOWN = (
@@ -144,7 +147,7 @@ def decoder_config(content: Mapping[str, Any], where: str) -> DecoderConfig:
         a field that is missing or makes no sense.
     """
     fields = Fields(content, where)
-    kind = fields.get("model_type", str)
+    kind = fields.get("model_type", str).removeprefix(LOW_RANK)
     if kind not in ("llama", "qwen2"):
         raise ValueError(
             f"{where}: model_type={kind!r:.80} is not supported; llama (Llama, SmolLM2) and qwen2 "
@@ -165,6 +168,7 @@ def decoder_config(content: Mapping[str, Any], where: str) -> DecoderConfig:
         "rms_norm_eps": 1e-6,
         "tie_word_embeddings": False,
         "max_position_embeddings": 0,
+        "matrix_rank": 0,
     }
     try:
         theta, scaling = _rope(fields)
@@ -274,8 +278,10 @@ def config_json(config: DecoderConfig, dtype: str) -> dict[str, Any]:
     }
     if not config.context:
         del content["max_position_embeddings"]
+    if not config.rank:
+        del content["matrix_rank"]
     if biases == set(QWEN2_BIASES):
-        return {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], **content}
+        return _named("qwen2", "Qwen2ForCausalLM", config) | content
     in_attention, in_mlp = biases >= set(_ATTENTION), biases >= set(_MLP)
     if biases != set(_ATTENTION * in_attention + _MLP * in_mlp):
         raise ValueError(
@@ -283,4 +289,11 @@ def config_json(config: DecoderConfig, dtype: str) -> dict[str, Any]:
             f"of {_MLP} or none) nor Qwen2's {QWEN2_BIASES}: no config.json can say so"
         )
     content |= {"attention_bias": in_attention, "mlp_bias": in_mlp}
-    return {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **content}
+    return _named("llama", "LlamaForCausalLM", config) | content
+
+
+def _named(kind: str, architecture: str, config: DecoderConfig) -> dict[str, Any]:
+    """The names by which libraries look a model's code up."""
+    if config.rank:
+        kind, architecture = f"{LOW_RANK}{kind}", f"LowRank{architecture}"
+    return {"model_type": kind, "architectures": [architecture]}

@@ -40,7 +40,7 @@ class Pretrained:
         return self.model.config
 
     @property
-    def tokenizer(self) -> data.SubwordTokenizer:
+    def tokenizer(self) -> data.Tokenizer:
         """The checkpoint's tokenizer; see `data.load_tokenizer` for its rule of special tokens.
 
         Raises:

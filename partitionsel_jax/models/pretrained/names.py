@@ -17,6 +17,8 @@ _PROJECTIONS: Mapping[Path, str] = {
     ("mlp", "up"): "mlp.up_proj",
     ("mlp", "down"): "mlp.down_proj",
 }
+# A projection's matrices here -> their names in its module.
+_MATRICES = {"kernel": "weight", "kernel_a": "a.weight", "kernel_b": "b.weight"}
 # A projection's module in adapter_config.json -> its name here.
 MODULES = {module.split(".")[1]: path[-1] for path, module in _PROJECTIONS.items()}
 
@@ -54,11 +56,13 @@ def tensors(config: DecoderConfig) -> list[Tensor]:
             scale = ("layers", norm, "scale")
             found.append(Tensor(f"{prefix}{module}.weight", scale, layer, False, width))
         for path, module in _PROJECTIONS.items():
-            full, shape = ("layers", *path), config.projections[path[-1]][::-1]
-            found.append(Tensor(f"{prefix}{module}.weight", (*full, "kernel"), layer, True, shape))
+            full = ("layers", *path)
+            for matrix, shape in config.matrices(path[-1]).items():
+                name = f"{prefix}{module}.{_MATRICES[matrix]}"
+                found.append(Tensor(name, (*full, matrix), layer, True, shape[::-1]))
             if path[-1] in config.biases:
-                bias = (*full, "bias")
-                found.append(Tensor(f"{prefix}{module}.bias", bias, layer, False, shape[:1]))
+                bias, size = (*full, "bias"), config.projections[path[-1]][1:]
+                found.append(Tensor(f"{prefix}{module}.bias", bias, layer, False, size))
     return found
 
 
