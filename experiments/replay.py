@@ -5,7 +5,8 @@ python -m experiments.replay --run=DIR --workdir=NEW
     whether the parameters came out the same.
 python -m experiments.replay --run=DIR --workdir=NEW --score=taylor,alignment
     says what other utilities would have picked from the pools that the run saw, with the parameters
-    that it had then. --change=selection.coupling=agnostic (more than once) changes how.
+    that it had then. --change=selection.coupling=agnostic (more than once) changes how;
+    --change=selection.proxy=DIR lets another model select, and says how far the two agree.
 python -m experiments.replay --failure=DIR/failure/NUMBER
     makes an update again that stopped a run because it was not finite, and prints its record.
 

@@ -239,9 +239,9 @@ def _other(config: Mapping[str, Any], utility: str, changes: Mapping[str, Any]) 
                 f"{field} cannot be changed, as it is no field of how a recorded problem is "
                 f"solved{near(field, known)}; known: {', '.join(known)}"
             )
-    settings = run_settings.parse(
-        changed(config, {"selection.recorded": "", **changes, "selection.utility": utility})
-    )
+    config = changed(config, {"selection.recorded": "", **changes, "selection.utility": utility})
+    settings = run_settings.parse(starts.complete(config))
+    starts.check_proxy(settings)
     for field, value in (
         ("selection.updates_per_pool", settings.selection.updates_per_pool),
         ("features.anchors_every", settings.features.anchors_every),

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from partitionsel_jax import sweeps
+from partitionsel_jax.training import compressing
 from tests.distributed.launching import ended, environment, start
 from tests.tiny_runs import rows
 
@@ -109,6 +110,14 @@ def test_a_utility_scored_on_its_own_problems_picks_what_it_picked(finished, tmp
         assert row["budgets"] == measured[row["step"]]["budgets"]
 
 
+def test_a_proxy_is_scored_on_the_problems_of_a_run_that_selected_for_itself(finished, tmp_path):
+    _, folder, _ = finished
+    compressing.compress(tmp_path / "first", run=str(folder), layers=1)
+    changes = {"selection.proxy": str(tmp_path / "first")}
+    found = sweeps.score(folder, tmp_path / "scores", ["gradient_matching"], changes, every=7)
+    assert 0 < found["gradient_matching"]["overlap"] < 1
+
+
 @pytest.mark.parametrize(
     ("utility", "changes", "message"),
     [
@@ -118,6 +127,8 @@ def test_a_utility_scored_on_its_own_problems_picks_what_it_picked(finished, tmp
         ("taylor", {"optimizer.learning_rate": 1.0}, "cannot be changed"),
         ("taylor", {"features.anchors_every": 2}, "features.anchors_every=2"),
         ("taylor", {"selection.budgets": "curriculum"}, "change selection.budgets"),
+        ("taylor", {"selection.proxy": "nowhere"}, "no model 'nowhere'"),
+        ("taylor", {"selection.proxy": "tiny-qwen2.5"}, "reads other ids"),
         ("alignment", {"selection.rule": "residual_random"}, "use rule='greedy'"),
     ],
 )
