@@ -79,7 +79,7 @@ class Memory(NamedTuple):
 
 
 class LogitScores(NamedTuple):
-    """What rows' logits say of them.
+    """Scores of rows by their logits.
 
     Attributes:
       nuclear_norms: f32[B]; 0 for a row without a response.

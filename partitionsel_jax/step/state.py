@@ -59,7 +59,7 @@ class FeatureCache:
 
     @property
     def unshared(self) -> "FeatureCache | None":
-        """What a run keeps whose steps share neither pools nor anchors."""
+        """The part that is kept where steps share neither pools nor anchors."""
         return None if self.memory is None else FeatureCache(None, None, None, self.memory)
 
 

@@ -129,7 +129,14 @@ def test_different_values_have_different_names():
     assert all("/" not in name_of(value) for value in values)
 
 
-@pytest.mark.parametrize("module", [utilities, budgets, features, forward_only])
+@pytest.mark.parametrize("arguments", ["seeds=2", "smoke"])
+def test_forward_only_choosers_are_runs_side_by_side(arguments):
+    runs = plan.expand(forward_only.get_config(arguments).to_dict())
+    utilities = {run.config["selection"]["utility"] for run in runs}
+    assert utilities == {"random", "loss", "uds", "gradient_matching"}
+
+
+@pytest.mark.parametrize("module", [utilities, budgets, features])
 @pytest.mark.parametrize("arguments", ["", "smoke", "smoke,tune"])
 def test_the_ablations_of_the_repository_expand(module, arguments):
     found = plan.survey(module.get_config(arguments).to_dict())
