@@ -67,8 +67,9 @@ class Memory(NamedTuple):
         total_B = jnp.sum(jnp.where(known_S[None, :], distances_BxS, 0.0), axis=1)
         return total_B / jnp.maximum(known_S.sum(), 1)
 
-    def after(self, embeddings_NxE: jax.Array, indices_K: jax.Array) -> "Memory":
+    def after(self, embeddings_NxE: jax.Array | None, indices_K: jax.Array) -> "Memory":
         """The memory once rows of a pool are selected; an index of -1 is padding, and K <= S."""
+        assert embeddings_NxE is not None  # as there is a memory
         picked_K = indices_K >= 0
         slots = len(self.embeddings)
         place_K = (self.seen + jnp.cumsum(picked_K) - 1) % slots
