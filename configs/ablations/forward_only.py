@@ -1,6 +1,7 @@
 """Choosers that take a forward pass alone, at equal operations (FLOPs), 30 % garbled.
 
-Claim: none of them pays here. The highest losses and nuclear norms are those of garbled rows.
+Claim: none of them pays here. The highest losses are those of garbled rows, and so are the largest
+distances from what was selected before.
 
     python -m experiments.train --config=configs/ablations/forward_only.py:seeds=2 --workdir=DIR
 
@@ -13,7 +14,10 @@ Claim: none of them pays here. The highest losses and nuclear norms are those of
 | random, as many as uds   | 101     | 1.791 ± 0.030   | 30.7 %        | 1                   |
 
 Mean ± standard deviation over seeds 4 and 5 on two CPU cores, jax 0.10.2, the default learning rate
-for all. An update on uds takes as many seconds as one on the highest losses.
+for all. An update on uds takes as many seconds as one on the highest losses. Of seed 4 alone, 101
+updates: without a memory (selection.remembered=0) 2.093 and 32.7 % garbled, with ten times the
+weight of distances (selection.diversity=10) 2.195 and 45.3 %; as it is 2.215 and 41.7 %, and random
+1.812 and 31.9 %.
 """
 
 from configs import common, quickstart
