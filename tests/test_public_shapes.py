@@ -39,6 +39,8 @@ EVERYTHING = {
     "anchor_similarity": "f32[N, A]",
     "norms": "f32[N]",
     "reference_losses": "f32[N]",
+    "nuclear_norms": "f32[N]",
+    "novelty": "f32[N]",
 }
 
 

@@ -1,7 +1,7 @@
 """The sections of a run's configuration but the data's, each checked by itself."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from partitionsel_jax import gradients, selection
@@ -127,6 +127,11 @@ def _reads_anchors(chosen: Mapping[str, Any]) -> bool:
     return _utility(chosen).gradients or _reads_budgets(chosen, "curriculum")
 
 
+def _forwards(reads: Collection[str]) -> bool:
+    """True if one of these fields of a problem takes a forward pass."""
+    return not {"losses", "nuclear_norms"}.isdisjoint(reads)
+
+
 def _refits(chosen: Mapping[str, Any]) -> bool:
     return _utility(chosen).refits  # all other weights are 1
 
@@ -215,7 +220,7 @@ class SelectionSettings:
         "",
         "Another model that selects in this one's stead, a smaller one: folder of a finished run, "
         'or a pretrained model (path, preset or "owner/name"); "": the model itself.',
-        read_if=lambda chosen: _utility(chosen).gradients or "losses" in _utility(chosen).needs,
+        read_if=lambda chosen: _utility(chosen).gradients or _forwards(_utility(chosen).needs),
         later=True,
     )
     proxy_trains: bool = field(
@@ -230,6 +235,20 @@ class SelectionSettings:
         low=0,
         read_if=lambda chosen: bool(chosen["proxy"] and chosen["proxy_trains"]),
         compare=False,
+        later=True,
+    )
+    remembered: int = field(
+        1024,
+        "Rows selected last that uds keeps candidates away from; 0: none.",
+        low=0,
+        read_if=lambda chosen: "novelty" in _utility(chosen).also_reads,
+        later=True,
+    )
+    diversity: float = field(
+        1.0,
+        "Weight of the mean distance from them in uds, the nuclear norm's being 1.",
+        low=0,
+        read_if=lambda chosen: "novelty" in _utility(chosen).also_reads and chosen["remembered"],
         later=True,
     )
     guard: bool = field(
@@ -264,13 +283,18 @@ class SelectionSettings:
                 f"selection.utility='full' trains on the whole pool: set selection.size="
                 f"{self.pool} (it is {self.size}), or a pool of {self.size}"
             )
+        if self.remembers and self.size > self.remembered:
+            raise ValueError(
+                f"selection.remembered={self.remembered} rows cannot hold the {self.size} of one "
+                "update, selection.size: remember more, or none (0)"
+            )
         if self.proxy_trains and not self.proxy:
             raise ValueError("selection.proxy_trains=True needs a selection.proxy: name the model")
         if self.guard and not self.proxy:
             raise ValueError(
                 "selection.guard=True trains copies of a proxy: name one as selection.proxy"
             )
-        if self.proxy and not (self.recorded or self.needs_features or self.needs_losses):
+        if self.proxy and not (self.recorded or self.needs_features or self.needs_forward):
             raise ValueError(
                 f"selection.proxy={self.proxy!r} would choose nothing, as selection.utility="
                 f"{self.utility!r} looks at no model: leave selection.proxy empty"
@@ -285,7 +309,7 @@ class SelectionSettings:
                 f"selection.utility={self.utility!r} needs selection.reference: set it to the "
                 "folder of a finished run of the same model"
             )
-        computes_losses = self.recorded or self.needs_features or self.needs_losses
+        computes_losses = self.recorded or self.needs_features or self.needs_forward
         if self.budgets == "curriculum" and not computes_losses:
             raise ValueError(
                 f"selection.budgets='curriculum' follows the anchors' losses, which "
@@ -332,9 +356,14 @@ class SelectionSettings:
         return selection.UTILITIES[self.utility].gradients and not self.recorded
 
     @property
-    def needs_losses(self) -> bool:
-        """True if the utility reads losses alone, for which a forward pass is enough."""
-        return not self.needs_features and "losses" in self.reads
+    def needs_forward(self) -> bool:
+        """True if the utility reads losses or logits alone, for which a forward pass is enough."""
+        return not self.needs_features and _forwards(self.reads)
+
+    @property
+    def remembers(self) -> bool:
+        """True if candidates are compared with the rows selected last."""
+        return "novelty" in self.reads and self.remembered > 0
 
     @property
     def reads(self) -> frozenset[str]:

@@ -347,6 +347,16 @@ class Model:
         decoder = self._decoder(parameters)
         return decoder.logits(decoder.hidden(tokens_BxT))
 
+    def hidden(self, parameters: dict[str, Any], tokens_BxT: jax.Array) -> jax.Array:
+        """The head's input f[B, T, D], of tokens i32[B, T]: logits are its products with `head`."""
+        return self._decoder(parameters).hidden(tokens_BxT)
+
+    def head(self, parameters: dict[str, Any]) -> jax.Array:
+        """The head f[D, V], whole, in the decoder's dtype."""
+        decoder = self._decoder(parameters)
+        head = decoder.whole(decoder.head_name).astype(DTYPES[self.config.dtype])
+        return head if decoder.vocab_axis else head.T
+
     def losses(
         self,
         parameters: dict[str, Any],

@@ -17,6 +17,7 @@ from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.models.config import DTYPES, DecoderConfig
 from partitionsel_jax.planning.hardware import GIGA, Slice
 from partitionsel_jax.step import costs
+from partitionsel_jax.step.logit_scores import EMBEDDING
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import starts
 
@@ -130,7 +131,8 @@ def memory_of(settings: Settings) -> Record:
     """GB on one device during a step of `planned` settings, by what holds them.
 
     `trained` are adapters or all weights, and their gradient; `features` those of this device's
-    candidates and anchors, and of all candidates twice, as they come and as they are compared;
+    candidates and anchors, and of all candidates twice, as they come and as they are compared, or
+    what `uds` remembers of rows and knows of all candidates;
     `selection` the Gram matrix and the picks' rows of it; `rows` the tokens and masks of this
     device's pool, and the picks on their way; `activations` those of a microbatch, at the worst
     moment of the update or of the features; `gathered` what split weights are put together into:
@@ -154,6 +156,8 @@ def memory_of(settings: Settings) -> Record:
         chooser = settings.chooser[0]
         scoped = settings.features.last_layers or chooser.layers
         activations = max(activations, _activations(chooser, size, window, scoped))
+    if state.kept is not None and state.kept.memory is not None:
+        features = _bytes(state.kept.memory) + 4.0 * EMBEDDING * chosen.pool
     if split and devices > 1:
         shapes = jax.eval_shape(step.model.init, jax.random.key(0))
         layers = shapes.pop("layers")

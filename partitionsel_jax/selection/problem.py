@@ -18,6 +18,8 @@ SYMMETRY_TOLERANCE = 1e-4
 _CHECKED_ROWS, _CHECKED_ENTRIES = 16, 1 << 16
 
 _STATIC = {"static": True}
+# The fields of a problem that are one number of each candidate, and may be None.
+_SCORES = ("losses", "norms", "reference_losses", "nuclear_norms", "novelty")
 
 
 @jax.tree_util.register_dataclass
@@ -42,6 +44,9 @@ class Problem:
         the square roots of the Gram matrix's diagonal, which say nothing if features are unit.
       reference_losses: f32[N] or None; losses under a reference model, for `reducible_loss` only.
         None: `losses` have them taken off already.
+      nuclear_norms: f32[N], >= 0, or None; of the rows' logits, needed by `uds` only.
+      novelty: f32[N] or None; what `uds` adds to them: weighted distances from rows that were
+        selected before. None: nothing.
       domain_count: P, for budgets that are a function; None: one more than the largest of the
         domains, which then have to be concrete. Static.
     """
@@ -55,6 +60,8 @@ class Problem:
     features: jax.Array | None = None
     norms: jax.Array | None = None
     reference_losses: jax.Array | None = None
+    nuclear_norms: jax.Array | None = None
+    novelty: jax.Array | None = None
     domain_count: int | None = dataclasses.field(default=None, metadata=_STATIC)
 
 
@@ -153,6 +160,8 @@ class Pool:
     anchors: jax.Array | None = None
     norms: jax.Array | None = None
     reference_losses: jax.Array | None = None
+    nuclear_norms: jax.Array | None = None
+    novelty: jax.Array | None = None
     group_count: int = dataclasses.field(default=1, metadata=_STATIC)
 
 
@@ -170,8 +179,8 @@ def make_pool(
     )
     present_N = problem.domains >= 0
     sound_N = present_N & jnp.isfinite(problem.alignment)
-    for values_N in (problem.losses, problem.norms, problem.reference_losses):
-        if values_N is not None:
+    for name in _SCORES:
+        if (values_N := getattr(problem, name)) is not None:
             sound_N &= jnp.isfinite(values_N)
     if problem.features is not None:
         # By Cauchy-Schwarz, inner products of rows with finite squares are finite.
@@ -210,11 +219,9 @@ def make_pool(
         budgets=budgets.astype(jnp.int32),
         candidates=sound_N,
         groups=jnp.zeros(sound_N.shape, jnp.int32),
-        losses=clean(problem.losses),
         anchor_similarity=clean(similarity),
         anchors=anchors_A,
-        norms=clean(problem.norms),
-        reference_losses=clean(problem.reference_losses),
+        **{name: clean(getattr(problem, name)) for name in _SCORES},
     )
     return pool, jnp.sum(present_N & ~sound_N, dtype=jnp.int32)
 
@@ -261,9 +268,7 @@ def check_problem(problem: Problem, size: int, *, budgeted: bool = False) -> int
         "gram": (pool_size, pool_size),
         "features": (pool_size, "M"),
         "domains": (pool_size,),
-        "losses": (pool_size,),
-        "norms": (pool_size,),
-        "reference_losses": (pool_size,),
+        **dict.fromkeys(_SCORES, (pool_size,)),
         "anchor_similarity": (pool_size, "A"),
     }
     for name, shape in shapes.items():

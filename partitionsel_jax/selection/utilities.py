@@ -134,6 +134,13 @@ def reducible_loss(pool: Pool, options: Options) -> Solution:
     return _ranked(pool, options, pool.losses - reference_N)
 
 
+def uds(pool: Pool, options: Options) -> Solution:
+    """The sum over the picks of their logits' nuclear norm and their novelty (UDS)."""
+    assert pool.nuclear_norms is not None  # `select` has seen to it
+    novelty_N = 0.0 if pool.novelty is None else pool.novelty
+    return _ranked(pool, options, pool.nuclear_norms + novelty_N)
+
+
 def random(pool: Pool, options: Options) -> Solution:
     """A base of the matroid drawn uniformly from `key`."""
     return _ranked(pool, options, options.draw(pool.alignment.shape), valued=False)
@@ -168,6 +175,7 @@ UTILITIES = {
     "reducible_loss": Utility(
         reducible_loss, needs=("losses",), also_reads=("reference_losses",), gradients=False
     ),
+    "uds": Utility(uds, needs=("nuclear_norms",), also_reads=("novelty",), gradients=False),
     "random": Utility(random, draws=True, gradients=False),
     "full": Utility(full, takes_all=True, gradients=False),
 }

@@ -46,8 +46,9 @@ class Candidates:
       losses: f32[N].
       gram: f32[N, N], alignment: f32[N]; see `selection.Problem`.
       anchor_norm: f32[], norm of the anchor direction.
-      norms: f32[N], anchor_similarity: f32[N, A], reference_losses: f32[N]; see there as well;
-        None unless the utility reads them.
+      norms: f32[N], anchor_similarity: f32[N, A], reference_losses, nuclear_norms, novelty: f32[N];
+        see there as well; None unless the utility reads them.
+      embeddings: f32[N, E], what is remembered of those that are selected; None if nothing is.
       anchor_losses: f32[P], see `anchors.mean_losses`; None unless the budgets follow
         them.
       anchor_shares: f32[P], see `Others`.
@@ -63,6 +64,9 @@ class Candidates:
     norms: jax.Array | None = None
     anchor_similarity: jax.Array | None = None
     reference_losses: jax.Array | None = None
+    nuclear_norms: jax.Array | None = None
+    novelty: jax.Array | None = None
+    embeddings: jax.Array | None = None
     anchor_losses: jax.Array | None = None
     anchor_shares: jax.Array | None = None
     anchors_dropped: jax.Array | None = None

@@ -1,10 +1,12 @@
 """Costs of an update: matrix products and bytes between devices, counted in the traced step.
 
 XLA's own cost analysis counts the body of a loop once, however often it runs, and the decoder is a
-loop over its layers; here a loop counts as often as it runs, where that is known. Norms, softmax
-and the rounds of the selection are left out: for a decoder, a few per cent.
+loop over its layers; here a loop counts as often as it runs, where that is known. Norms, softmax,
+one Cholesky factor of the head's width and the rounds of the selection are left out: for a decoder,
+a few per cent. Logits' nuclear norms count at the width for responses of twice the mean length.
 """
 
+import bisect
 import collections
 import dataclasses
 import functools
@@ -23,6 +25,7 @@ from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.distributed import processes, spmd
 from partitionsel_jax.models.parameters import SCOPE
 from partitionsel_jax.selection import Selection
+from partitionsel_jax.step import logit_scores
 from partitionsel_jax.step.candidates import RowInfo
 from partitionsel_jax.step.parts import divide
 from partitionsel_jax.step.state import Others, TrainState
@@ -66,7 +69,13 @@ class Counts:
         return self.gathered + self.dealt + self.summed + self.weights
 
 
-def count(function: Callable[..., Any], *shapes: Any, devices: int, rounds: float = 1.0) -> Counts:
+def count(
+    function: Callable[..., Any],
+    *shapes: Any,
+    devices: int,
+    rounds: float = 1.0,
+    response: float = 1.0,
+) -> Counts:
     """Counts a per-device function; of a conditional, its most expensive branch.
 
     Args:
@@ -74,17 +83,21 @@ def count(function: Callable[..., Any], *shapes: Any, devices: int, rounds: floa
       shapes: of these arrays.
       devices: on the axis.
       rounds: how often a loop runs whose end depends on the data.
+      response: share of a row's tokens that its loss counts; of a conditional on it (see
+        `logit_scores.SHARES`), the branch for twice as many.
     """
     program = jax.make_jaxpr(function, axis_env=[(spmd.AXIS, devices)])(*shapes)
-    return count_traced(program.jaxpr, devices, rounds)
+    return count_traced(program.jaxpr, devices, rounds, response)
 
 
-def count_traced(jaxpr: core.Jaxpr, devices: int, rounds: float = 1.0) -> Counts:
+def count_traced(
+    jaxpr: core.Jaxpr, devices: int, rounds: float = 1.0, response: float = 1.0
+) -> Counts:
     """Counts a per-device function that is traced already; see `count`."""
-    return Counts(**_add_up(jaxpr, devices, rounds))
+    return Counts(**_add_up(jaxpr, devices, rounds, response))
 
 
-def _add_up(jaxpr: core.Jaxpr, devices: int, rounds: float) -> dict[str, float]:
+def _add_up(jaxpr: core.Jaxpr, devices: int, rounds: float, response: float) -> dict[str, float]:
     total: dict[str, float] = collections.defaultdict(float)
     for equation in jaxpr.eqns:
         name, times = equation.primitive.name, 1.0
@@ -94,8 +107,10 @@ def _add_up(jaxpr: core.Jaxpr, devices: int, rounds: float) -> dict[str, float]:
             inner = [_exchange(equation, devices)]
         else:
             bodies = core.jaxprs_in_params(equation.params)
-            inner = [_add_up(body, devices, rounds) for body in bodies]
-            if name == "cond":
+            inner = [_add_up(body, devices, rounds, response) for body in bodies]
+            if name == "cond" and logit_scores.SCOPE in str(equation.source_info.name_stack):
+                inner = [inner[bisect.bisect_left(logit_scores.SHARES, min(2 * response, 1))]]
+            elif name == "cond":
                 inner = [max(inner, key=lambda one: (one["products"], one["received"]))]
             elif name in ("scan", "while"):
                 times = equation.params["length"] if name == "scan" else rounds
@@ -165,11 +180,11 @@ def _counted(
         # The one loop whose end depends on the data is over blocks of tokens that count.
         tokens = microbatch * (length - 1)
         rounds = math.ceil(response * tokens / step.model.config.chunks.token_block(tokens))
-        return count(function, *inputs, devices=devices, rounds=rounds)
+        return count(function, *inputs, devices=devices, rounds=rounds, response=response)
 
     features = Counts()
     size = min(step.features.microbatch, (chosen.pool + chosen.anchors) // devices)
-    if chosen.needs_features or chosen.needs_losses:
+    if chosen.needs_features or chosen.needs_forward:
         features = counted(
             lambda *inputs: step.candidates(*inputs)[0],
             size,
@@ -319,7 +334,7 @@ def _feature_tokens(settings: Settings, devices: int) -> int:
     if chosen.needs_features:
         window = min(features.tokens or length, length)
         return window * _padded(pool + anchors, features.microbatch)
-    if not chosen.needs_losses:
+    if not chosen.needs_forward:
         return 0
     passes = [pool] * (1 + ("reference_losses" in chosen.reads))
     passes += [anchors] * (chosen.budgets == "curriculum")
@@ -344,7 +359,7 @@ def exchanged(step: Step, devices: int, *arguments: Any) -> Counts:
         step, features=step.features.unshared, selection=step.selection.unshared
     )
     state, *rest = arguments
-    state = dataclasses.replace(state, kept=None)
+    state = dataclasses.replace(state, kept=state.kept and state.kept.unshared)
     return count(step.__call__, state, *rest, devices=devices)
 
 

@@ -91,9 +91,10 @@ class Parts:
 
     @property
     def shares(self) -> bool:
-        """True if steps share pools or anchors."""
+        """True if steps share pools or anchors, or remember what they selected."""
         chosen = self.selection
-        return chosen.shares_pool or (chosen.needs_features and self.features.anchors_every > 1)
+        shares_anchors = chosen.needs_features and self.features.anchors_every > 1
+        return chosen.shares_pool or shares_anchors or chosen.remembers
 
     @staticmethod
     def key(seed: jax.Array | int, purpose: str) -> jax.Array:

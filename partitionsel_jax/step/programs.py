@@ -225,9 +225,9 @@ def _random_candidates(step: Step) -> Candidates:
         domains=step.domains,
     )
     made = compare(info, features(chosen.pool), anchors, chosen)
-    if "reference_losses" in chosen.reads:
-        made = dataclasses.replace(made, reference_losses=jnp.zeros(chosen.pool))
-    return made
+    names = {"reference_losses", "nuclear_norms", "novelty"} & chosen.reads
+    scores: dict[str, Any] = {name: jnp.zeros(chosen.pool) for name in names}
+    return dataclasses.replace(made, **scores)
 
 
 def _seconds(function: Callable[[], Any], repeats: int = 5) -> float:

@@ -15,6 +15,7 @@ from partitionsel_jax.config.sections import FeatureSettings, SelectionSettings
 from partitionsel_jax.gradients import Features
 from partitionsel_jax.selection.budgets import CurriculumState
 from partitionsel_jax.step.anchors import Anchors
+from partitionsel_jax.step.logit_scores import Memory
 
 # Of an update's record, finite where it is sound; the last ones where a proxy trains, too.
 NORMS = ("loss", "gradient_norm", "update_norm")
@@ -30,11 +31,13 @@ class FeatureCache:
       pool: features of the N rows of the pool, while several updates share it.
       anchors: what is known of the anchors, while several steps share them.
       used: bool[N], the rows of the pool that updates before this one have selected.
+      memory: embeddings of the rows of any pool that were selected last.
     """
 
     pool: Features | None
     anchors: Anchors | None
     used: jax.Array | None
+    memory: Memory | None = None
 
     @classmethod
     def empty(
@@ -51,7 +54,13 @@ class FeatureCache:
         if settings.anchors_every > 1 and selection.needs_features:
             count = selection.anchors if "anchor_similarity" in selection.reads else 0
             anchors = Anchors.nothing(dim, domains, count)
-        return cls(pool, anchors, used)
+        memory = Memory.empty(selection.remembered) if selection.remembers else None
+        return cls(pool, anchors, used, memory)
+
+    @property
+    def unshared(self) -> "FeatureCache | None":
+        """The part that is kept where steps share neither pools nor anchors."""
+        return None if self.memory is None else FeatureCache(None, None, None, self.memory)
 
 
 class Learner(NamedTuple):
@@ -108,7 +117,8 @@ class TrainState:
       parameters: the trained parameters (all of them, or the adapters), a nested dict.
       optimizer: optax state.
       curriculum: what curriculum budgets remember of the anchors' losses; None for other budgets.
-      kept: what steps share of their pools and anchors; None where every step has its own.
+      kept: what steps share of their pools and anchors, and remember of what they selected; None
+        where every step has its own.
       proxy: the model that selects, where it trains as well; else None.
       guard: twins of the proxy; None without a guard.
     """

@@ -39,6 +39,7 @@ from partitionsel_jax.step.candidates import (
 )
 from partitionsel_jax.step.descent import batch_of, descend
 from partitionsel_jax.step.features import TokenCounts, buckets_of, compute_features, has_response
+from partitionsel_jax.step.logit_scores import logit_scores
 from partitionsel_jax.step.parts import Parts, row_losses
 from partitionsel_jax.step.state import (
     NO_OTHERS,
@@ -83,8 +84,9 @@ class Step(Parts):
         """
         if state.kept is None and self.shares:
             raise ValueError(
-                "features.anchors_every and selection.updates_per_pool need a state that keeps "
-                "what steps share, got None; make the training state with Step.initial"
+                "features.anchors_every, selection.updates_per_pool and selection.remembered need "
+                "a state that keeps what steps share, got None; make the training state with "
+                "Step.initial"
             )
         key = jax.random.fold_in(self.key(seed, "selection"), state.step)
         fresh_pool, fresh_anchors = self._fresh(state.step)
@@ -106,7 +108,8 @@ class Step(Parts):
         certified = every == 1 or (every > 0 and state.step % every == 0)
         result, record = self.select(candidates, key, curriculum, used_N, certified)
         if cache is not None:
-            cache = dataclasses.replace(cache, used=_mark(used_N, result))
+            memory = cache.memory and cache.memory.after(candidates.embeddings, result.indices)
+            cache = dataclasses.replace(cache, used=_mark(used_N, result), memory=memory)
 
         rival = None
         if state.guard is not None:
@@ -134,7 +137,7 @@ class Step(Parts):
         cache, tokens = state.kept, None
         if self.selection.needs_features:
             seen, cache, tokens = self.featurize(state, frozen, pool, anchors, others)
-        elif self.selection.needs_losses:
+        elif self.selection.needs_forward:
             seen, tokens = self.forward(state, frozen, pool, anchors, others)
         else:
             known = spmd.gather((RowInfo.of(pool), has_response(pool)))
@@ -226,7 +229,7 @@ class Step(Parts):
         anchors: Rows,
         others: Others = NO_OTHERS,
     ) -> tuple[Candidates, TokenCounts]:
-        """The candidates of a utility that reads losses alone: no gradient is taken."""
+        """The candidates of a utility that reads losses or logits alone: no gradient is taken."""
         everything, _ = self._learner(state, frozen, others)
         reference, passes = others.reference, []
 
@@ -237,8 +240,9 @@ class Step(Parts):
             found = map_microbatches(one, rows, size, buckets=buckets)
             return jnp.where(has_response(rows), found, jnp.nan)
 
+        reads, pool_losses = self.selection.reads, None
         reference_losses = anchor_losses = anchor_losses_P = None
-        if "reference_losses" in self.selection.reads:
+        if "reference_losses" in reads:
             if reference is None:
                 raise ValueError(
                     f"utility={self.selection.utility!r} needs the parameters of a reference "
@@ -247,17 +251,34 @@ class Step(Parts):
             reference_losses = losses(reference, pool)
         if self.selection.budgets == "curriculum":
             anchor_losses = losses(everything, anchors)
-        known = RowInfo.of(pool), has_response(pool), losses(everything, pool)
-        info, counted_N, losses_N, reference_losses_N, anchor_losses_A, domains_A = spmd.gather(
-            (*known, reference_losses, anchor_losses, anchors.domain)
+        if "losses" in reads:
+            pool_losses = losses(everything, pool)
+        scores = None
+        if "nuclear_norms" in reads:
+            buckets = self._buckets(self.chooser, pool)
+            passes.append(TokenCounts.of(buckets, self.features.microbatch))
+            scores = logit_scores(
+                self.chooser,
+                everything,
+                pool,
+                microbatch=self.features.microbatch,
+                buckets=buckets,
+                memory=None if state.kept is None else state.kept.memory,
+                weight=self.selection.diversity,
+            )
+        known = RowInfo.of(pool), has_response(pool)
+        info, counted_N, found, anchor_losses_A, domains_A = spmd.gather(
+            (*known, (pool_losses, reference_losses, scores), anchor_losses, anchors.domain)
         )
+        losses_N, reference_losses_N, scores = found
         if anchor_losses_A is not None:
             anchor_losses_P = held_out.mean_losses(anchor_losses_A, domains_A, self.domains)
         candidates = dataclasses.replace(
             Candidates.without_features(info, counted_N),
-            losses=losses_N,
             reference_losses=reference_losses_N,
             anchor_losses=anchor_losses_P,
+            **({} if losses_N is None else {"losses": losses_N}),
+            **({} if scores is None else scores._asdict()),
         )
         return candidates, functools.reduce(TokenCounts.plus, passes)
 
@@ -328,6 +349,8 @@ class Step(Parts):
             anchor_similarity=candidates.anchor_similarity,
             norms=candidates.norms,
             reference_losses=candidates.reference_losses,
+            nuclear_norms=candidates.nuclear_norms,
+            novelty=candidates.novelty,
             domain_count=self.domains,
         )
 

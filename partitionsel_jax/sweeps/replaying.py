@@ -96,8 +96,8 @@ def score(
 
     Raises:
       ValueError: no such run, or a change that makes no sense; a run whose steps share pools or
-        anchors, or whose budgets follow a curriculum, since those problems are no function of the
-        parameters alone.
+        anchors, or whose budgets follow a curriculum, and a utility that remembers, since those
+        problems are no function of the parameters alone.
     """
     if every < 1:
         raise ValueError(f"expected every step or every few, got every={every}")
@@ -260,6 +260,11 @@ def _other(config: Mapping[str, Any], utility: str, changes: Mapping[str, Any]) 
         raise ValueError(
             "budgets that follow a curriculum depend on all steps before, which are not recorded: "
             "change selection.budgets, e.g. to 'proportional'"
+        )
+    if settings.selection.remembers:
+        raise ValueError(
+            f"selection.utility={utility!r} remembers what it selected before, which a recorded "
+            "problem does not say: change selection.remembered to 0"
         )
     return settings
 

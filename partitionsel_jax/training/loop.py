@@ -277,7 +277,7 @@ def _compile(setup: Setup, state: TrainState, frozen: Any, spent: Seconds) -> di
     if not chosen.recorded:
         costs.log_traffic(setup.step, setup.layout, *inputs, setup.seed, setup.others)
     spent.compile += setup.training_step.compile(*inputs, setup.seed, setup.others)
-    if not (chosen.needs_features or chosen.needs_losses):
+    if not (chosen.needs_features or chosen.needs_forward):
         return {}
     return run_programs.stage_shares(setup.step, setup.layout, *inputs, setup.others)
 

@@ -128,7 +128,7 @@ def test_every_utility_has_what_it_reads(tiny):
         tiny.selection.utility = utility
         chosen = run_settings.parse(tiny.to_dict()).selection
         assert set(entry.needs) <= chosen.reads
-        assert not (chosen.needs_features and chosen.needs_losses)
+        assert not (chosen.needs_features and chosen.needs_forward)
 
 
 def test_a_missing_field_is_named(tiny):

@@ -140,6 +140,8 @@ def full_problem(rng, features=None):
         reference_losses=np.float32(rng.gamma(2.0, size=POOL)),
         norms=np.float32(rng.gamma(2.0, size=POOL)),
         anchor_similarity=np.float32(features) @ np.float32(anchors).T,
+        nuclear_norms=np.float32(rng.gamma(2.0, size=POOL)),
+        novelty=np.float32(rng.gamma(2.0, size=POOL)),
     )
 
 
@@ -168,7 +170,7 @@ def sound_candidates(problem):
     """Candidates that are not padding and have no broken entry, by a literal loop; bool[N]."""
     present = np.asarray(problem.domains) >= 0
     sound = present.copy()
-    for name in ("alignment", "losses", "norms", "reference_losses"):
+    for name in ("alignment", "losses", "norms", "reference_losses", "nuclear_norms", "novelty"):
         if getattr(problem, name) is not None:
             sound &= np.isfinite(getattr(problem, name))
     if problem.features is not None:
@@ -219,6 +221,10 @@ class Oracle:
             self.scores_N = clean(problem.losses)
             if utility == "reducible_loss" and problem.reference_losses is not None:
                 self.scores_N = self.scores_N - clean(problem.reference_losses)
+        elif utility == "uds":
+            self.scores_N = clean(problem.nuclear_norms)
+            if problem.novelty is not None:
+                self.scores_N = self.scores_N + clean(problem.novelty)
         elif utility == "grad_norm":
             norms = np.sqrt(np.diagonal(self.gram)) if problem.norms is None else problem.norms
             self.scores_N = clean(norms)

@@ -26,7 +26,7 @@ from partitionsel_jax import selection
 from partitionsel_jax.selection import selector
 
 FIELDS = ("alignment", "gram", "domains", "losses", "anchor_similarity", "norms")
-FIELDS += ("reference_losses",)
+FIELDS += ("reference_losses", "nuclear_norms", "novelty")
 
 
 def replaced(problem, **changes):
@@ -70,6 +70,8 @@ def ties(problem):
         losses=ones,
         reference_losses=0.5 * ones,
         norms=ones,
+        nuclear_norms=ones,
+        novelty=ones,
         anchor_similarity=np.ones((POOL, ANCHORS), np.float32),
     )
 
@@ -118,6 +120,10 @@ def broken_norm(problem):
     return broken(problem, np.nan, ["norms"])
 
 
+def broken_novelty(problem):
+    return broken(problem, np.nan, ["novelty"])
+
+
 def broken_similarity(problem):
     changed = replaced(problem)
     changed.anchor_similarity[5, 1] = np.nan
@@ -158,7 +164,7 @@ def scarce(problem):
     return dataclasses.replace(changed, budgets=np.array([SIZE, 0, 0], np.int32))
 
 
-GRADIENTS = ("alignment", "gram", "anchor_similarity", "norms", "losses", "reference_losses")
+GRADIENTS = tuple(name for name in FIELDS if name != "domains")
 CASES = [
     plain,
     zero_gradients,
@@ -172,6 +178,7 @@ CASES = [
     broken_loss,
     broken_reference,
     broken_norm,
+    broken_novelty,
     broken_similarity,
     broken_anchor,
     broken_anchors,
@@ -215,6 +222,7 @@ def test_zeros_of_either_sign_tie():
     """In a pool of zeros the base of round one is the lowest index, whatever the sign."""
     signs = np.where(np.arange(POOL) % 3 == 0, -0.0, 0.0).astype(np.float32)
     problem = replaced(all_zero(generic()), alignment=signs, losses=signs, norms=signs)
+    problem = replaced(problem, nuclear_norms=signs, novelty=signs)
     problem = replaced(problem, reference_losses=np.zeros(POOL, np.float32))
     problem = replaced(problem, domains=np.arange(POOL, dtype=np.int32) % 2)
     problem = dataclasses.replace(problem, budgets=np.array([SIZE, 0, 0], np.int32))
@@ -342,8 +350,9 @@ WITH_FEATURES = [
     ("grad_norm", "independent", "greedy", "exact"),
     *(
         (utility, "agnostic", "greedy", "exact")
-        for utility in ("anchor_coverage", "fair_transport", "alignment", "loss", "random", "full")
+        for utility in ("anchor_coverage", "fair_transport", "alignment")
     ),
+    *((utility, "agnostic", "greedy", "exact") for utility in ("loss", "uds", "random", "full")),
 ]
 
 

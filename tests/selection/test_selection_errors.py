@@ -109,13 +109,14 @@ def test_a_choice_that_makes_no_sense_is_refused(options, message):
         selection.select(problem_with(), **({"size": 4} | options))
 
 
-TOP_K = ["alignment", "grad_norm", "loss", "reducible_loss", "random", "full"]
+TOP_K = ["alignment", "grad_norm", "loss", "reducible_loss", "uds", "random", "full"]
 UNWEIGHTED = [name for name in selection.UTILITIES if name != "gradient_matching"]
 
 
 def problem_with_everything():
     ones = np.ones(12, np.float32)
-    return problem_with(losses=ones, anchor_similarity=np.ones((12, 2), np.float32))
+    similarity = np.ones((12, 2), np.float32)
+    return problem_with(losses=ones, nuclear_norms=ones, anchor_similarity=similarity)
 
 
 @pytest.mark.parametrize("utility", TOP_K)
@@ -147,6 +148,7 @@ def test_swaps_and_solvers_are_refused_without_weights(utility, options):
     [
         ("loss", "losses"),
         ("reducible_loss", "losses"),
+        ("uds", "nuclear_norms"),
         ("anchor_coverage", "anchor_similarity"),
         ("fair_transport", "anchor_similarity"),
     ],

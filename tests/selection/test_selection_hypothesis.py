@@ -34,6 +34,7 @@ EXAMPLES = {name: 150 for name in selection.UTILITIES} | {"gradient_matching": 5
 ENTRIES = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 0.25])
 BROKEN = st.sampled_from([np.nan, np.inf, -np.inf])
 FIELDS = ["alignment", "losses", "norms", "reference_losses", "gram", "anchor_similarity"]
+FIELDS += ["nuclear_norms", "novelty"]
 
 
 def entries(*shape):
@@ -55,7 +56,7 @@ def problems(draw):
         features = features[rng.integers(0, draw(st.integers(1, POOL)), POOL)]
     scale = draw(st.sampled_from([1.0, 2.0**-10, 2.0**10]))
     features = features * np.float32(scale)
-    scores = draw(entries(3, POOL)) if draw(st.booleans()) else rng.random((3, POOL))
+    scores = draw(entries(5, POOL)) if draw(st.booleans()) else rng.random((5, POOL))
     cuts = sorted(draw(st.tuples(*[st.integers(0, SIZE)] * (DOMAINS - 1))))
     problem = selection.Problem(
         alignment=features @ anchors.mean(axis=0),
@@ -65,6 +66,8 @@ def problems(draw):
         losses=np.float32(scores[0]),
         reference_losses=np.float32(scores[1]),
         norms=np.abs(np.float32(scores[2])),
+        nuclear_norms=np.abs(np.float32(scores[3])),
+        novelty=np.float32(scores[4]),
         anchor_similarity=features @ anchors.T,
     )
     for _ in range(draw(st.integers(0, 3))):

@@ -242,7 +242,10 @@ def test_nothing_that_is_missing_stops_a_search_for_nans(utility):
     problem, _, _ = make_problem(np.random.default_rng(0))
     count = len(problem.alignment)
     problem = dataclasses.replace(
-        problem, losses=jnp.ones(count), anchor_similarity=jnp.ones((count, 2))
+        problem,
+        losses=jnp.ones(count),
+        nuclear_norms=jnp.ones(count),
+        anchor_similarity=jnp.ones((count, 2)),
     )
     with jax.debug_nans(True):
         for certificate in (True, False):

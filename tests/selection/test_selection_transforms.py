@@ -128,7 +128,8 @@ def test_every_utility_traces_under_shard_map_with_its_checks(options, coupling)
 
     def run(problem, key):
         similar = problem.gram[:, :5]
-        posed = dataclasses.replace(problem, losses=problem.alignment, anchor_similarity=similar)
+        scores = dict.fromkeys(("losses", "nuclear_norms", "novelty"), problem.alignment)
+        posed = dataclasses.replace(problem, anchor_similarity=similar, **scores)
         return selection.select(posed, size=size, coupling=coupling, key=key, **options)
 
     keys = jax.random.split(jax.random.key(0), DEVICES)

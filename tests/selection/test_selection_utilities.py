@@ -97,6 +97,15 @@ def test_reducible_loss_without_a_reference_is_the_loss():
         assert reducible.indices.tolist() == plain.indices.tolist()
 
 
+def test_uds_without_a_memory_ranks_by_nuclear_norm():
+    for problem in problems(4):
+        alone = dataclasses.replace(problem, novelty=None)
+        result = solve(alone, ("uds", "joint", "greedy", "exact"))
+        assert result.indices.tolist() == Oracle(alone, "uds", "joint").greedy(SIZE)
+        both = solve(problem, ("uds", "joint", "greedy", "exact"))
+        assert both.indices.tolist() != result.indices.tolist()
+
+
 def test_gradient_matching_with_a_ridge_is_pursuit_on_the_ridged_gram():
     choice = ("gradient_matching", "joint", "greedy", "exact")
     for problem in problems(6):

@@ -37,6 +37,7 @@ EVERY_OPTION = {
     "swaps": {"selection.swaps": 1, "selection.weights": "learned"},
     "published": {"selection.rule": "residual_random", "selection.solver": "published"},
     "transport": {"selection.utility": "fair_transport", "selection.coupling": "independent"},
+    "uds": {"selection.utility": "uds", "data.buckets": (7,)},
     "buckets": {"data.buckets": (4, 7), "training.microbatch": 2, "features.anchors_every": 2},
     "reference srht": {"features.path": "reference", "features.family": "srht"},
     "reference sparse": {"features.path": "reference", "features.family": "sparse"},

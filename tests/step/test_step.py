@@ -255,6 +255,8 @@ def chosen_from(step, pool, anchors, reference_losses=None):
     made = compare(RowInfo.of(rows), pool, found, step.selection)
     if "reference_losses" in step.selection.reads:
         made = dataclasses.replace(made, reference_losses=reference_losses)
+    if step.selection.remembers:
+        made = dataclasses.replace(made, nuclear_norms=pool.norms, novelty=pool.losses)
     result, record = jax.jit(step.select)(made, jax.random.key(3))
     finite = jnp.isfinite(anchors.vectors).all(axis=1)
     direction = jnp.mean(anchors.vectors, axis=0, where=finite[:, None])
@@ -267,6 +269,8 @@ def chosen_from(step, pool, anchors, reference_losses=None):
         anchor_similarity=pool.vectors @ anchors.vectors.T,
         norms=pool.norms,
         reference_losses=reference_losses,
+        nuclear_norms=pool.norms,
+        novelty=pool.losses,
     )
     return result, record, problem
 
@@ -287,7 +291,8 @@ def test_every_utility_picks_in_the_step_what_it_picks_alone(step, utility):
     np.testing.assert_allclose(result.weights, expected.weights, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(result.utility, expected.utility, rtol=1e-4)
     assert record["selected"].tolist() == record["budgets"].tolist() == [size // 2, size // 2]
-    if utility in ("gradient_matching", "alignment", "grad_norm", "loss", "reducible_loss"):
+    ranks = ("alignment", "grad_norm", "loss", "reducible_loss", "uds")
+    if utility in ("gradient_matching", *ranks):
         np.testing.assert_allclose(record["gains"].sum(), result.utility, rtol=1e-3)
 
 

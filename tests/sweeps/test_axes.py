@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.ablations import budgets, features, utilities
+from configs.ablations import budgets, features, forward_only, utilities
 from partitionsel_jax import selection
 from partitionsel_jax.config import relevance
 from partitionsel_jax.config.axes import name_of
@@ -129,6 +129,13 @@ def test_different_values_have_different_names():
     assert all("/" not in name_of(value) for value in values)
 
 
+@pytest.mark.parametrize("arguments", ["seeds=2", "smoke"])
+def test_forward_only_choosers_are_runs_side_by_side(arguments):
+    runs = plan.expand(forward_only.get_config(arguments).to_dict())
+    utilities = {run.config["selection"]["utility"] for run in runs}
+    assert utilities == {"random", "loss", "uds", "gradient_matching"}
+
+
 @pytest.mark.parametrize("module", [utilities, budgets, features])
 @pytest.mark.parametrize("arguments", ["", "smoke", "smoke,tune"])
 def test_the_ablations_of_the_repository_expand(module, arguments):
@@ -148,6 +155,7 @@ def problem():
         budgets=jnp.array([2, 2]),
         losses=jax.random.uniform(keys[2], (12,)),
         anchor_similarity=features_NxM @ features_NxM[:3].T,
+        nuclear_norms=jax.random.uniform(keys[2], (12,)),
     )
 
 
