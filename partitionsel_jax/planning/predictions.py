@@ -134,7 +134,8 @@ def memory_of(settings: Settings) -> Record:
     `selection` the Gram matrix and the picks' rows of it; `rows` the tokens and masks of this
     device's pool, and the picks on their way; `activations` those of a microbatch, at the worst
     moment of the update or of the features; `gathered` what split weights are put together into:
-    embedding, head and two layers; `proxy` the model that selects, where it is another, with its
+    embedding, head and two layers; `cache` features that are kept over epochs, before and after the
+    update; `proxy` the model that selects, where it is another, with its
     gradient and its optimizer's state where it trains.
     """
     devices, split = settings.training.devices, settings.training.split_weights
@@ -171,6 +172,8 @@ def memory_of(settings: Settings) -> Record:
         "activations": activations,
         "gathered": gathered,
     }
+    if state.kept is not None:
+        held["cache"] = 2 * _bytes(state.kept)
     if chosen.has_proxy:
         held["proxy"] = _bytes(others.proxy)
     if state.proxy is not None:

@@ -132,11 +132,13 @@ def stages(settings: Settings, response: float) -> tuple[Counts, Counts]:
     Features include the comparison of all candidates: the Gram matrix.
 
     Args:
-      settings: of a step that shares nothing with others.
+      settings: of a step that shares nothing with others; features that are kept over epochs are
+        counted as those of the first one.
       response: share of a row's tokens that its loss counts.
     """
     devices, split = settings.training.devices, settings.training.split_weights
     step = Step.create(settings, devices)
+    step = dataclasses.replace(step, features=step.features.unshared)
     return _counted(step, devices, split, settings.data.length, response)
 
 

@@ -90,9 +90,11 @@ class Parts:
 
     @property
     def shares(self) -> bool:
-        """True if steps share pools or anchors."""
-        chosen = self.selection
-        return chosen.shares_pool or (chosen.needs_features and self.features.anchors_every > 1)
+        """True if steps share pools, anchors or features."""
+        chosen, features = self.selection, self.features
+        return chosen.shares_pool or (
+            chosen.needs_features and (features.anchors_every > 1 or features.cache_rows > 0)
+        )
 
     @staticmethod
     def key(seed: jax.Array | int, purpose: str) -> jax.Array:
