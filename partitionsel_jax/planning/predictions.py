@@ -5,6 +5,7 @@ each of the combinations that a table has dozens of.
 Letters: N pool, A anchors, K selected, M feature dimension, T tokens.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.config.sections import SelectionSettings
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.models.config import DTYPES, DecoderConfig
 from partitionsel_jax.planning.hardware import GIGA, Slice
@@ -111,8 +113,15 @@ def predict(
         read = 4.0 * chosen.pool * (chosen.size**2 + CERTIFICATE * chosen.pool)
         selection = read / chip.bandwidth + chosen.size * PICK_SECONDS
     received = sum(each.received for each in stages)
-    network = received / (slice_.network * NETWORK)
+    speed = slice_.network * NETWORK
+    network = received / speed
     seconds = features + selection + update + network
+    mean = _share_of_rows(config, chosen) * (features + stages[0].received / speed)
+    mean += selection + update + stages[1].received / speed
+    plain = _without_proxy(settings) if chosen.trains_proxy else settings
+    _, alone = costs.stages(plain, response)
+    random = (alone.products + (chip.exact - 1) * alone.exact) / (chip.peak * utilisation)
+    random += alone.received / speed
     rows = (chosen.pool + chosen.anchors) // devices
     microbatch = min(settings.features.microbatch, rows)
     step: Record = {
@@ -120,10 +129,24 @@ def predict(
         **{"rows a device": rows, "computed as": microbatch * math.ceil(rows / microbatch)},
         **{"weights": need["weights"], "step, s": seconds, "features": features},
         **{"selection": selection, "update": update, "network": network},
+        **{"mean step, s": mean, "times random's": mean / random},
         **{"candidates/s": pool / seconds, "received, GB": received / GIGA},
         **{"memory, GB": need["together"], "fits": "yes" if need["together"] <= room else "no"},
     }
     return step, [{"devices": slice_.name, "pool": pool, **each} for each in needs]
+
+
+def _share_of_rows(config: Mapping[str, Any], chosen: SelectionSettings) -> float:
+    """Share of its candidates and anchors whose features a step computes, where steps share them"""
+    pool = chosen.pool / config["selection"].get("updates_per_pool", 1)
+    anchors = chosen.anchors / config["features"].get("anchors_every", 1)
+    return (pool + anchors) / (chosen.pool + chosen.anchors)
+
+
+def _without_proxy(settings: Settings) -> Settings:
+    """The settings of a model that selects for itself."""
+    selection = dataclasses.replace(settings.selection, proxy="", proxy_trains=False)
+    return dataclasses.replace(settings, selection=selection, proxy={})
 
 
 def memory_of(settings: Settings) -> Record:
@@ -161,11 +184,11 @@ def memory_of(settings: Settings) -> Record:
         parts = jax.tree.leaves(costs.on_one_device(shapes, devices, True))
         pairs = zip(jax.tree.leaves(shapes), parts, strict=True)
         outside = [leaf for leaf, part in pairs if leaf.shape != part.shape]
-        gathered = _bytes(outside) + 2 * _bytes(layers) / model.layers
+        gathered = costs.size_of(outside) + 2 * costs.size_of(layers) / model.layers
     held = {
-        "base": _bytes(frozen),
-        "trained": 2 * _bytes(state.parameters),
-        "optimizer": _bytes(state.optimizer),
+        "base": costs.size_of(frozen),
+        "trained": 2 * costs.size_of(state.parameters),
+        "optimizer": costs.size_of(state.optimizer),
         "features": features,
         "selection": selection,
         "rows": length * (5 * chosen.pool / devices + 4 * chosen.size),
@@ -173,17 +196,11 @@ def memory_of(settings: Settings) -> Record:
         "gathered": gathered,
     }
     if state.kept is not None:
-        held["cache"] = 2 * _bytes(state.kept)
+        held["cache"] = 2 * costs.size_of(state.kept)
     if chosen.has_proxy:
-        held["proxy"] = _bytes(others.proxy)
-    if state.proxy is not None:
-        held["proxy"] += 2 * _bytes(state.proxy.parameters) + _bytes(state.proxy.optimizer)
+        held["proxy"] = costs.held_by_proxy(state, others)
     shown = {name: size / GIGA for name, size in held.items()}
     return {"weights": "split" if split else "whole", **shown, "together": sum(shown.values())}
-
-
-def _bytes(tree: Any) -> float:
-    return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)))
 
 
 def _activations(model: DecoderConfig, rows: int, length: int, layers: int) -> float:

@@ -303,6 +303,47 @@ def exchanged(step: Step, devices: int, *arguments: Any) -> Counts:
     return count(step.__call__, state, *rest, devices=devices)
 
 
+def size_of(tree: Any) -> float:
+    """Bytes of a tree of arrays, or of their shapes."""
+    return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)))
+
+
+def held_by_proxy(state: TrainState, others: Others) -> float:
+    """Bytes that a model which selects for another takes during a step.
+
+    Where it trains, its gradient and its optimizer's state are among them.
+
+    Args:
+      state, others: one device's part of what a step takes; arrays or their shapes.
+    """
+    held = size_of(others.proxy)
+    if state.proxy is not None:
+        held += 2 * size_of(state.proxy.parameters) + size_of(state.proxy.optimizer)
+    return held
+
+
+def log_proxy(step: Step, layout: spmd.Layout, state: TrainState, others: Others) -> None:
+    """Logs what the model that selects, if it is another, takes of each device's memory."""
+    if not step.selection.has_proxy or not processes.is_first():
+        return
+    mine = layout.on_one_device("weights", state), layout.on_one_device("weights", others)
+    sizes = (
+        sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0))))
+        for model in (step.chooser, step.model)
+    )
+    _LOG.info(
+        "selection.proxy=%r, of %s parameters beside the model's %s, takes %s of each device's "
+        "memory, %s",
+        step.selection.proxy,
+        *(f"{size:,}" for size in sizes),
+        _text(held_by_proxy(*mine)),
+        "its gradient and optimizer's state included" if step.selection.trains_proxy else "frozen",
+    )
+    if state.kept is not None and state.kept.table is not None:
+        rows, size = step.features.cache_rows, _text(2 * size_of(state.kept.table))
+        _LOG.info("features of %s rows are kept over epochs, in %s of it", f"{rows:,}", size)
+
+
 def log_traffic(step: Step, layout: spmd.Layout, *arguments: Any) -> None:
     """Logs the bytes that devices exchange in an update, where there is more than one device.
 

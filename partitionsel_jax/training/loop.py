@@ -268,6 +268,7 @@ def _compile(setup: Setup, state: TrainState, frozen: Any, spent: Seconds) -> di
     inputs = (state, frozen, pool, anchors)
     chosen = setup.settings.selection
     if not chosen.recorded:
+        costs.log_proxy(setup.step, setup.layout, state, setup.others)
         costs.log_traffic(setup.step, setup.layout, *inputs, setup.seed, setup.others)
     spent.compile += setup.training_step.compile(*inputs, setup.seed, setup.others)
     if not (chosen.needs_features or chosen.needs_losses):
