@@ -240,6 +240,13 @@ class SelectionSettings:
         compare=False,
         later=True,
     )
+    guard: bool = field(
+        False,
+        "Trains two copies of the proxy beside it, one on the selected rows and one on rows drawn "
+        "at random, and says by their validation losses whether selection pays.",
+        read_if=lambda chosen: bool(chosen["proxy"]),
+        later=True,
+    )
     recorded: str = field(
         "",
         "Folder of a run whose recorded selections and weights are trained on: nothing is then "
@@ -267,6 +274,10 @@ class SelectionSettings:
             )
         if self.proxy_trains and not self.proxy:
             raise ValueError("selection.proxy_trains=True needs a selection.proxy: name the model")
+        if self.guard and not self.proxy:
+            raise ValueError(
+                "selection.guard=True trains copies of a proxy: name one as selection.proxy"
+            )
         if self.proxy and not (self.recorded or self.needs_features or self.needs_losses):
             raise ValueError(
                 f"selection.proxy={self.proxy!r} would choose nothing, as selection.utility="
@@ -317,6 +328,11 @@ class SelectionSettings:
     def trains_proxy(self) -> bool:
         """True if that model makes every update, too."""
         return self.has_proxy and self.proxy_trains
+
+    @property
+    def has_guard(self) -> bool:
+        """True if copies of the proxy show what selection buys."""
+        return self.has_proxy and self.guard
 
     @property
     def needs_features(self) -> bool:

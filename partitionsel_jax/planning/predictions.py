@@ -118,7 +118,10 @@ def predict(
     seconds = features + selection + update + network
     mean = _share_of_rows(config, chosen) * (features + stages[0].received / speed)
     mean += selection + update + stages[1].received / speed
-    plain = _without_proxy(settings) if chosen.trains_proxy else settings
+    plain = settings
+    if chosen.trains_proxy or chosen.has_guard:
+        selects = dataclasses.replace(chosen, proxy="", proxy_trains=False, guard=False)
+        plain = dataclasses.replace(settings, selection=selects, proxy={})
     _, alone = costs.stages(plain, response)
     random = (alone.products + (chip.exact - 1) * alone.exact) / (chip.peak * utilisation)
     random += alone.received / speed
@@ -141,12 +144,6 @@ def _share_of_rows(config: Mapping[str, Any], chosen: SelectionSettings) -> floa
     pool = chosen.pool / config["selection"].get("updates_per_pool", 1)
     anchors = chosen.anchors / config["features"].get("anchors_every", 1)
     return (pool + anchors) / (chosen.pool + chosen.anchors)
-
-
-def _without_proxy(settings: Settings) -> Settings:
-    """The settings of a model that selects for itself."""
-    selection = dataclasses.replace(settings.selection, proxy="", proxy_trains=False)
-    return dataclasses.replace(settings, selection=selection, proxy={})
 
 
 def memory_of(settings: Settings) -> Record:

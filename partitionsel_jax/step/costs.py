@@ -180,7 +180,7 @@ def _counted(
 
     def update(state: Any, frozen: Any, pool: Any, info: Any, picks: Any, others: Any) -> Any:
         kept = state.curriculum, state.kept, jax.random.key(0)
-        return step.update(state, frozen, pool, info, picks, *kept, others=others)
+        return step.update(state, frozen, pool, info, picks, *kept, others=others, rival=picks)
 
     def picks() -> Selection:
         each, one = jnp.zeros(chosen.size), jnp.zeros(())
@@ -257,7 +257,9 @@ def count_flops(settings: Settings, devices: int, rows: Rows) -> Flops:
     # The first token is predicted from nothing.
     features, update = stages(whole, float(np.mean(np.asarray(rows.response)[:, 1:])))
     picked = _padded(settings.selection.size // devices, settings.training.microbatch)
-    updated = picked * (1 + settings.selection.trains_proxy)
+    chosen = settings.selection
+    # A guard has two twins, one of which is the proxy itself where that trains.
+    updated = picked * (1 + (2 * chosen.has_guard or chosen.trains_proxy))
     return Flops(
         features=devices * features.products,
         update=devices * update.products,
@@ -265,6 +267,51 @@ def count_flops(settings: Settings, devices: int, rows: Rows) -> Flops:
         update_tokens=devices * settings.data.length * updated,
         bucketed=bool(settings.data.buckets),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class TwinCosts:
+    """Operations of an update of a run with a guard, on all devices together.
+
+    Attributes:
+      whole: all of them, where rows have their full length and nothing is shared with others.
+      twins: those of the guard's twins among them.
+      random: those of an update on random rows, without proxy and guard.
+      bucketed: whether rows may be computed at less than their full length.
+    """
+
+    whole: float
+    twins: float
+    random: float
+    bucketed: bool
+
+    @property
+    def share(self) -> float:
+        """The part of the run's cost that the twins are, features shared by no updates."""
+        return self.twins / self.whole
+
+    def relative(self, flops: float) -> float:
+        """Cost of an update without the twins, relative to one on random rows.
+
+        Args:
+          flops: of an update, the mean over the run.
+        """
+        scale = flops / self.whole if self.bucketed else 1.0
+        return (flops - scale * self.twins) / (scale * self.random)
+
+
+def twin_costs(settings: Settings, devices: int, rows: Rows) -> TwinCosts:
+    """Traces an update with a guard, without it, and on random rows; see `count_flops`."""
+    chosen = settings.selection
+
+    def flops(**changes: Any) -> Flops:
+        selection = dataclasses.replace(chosen, **changes)
+        return count_flops(dataclasses.replace(settings, selection=selection), devices, rows)
+
+    whole = flops()
+    random = flops(guard=False, proxy="", proxy_trains=False, utility="random", swaps=0)
+    twins = whole.update - flops(guard=False).update
+    return TwinCosts(whole.features + whole.update, twins, random.update, whole.bucketed)
 
 
 def _feature_tokens(settings: Settings, devices: int) -> int:
@@ -311,14 +358,14 @@ def size_of(tree: Any) -> float:
 def held_by_proxy(state: TrainState, others: Others) -> float:
     """Bytes that a model which selects for another takes during a step.
 
-    Where it trains, its gradient and its optimizer's state are among them.
+    Where it trains, or twins of it do, gradients and optimizers' states are among them.
 
     Args:
       state, others: one device's part of what a step takes; arrays or their shapes.
     """
     held = size_of(others.proxy)
-    if state.proxy is not None:
-        held += 2 * size_of(state.proxy.parameters) + size_of(state.proxy.optimizer)
+    for learner in filter(None, (state.proxy, *(state.guard or ())[:2])):
+        held += 2 * size_of(learner.parameters) + size_of(learner.optimizer)
     return held
 
 
@@ -331,13 +378,12 @@ def log_proxy(step: Step, layout: spmd.Layout, state: TrainState, others: Others
         sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0))))
         for model in (step.chooser, step.model)
     )
+    held = _text(held_by_proxy(*mine))
     _LOG.info(
         "selection.proxy=%r, of %s parameters beside the model's %s, takes %s of each device's "
-        "memory, %s",
-        step.selection.proxy,
-        *(f"{size:,}" for size in sizes),
-        _text(held_by_proxy(*mine)),
-        "its gradient and optimizer's state included" if step.selection.trains_proxy else "frozen",
+        "memory%s",
+        *(step.selection.proxy, *(f"{size:,}" for size in sizes), held),
+        ", gradients and optimizers' states included" if state.proxy or state.guard else "",
     )
     if state.kept is not None and state.kept.table is not None:
         rows, size = step.features.cache_rows, _text(2 * size_of(state.kept.table))

@@ -34,14 +34,14 @@ _SHAPE: dict[str, Any] = {
     "context": 2048,
 }
 # What selects for the others.
-_SMALLER = {"layers": 1, "width": 16, "mlp_width": 32, "heads": 2, "kv_heads": 1}
+_SMALLER: dict[str, Any] = {"layers": 1, "width": 16, "mlp_width": 32, "heads": 2, "kv_heads": 1}
 _FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "qwen2.5": {"rope_theta": 1e6, "norm_eps": 1e-6, "biases": ("q", "k", "v")},
     "llama3.2": {"rope_theta": 5e5, "rope_scaling": RopeScaling("llama3", 32.0)},
 }
 TINY: Mapping[str, DecoderConfig] = {
-    f"{size}-{family}": DecoderConfig(**_SHAPE | smaller | fields)
-    for size, smaller in (("tiny", {}), ("tinier", _SMALLER))
+    f"{size}-{family}": DecoderConfig(**shape, **fields)
+    for size, shape in (("tiny", _SHAPE), ("tinier", _SHAPE | _SMALLER))
     for family, fields in _FAMILIES.items()
 }
 # Family -> the special tokens, and what tokenizer_config.json says.
