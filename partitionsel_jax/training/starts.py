@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+# The fields of `data` that decide which examples there are, and of which split each is.
+EXAMPLES = (
+    *("source", "path", "tasks", "columns", "anchors_path"),
+    *("train", "validation", "test", "seed"),
+)
 # In the origin of a run, the fingerprint of the model that selects for it.
 PROXY_WEIGHTS = "weights of selection.proxy"
 
@@ -215,7 +220,8 @@ def check_proxy(settings: "Settings") -> None:
     """Makes sure that the proxy can read the run's rows, and says so if it is no small one.
 
     Raises:
-      ValueError: a proxy whose tokenizer gives other ids, or that has learnt other domains.
+      ValueError: a proxy whose tokenizer gives other ids, or that has learnt other domains or other
+        examples.
     """
     if not settings.selection.has_proxy:
         return
@@ -226,6 +232,15 @@ def check_proxy(settings: "Settings") -> None:
             f"{name} was trained on the domains {', '.join(theirs.data.names)}, and this run has "
             f"{', '.join(settings.data.names)}: name a run with the same"
         )
+    if theirs is not None:
+        for field in EXAMPLES:
+            there, here = getattr(theirs.data, field), getattr(settings.data, field)
+            if there != here:
+                raise ValueError(
+                    f"{name} was trained with data.{field}={there!r}, and this run has {here!r}: "
+                    "it may have learnt the rows that this run is validated on; train it on the "
+                    "same examples"
+                )
     checkpoint = settings.selection.proxy if theirs is None else theirs.checkpoint
     if checkpoint != settings.checkpoint:
         there = data.ByteTokenizer() if not checkpoint else _open(checkpoint).tokenizer
@@ -260,8 +275,8 @@ def check_proxy_rows(settings: "Settings", examples: str) -> None:
     if theirs != examples:
         raise ValueError(
             f"selection.proxy={name!r} was trained on other examples than these, and may have "
-            "learnt the rows that this run is validated on: give the data settings (and files) "
-            "that it was trained with, or train it again on these"
+            "learnt the rows that this run is validated on: were the files of data.path replaced "
+            "since? Restore them, or train it again"
         )
 
 

@@ -252,10 +252,12 @@ def test_a_proxy_of_other_domains_is_refused(tiny, small_run, tmp_path):
 
 
 def test_a_proxy_that_has_learnt_other_rows_is_refused(tiny, small_run, tmp_path):
-    tiny.data.seed = 3
-    run = planned(tiny, small_run)
+    same = planned(tiny, small_run).settings
     with pytest.raises(ValueError, match="was trained on other examples than these"):
-        training.train(run, tmp_path / "run")
+        starts.check_proxy_rows(same, "another fingerprint")
+    tiny.data.seed = 3
+    with pytest.raises(ValueError, match=r"was trained with data\.seed=0, and this run has 3"):
+        training.train(planned(tiny, small_run), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
