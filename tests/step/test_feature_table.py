@@ -176,8 +176,8 @@ def test_of_two_rows_that_want_one_place_the_last_has_it():
 
 
 def test_a_run_that_keeps_features_continues_bit_for_bit(tiny, small_run, tmp_path):  # noqa: F811
-    # An epoch of 32 training rows is two updates, one of 8 anchors a single one.
-    tiny.data.train, tiny.features.cache_rows = 16, 512
+    # An epoch of 80 training rows is two updates, one of 8 anchors a single one.
+    tiny.selection.pool, tiny.features.cache_rows = 40, 512
     run = planned(tiny, small_run, proxy_trains=False)
     whole = training.train(run, tmp_path / "whole")
     stop_after_two_updates(run, tmp_path / "stopped")
