@@ -46,6 +46,17 @@ def published_settings(config: ConfigDict) -> None:
     config.training.microbatch = 8
 
 
+def select_by(config: ConfigDict, proxy: str, trains: bool = False) -> None:
+    """Lets a smaller model of the same family select, from pools and anchors that updates share.
+
+    Eight updates share a pool of 512 candidates, of which each trains on 32 (half of them in all),
+    and 64 anchors.
+    """
+    config.selection.update({"proxy": proxy, "proxy_trains": trains})
+    config.selection.update({"pool": 512, "updates_per_pool": 8, "anchors": 64})
+    config.features.anchors_every = 8
+
+
 def smoke(config: ConfigDict, checkpoint: str) -> None:
     """The same run made small: on a tiny random model, a minute on a CPU."""
     start_from(config, checkpoint)
@@ -60,24 +71,33 @@ def smoke(config: ConfigDict, checkpoint: str) -> None:
 
 
 def published_corpus(
-    text: str | None, source: str, model: str, tiny: str, sample: str
+    text: str | None, source: str, model: str, tiny: str, sample: str, proxy: str = ""
 ) -> ConfigDict:
     """The published settings on one of the paper's corpora.
 
     Args:
-      text: the config's own arguments: smoke, compare, seeds, model, path.
+      text: the config's own arguments: smoke, compare, seeds, model, path; proxy and trains where
+        another model selects.
       source: see `DataSettings`.
       model, tiny: the checkpoint, and that of the smoke variant.
       sample: what of configs/samples/ the smoke variant reads.
+      proxy: a checkpoint that selects; "" for the model itself.
     """
-    arguments = common.arguments(text, smoke=False, compare=False, seeds=1, model="", path="")
+    more = {"proxy": proxy, "trains": False} if proxy else {}
+    arguments = common.arguments(
+        text, smoke=False, compare=False, seeds=1, model="", path="", **more
+    )
     config = common.default()
     config.repeats = arguments.seeds
     if arguments.compare:
         config.methods.partitionsel = {}
-        config.methods.random = {"selection": {"utility": "random", "rule": "greedy", "swaps": 0}}
+        alone = {"proxy": "", "proxy_trains": False, "updates_per_pool": 1}
+        random = {"utility": "random", "rule": "greedy", "swaps": 0} | (alone if proxy else {})
+        config.methods.random = {"selection": random}
     start_from(config, arguments.model or model)
     published_settings(config)
+    if proxy:
+        select_by(config, arguments.proxy, arguments.trains)
     config.data.update({"source": source, "path": arguments.path, "template": "alpaca"})
     config.data.update({"train": 0, "validation": 64, "test": 16, "buckets": BUCKETS})
     config.selection.anchor_balance = False
@@ -85,6 +105,11 @@ def published_corpus(
         smoke(config, arguments.model or tiny)
         config.data.path = arguments.path or str(SAMPLES / sample)
         config.data.update({"train": 0, "validation": 3, "test": 1})
+        if proxy:
+            chosen = arguments.proxy if arguments.proxy != proxy else f"tinier{tiny[4:]}"
+            config.selection.update({"proxy": chosen, "size": 4, "updates_per_pool": 4})
+            config.selection.anchors = 4
+            config.features.anchors_every = 4
         # The tiny model's tokens are bytes.
         config.data.update({"length": 512, "buckets": (384,)})
     return config

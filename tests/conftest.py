@@ -49,6 +49,7 @@ SLOW = {
     "test_evaluating",
     "test_factored",
     "test_faults",
+    "test_feature_table",
     "test_features",
     "test_fetching",
     "test_fidelity",

@@ -53,6 +53,14 @@ class FeatureSettings:
         low=1,
     )
     sketch_every: int = field(0, "Steps that share a sketch; 0: all.", low=0)
+    cache_rows: int = field(
+        0,
+        "Rows whose features are kept over epochs, for a selection.proxy that stays as it is: "
+        "those that it holds are not computed again. Every row has one place, its id modulo this "
+        "number; 0: none are kept.",
+        low=0,
+        later=True,
+    )
     fidelity_every: int = field(
         0,
         "Steps between comparisons of features with exact gradients; 0: never.",
@@ -93,7 +101,7 @@ class FeatureSettings:
     @property
     def unshared(self) -> "FeatureSettings":
         """The same, of a run that computes all features in every step."""
-        return dataclasses.replace(self, anchors_every=1, sketch_every=0)
+        return dataclasses.replace(self, anchors_every=1, sketch_every=0, cache_rows=0)
 
 
 @dataclasses.dataclass(frozen=True)

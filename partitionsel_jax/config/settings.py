@@ -222,10 +222,35 @@ class Settings:
                 f"{4 * rows * features.dim / 2**30:.1f} GiB on every device (at most "
                 f"{MAX_FEATURE_BYTES / 2**30:.0f}): choose a smaller dimension"
             )
+        if features.cache_rows and self.selection.needs_features:
+            self._check_cache()
         if features.fidelity_every and features.fidelity_rows > self.selection.pool:
             raise ValueError(
                 f"features.fidelity_rows={features.fidelity_rows} exceeds the "
                 f"{self.selection.pool} candidates of selection.pool: compare fewer"
+            )
+
+    def _check_cache(self) -> None:
+        """Refuses to keep features that would be others when they are used again."""
+        features = self.features
+        name = f"features.cache_rows={features.cache_rows}"
+        if not self.selection.has_proxy or self.selection.proxy_trains:
+            what = "trains" if self.selection.has_proxy else "is the model itself"
+            raise ValueError(
+                f"{name} keeps features over epochs, and they change with the model that selects, "
+                f"which {what}: name a selection.proxy with selection.proxy_trains=False, or set "
+                "it to 0"
+            )
+        if features.sketch_every:
+            raise ValueError(
+                f"{name} keeps features over epochs, and features.sketch_every="
+                f"{features.sketch_every} changes their sketch: set one of them to 0"
+            )
+        if 4 * features.cache_rows * features.dim > MAX_FEATURE_BYTES:
+            raise ValueError(
+                f"{name} of dimension {features.dim} take "
+                f"{4 * features.cache_rows * features.dim / 2**30:.1f} GiB on every device (at "
+                f"most {MAX_FEATURE_BYTES / 2**30:.0f}): keep fewer, or choose a smaller dimension"
             )
 
     @functools.cached_property

@@ -26,8 +26,8 @@ class Buckets:
     Attributes:
       widths: ascending; static. The last one is T.
       lengths: i32[B], columns of each row that are not padding, in 0 .. T.
-      split: static; rows before it and rows from it on are put in order each on their own. 0 for
-        all together.
+      split: rows before it and rows from it on are put in order each on their own. 0 for all
+        together. It may be traced.
       axis_name: of the mapped axis whose devices take the same width each time, the widest that one
         of them needs, since they gather weights from each other on the way; None: each its own.
 
@@ -37,7 +37,7 @@ class Buckets:
 
     widths: tuple[int, ...]
     lengths: jax.Array
-    split: int = 0
+    split: jax.Array | int = 0
     axis_name: str | None = None
 
     def __post_init__(self) -> None:

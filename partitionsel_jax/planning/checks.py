@@ -121,6 +121,10 @@ def calibrate(config: Mapping[str, Any], utilisation: float, response: float) ->
       utilisation, response: see `predict`.
     """
     small = {"checkpoint": "", "model": {**config["model"], **_SMALL, "attention": "xla"}}
+    # The model selects for itself.
+    alone = {"proxy": "", "proxy_trains": False, "guard": False}
+    small["selection"] = {**config["selection"], **alone}
+    small["features"] = {**config["features"], "cache_rows": 0}
     small["data"] = {**config["data"], "length": _LENGTH, "template": "plain"}
     left, right = jax.random.normal(jax.random.key(0), (2, _PRODUCT, _PRODUCT))
     multiply = jax.jit(jnp.matmul)

@@ -5,6 +5,7 @@ each of the combinations that a table has dozens of.
 Letters: N pool, A anchors, K selected, M feature dimension, T tokens.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.config.sections import SelectionSettings
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.models.config import DTYPES, DecoderConfig
 from partitionsel_jax.planning.hardware import GIGA, Slice
@@ -112,8 +114,18 @@ def predict(
         read = 4.0 * chosen.pool * (chosen.size**2 + CERTIFICATE * chosen.pool)
         selection = read / chip.bandwidth + chosen.size * PICK_SECONDS
     received = sum(each.received for each in stages)
-    network = received / (slice_.network * NETWORK)
+    speed = slice_.network * NETWORK
+    network = received / speed
     seconds = features + selection + update + network
+    mean = _share_of_rows(config, chosen) * (features + stages[0].received / speed)
+    mean += selection + update + stages[1].received / speed
+    plain = settings
+    if chosen.trains_proxy or chosen.has_guard:
+        selects = dataclasses.replace(chosen, proxy="", proxy_trains=False, guard=False)
+        plain = dataclasses.replace(settings, selection=selects, proxy={})
+    _, alone = costs.stages(plain, response)
+    random = (alone.products + (chip.exact - 1) * alone.exact) / (chip.peak * utilisation)
+    random += alone.received / speed
     rows = (chosen.pool + chosen.anchors) // devices
     microbatch = min(settings.features.microbatch, rows)
     step: Record = {
@@ -121,10 +133,18 @@ def predict(
         **{"rows a device": rows, "computed as": microbatch * math.ceil(rows / microbatch)},
         **{"weights": need["weights"], "step, s": seconds, "features": features},
         **{"selection": selection, "update": update, "network": network},
+        **{"mean step, s": mean, "times random's": mean / random},
         **{"candidates/s": pool / seconds, "received, GB": received / GIGA},
         **{"memory, GB": need["together"], "fits": "yes" if need["together"] <= room else "no"},
     }
     return step, [{"devices": slice_.name, "pool": pool, **each} for each in needs]
+
+
+def _share_of_rows(config: Mapping[str, Any], chosen: SelectionSettings) -> float:
+    """Share of its candidates and anchors whose features a step computes, where steps share them"""
+    pool = chosen.pool / config["selection"].get("updates_per_pool", 1)
+    anchors = chosen.anchors / config["features"].get("anchors_every", 1)
+    return (pool + anchors) / (chosen.pool + chosen.anchors)
 
 
 def memory_of(settings: Settings) -> Record:
@@ -132,12 +152,12 @@ def memory_of(settings: Settings) -> Record:
 
     `trained` are adapters or all weights, and their gradient; `features` those of this device's
     candidates and anchors, and of all candidates twice, as they come and as they are compared, or
-    what `uds` remembers of rows and knows of all candidates;
-    `selection` the Gram matrix and the picks' rows of it; `rows` the tokens and masks of this
-    device's pool, and the picks on their way; `activations` those of a microbatch, at the worst
-    moment of the update or of the features; `gathered` what split weights are put together into:
-    embedding, head and two layers; `proxy` the model that selects, where it is another, with its
-    gradient and its optimizer's state where it trains.
+    what `uds` knows of all candidates; `selection` the Gram matrix and the picks' rows of it;
+    `rows` the tokens and masks of this device's pool, and the picks on their way; `activations`
+    those of a microbatch, at the worst moment of the update or of the features; `gathered` what
+    split weights are put together into: embedding, head and two layers; `cache` what steps share
+    and remember, before and after the update; `proxy` the model that selects, where it is another,
+    with gradients and optimizers' states where it, or twins of it, train.
     """
     devices, split = settings.training.devices, settings.training.split_weights
     step, chosen, model = Step.create(settings), settings.selection, settings.model
@@ -156,36 +176,31 @@ def memory_of(settings: Settings) -> Record:
         chooser = settings.chooser[0]
         scoped = settings.features.last_layers or chooser.layers
         activations = max(activations, _activations(chooser, size, window, scoped))
-    if state.kept is not None and state.kept.memory is not None:
-        features = _bytes(state.kept.memory) + 4.0 * EMBEDDING * chosen.pool
+    if chosen.remembers:
+        features = 4.0 * EMBEDDING * chosen.pool
     if split and devices > 1:
         shapes = jax.eval_shape(step.model.init, jax.random.key(0))
         layers = shapes.pop("layers")
         parts = jax.tree.leaves(costs.on_one_device(shapes, devices, True))
         pairs = zip(jax.tree.leaves(shapes), parts, strict=True)
         outside = [leaf for leaf, part in pairs if leaf.shape != part.shape]
-        gathered = _bytes(outside) + 2 * _bytes(layers) / model.layers
+        gathered = costs.size_of(outside) + 2 * costs.size_of(layers) / model.layers
     held = {
-        "base": _bytes(frozen),
-        "trained": 2 * _bytes(state.parameters),
-        "optimizer": _bytes(state.optimizer),
+        "base": costs.size_of(frozen),
+        "trained": 2 * costs.size_of(state.parameters),
+        "optimizer": costs.size_of(state.optimizer),
         "features": features,
         "selection": selection,
         "rows": length * (5 * chosen.pool / devices + 4 * chosen.size),
         "activations": activations,
         "gathered": gathered,
     }
+    if state.kept is not None:
+        held["cache"] = 2 * costs.size_of(state.kept)
     if chosen.has_proxy:
-        held["proxy"] = _bytes(others.proxy)
-    learners = [state.proxy, *((state.guard or ())[:2])]
-    for learner in filter(None, learners):
-        held["proxy"] += 2 * _bytes(learner.parameters) + _bytes(learner.optimizer)
+        held["proxy"] = costs.held_by_proxy(state, others)
     shown = {name: size / GIGA for name, size in held.items()}
     return {"weights": "split" if split else "whole", **shown, "together": sum(shown.values())}
-
-
-def _bytes(tree: Any) -> float:
-    return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)))
 
 
 def _activations(model: DecoderConfig, rows: int, length: int, layers: int) -> float:

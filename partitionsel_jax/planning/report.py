@@ -41,8 +41,11 @@ _NOTES = """\
   step may use 90% of a device's memory; {response:.0%} of a row's tokens are
   learnt.
 * Every row is taken at its full length: `data.buckets` leave out 35 to 40 % of the tokens, and as
-  much of the time. Features are new in every step (`features.anchors_every` = 1). The share of the
-  pool that is picked is the config's; picks and anchors are multiples of the devices.
+  much of the time. The share of the pool that is picked is the config's; picks and anchors are
+  multiples of the devices.
+* Features are new in every step (`features.anchors_every` = 1), but for the mean step: it is that
+  of steps which share pools and anchors as the config says (`selection.updates_per_pool`).
+  `times random's` is its ratio to a step on as many random rows.
 * Selection, the same on every device, reads the picks' rows of the Gram matrix once for each pick
   (4 N K^2 bytes) and all of it 60 times for the certificate; beside that it takes
   50 microseconds a pick.
@@ -51,6 +54,8 @@ _NOTES = """\
 * `features`, `selection`, `update` and `network` are the seconds that the step consists of.
 * Weights are split where whole ones do not fit. Every microbatch then gathers them again, forward
   and in the backward pass: larger `features.microbatch` and `training.microbatch` mean less of it.
+* `proxy` is the model that selects, `selection.proxy`, where it trains with gradient and
+  optimizer's state; `cache` are features that are kept over epochs.
 * `trained` holds the gradient too; `selection` is the Gram matrix and the picks' rows of it;
   `gathered` is what split weights are put together into: embedding, head and two layers.
 * GB are 1e9 bytes."""
@@ -102,7 +107,7 @@ def write_plan(
             _LOG.info("%s on %s, a pool of %d: counting", name, slice_.name, pool)
             step, needs = predict(chosen, slice_, pool, utilisation, response)
             steps, held = [*steps, step], [*held, *needs]
-        parts.append(f"## {name}, {trained}, rows of {length} tokens")
+        parts.append(f"## {name}, {trained}, rows of {length} tokens{_selected_by(config)}")
         parts += [_table(steps), "Memory of a device in GB:", _table(held)]
         numbers["predictions"][name] = {"steps": steps, "memory": held}
     if calibrated:
@@ -138,9 +143,16 @@ def write_compiled(
         _LOG.info("%s, a pool of %d: compiling, which takes minutes", target, pool)
         found.append(compile_step(config, target, pool))
     compiled, arithmetic = map(list, zip(*found, strict=True))
-    parts = [f"# Memory of a device as compilers lay it out: {config.get('checkpoint')}"]
+    title = f"# Memory of a device as compilers lay it out: {config.get('checkpoint')}"
+    parts = [title + _selected_by(config)]
     parts += [_table(compiled), "By arithmetic, in GB:", _table(arithmetic), _COMPILED]
     _finish(folder, "pods_compiled", parts, {"compiled": compiled, "arithmetic": arithmetic})
+
+
+def _selected_by(config: Mapping[str, Any]) -> str:
+    """The end of a title that names the proxy; empty where there is none."""
+    proxy = config["selection"].get("proxy", "")
+    return f", selected for by {proxy}" if proxy else ""
 
 
 def _table(records: Sequence[Record]) -> str:

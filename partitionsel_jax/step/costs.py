@@ -147,11 +147,13 @@ def stages(settings: Settings, response: float) -> tuple[Counts, Counts]:
     Features include the comparison of all candidates: the Gram matrix.
 
     Args:
-      settings: of a step that shares nothing with others.
+      settings: of a step that shares nothing with others; features that are kept over epochs are
+        counted as those of the first one.
       response: share of a row's tokens that its loss counts.
     """
     devices, split = settings.training.devices, settings.training.split_weights
     step = Step.create(settings, devices)
+    step = dataclasses.replace(step, features=step.features.unshared)
     return _counted(step, devices, split, settings.data.length, response)
 
 
@@ -361,6 +363,46 @@ def exchanged(step: Step, devices: int, *arguments: Any) -> Counts:
     state, *rest = arguments
     state = dataclasses.replace(state, kept=state.kept and state.kept.unshared)
     return count(step.__call__, state, *rest, devices=devices)
+
+
+def size_of(tree: Any) -> float:
+    """Bytes of a tree of arrays, or of their shapes."""
+    return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)))
+
+
+def held_by_proxy(state: TrainState, others: Others) -> float:
+    """Bytes that a model which selects for another takes during a step.
+
+    Where it trains, or twins of it do, gradients and optimizers' states are among them.
+
+    Args:
+      state, others: one device's part of what a step takes; arrays or their shapes.
+    """
+    held = size_of(others.proxy)
+    for learner in filter(None, (state.proxy, *(state.guard or ())[:2])):
+        held += 2 * size_of(learner.parameters) + size_of(learner.optimizer)
+    return held
+
+
+def log_proxy(step: Step, layout: spmd.Layout, state: TrainState, others: Others) -> None:
+    """Logs what the model that selects, if it is another, takes of each device's memory."""
+    if not step.selection.has_proxy or not processes.is_first():
+        return
+    mine = layout.on_one_device("weights", state), layout.on_one_device("weights", others)
+    sizes = (
+        sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0))))
+        for model in (step.chooser, step.model)
+    )
+    held = _text(held_by_proxy(*mine))
+    _LOG.info(
+        "selection.proxy=%r, of %s parameters beside the model's %s, takes %s of each device's "
+        "memory%s",
+        *(step.selection.proxy, *(f"{size:,}" for size in sizes), held),
+        ", gradients and optimizers' states included" if state.proxy or state.guard else "",
+    )
+    if state.kept is not None and state.kept.table is not None:
+        rows, size = step.features.cache_rows, _text(2 * size_of(state.kept.table))
+        _LOG.info("features of %s rows are kept over epochs, in %s of it", f"{rows:,}", size)
 
 
 def log_traffic(step: Step, layout: spmd.Layout, *arguments: Any) -> None:

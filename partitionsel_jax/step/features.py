@@ -45,7 +45,10 @@ def has_response(rows: Rows) -> jax.Array:
 
 
 def buckets_of(
-    rows: Rows, widths: tuple[int, ...], split: int = 0, gathering: models.Gathering | None = None
+    rows: Rows,
+    widths: tuple[int, ...],
+    split: jax.Array | int = 0,
+    gathering: models.Gathering | None = None,
 ) -> Buckets:
     """The buckets of rows [B, T]: those widths that are below T, and T."""
     length = rows.tokens.shape[1]
@@ -117,7 +120,7 @@ def compute_features(
     second_moments: Any = None,
     decay: float = 0.0,
     widths: tuple[int, ...] = (),
-    split: int = 0,
+    split: jax.Array | int = 0,
     span: Span | None = None,
 ) -> tuple[Features, TokenCounts]:
     """Features of this device's rows; those of a row without a response token are NaN.

@@ -91,10 +91,10 @@ class Parts:
 
     @property
     def shares(self) -> bool:
-        """True if steps share pools or anchors, or remember what they selected."""
-        chosen = self.selection
-        shares_anchors = chosen.needs_features and self.features.anchors_every > 1
-        return chosen.shares_pool or shares_anchors or chosen.remembers
+        """True if steps share pools, anchors or features, or remember what they selected."""
+        chosen, features = self.selection, self.features
+        shares_features = features.anchors_every > 1 or features.cache_rows > 0
+        return chosen.shares_pool or chosen.remembers or (chosen.needs_features and shares_features)
 
     @staticmethod
     def key(seed: jax.Array | int, purpose: str) -> jax.Array:

@@ -24,6 +24,46 @@ PROXY_NORMS = tuple(f"proxy_{name}" for name in NORMS)
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class FeatureTable:
+    """Features of C rows at most, on every device; a row's place is its id modulo C.
+
+    Attributes:
+      ids: i32[C], of the rows that it holds; -1 at a place that holds none.
+      features: of these rows.
+    """
+
+    ids: jax.Array
+    features: Features
+
+    @classmethod
+    def empty(cls, size: int, dim: int) -> "FeatureTable":
+        """A table of C = `size` places, for features of M = `dim`."""
+        # A buffer each, since the step takes those of its state.
+        features = Features(jnp.zeros((size, dim)), jnp.zeros(size), jnp.zeros(size))
+        return cls(jnp.full(size, -1, jnp.int32), features)
+
+    def find(self, ids_B: jax.Array) -> tuple[Features, jax.Array]:
+        """Features of rows by their ids, and bool[B], True for rows that it holds."""
+        place_B = ids_B % self.ids.size
+        return jax.tree.map(lambda leaf: leaf[place_B], self.features), self.ids[place_B] == ids_B
+
+    def with_rows(self, ids_B: jax.Array, features: Features, new_B: jax.Array) -> "FeatureTable":
+        """The table with those rows that are new, in the place of what it held there."""
+        size, row_B = self.ids.size, jnp.arange(ids_B.size)
+        place_B = jnp.where(new_B, ids_B % size, size)  # out of bounds, hence nowhere
+        # One row for each place, the last one: which of several a scatter takes, is not defined.
+        last_C = jnp.full(size, -1).at[place_B].max(row_B, mode="drop")
+        wins_B = new_B & (last_C[ids_B % size] == row_B)
+        place_B = jnp.where(wins_B, place_B, size)
+        return jax.tree.map(
+            lambda held, added: held.at[place_B].set(added, mode="drop"),
+            self,
+            FeatureTable(ids_B, features),
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class FeatureCache:
     """Features that later steps use again, on every device; None where they do not.
 
@@ -32,19 +72,21 @@ class FeatureCache:
       anchors: what is known of the anchors, while several steps share them.
       used: bool[N], the rows of the pool that updates before this one have selected.
       memory: embeddings of the rows of any pool that were selected last.
+      table: features of candidates and anchors of earlier epochs, of a model that does not change.
     """
 
     pool: Features | None
     anchors: Anchors | None
     used: jax.Array | None
     memory: Memory | None = None
+    table: FeatureTable | None = None
 
     @classmethod
     def empty(
         cls, selection: SelectionSettings, settings: FeatureSettings, dim: int, domains: int
     ) -> "FeatureCache":
         """The cache before the first step, for features of M = `dim`."""
-        pool = anchors = used = None
+        pool = anchors = used = table = None
         if selection.shares_pool:
             used = jnp.zeros(selection.pool, bool)
         if selection.shares_pool and selection.needs_features:
@@ -55,7 +97,9 @@ class FeatureCache:
             count = selection.anchors if "anchor_similarity" in selection.reads else 0
             anchors = Anchors.nothing(dim, domains, count)
         memory = Memory.empty(selection.remembered) if selection.remembers else None
-        return cls(pool, anchors, used, memory)
+        if settings.cache_rows and selection.needs_features:
+            table = FeatureTable.empty(settings.cache_rows, dim)
+        return cls(pool, anchors, used, memory, table)
 
     @property
     def unshared(self) -> "FeatureCache | None":

@@ -84,9 +84,9 @@ class Step(Parts):
         """
         if state.kept is None and self.shares:
             raise ValueError(
-                "features.anchors_every, selection.updates_per_pool and selection.remembered need "
-                "a state that keeps what steps share, got None; make the training state with "
-                "Step.initial"
+                "features.anchors_every, features.cache_rows, selection.updates_per_pool and "
+                "selection.remembered need a state that keeps what steps share, got None; make the "
+                "training state with Step.initial"
             )
         key = jax.random.fold_in(self.key(seed, "selection"), state.step)
         fresh_pool, fresh_anchors = self._fresh(state.step)
@@ -180,23 +180,33 @@ class Step(Parts):
             # The first moments come with the first update: what was kept knows a geometry of none.
             first = state.step == 1
             fresh_pool, fresh_anchors = fresh_pool | first, fresh_anchors | first
-        span = None
-        if cache is not None:
-            span = jnp.where(fresh_pool, 0, count), jnp.where(fresh_anchors, total, count)
-
-        local, tokens = compute_features(
+        rows = jax.tree.map(lambda *parts: jnp.concatenate(parts), pool, anchors)
+        table = None if cache is None else cache.table
+        compute = functools.partial(
+            compute_features,
             self.chooser,
             self.scope,
             self.features,
             parameters,
-            jax.tree.map(lambda *parts: jnp.concatenate(parts), pool, anchors),
             step=state.step,
             second_moments=second_moments,
             decay=self.optimizer.b2,
             widths=self.widths,
-            split=count,
-            span=span,
         )
+        if cache is None:
+            local, tokens = compute(rows, split=count)
+        elif table is None:
+            span = jnp.where(fresh_pool, 0, count), jnp.where(fresh_anchors, total, count)
+            local, tokens = compute(rows, split=count, span=span)
+        else:
+            known, is_known_B = table.find(rows.id)
+            due_B = jnp.where(jnp.arange(total) < count, fresh_pool, fresh_anchors)
+            new_B = due_B & ~is_known_B
+            local, tokens = self._of_some(compute, rows, new_B)
+            local = _rows_of(is_known_B, known, local)
+            # Every device keeps the same.
+            table = table.with_rows(*spmd.gather((rows.id, local, new_B)))
+            cache = dataclasses.replace(cache, table=table)
         features = jax.tree.map(lambda leaf: leaf[:count], local)
         of_anchors = jax.tree.map(lambda leaf: leaf[count:], local)
         stats = held_out.AnchorStats.of(of_anchors, anchors.domain)
@@ -220,6 +230,17 @@ class Step(Parts):
             summary = _either(fresh_anchors, summary, cache.anchors)
             cache = dataclasses.replace(cache, anchors=summary)
         return compare(info, features, summary, chosen), cache, tokens
+
+    def _of_some(self, compute: Any, rows: Rows, chosen_B: jax.Array) -> tuple[Any, TokenCounts]:
+        """Features of this device's chosen rows [B], at the cost of these alone; others are 0."""
+        # They come first, and the rest is skipped.
+        order_B, number = jnp.argsort(~chosen_B, stable=True), chosen_B.sum()
+        if self.chooser.gathering is not None:
+            # Devices gather weights from each other on the way, hence equally often.
+            number = jax.lax.pmax(number, self.chooser.gathering.axis_name)
+        rows = jax.tree.map(lambda leaf: leaf[order_B], rows)
+        found, tokens = compute(rows, split=number, span=(0, number))
+        return jax.tree.map(lambda leaf: jnp.zeros_like(leaf).at[order_B].set(leaf), found), tokens
 
     def forward(
         self,
@@ -435,6 +456,15 @@ class Step(Parts):
 
     def _buckets(self, model: models.Model, rows: Rows) -> Any:
         return buckets_of(rows, self.widths, gathering=model.gathering)
+
+
+def _rows_of(chosen_B: jax.Array, this: Any, that: Any) -> Any:
+    """The chosen rows of one pytree, and the others of another of the same structure."""
+
+    def pick(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(chosen_B.reshape((-1,) + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(pick, this, that)
 
 
 def _mark(used_N: jax.Array | None, result: Selection) -> jax.Array | None:

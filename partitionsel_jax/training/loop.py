@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -176,6 +177,7 @@ def train(
         return workdir.read_summary(folder)
     setup = run_setup.prepare(_settings(run, root))
     _check_shared(label, setup.corpus.fingerprint, root)
+    _check_proxy(run, setup, root)
     # Only now, so that data that is refused leaves no folder behind.
     _by_first(lambda: workdir.claim(run, root, workdir.describe(setup.layout.devices)))
     with contextlib.ExitStack() as stack:
@@ -199,13 +201,47 @@ def _check_shared(label: str, examples: str, root: epath.Path) -> None:
             )
 
 
+def _check_proxy(run: PlannedRun, setup: Setup, root: epath.Path) -> None:
+    """Raises ValueError if a run that it will be compared with had another model as its proxy."""
+    if not setup.settings.selection.has_proxy:
+        return
+    ours, weights = _proxy_of(run.config), _proxy_weights(setup)
+    for path in sorted(root.glob("*/*/summary.json")):
+        if _proxy_of(workdir.read_config(path.parent)["config"]) != ours:
+            continue
+        theirs = workdir.read_summary(path.parent)["origin"]
+        if theirs.get(starts.PROXY_WEIGHTS, weights) != weights:
+            raise ValueError(
+                f"{run.folder or run.method}: selection.proxy={setup.settings.selection.proxy!r} "
+                f"is not the model that selected for {path.parent}, which is finished: were its "
+                "files replaced since? Restore them, or start again in a new --workdir"
+            )
+
+
+def _proxy_of(config: Mapping[str, Any]) -> str:
+    """The fields of a configuration that decide which parameters its proxy begins with."""
+    chosen, about = config["selection"], config.get("proxy") or {}
+    names = ("proxy", "proxy_trains", "guard")
+    fields = [chosen.get(name) for name in names], about
+    # Adapters are drawn by the run's seed.
+    drawn = config["seed"] if about.get("lora", {}).get("rank") else None
+    return json.dumps((*fields, drawn), sort_keys=True)
+
+
+def _proxy_weights(setup: Setup) -> int:
+    """The fingerprint of the parameters that a proxy begins with."""
+    return int(fingerprint((setup.others.proxy, setup.proxy)))
+
+
 def _train(
     setup: Setup, folder: epath.Path, checkpoints: Checkpoints, label: str, stop: stopping.NoStop
 ) -> dict[str, Any]:
     """Trains from the newest checkpoint, or from the start; returns the summary."""
     settings = setup.settings
     state, frozen = run_setup.initialise(setup)
-    origin = starts.origin(settings, frozen, setup.others.proxy)
+    origin = starts.origin(settings, frozen)
+    if settings.selection.has_proxy:
+        origin[starts.PROXY_WEIGHTS] = _proxy_weights(setup)
     origin["examples"] = setup.corpus.fingerprint
     spent, before = Seconds(), None
     restored = checkpoints.restore(state)
@@ -264,8 +300,8 @@ def _check_origin(label: str, found: dict[str, Any], expected: dict[str, Any]) -
     if changed := [name for name in expected if found.get(name) != expected[name]]:
         raise ValueError(
             f"{label}: the {' and the '.join(changed)} are not what the run started with: was "
-            "config.checkpoint or config.data.path replaced by another? Restore it, or start again "
-            "in a new --workdir"
+            "config.checkpoint, config.selection.proxy or config.data.path replaced by another? "
+            "Restore it, or start again in a new --workdir"
         )
 
 
@@ -275,6 +311,7 @@ def _compile(setup: Setup, state: TrainState, frozen: Any, spent: Seconds) -> di
     inputs = (state, frozen, pool, anchors)
     chosen = setup.settings.selection
     if not chosen.recorded:
+        costs.log_proxy(setup.step, setup.layout, state, setup.others)
         costs.log_traffic(setup.step, setup.layout, *inputs, setup.seed, setup.others)
     spent.compile += setup.training_step.compile(*inputs, setup.seed, setup.others)
     if not (chosen.needs_features or chosen.needs_forward):

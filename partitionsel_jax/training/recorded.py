@@ -21,12 +21,6 @@ from partitionsel_jax.training.records import JsonLines
 SELECTIONS, METRICS = "selections.jsonl", "metrics.jsonl"
 _LOG = logging.getLogger(__name__)
 
-# The fields of `data` that decide which examples there are, and what their ids are.
-_EXAMPLES = (
-    *("source", "path", "tasks", "columns", "names", "anchors_path"),
-    *("train", "validation", "test", "length", "seed", "noise"),
-)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Recording:
@@ -82,7 +76,7 @@ def check_chooser(label: str, ours: Settings, chooser: str, theirs: Settings) ->
             f"{what}, which selects {theirs.selection.size} rows an update, and has "
             f"selection.size={ours.selection.size}: set both to the same"
         )
-    for field in _EXAMPLES:
+    for field in (*starts.EXAMPLES, "names", "length", "noise"):
         there, here = getattr(theirs.data, field), getattr(ours.data, field)
         if there != here:
             raise ValueError(

@@ -118,6 +118,7 @@ def prepare(settings: Settings, layout: spmd.Layout | None = None) -> Setup:
     """
     layout = layout or choose_layout(settings)
     corpus = corpora.load(settings)
+    starts.check_proxy_rows(settings, corpus.fingerprint)
     step = Step.create(settings, len(layout.devices))
     chosen = settings.selection
     proxy, fixed = starts.load_proxy(settings)

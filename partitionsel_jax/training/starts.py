@@ -15,7 +15,7 @@ from partitionsel_jax.distributed import processes
 from partitionsel_jax.json_files import read_json
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.models import pretrained
-from partitionsel_jax.step.parts import new_adapters
+from partitionsel_jax.step.parts import divide, new_adapters
 from partitionsel_jax.step.state import TrainState, fingerprint
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import workdir
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from partitionsel_jax.config.settings import Settings
 
 _LOG = logging.getLogger(__name__)
+
+# The fields of `data` that decide which examples there are, and of which split each is.
+EXAMPLES = (
+    *("source", "path", "tasks", "columns", "anchors_path"),
+    *("train", "validation", "test", "seed"),
+)
+# In the origin of a run, the fingerprint of the model that selects for it.
+PROXY_WEIGHTS = "weights of selection.proxy"
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,15 +120,12 @@ def weights(settings: "Settings") -> dict[str, Any] | None:
     return open_checkpoint(settings).parameters(settings.model.param_dtype)
 
 
-def origin(settings: "Settings", frozen: Any, proxy: Any = None) -> dict[str, Any]:
+def origin(settings: "Settings", frozen: Any) -> dict[str, Any]:
     """Fingerprints of what a run stands on beside its config: frozen weights and tokenizer."""
-    found = {
+    return {
         "frozen weights": int(fingerprint(frozen)),
         "tokenizer and its chat template": tokenizer(settings).fingerprint,
     }
-    if proxy is not None:
-        found["weights of selection.proxy"] = int(fingerprint(proxy))
-    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +187,11 @@ def load_finished(folder: epath.PathLike, name: str) -> FinishedRun:
     folder = paths.absolute(folder)
     settings = settings_of(folder, name)
     summary = workdir.read_summary(folder)
-    state, frozen = Step.create(settings).initial(settings.seed, weights(settings))
+    step, proxy = Step.create(settings), None
+    if settings.selection.trains_proxy or settings.selection.has_guard:
+        # Of the same shapes as what is read.
+        proxy, _ = divide(step.chooser, step.chooser.init(jax.random.key(0)))
+    state, frozen = step.initial(settings.seed, weights(settings), proxy)
     path = folder / "checkpoints" / str(summary["updates"]) / "state"
     try:
         with ocp.StandardCheckpointer() as checkpointer:
@@ -211,7 +220,8 @@ def check_proxy(settings: "Settings") -> None:
     """Makes sure that the proxy can read the run's rows, and says so if it is no small one.
 
     Raises:
-      ValueError: a proxy whose tokenizer gives other ids, or that has learnt other domains.
+      ValueError: a proxy whose tokenizer gives other ids, or that has learnt other domains or other
+        examples.
     """
     if not settings.selection.has_proxy:
         return
@@ -222,6 +232,15 @@ def check_proxy(settings: "Settings") -> None:
             f"{name} was trained on the domains {', '.join(theirs.data.names)}, and this run has "
             f"{', '.join(settings.data.names)}: name a run with the same"
         )
+    if theirs is not None:
+        for field in EXAMPLES:
+            there, here = getattr(theirs.data, field), getattr(settings.data, field)
+            if there != here:
+                raise ValueError(
+                    f"{name} was trained with data.{field}={there!r}, and this run has {here!r}: "
+                    "it may have learnt the rows that this run is validated on; train it on the "
+                    "same examples"
+                )
     checkpoint = settings.selection.proxy if theirs is None else theirs.checkpoint
     if checkpoint != settings.checkpoint:
         there = data.ByteTokenizer() if not checkpoint else _open(checkpoint).tokenizer
@@ -236,6 +255,28 @@ def check_proxy(settings: "Settings") -> None:
         _LOG.warning(
             f"{name} does not make selection cheaper: a token costs it {its:.3g} multiplications, "
             f"and the model that it selects for {ours:.3g}"
+        )
+
+
+def check_proxy_rows(settings: "Settings", examples: str) -> None:
+    """Makes sure that a run which is the proxy has learnt from this run's training rows alone.
+
+    Args:
+      settings: of the run.
+      examples: the fingerprint of its corpus.
+
+    Raises:
+      ValueError: it was trained on other examples.
+    """
+    if not settings.selection.has_proxy or _finished_proxy(settings) is None:
+        return
+    name = settings.selection.proxy
+    theirs = workdir.read_summary(paths.absolute(name))["origin"].get("examples", examples)
+    if theirs != examples:
+        raise ValueError(
+            f"selection.proxy={name!r} was trained on other examples than these, and may have "
+            "learnt the rows that this run is validated on: were the files of data.path replaced "
+            "since? Restore them, or train it again"
         )
 
 

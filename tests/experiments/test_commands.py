@@ -4,6 +4,8 @@ import pytest
 
 from tests.commands import fast as run
 
+LONGER = {"selection": {"recorded": "@small"}, "training": {"updates": 40}}
+
 
 @pytest.mark.parametrize(
     ("config", "arguments", "message"),
@@ -20,6 +22,14 @@ from tests.commands import fast as run
         ("smollm2_reasoning.py:smoke,model=x", ["--config.checkpoint=x"], "error: no model 'x'"),
         ("smollm2_reasoning.py:smoke", ["--config.model.layers=3"], "layers"),
         ("llama32_3b_mol.py:smoke", ["--config.lora.targets=('qkv',)"], "are not projections"),
+        ("llama31_8b_by_1b.py:smoke,proxy=tiny-qwen2.5", [], "reads other ids: its tokenizer"),
+        ("proxy.py:smoke,proxy=tinier-llama3.2", [], "reads other ids: its tokenizer differs"),
+        ("proxy.py:smoke,proxy=nowhere", [], "methods.target fits no run: no model 'nowhere'"),
+        (
+            "proxy.py:smoke",
+            [f"--config.methods.target={LONGER}"],
+            "error: target trains on the selections of small, which makes 20 updates",
+        ),
         (
             "quickstart.py:smoke",
             ["--config.checkpoint=tiny-qwen2.5"],

@@ -1,5 +1,6 @@
 """Planning: what is counted is what compilers count, and what is said to be held is held."""
 
+import json
 import math
 import re
 
@@ -130,6 +131,46 @@ def test_arguments_by_arithmetic_are_those_of_the_compiled_step(compiled):
     assert found["arguments, GB"] == pytest.approx(expected + rows / 1e9, rel=0.02)
     assert arithmetic == {"compiled for": "cpu-4", "pool": 32, **memory}
     assert found["by arithmetic, GB"] == memory["together"]
+
+
+def test_a_proxy_is_planned_compiled_and_named(tmp_path, project_log):
+    config = config_of()
+    config["selection"] |= {"proxy": "tinier-llama3.2", "proxy_trains": True}
+    planning.write_compiled(config, targets=["cpu-4"], pools=[32], output=str(tmp_path))
+    numbers = json.loads((tmp_path / "pods_compiled.json").read_text())
+    (found,), (memory,) = numbers["compiled"], numbers["arithmetic"]
+    assert memory["proxy"] > 0
+    # Gradients are no arguments. What is split of the proxy is split in the arithmetic, too.
+    settings = planning.planned(config, devices=4, split_weights=True)
+    state, _, _ = (
+        costs.on_one_device(tree, 4, True) for tree in costs.shapes(Step.create(settings))
+    )
+    gradients = costs.size_of(state.parameters) + costs.size_of(state.proxy.parameters)
+    held = sum(memory[name] for name in ("base", "trained", "optimizer", "proxy"))
+    rows = (32 + 4) * (16 * 5 + 9) / 4
+    expected = held + (rows - gradients) / 1e9
+    assert found["arguments, GB"] == pytest.approx(expected, rel=0.02)
+    assert "selected for by tinier-llama3.2" in (tmp_path / "pods_compiled.md").read_text()
+
+
+def test_a_plan_says_what_selection_costs_beside_random_picks():
+    def times(**selection):
+        config = config_of(layers=6)
+        config["selection"] |= selection
+        config["features"]["anchors_every"] = 2
+        step, (memory, _) = planning.predict(config, planning.find("h100-1"), 32)
+        assert ("proxy" in memory) == bool(selection.get("proxy"))
+        return step["times random's"], step
+
+    proxy = {"proxy": "tinier-llama3.2"}
+    (itself, _), (by, _), (trains, _) = times(), times(**proxy), times(**proxy, proxy_trains=True)
+    assert itself > trains > by > 1
+    shared, step = times(updates_per_pool=4)
+    # 8 of 32 candidates and 1 of 2 anchors an update.
+    network = step["mean step, s"] - step["selection"] - step["update"]
+    assert network == pytest.approx(step["features"] * 9 / 34)
+    assert shared < itself
+    assert times(utility="random")[0] == 1
 
 
 def test_what_a_compiler_says_stands_beside_the_arithmetic(compiled, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from partitionsel_jax import data, models
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.models.pretrained.presets import PRESETS
+from partitionsel_jax.step import costs
 from partitionsel_jax.step.step import Step
 from tests.step.every_config import RUNS
 
@@ -105,6 +106,7 @@ DEVICES = 4
 
 def test_no_config_is_forgotten():
     assert {"quickstart", "smollm2_reasoning", "qwen25_3b_metamath", "llama32_3b_mol"} <= set(RUNS)
+    assert {"proxy", "smollm2_17b_by_135m", "qwen25_3b_by_05b", "llama31_8b_by_1b"} <= set(RUNS)
 
 
 def settings_of(name, form, split, full):
@@ -113,6 +115,10 @@ def settings_of(name, form, split, full):
     if config["checkpoint"]:
         shape = dataclasses.asdict(PRESETS[config["checkpoint"]].config)
         config["model"] |= {field: shape[field] for field in models.ARCHITECTURE}
+    if config["selection"]["proxy"]:
+        shape = dataclasses.asdict(PRESETS[config["selection"]["proxy"]].config)
+        theirs = {field: shape[field] for field in models.ARCHITECTURE}
+        config["proxy"] = {"model": config["model"] | theirs, "lora": config["lora"]}
     if not config["data"]["tasks"]:
         config["data"]["domains"] = [f"domain {number}" for number in range(6)]
     if full:
@@ -124,6 +130,9 @@ def settings_of(name, form, split, full):
         config["features"]["parameters"] = "lora"
     if split:
         config["model"]["remat"] = "layer"
+    if "proxy" in config:
+        numerics = ("dtype", "param_dtype", "remat")
+        config["proxy"]["model"] |= {field: config["model"][field] for field in numerics}
     if (name, form, full) != ("qwen25_3b_metamath", "pmap", False):
         # Once is enough: each width is a branch, which takes as long as the whole step to lower.
         config["data"]["buckets"] = config["data"]["buckets"][-1:]
@@ -141,13 +150,14 @@ def test_every_config_lowers_at_full_size_in_every_form(name, form, split, full)
         (lambda count: (DEVICES, count // DEVICES)) if form == "pmap" else (lambda count: (count,))
     )
     chosen, length = settings.selection, settings.data.length
+    state, frozen, others = costs.shapes(step)
     arguments = (
-        *jax.eval_shape(step.initial, 0),
+        *(state, frozen),
         shapes(*leading(chosen.pool), length=length),
         shapes(*leading(chosen.anchors), length=length),
-        jax.ShapeDtypeStruct((), np.int32),
+        *(jax.ShapeDtypeStruct((), np.int32), others),
     )
-    mapped = layout.map(step.__call__, step.KINDS[:5], donate=(0,), returns_first=True)
+    mapped = layout.map(step.__call__, step.KINDS, donate=(0,), returns_first=True)
     # What pmap returns is jitted inside.
     program = jax.jit(mapped.jitted(*arguments))
     exported = jax.export.export(program, platforms=["tpu", "cuda"])(*arguments)

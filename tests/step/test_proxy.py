@@ -16,7 +16,7 @@ from partitionsel_jax.distributed import spmd
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.planning import predictions
 from partitionsel_jax.step import programs
-from partitionsel_jax.step.state import Learner, Others, TrainState
+from partitionsel_jax.step.state import Learner, Others, TrainState, fingerprint
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import starts
 from tests.distributed.test_layouts import uneven_rows
@@ -251,6 +251,16 @@ def test_a_proxy_of_other_domains_is_refused(tiny, small_run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_proxy_that_has_learnt_other_rows_is_refused(tiny, small_run, tmp_path):
+    same = planned(tiny, small_run).settings
+    with pytest.raises(ValueError, match="was trained on other examples than these"):
+        starts.check_proxy_rows(same, "another fingerprint")
+    tiny.data.seed = 3
+    with pytest.raises(ValueError, match=r"was trained with data\.seed=0, and this run has 3"):
+        training.train(planned(tiny, small_run), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_proxy_that_is_not_there_or_not_asked_is_refused(tiny, small_run, tmp_path):
     with pytest.raises(ValueError, match="nowhere"):
         planned(tiny, tmp_path / "nowhere")
@@ -267,21 +277,49 @@ def test_a_proxy_that_is_no_smaller_is_warned_about(tiny, finished, tmp_path, pr
     assert "does not make selection cheaper" in project_log.text
 
 
-def test_a_proxy_whose_files_changed_is_not_gone_on_with(tiny, small_run, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(small_run, copy)
-    run = planned(tiny, copy, proxy_trains=False)
-    stop_after_two_updates(run, tmp_path / "run")
+def write_another_proxy(tiny, folder):
+    """Puts a run with another seed into the place of one."""
     other = small_config()
     other.data.directory = tiny.data.directory
     other.selection.utility = "random"
     other.seed = 5
     other.training.update({"updates": 2, "evaluate_every": 2})
-    shutil.rmtree(copy)
+    shutil.rmtree(folder)
     (replaced,) = training.expand(other.to_dict())
-    training.train(replaced, copy)
+    training.train(replaced, folder)
+
+
+def test_a_proxy_whose_files_changed_is_not_gone_on_with(tiny, small_run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(small_run, copy)
+    run = planned(tiny, copy, proxy_trains=False)
+    stop_after_two_updates(run, tmp_path / "run")
+    write_another_proxy(tiny, copy)
     with pytest.raises(ValueError, match=r"weights of selection\.proxy are not what the run"):
         training.train(run, tmp_path / "run")
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_runs_that_are_compared_have_the_same_proxy(tiny, small_run, tmp_path, trains):
+    copy = tmp_path / "copy"
+    shutil.copytree(small_run, copy)
+    tiny.repeats = 2
+    tiny.selection.update({"proxy": str(copy), "proxy_trains": trains})
+    tiny.training.update({"updates": 1, "evaluate_every": 1})
+    first, second = training.expand(tiny.to_dict())
+    training.train(first, tmp_path / "plan")
+    write_another_proxy(tiny, copy)
+    with pytest.raises(ValueError, match="is not the model that selected for"):
+        training.train(second, tmp_path / "plan")
+    assert not (tmp_path / "plan" / second.folder).exists()
+
+
+def test_a_run_whose_proxy_trained_can_be_read_again(tiny, small_run, tmp_path, project_log):
+    summary = training.train(planned(tiny, small_run), tmp_path / "run")
+    assert f"selection.proxy={str(small_run)!r}, of " in project_log.text
+    assert "optimizers' states included" in project_log.text
+    found = starts.load_finished(tmp_path / "run", "run")
+    assert int(fingerprint(found.state)) == summary["fingerprint"]
 
 
 def test_the_trees_of_a_proxy_are_its_whole_parameters(small_run):

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import tokenizers
 
-from configs import common, llama32_3b_mol, pretrained, qwen25_3b_metamath, smollm2_reasoning
+from configs import (
+    common,
+    llama31_8b_by_1b,
+    llama32_3b_mol,
+    pretrained,
+    qwen25_3b_by_05b,
+    qwen25_3b_metamath,
+    smollm2_17b_by_135m,
+    smollm2_reasoning,
+)
 from partitionsel_jax import models, training
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import spmd
@@ -411,3 +420,30 @@ def test_configs_have_the_paper_s_settings_and_a_smoke_variant(module):
     small = run_settings.parse(smoke.config)
     assert small.checkpoint in TINY
     assert small.training.updates <= 10
+
+
+@pytest.mark.parametrize("module", [smollm2_17b_by_135m, qwen25_3b_by_05b, llama31_8b_by_1b])
+def test_configs_with_a_proxy_share_pools_and_have_a_smoke_variant(module):
+    config = module.get_config("compare")
+    config.data.domains = ("one", "other")  # or the corpus would be downloaded to know them
+    ours, random = (run_settings.parse(run.config) for run in training.expand(config.to_dict()))
+    chosen = ours.selection
+    assert (chosen.pool, chosen.size, chosen.updates_per_pool) == (512, 32, 8)
+    assert (chosen.anchors, ours.features.anchors_every) == (64, 8)
+    assert chosen.has_proxy and not chosen.proxy_trains
+    # The same update on other rows: what is random needs neither pool nor proxy.
+    assert random.selection.utility == "random" and not random.selection.has_proxy
+    assert (random.selection.size, random.optimizer) == (chosen.size, ours.optimizer)
+    target, proxy = (models.Model(shape) for shape in (ours.model, ours.chooser[0]))
+    sizes = [
+        sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0))))
+        for model in (target, proxy)
+    ]
+    assert sizes[0] > 5 * sizes[1]
+    assert {ours.checkpoint, chosen.proxy} <= set(models.PRESETS)
+    (smoke,) = training.expand(module.get_config("smoke").to_dict())
+    starts.check_proxy(smoke.settings)  # of one tokenizer
+    assert {smoke.settings.checkpoint, smoke.settings.selection.proxy} <= set(TINY)
+    assert smoke.settings.chooser[0].layers < smoke.settings.model.layers
+    (trains,) = training.expand(module.get_config("smoke,trains").to_dict())
+    assert trains.settings.selection.trains_proxy

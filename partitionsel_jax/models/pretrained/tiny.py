@@ -33,15 +33,20 @@ _SHAPE: dict[str, Any] = {
     "head_dim": 8,
     "context": 2048,
 }
-TINY: Mapping[str, DecoderConfig] = {
-    "tiny-qwen2.5": DecoderConfig(**_SHAPE, rope_theta=1e6, norm_eps=1e-6, biases=("q", "k", "v")),
-    "tiny-llama3.2": DecoderConfig(
-        **_SHAPE, rope_theta=5e5, rope_scaling=RopeScaling("llama3", 32.0)
-    ),
+# What selects for the others.
+_SMALLER: dict[str, Any] = {"layers": 1, "width": 16, "mlp_width": 32, "heads": 2, "kv_heads": 1}
+_FAMILIES: Mapping[str, Mapping[str, Any]] = {
+    "qwen2.5": {"rope_theta": 1e6, "norm_eps": 1e-6, "biases": ("q", "k", "v")},
+    "llama3.2": {"rope_theta": 5e5, "rope_scaling": RopeScaling("llama3", 32.0)},
 }
-# Name -> the special tokens, and what tokenizer_config.json says.
+TINY: Mapping[str, DecoderConfig] = {
+    f"{size}-{family}": DecoderConfig(**shape, **fields)
+    for size, shape in (("tiny", _SHAPE), ("tinier", _SHAPE | _SMALLER))
+    for family, fields in _FAMILIES.items()
+}
+# Family -> the special tokens, and what tokenizer_config.json says.
 _TOKENIZERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "tiny-qwen2.5": (
+    "qwen2.5": (
         "<|endoftext|> <|im_start|> <|im_end|>",
         {
             "add_bos_token": False,
@@ -51,7 +56,7 @@ _TOKENIZERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
             "chat_template": _CHATML,
         },
     ),
-    "tiny-llama3.2": (
+    "llama3.2": (
         "<|begin_of_text|> <|end_of_text|> <|start_header_id|> <|end_header_id|> <|eot_id|>",
         {
             "add_bos_token": True,
@@ -85,7 +90,7 @@ def write(name: str, directory: Path) -> Path:
 def _write_tokenizer(folder: Path, name: str) -> None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    special, config = _TOKENIZERS[name]
+    special, config = _TOKENIZERS[name.partition("-")[2]]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({byte: place for place, byte in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -1,0 +1,43 @@
+"""RECORD"""
+
+from configs import common, quickstart
+
+# 1.3M parameters learn; 0.02M select.
+_TARGET = {"layers": 6, "width": 128, "mlp_width": 416, "heads": 4, "kv_heads": 2, "head_dim": 32}
+_SMALL = {"layers": 2, "width": 24, "mlp_width": 64, "heads": 2, "kv_heads": 1, "head_dim": 12}
+_UPDATES, _EVERY = 96, 8
+
+
+def get_config(text=None):
+    """--config=configs/proxy.py[:smoke,seeds=3,noise=swapped,share=0.15,small,proxy=RUN].
+
+    `small` trains the small model alone, on random picks; `proxy` is the folder of such a run,
+    which then selects and stays as it is. Without it, a small model that selects for itself is
+    trained first, and the target on its selections. The others are the quickstart's.
+    """
+    arguments = common.arguments(
+        text, smoke=False, seeds=1, noise="garbled", share=0.3, small=False, proxy=""
+    )
+    own = {"small", "proxy"}
+    rest = ",".join(part for part in (text or "").split(",") if part.partition("=")[0] not in own)
+    config = quickstart.get_config(rest)
+    random = {"utility": "random", "rule": "greedy", "swaps": 0}
+    config.optimizer.learning_rate = 4e-3
+    config.evaluation.test = False
+    updates, every = (20, 10) if arguments.smoke else (_UPDATES, _EVERY)
+    config.training.update({"updates": updates, "evaluate_every": every, "checkpoint_every": 48})
+    del config.methods.partitionsel
+    if arguments.small:
+        del config.methods.random
+        config.model.update(_SMALL)
+        config.selection.update(random)
+        config.training.updates *= 2
+        return config
+    if not arguments.smoke:
+        config.model.update(_TARGET)
+    if arguments.proxy:
+        config.methods.target = {"selection": {"proxy": arguments.proxy}}
+    else:
+        config.methods.small = {"model": _SMALL}
+        config.methods.target = {"selection": {"recorded": "@small"}}
+    return config
