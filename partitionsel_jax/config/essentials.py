@@ -34,8 +34,13 @@ def essentials(config: Mapping[str, Any]) -> dict[str, Any]:
         key: value
         for key, value in flatten(config).items()
         if not any(key == field or key.startswith(f"{field}.") for field in INCIDENTAL)
-        and not (key in _LATER and value == _LATER[key])
+        and not (key in _LATER and _plain(value) == _LATER[key])
     }
+
+
+def _plain(value: Any) -> Any:
+    """A tuple for a list, which JSON makes of it."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

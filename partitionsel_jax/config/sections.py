@@ -232,6 +232,11 @@ class SelectionSettings:
         compare=False,
         later=True,
     )
+    oracle: bool = field(
+        False,
+        "Never select a corrupted row, as only an oracle can: how far filtering could go.",
+        later=True,
+    )
     recorded: str = field(
         "",
         "Folder of a run whose recorded selections and weights are trained on: nothing is then "

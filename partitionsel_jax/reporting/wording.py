@@ -95,10 +95,11 @@ def _chosen_for(groups: Groups) -> Iterator[str]:
             continue
         theirs, whole = (sum(row[name] for row in rows) for name in ("chooser_flops", "flops"))
         chooser = runs[0].facts.get("chooser", "").rpartition("/")[0] or "another run"
-        yield (
-            f"{label} trains on rows that {chooser} has selected: {100 * theirs / whole:.3g} % of "
-            "its FLOPs, and its tokens and seconds as well, are that run's."
-        )
+        share = f"{100 * theirs / whole:.3g} % of its FLOPs, and its tokens and seconds as well,"
+        if runs[0].section("selection").get("recorded"):
+            yield f"{label} trains on rows that {chooser} has selected: {share} are that run's."
+        else:
+            yield f"{label} needs {chooser}: {share} were spent before its first update."
         charged.setdefault(chooser, {})[label] = theirs
         own.setdefault(chooser, []).append(whole)
     for chooser, shares in charged.items():

@@ -18,13 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from partitionsel_jax import models
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.distributed import processes, spmd
 from partitionsel_jax.models.parameters import SCOPE
 from partitionsel_jax.selection import Selection
 from partitionsel_jax.step.candidates import RowInfo
-from partitionsel_jax.step.parts import divide
+from partitionsel_jax.step.parts import divide, row_losses
 from partitionsel_jax.step.state import Others, TrainState
 from partitionsel_jax.step.step import Step
 
@@ -162,9 +163,7 @@ def _counted(
     pool, anchors = (rows(n // devices, length) for n in (chosen.pool, chosen.anchors))
 
     def counted(function: Any, microbatch: int, *inputs: Any) -> Counts:
-        # The one loop whose end depends on the data is over blocks of tokens that count.
-        tokens = microbatch * (length - 1)
-        rounds = math.ceil(response * tokens / step.model.config.chunks.token_block(tokens))
+        rounds = _rounds(step.model, microbatch * (length - 1), response)
         return count(function, *inputs, devices=devices, rounds=rounds)
 
     features = Counts()
@@ -188,6 +187,26 @@ def _counted(
     info = RowInfo.of(rows(chosen.pool, length))
     inputs = (state, frozen, pool, info, jax.eval_shape(picks), others)
     return features, counted(update, min(step.microbatch or picked, picked), *inputs)
+
+
+def count_losses(model: models.Model, size: int, length: int, response: float) -> float:
+    """Operations of the losses of so many rows, on one device.
+
+    Args:
+      model: the decoder.
+      size: rows in one forward pass.
+      length: of a row.
+      response: share of a row's tokens that its loss counts.
+    """
+    parameters = jax.eval_shape(model.init, jax.random.key(0))
+    losses = functools.partial(row_losses, model)
+    rounds = _rounds(model, size * (length - 1), response)
+    return count(losses, parameters, rows(size, length), devices=1, rounds=rounds).products
+
+
+def _rounds(model: models.Model, tokens: int, response: float) -> int:
+    """How often the one loop runs whose end depends on the data: over blocks that count."""
+    return math.ceil(response * tokens / model.config.chunks.token_block(tokens))
 
 
 def rows(count: int, length: int) -> Rows:

@@ -220,7 +220,7 @@ def _recorded(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     about = workdir.read_config(folder)
     with reading(path):
         run_settings.parse(about["config"])
-        config = changed(about["config"], {"selection.recorded": str(folder)})
+        config = changed(starts.of_folder(about, folder), {"selection.recorded": str(folder)})
     run_settings.parse(config)
     return {"method": about["method"], "seed": about["seed"]}, config
 

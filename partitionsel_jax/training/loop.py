@@ -11,6 +11,7 @@ import jax
 from etils import epath
 
 from partitionsel_jax import data, paths
+from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.distributed import processes, stopping
 from partitionsel_jax.evaluation import DomainLosses
@@ -80,7 +81,7 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
     root, settings = paths.absolute(root), run.settings
     layout = run_setup.choose_layout(settings)
     data.check_template(settings.data.template, starts.tokenizer(settings))
-    starts.check_proxy(settings)
+    starts.check_scorers(settings, None if run.chooser is None else run.chooser.settings)
     corpora.check(settings)
     if settings.selection.recorded and run.chooser is None:
         recorded.check(settings)
@@ -121,7 +122,7 @@ def train_all(
 
 
 def _settings(run: PlannedRun, root: epath.Path) -> Settings:
-    """A run's settings, once the run that selects for it is finished.
+    """A run's settings, once the run that it needs is finished.
 
     Raises:
       ValueError: it is not.
@@ -131,12 +132,12 @@ def _settings(run: PlannedRun, root: epath.Path) -> Settings:
     folder = workdir.folder_of(run.chooser, root)
     if not processes.agreed((folder / "summary.json").exists()):
         raise ValueError(
-            f"{run.folder} trains on the selections of {run.chooser.folder}, which is not "
-            f"finished: there is no summary.json in {folder}; train it first"
+            f"{run.folder} needs {run.chooser.folder}, which is not finished: there is no "
+            f"summary.json in {folder}; train it first"
         )
-    selection = dataclasses.replace(run.settings.selection, recorded=str(folder))
-    settings = dataclasses.replace(run.settings, selection=selection)
-    recorded.check(settings)
+    settings = run_settings.parse(starts.resolved(run.config, folder))
+    if settings.selection.recorded:
+        recorded.check(settings)
     return settings
 
 
@@ -207,6 +208,8 @@ def _train(
     state, frozen = run_setup.initialise(setup)
     origin = starts.origin(settings, frozen, setup.others.proxy)
     origin["examples"] = setup.corpus.fingerprint
+    if settings.filters:
+        origin["rows that data.filter leaves"] = int(fingerprint(setup.corpus.train.ids))
     spent, before = Seconds(), None
     restored = checkpoints.restore(state)
     if restored is not None:
@@ -380,6 +383,8 @@ class _Fit:
         charges = getattr(self.setup.pools, "costs", ())
         if charges:
             record = recorded.charged(record, charges[step - 1])
+        if step == 1 and self.setup.upfront is not None:
+            record = recorded.charged(record, self.setup.upfront)
         self.recorder.step(step, record, seconds, losses)
         if is_sound(record):
             return

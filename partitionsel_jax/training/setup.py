@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from partitionsel_jax.distributed import spmd
 from partitionsel_jax.step import programs as run_programs
 from partitionsel_jax.step.state import NO_OTHERS, Others, TrainState
 from partitionsel_jax.step.step import Step
-from partitionsel_jax.training import corpora, recorded, starts
+from partitionsel_jax.training import corpora, filtering, recorded, starts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Setup:
       step: the update's stages.
       others: parameters of a reference model and of a proxy, on all devices.
       proxy: what a proxy that trains begins with; else None.
+      upfront: what was spent on choosing before the first update, in the form of
+        `recorded.costs_of`: the training of a proxy or of a model that filters, and the filter;
+        None where nothing was.
     """
 
     settings: Settings
@@ -37,6 +41,7 @@ class Setup:
     step: Step
     others: Others = NO_OTHERS
     proxy: Any = None
+    upfront: Mapping[str, Any] | None = None
 
     @functools.cached_property
     def training_step(self) -> spmd.Program:
@@ -115,6 +120,12 @@ def prepare(settings: Settings, layout: spmd.Layout | None = None) -> Setup:
     """
     layout = layout or choose_layout(settings)
     corpus = corpora.load(settings)
+    spent = []
+    for folder, updates in starts.trainings(settings).items():
+        spent += recorded.costs_of(folder, updates, folder)
+    if settings.filters:
+        corpus, cost = filtering.apply(settings, corpus, layout)
+        spent.append(cost)
     step = Step.create(settings, len(layout.devices))
     if settings.selection.trains_proxy:
         proxy, fixed = starts.load_proxy(settings)
@@ -124,7 +135,8 @@ def prepare(settings: Settings, layout: spmd.Layout | None = None) -> Setup:
     others = layout.place(others)
     load_pools = recorded.load if settings.selection.recorded else draw_pools
     pools: data.ByStep = load_pools(settings, corpus, layout)
-    return Setup(settings, corpus, pools, layout, step, others, proxy)
+    upfront = recorded.summed(spent)
+    return Setup(settings, corpus, pools, layout, step, others, proxy, upfront)
 
 
 def anchor_shares(corpus: data.Corpus) -> np.ndarray:
@@ -183,6 +195,7 @@ def _losses(setup: Setup, trained: Any, frozen: Any, rows: data.Rows) -> evaluat
         batch=setup.settings.evaluation.batch,
         domains=setup.step.domains,
         widths=setup.settings.data.buckets,
+        every=not setup.settings.data.target_domains,
     )
 
 

@@ -263,7 +263,7 @@ def test_a_proxy_that_is_not_there_or_not_asked_is_refused(tiny, small_run, tmp_
 
 
 def test_a_proxy_that_is_no_smaller_is_warned_about(tiny, finished, tmp_path, project_log):
-    starts.check_proxy(planned(tiny, finished[1]).settings)
+    starts.check_scorers(planned(tiny, finished[1]).settings)
     assert "does not make selection cheaper" in project_log.text
 
 
