@@ -92,7 +92,12 @@ class DataSettings:
         "File of the same format whose rows are the anchors, and neither trained on nor scored; "
         '"": half of the validation rows.',
     )
-    noise: NoiseSettings = field(NoiseSettings(), "Corrupted training answers.", once="spoilt")
+    noise: NoiseSettings = field(
+        NoiseSettings(),
+        "Corrupted training answers.",
+        read_if=lambda chosen: chosen.get("train_on") != "anchors",
+        once="spoilt",
+    )
     filter: FilterSettings = field(
         FilterSettings(), "Training rows that are left out before a run."
     )

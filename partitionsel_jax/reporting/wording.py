@@ -77,7 +77,7 @@ def caveats(sets: Sequence[Groups], headlines: Sequence[Sequence[Row]]) -> Itera
         without = [run.name for run in runs if not len(run.series("flops")[0])]
         if 0 < len(without) < len(runs):
             yield f"Not drawn against FLOPs, which they did not log: {', '.join(without)}."
-    yield from _chosen_for(groups)
+    yield from chosen_for(groups)
     for label, group in groups.items():
         if len(group) == 1:
             yield f"{label} ran with one seed: its numbers carry no spread."
@@ -85,15 +85,17 @@ def caveats(sets: Sequence[Groups], headlines: Sequence[Sequence[Row]]) -> Itera
             yield from _of_run(run, label)
 
 
-def _chosen_for(groups: Groups) -> Iterator[str]:
+def chosen_for(groups: Groups) -> Iterator[str]:
     """Who pays for whose selections, and what is saved where one run selects for several."""
     own: dict[str, list[float]] = {}
     charged: dict[str, dict[str, float]] = {}
     for label, runs in groups.items():
-        rows = [row for run in runs for row in run.rows if row.get("chooser_flops") is not None]
-        if not rows:
+        theirs, whole = (
+            sum(row.get(name) or 0.0 for run in runs for row in run.rows)
+            for name in ("chooser_flops", "flops")
+        )
+        if not theirs:
             continue
-        theirs, whole = (sum(row[name] for row in rows) for name in ("chooser_flops", "flops"))
         chooser = runs[0].facts.get("chooser", "").rpartition("/")[0] or "another run"
         share = f"{100 * theirs / whole:.3g} % of its FLOPs, and its tokens and seconds as well,"
         if runs[0].section("selection").get("recorded"):
