@@ -237,6 +237,13 @@ class SelectionSettings:
         "Never select a corrupted row, as only an oracle can: how far filtering could go.",
         later=True,
     )
+    guard: bool = field(
+        False,
+        "Trains two copies of the proxy beside it, one on the selected rows and one on rows drawn "
+        "at random, and says by their validation losses whether selection pays.",
+        read_if=lambda chosen: bool(chosen["proxy"]),
+        later=True,
+    )
     recorded: str = field(
         "",
         "Folder of a run whose recorded selections and weights are trained on: nothing is then "
@@ -264,6 +271,15 @@ class SelectionSettings:
             )
         if self.proxy_trains and not self.proxy:
             raise ValueError("selection.proxy_trains=True needs a selection.proxy: name the model")
+        if self.guard and self.oracle:
+            raise ValueError(
+                "selection.guard=True compares selected rows with random ones of the same pools, "
+                "and selection.oracle=True takes the corrupted ones out of both: set one to False"
+            )
+        if self.guard and not self.proxy:
+            raise ValueError(
+                "selection.guard=True trains copies of a proxy: name one as selection.proxy"
+            )
         if self.proxy and not (self.recorded or self.needs_features or self.needs_losses):
             raise ValueError(
                 f"selection.proxy={self.proxy!r} would choose nothing, as selection.utility="
@@ -314,6 +330,11 @@ class SelectionSettings:
     def trains_proxy(self) -> bool:
         """True if that model makes every update, too."""
         return self.has_proxy and self.proxy_trains
+
+    @property
+    def has_guard(self) -> bool:
+        """True if copies of the proxy show what selection buys."""
+        return self.has_proxy and self.guard
 
     @property
     def needs_features(self) -> bool:

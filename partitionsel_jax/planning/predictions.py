@@ -173,8 +173,9 @@ def memory_of(settings: Settings) -> Record:
     }
     if chosen.has_proxy:
         held["proxy"] = _bytes(others.proxy)
-    if state.proxy is not None:
-        held["proxy"] += 2 * _bytes(state.proxy.parameters) + _bytes(state.proxy.optimizer)
+    learners = [state.proxy, *((state.guard or ())[:2])]
+    for learner in filter(None, learners):
+        held["proxy"] += 2 * _bytes(learner.parameters) + _bytes(learner.optimizer)
     shown = {name: size / GIGA for name, size in held.items()}
     return {"weights": "split" if split else "whole", **shown, "together": sum(shown.values())}
 

@@ -9,6 +9,7 @@ import matplotlib.colors
 import numpy as np
 import pandas as pd
 
+from partitionsel_jax.evaluation import guard
 from partitionsel_jax.reporting import curves
 from partitionsel_jax.reporting.comparison import Row
 from partitionsel_jax.reporting.curves import Curve, Groups
@@ -141,6 +142,16 @@ def of_curves(groups: Groups, rows: Sequence[Row] = ()) -> list[Chart]:
             [panel(name, _UNIT, functools.partial(_domain_loss, domain=name)) for name in domains],
         ),
         Chart(
+            "guard",
+            "Guard: small models on selected and on random rows",
+            f"{_BANDS} Validation loss of a copy of the proxy that trains on random rows, minus "
+            "that of one on selected rows, after equally many updates. Above 0, selection helps; "
+            "the verdict compares them at equal FLOPs.",
+            [panel("Random minus selected", _UNIT, _twins_apart)],
+            [0.0],
+            "no difference",
+        ),
+        Chart(
             "training_loss",
             "Training loss of the picks",
             f"{_BANDS} {_SMOOTHED} The picks differ between methods, so it does not compare them.",
@@ -218,6 +229,11 @@ def _panel(groups: Groups, title: str, unit: str, read: Callable[[Run], Series])
     drawn = {label: curves.over_seeds(runs, read) for label, runs in groups.items()}
     shown = {label: c for label, c in drawn.items() if any(len(y) for _, y, _ in c.seeds)}
     return Panel(title, unit, shown)
+
+
+def _twins_apart(run: Run) -> Series:
+    (steps, selected), (_, random) = map(run.series, guard.LOSSES)
+    return steps, random - selected
 
 
 def _smoothed(run: Run, column: str) -> Series:

@@ -21,8 +21,8 @@ from partitionsel_jax.reporting.runs import STAGES
 
 # The names of the image files.
 NAMES = (
-    *("validation_loss", "accuracy", "validation_loss_per_domain", "training_loss"),
-    *("selection_diagnostics", "corrupted_share", "overlap"),
+    *("validation_loss", "accuracy", "validation_loss_per_domain", "guard"),
+    *("training_loss", "selection_diagnostics", "corrupted_share", "overlap"),
     *("domain_mix", "accuracy_per_domain", "stage_shares"),
 )
 # Of matplotlib, while charts are made and saved.

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 from etils import epath
 
+from partitionsel_jax.evaluation import guard
 from partitionsel_jax.file_errors import reading
 from partitionsel_jax.json_files import (
     INTEGER,
@@ -31,6 +33,7 @@ SCALARS = (
     *("conflicting_pairs", "matching_cosine", "conflicting_weight", "redundancy"),
     *("top_k_overlap", "corrupted_selected", "corrupted_pool", "dropped", "anchors_dropped"),
     *("gradient_norm", "learning_rate", "tokens", "padding", "flops", "validation_accuracy"),
+    *guard.LOSSES,
 )
 PER_DOMAIN = ("validation_loss_per_domain", "selected", "pool", "budgets")
 # The stages of a step.
@@ -52,6 +55,7 @@ _TEST = {"accuracy?": NUMBER, "loss?": NUMBER}
 _SUMMARY = {
     **{"validation_loss?": NUMBER, "test?": _TEST, "test_before?": _TEST},
     "seconds?": {f"{stage}_share?": NUMBER for stage in STAGES},
+    "guard?": {"difference?": NUMBER, "spread?": NUMBER, "evaluations": INTEGER, "cost": NUMBER},
 }
 _ROW = {
     **{"step": INTEGER, "seconds?": {"step?": NUMBER}},
@@ -165,6 +169,15 @@ class Run:
         test = self.summary.get(when) or {}
         known = test.get("accuracy") is not None and test.get("questions_per_domain")
         return test if known else {}
+
+    @property
+    def verdict(self) -> guard.Verdict | None:
+        """What the guard of a finished run has found; None without one."""
+        found = self.summary.get("guard")
+        if not found:
+            return None
+        numbers = {name: math.nan if found[name] is None else found[name] for name in found}
+        return guard.Verdict(**numbers | {"pays": found["pays"]})
 
     def test_accuracies(self) -> Series:
         """Steps i64[E] and shares of right answers to the test questions, f64[E].

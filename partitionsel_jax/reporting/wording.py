@@ -1,8 +1,10 @@
 """The sentences of a report: title, the facts all runs share, findings, and caveats."""
 
+import collections
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from partitionsel_jax.evaluation import guard
 from partitionsel_jax.reporting import labels
 from partitionsel_jax.reporting.comparison import Row
 from partitionsel_jax.reporting.curves import Groups
@@ -78,6 +80,7 @@ def caveats(sets: Sequence[Groups], headlines: Sequence[Sequence[Row]]) -> Itera
         if 0 < len(without) < len(runs):
             yield f"Not drawn against FLOPs, which they did not log: {', '.join(without)}."
     yield from chosen_for(groups)
+    yield from _guarded(groups)
     for label, group in groups.items():
         if len(group) == 1:
             yield f"{label} ran with one seed: its numbers carry no spread."
@@ -111,6 +114,23 @@ def chosen_for(groups: Groups) -> Iterator[str]:
                 f"{chooser} selects for {', '.join(shares)}, and each is charged all of it: "
                 f"trained side by side they need it once, which saves {100 * saved:.3g} % of their "
                 "FLOPs."
+            )
+
+
+def _guarded(groups: Groups) -> Iterator[str]:
+    """What guards have found, over the seeds of a label."""
+    for label, runs in groups.items():
+        verdicts = [run.verdict for run in runs if run.verdict is not None]
+        if len(verdicts) == 1:
+            yield f"{label}: {verdicts[0].sentence}."
+        elif verdicts:
+            counted = collections.Counter(guard.SAID[verdict.pays] for verdict in verdicts)
+            said = ", ".join(f"{said} ({count})" for said, count in counted.most_common())
+            yield (
+                f"{label}: by the guards of {len(verdicts)} seeds, {said}; the twins' difference "
+                "at equal FLOPs is "
+                + ", ".join(f"{verdict.difference:.3f}" for verdict in verdicts)
+                + " nats per token, above 0 where selection is better."
             )
 
 

@@ -177,7 +177,7 @@ def _counted(
 
     def update(state: Any, frozen: Any, pool: Any, info: Any, picks: Any, others: Any) -> Any:
         kept = state.curriculum, state.kept, jax.random.key(0)
-        return step.update(state, frozen, pool, info, picks, *kept, others=others)
+        return step.update(state, frozen, pool, info, picks, *kept, others=others, rival=picks)
 
     def picks() -> Selection:
         each, one = jnp.zeros(chosen.size), jnp.zeros(())
@@ -274,7 +274,9 @@ def count_flops(settings: Settings, devices: int, rows: Rows) -> Flops:
     # The first token is predicted from nothing.
     features, update = stages(whole, float(np.mean(np.asarray(rows.response)[:, 1:])))
     picked = _padded(settings.selection.size // devices, settings.training.microbatch)
-    updated = picked * (1 + settings.selection.trains_proxy)
+    chosen = settings.selection
+    # A guard has two twins, one of which is the proxy itself where that trains.
+    updated = picked * (1 + (2 * chosen.has_guard or chosen.trains_proxy))
     return Flops(
         features=devices * features.products,
         update=devices * update.products,
@@ -282,6 +284,51 @@ def count_flops(settings: Settings, devices: int, rows: Rows) -> Flops:
         update_tokens=devices * settings.data.length * updated,
         bucketed=bool(settings.data.buckets),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class TwinCosts:
+    """Operations of an update of a run with a guard, on all devices together.
+
+    Attributes:
+      whole: all of them, where rows have their full length and nothing is shared with others.
+      twins: those of the guard's twins among them.
+      random: those of an update on random rows, without proxy and guard.
+      bucketed: whether rows may be computed at less than their full length.
+    """
+
+    whole: float
+    twins: float
+    random: float
+    bucketed: bool
+
+    @property
+    def share(self) -> float:
+        """The part of the run's cost that the twins are, features shared by no updates."""
+        return self.twins / self.whole
+
+    def relative(self, flops: float) -> float:
+        """Cost of an update without the twins, relative to one on random rows.
+
+        Args:
+          flops: of an update, the mean over the run.
+        """
+        scale = flops / self.whole if self.bucketed else 1.0
+        return (flops - scale * self.twins) / (scale * self.random)
+
+
+def twin_costs(settings: Settings, devices: int, rows: Rows) -> TwinCosts:
+    """Traces an update with a guard, without it, and on random rows; see `count_flops`."""
+    chosen = settings.selection
+
+    def flops(**changes: Any) -> Flops:
+        selection = dataclasses.replace(chosen, **changes)
+        return count_flops(dataclasses.replace(settings, selection=selection), devices, rows)
+
+    whole = flops()
+    random = flops(guard=False, proxy="", proxy_trains=False, utility="random", swaps=0)
+    twins = whole.update - flops(guard=False).update
+    return TwinCosts(whole.features + whole.update, twins, random.update, whole.bucketed)
 
 
 def _feature_tokens(settings: Settings, devices: int) -> int:

@@ -5,6 +5,7 @@ import functools
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from partitionsel_jax import gradients, models
@@ -15,7 +16,7 @@ from partitionsel_jax.distributed import spmd
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.selection import budgets
 from partitionsel_jax.step import optimizer as optimizers
-from partitionsel_jax.step.state import FeatureCache, Learner, TrainState
+from partitionsel_jax.step.state import FeatureCache, Guard, Learner, TrainState
 
 PURPOSES = ("parameters", "selection", "dropout")
 
@@ -110,7 +111,8 @@ class Parts:
         Args:
           seed: the run's, of all parameters that are drawn.
           base: those of a pretrained model, without adapters; None to draw them as well.
-          proxy: what a proxy that trains begins with, those of its parameters that it trains.
+          proxy: what a proxy that trains, or its twins, begin with: those of its parameters that
+            training changes.
         """
         key, adapted = self.key(seed, "parameters"), self.model.lora.rank > 0
         if base is None:
@@ -120,19 +122,31 @@ class Parts:
         chosen = self.selection
         follows = chosen.budgets == "curriculum" and not chosen.recorded
         curriculum = budgets.curriculum_start(self.domains) if follows else None
-        cache = learner = None
+        cache = learner = guard = None
         if self.shares:
             dim = self.features.dim or self.coordinates
             cache = FeatureCache.empty(chosen, self.features, dim, self.domains)
         if chosen.trains_proxy:
-            rate = chosen.proxy_learning_rate or self.optimizer.learning_rate
-            settings = dataclasses.replace(self.optimizer, learning_rate=rate)
-            optimizer = optimizers.make_optimizer(settings, self.schedule)
-            learner = Learner(proxy, optimizer.init(proxy))
+            learner = self._copy(proxy)
+        if chosen.has_guard:
+            twin = None if chosen.trains_proxy else self._copy(proxy)
+            used = jnp.zeros(chosen.pool, bool) if chosen.shares_pool else None
+            guard = Guard(twin, self._copy(proxy), used)
         state = TrainState.create(
-            trained, self.transformation, curriculum=curriculum, kept=cache, proxy=learner
+            *(trained, self.transformation),
+            curriculum=curriculum,
+            kept=cache,
+            proxy=learner,
+            guard=guard,
         )
         return state, frozen
+
+    def _copy(self, proxy: dict[str, Any] | None) -> Learner:
+        """A copy of the proxy that trains; the step takes the buffers of its state."""
+        rate = self.selection.proxy_learning_rate or self.optimizer.learning_rate
+        settings = dataclasses.replace(self.optimizer, learning_rate=rate)
+        optimizer = optimizers.make_optimizer(settings, self.schedule)
+        return Learner(jax.tree.map(jnp.copy, proxy), optimizer.init(proxy))
 
 
 def divide(model: models.Model, parameters: Any) -> tuple[Any, Any]:

@@ -66,6 +66,20 @@ class Learner(NamedTuple):
     optimizer: Any
 
 
+class Guard(NamedTuple):
+    """Twins, two copies of the proxy that show what selection buys.
+
+    Attributes:
+      selected: trains on the selected rows; None where the proxy itself does.
+      random: trains on as many rows of the same pools, drawn at random.
+      used: bool[N], rows of the pool that were drawn before; None where no updates share a pool.
+    """
+
+    selected: Learner | None
+    random: Learner
+    used: jax.Array | None = None
+
+
 class Others(NamedTuple):
     """Arrays that a step reads beside its rows and does not change; None for those that it ignores.
 
@@ -96,6 +110,7 @@ class TrainState:
       curriculum: what curriculum budgets remember of the anchors' losses; None for other budgets.
       kept: what steps share of their pools and anchors; None where every step has its own.
       proxy: the model that selects, where it trains as well; else None.
+      guard: twins of the proxy; None without a guard.
     """
 
     step: jax.Array
@@ -104,6 +119,7 @@ class TrainState:
     curriculum: CurriculumState | None = None
     kept: FeatureCache | None = None
     proxy: Learner | None = None
+    guard: Guard | None = None
 
     @classmethod
     def create(

@@ -15,7 +15,7 @@ import optax
 from partitionsel_jax import models
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.distributed import spmd
-from partitionsel_jax.gradients.microbatches import map_microbatches, sum_gradients
+from partitionsel_jax.gradients.microbatches import map_microbatches
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.selection import (
     UTILITIES,
@@ -29,17 +29,17 @@ from partitionsel_jax.selection import (
 from partitionsel_jax.selection.budgets import CurriculumState
 from partitionsel_jax.step import anchors as held_out
 from partitionsel_jax.step import optimizer as optimizers
+from partitionsel_jax.step import twins
 from partitionsel_jax.step.candidates import (
     Candidates,
     RowInfo,
     compare,
-    deal,
     describe,
     domain_budgets,
-    update_weights,
 )
+from partitionsel_jax.step.descent import batch_of, descend
 from partitionsel_jax.step.features import TokenCounts, buckets_of, compute_features, has_response
-from partitionsel_jax.step.parts import Parts, gathering_of, row_losses
+from partitionsel_jax.step.parts import Parts, row_losses
 from partitionsel_jax.step.state import (
     NO_OTHERS,
     PROXY_NORMS,
@@ -105,15 +105,20 @@ class Step(Parts):
         every = self.selection.certificate_every
         certified = every == 1 or (every > 0 and state.step % every == 0)
         result, record = self.select(candidates, key, curriculum, used_N, certified)
+        if cache is not None:
+            cache = dataclasses.replace(cache, used=_mark(used_N, result))
 
-        if cache is not None and used_N is not None:
-            # Out of bounds, hence nowhere, for padding.
-            place_K = jnp.where(result.indices >= 0, result.indices, used_N.size)
-            cache = dataclasses.replace(cache, used=used_N.at[place_K].set(True, mode="drop"))
+        rival = None
+        if state.guard is not None:
+            used_N = None if state.guard.used is None else state.guard.used & ~fresh_pool
+            state = dataclasses.replace(state, guard=state.guard._replace(used=used_N))
+            problem = self._problem(candidates, curriculum, used_N)
+            rival = twins.draw(problem, self.selection, key)
 
         key = jax.random.fold_in(self.key(seed, "dropout"), state.step)
         state, updated = self.update(
-            state, frozen, pool, candidates.info, result, curriculum, cache, key, tokens, others
+            *(state, frozen, pool, candidates.info, result, curriculum, cache, key, tokens, others),
+            rival=rival,
         )
         return state, record | updated
 
@@ -273,27 +278,8 @@ class Step(Parts):
           used_N: bool[N], candidates that an earlier update has selected, or None.
           certified: whether to compute a certificate, the sharp one; bool[] to decide as it runs.
         """
-        chosen, domains_N = self.selection, candidates.info.domain
-        if used_N is not None:
-            domains_N = jnp.where(used_N, -1, domains_N)
-        if chosen.oracle:
-            domains_N = jnp.where(candidates.info.corrupted, -1, domains_N)
-        problem = Problem(
-            alignment=candidates.alignment,
-            gram=candidates.gram,
-            domains=domains_N,
-            budgets=functools.partial(
-                domain_budgets,
-                settings=chosen,
-                curriculum=curriculum,
-                anchor_shares_P=candidates.anchor_shares,
-            ),
-            losses=candidates.losses if "losses" in chosen.reads else None,
-            anchor_similarity=candidates.anchor_similarity,
-            norms=candidates.norms,
-            reference_losses=candidates.reference_losses,
-            domain_count=self.domains,
-        )
+        chosen = self.selection
+        problem = self._problem(candidates, curriculum, used_N)
         result = select(
             problem,
             size=chosen.size,
@@ -317,7 +303,35 @@ class Step(Parts):
                 else jax.lax.cond(certified, sharp, lambda: jnp.asarray(jnp.nan, jnp.float32))
             )
             result = dataclasses.replace(result, certificate=certificate)
-        return result, describe(candidates, domains_N, result, chosen, curriculum)
+        return result, describe(candidates, problem.domains, result, chosen, curriculum)
+
+    def _problem(
+        self,
+        candidates: Candidates,
+        curriculum: CurriculumState | None,
+        used_N: jax.Array | None,
+    ) -> Problem:
+        chosen, domains_N = self.selection, candidates.info.domain
+        if used_N is not None:
+            domains_N = jnp.where(used_N, -1, domains_N)
+        if chosen.oracle:
+            domains_N = jnp.where(candidates.info.corrupted, -1, domains_N)
+        return Problem(
+            alignment=candidates.alignment,
+            gram=candidates.gram,
+            domains=domains_N,
+            budgets=functools.partial(
+                domain_budgets,
+                settings=chosen,
+                curriculum=curriculum,
+                anchor_shares_P=candidates.anchor_shares,
+            ),
+            losses=candidates.losses if "losses" in chosen.reads else None,
+            anchor_similarity=candidates.anchor_similarity,
+            norms=candidates.norms,
+            reference_losses=candidates.reference_losses,
+            domain_count=self.domains,
+        )
 
     def update(
         self,
@@ -331,6 +345,7 @@ class Step(Parts):
         key: jax.Array | None = None,
         tokens: TokenCounts | None = None,
         others: Others = NO_OTHERS,
+        rival: Selection | None = None,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """The weighted gradient step on this device's share of the selection, summed over devices.
 
@@ -345,58 +360,31 @@ class Step(Parts):
           key: the update's, for dropout.
           tokens: what this device has computed before it.
           others: the parameters that a proxy which trains does not train.
+          rival: rows drawn at random, for the guard's twin that trains on such.
         """
-        chosen, picked_K = self.selection, result.indices >= 0
-        # Padding repeats the first pick, which is sound: its weight of 0 then leaves no trace.
-        index_K = jnp.where(picked_K, result.indices, jnp.maximum(result.indices[0], 0))
-        weights_K = update_weights(picked_K, result.weights, chosen.weights, chosen.weight_cap)
-        count = jnp.maximum(picked_K.sum(), 1).astype(jnp.float32)
-
-        weights = spmd.share((weights_K, picked_K.astype(jnp.float32)))
-        local = deal(pool, info, index_K), *weights
-
-        def descend(
-            model: models.Model, learner: Learner, fixed: Any, tokens: TokenCounts | None
-        ) -> tuple[Learner, jax.Array, TokenCounts, jax.Array]:
-            """A model after its update; (loss, norms of gradient and change), tokens, their sums"""
-
-            def objective(trained: Any, part: Any) -> tuple[jax.Array, jax.Array]:
-                rows, weights, counted = part
-                tap = models.dropping(model.lora, key, rows.id, model.config.layers)
-                losses = row_losses(model, trees.join(fixed, trained), rows, tap)
-                return (weights * losses).sum() / count, (counted * losses).sum() / count
-
-            buckets, gathering = self._buckets(model, local[0]), gathering_of(model)
-            loss, gradient = sum_gradients(
-                objective, learner.parameters, local, self.microbatch, buckets
-            )
-            done = TokenCounts.of(buckets, self.microbatch or len(local[1]))
-            done = done if tokens is None else done.plus(tokens)
-            # With the loss: a sum that waits for nothing may meet the gathering of weights in
-            # another order on each simulated device, and then none goes on. Counts are exact up to
-            # 2^24.
-            sums = jnp.stack([loss, *(number.astype(jnp.float32) for number in done)])
-            loss, *totals = jax.lax.psum(sums, spmd.AXIS)
-            gradient = gathering.summed(gradient)
-            norm = gathering.norm(gradient)
-            changes, optimizer = self.transformation.update(
-                gradient, learner.optimizer, learner.parameters, norm=norm
-            )
-            after = Learner(optax.apply_updates(learner.parameters, changes), optimizer)
-            measured = jnp.stack([loss, norm, gathering.norm(changes)])
-            return after, measured, done, jnp.stack(totals).astype(jnp.int32)
-
+        chosen = self.selection
+        batch = batch_of(pool, info, result, chosen.weights, chosen.weight_cap)
+        guard = state.guard
+        if guard is not None and rival is not None:
+            random = batch_of(pool, info, rival)
+            guard, tokens = twins.train(self, guard, others.proxy, batch, random, key, tokens)
+            guard = guard._replace(used=_mark(guard.used, rival))
         proxy, of_proxy = state.proxy, jnp.zeros(0)
         if proxy is not None:
-            proxy, of_proxy, tokens, _ = descend(self.chooser, proxy, others.proxy, tokens)
+            proxy, of_proxy, tokens, _ = descend(
+                self, self.chooser, proxy, others.proxy, batch, key, tokens
+            )
         learner = Learner(state.parameters, state.optimizer)
-        learner, measured, _, totals = descend(self.model, learner, frozen, tokens)
+        learner, measured, _, totals = descend(
+            self, self.model, learner, frozen, batch, key, tokens
+        )
         loss, norm, update_norm = measured
         real, computed = totals
-        proposed = TrainState(state.step + 1, *learner, curriculum, cache, proxy)
+        proposed = TrainState(state.step + 1, *learner, curriculum, cache, proxy, guard)
         # A non-finite update is not applied, so that the state that stops the run is sound.
         finite = jnp.isfinite(jnp.concatenate([measured, of_proxy])).all()
         after = _either(finite, proposed, state)
+        index_K, picked_K, weights_K = batch.places, batch.picked, batch.weights
         picked = jax.tree.map(lambda leaf: leaf[index_K], info)
         record = {
             "loss": loss,
@@ -426,6 +414,15 @@ class Step(Parts):
 
     def _buckets(self, model: models.Model, rows: Rows) -> Any:
         return buckets_of(rows, self.widths, gathering=model.gathering)
+
+
+def _mark(used_N: jax.Array | None, result: Selection) -> jax.Array | None:
+    """Adds what is selected to the rows that are used, where any are remembered."""
+    if used_N is None:
+        return None
+    # Out of bounds, hence nowhere, for padding.
+    place_K = jnp.where(result.indices >= 0, result.indices, used_N.size)
+    return used_N.at[place_K].set(True, mode="drop")
 
 
 def _either(condition: jax.Array, this: Any, that: Any) -> Any:

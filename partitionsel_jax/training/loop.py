@@ -224,7 +224,12 @@ def _train(
     progress = Progress(label, last, settings.selection.pool)
     shares: dict[str, float] = {}
     upto = start if restored else -1
-    recorder = Recorder(folder, upto, progress) if processes.is_first() else NoRecorder()
+    twins = None
+    if settings.selection.has_guard:
+        devices = len(setup.layout.devices)
+        twins = costs.twin_costs(settings, devices, setup.validation_rows)
+        _LOG.info("%s  the guard's twins are %.2g %% of an update", label, 100 * twins.share)
+    recorder = Recorder(folder, upto, progress, twins) if processes.is_first() else NoRecorder()
     with contextlib.closing(recorder):
         if start < last:
             shares = _compile(setup, state, frozen, spent)
@@ -241,7 +246,9 @@ def _train(
             state, losses = fit.run(state, stop)
     with spent.pause():
         test = run_setup.answer_test(setup, state.parameters, frozen)
-    return {
+    verdict = recorder.verdict()
+    judged = {} if verdict is None else {"guard": dataclasses.asdict(verdict)}
+    return judged | {
         "updates": last,
         "validation_loss": losses.mean,
         "validation_loss_per_domain": losses.per_domain,
@@ -295,6 +302,7 @@ class _Fit:
     recorder: NoRecorder
     spent: Seconds
     noted: dict[str, Any]
+    pays: bool | None = None  # the guard's last verdict
 
     def run(self, state: TrainState, stop: stopping.NoStop) -> tuple[TrainState, DomainLosses]:
         """Returns the last state and its validation losses.
@@ -361,6 +369,7 @@ class _Fit:
             processes.log_slow(self.waited, "waited for its rows since the last evaluation")
             self.waited = 0.0
             losses = run_setup.validate(self.setup, state.parameters, self.frozen)
+            record.update(run_setup.validate_twins(self.setup, state))
             if record and every and (step % every == 0 or step == last):
                 record["validation_accuracy"] = run_setup.validation_accuracy(
                     self.setup, state.parameters, self.frozen
@@ -387,6 +396,7 @@ class _Fit:
             record = recorded.charged(record, self.setup.upfront)
         self.recorder.step(step, record, seconds, losses)
         if is_sound(record):
+            self._say_verdict(losses is not None)
             return
         what = describe_failure(record)
         if self.setup.settings.selection.recorded:
@@ -396,6 +406,13 @@ class _Fit:
             f"update {step} is not finite; `python -m experiments.replay --failure={place}` "
             f"makes it again: {what}"
         )
+
+    def _say_verdict(self, evaluated: bool) -> None:
+        """Says what the guard has found, where that has changed."""
+        verdict = self.recorder.verdict() if evaluated else None
+        if verdict is not None and verdict.pays != self.pays:
+            self.pays = verdict.pays
+            _LOG.info("%s  guard: %s", self.label, verdict.sentence)
 
     def _save(self, state: TrainState, losses: DomainLosses | None, is_last: bool) -> None:
         with self.spent.pause(evaluates=False):

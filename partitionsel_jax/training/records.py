@@ -14,8 +14,9 @@ import numpy as np
 from etils import epath
 
 from partitionsel_jax import json_files
-from partitionsel_jax.evaluation import DomainLosses
+from partitionsel_jax.evaluation import DomainLosses, guard
 from partitionsel_jax.file_errors import reading
+from partitionsel_jax.step import costs
 from partitionsel_jax.step.state import NORMS, norms_of
 
 _LOG = logging.getLogger(__name__)
@@ -268,6 +269,10 @@ class NoRecorder:
     ) -> None:
         """Writes the rows of one update; of one that is not sound, the picks alone."""
 
+    def verdict(self) -> guard.Verdict | None:
+        """The guard's, of the rows so far; None without a guard."""
+        return None
+
     def flush(self) -> bool:
         """Puts the rows on the disk; False, and a warning, where that fails: they are kept."""
         return True
@@ -283,15 +288,24 @@ class Recorder(NoRecorder):
       folder: the run's.
       upto: the last step whose rows are kept; -1 for a new run.
       progress: the line on the screen.
+      twins: what a guard's twins cost, and what an update on random rows would; None without.
     """
 
-    def __init__(self, folder: epath.Path, upto: int, progress: Progress):
+    def __init__(
+        self,
+        folder: epath.Path,
+        upto: int,
+        progress: Progress,
+        twins: costs.TwinCosts | None = None,
+    ):
+        self._twins = twins
         self._metrics = JsonLines(folder / "metrics.jsonl", upto=upto, first=0)
         self._selections = JsonLines(folder / "selections.jsonl", upto=upto, first=1)
         self._board = TensorBoard(folder / "tensorboard")
         self._progress = progress
         # Examples that a warning has named.
         self._dropped: set[int] = set()
+        self._rows = [] if twins is None else JsonLines.read(folder / "metrics.jsonl")
 
     def start(self, losses: DomainLosses) -> None:
         self._metrics.append({"step": 0, **self._validation(0, losses)})
@@ -325,8 +339,21 @@ class Recorder(NoRecorder):
             taken["chooser"] = taken["step"] - seconds
         row = {"step": step, **row, "dropped_ids": dropped, "seconds": taken}
         self._board.scalars(step, {f"train/{key}": value for key, value in row.items()})
+        if self._twins is not None:
+            self._rows.append(row)
         self._metrics.append(row | self._validation(step, losses))
         self._progress.update(step, row["loss"], seconds)
+
+    def verdict(self) -> guard.Verdict | None:
+        if self._twins is None:
+            return None
+        flops = [row["flops"] for row in self._rows if "flops" in row]
+        seen = [row for row in self._rows if guard.RANDOM in row]
+        selected, random = (
+            [math.nan if row[name] is None else row[name] for row in seen] for name in guard.LOSSES
+        )
+        cost = self._twins.relative(float(np.mean(flops))) if flops else 1.0
+        return guard.judge([row["step"] for row in seen], selected, random, cost)
 
     def flush(self) -> bool:
         try:

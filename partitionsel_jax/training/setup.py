@@ -11,7 +11,10 @@ import numpy as np
 from partitionsel_jax import data, evaluation
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.distributed import spmd
+from partitionsel_jax.evaluation import guard
+from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.step import programs as run_programs
+from partitionsel_jax.step import twins
 from partitionsel_jax.step.state import NO_OTHERS, Others, TrainState
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import corpora, filtering, recorded, starts
@@ -28,7 +31,7 @@ class Setup:
       layout: what the programs run on, and how.
       step: the update's stages.
       others: parameters of a reference model and of a proxy, on all devices.
-      proxy: what a proxy that trains begins with; else None.
+      proxy: what a proxy that trains, or its twins, begin with; else None.
       upfront: what was spent on choosing before the first update, in the form of
         `recorded.costs_of`: the training of a proxy or of a model that filters, and the filter;
         None where nothing was.
@@ -127,16 +130,17 @@ def prepare(settings: Settings, layout: spmd.Layout | None = None) -> Setup:
         corpus, cost = filtering.apply(settings, corpus, layout)
         spent.append(cost)
     step = Step.create(settings, len(layout.devices))
-    if settings.selection.trains_proxy:
-        proxy, fixed = starts.load_proxy(settings)
-    else:
-        proxy, fixed = None, starts.whole_proxy(settings)
+    chosen = settings.selection
+    proxy, fixed = starts.load_proxy(settings)
+    if chosen.has_proxy and not chosen.trains_proxy:
+        fixed = trees.join(fixed, proxy)
     others = Others(starts.load_reference(settings), fixed, anchor_shares(corpus))
     others = layout.place(others)
     load_pools = recorded.load if settings.selection.recorded else draw_pools
     pools: data.ByStep = load_pools(settings, corpus, layout)
-    upfront = recorded.summed(spent)
-    return Setup(settings, corpus, pools, layout, step, others, proxy, upfront)
+    learns = chosen.trains_proxy or chosen.has_guard
+    begins, upfront = proxy if learns else None, recorded.summed(spent)
+    return Setup(settings, corpus, pools, layout, step, others, begins, upfront)
 
 
 def anchor_shares(corpus: data.Corpus) -> np.ndarray:
@@ -170,7 +174,24 @@ def initialise(setup: Setup) -> tuple[TrainState, Any]:
 
 def validate(setup: Setup, trained: Any, frozen: Any) -> evaluation.DomainLosses:
     """Losses on the scored validation rows, which are never anchors."""
-    return _losses(setup, trained, frozen, setup.validation_rows)
+    return _losses(setup, setup.evaluators.losses, trained, frozen, setup.validation_rows)
+
+
+def validate_twins(setup: Setup, state: TrainState) -> dict[str, float]:
+    """Mean losses of the guard's twins on the scored validation rows, by their names in a record.
+
+    The twins were told nothing of these rows: they are never anchors.
+    """
+    if state.guard is None:
+        return {}
+    fixed = twins.fixed_parameters(setup.step, setup.others.proxy)
+    losses = run_programs.evaluators(setup.step.chooser, setup.layout).losses
+    selected = state.guard.selected or state.proxy
+    assert selected is not None  # a proxy that trains is the twin itself
+    return {
+        name: _losses(setup, losses, twin.parameters, fixed, setup.validation_rows).mean
+        for name, twin in zip(guard.LOSSES, (selected, state.guard.random), strict=True)
+    }
 
 
 def validation_accuracy(setup: Setup, trained: Any, frozen: Any) -> float:
@@ -183,14 +204,17 @@ def answer_test(setup: Setup, trained: Any, frozen: Any) -> dict[str, Any] | Non
     if not setup.settings.evaluation.test:
         return None
     source = setup.corpus.test
-    losses = _losses(setup, trained, frozen, source.rows(range(len(source))))
+    rows = source.rows(range(len(source)))
+    losses = _losses(setup, setup.evaluators.losses, trained, frozen, rows)
     answers = _answers(setup, trained, frozen, source)
     return {"loss": losses.mean, "loss_per_domain": losses.per_domain, **answers}
 
 
-def _losses(setup: Setup, trained: Any, frozen: Any, rows: data.Rows) -> evaluation.DomainLosses:
+def _losses(
+    setup: Setup, losses: spmd.Program, trained: Any, frozen: Any, rows: data.Rows
+) -> evaluation.DomainLosses:
     return evaluation.domain_losses(
-        lambda piece: setup.evaluators.losses(trained, frozen, setup.shard(piece)),
+        lambda piece: losses(trained, frozen, setup.shard(piece)),
         rows,
         batch=setup.settings.evaluation.batch,
         domains=setup.step.domains,

@@ -119,6 +119,10 @@ def test_choices_that_make_no_sense_together_are_refused(tiny, change, message):
             },
             "there are none with .* data.train_on='anchors'",
         ),
+        (
+            {"selection.oracle": True, "selection.guard": True},
+            "takes the corrupted ones out of both",
+        ),
         ({"data.train_on": "anchors"}, "compares candidates with anchors"),
         ({"data.filter.share": 0.1}, "say nothing without one another"),
         ({"data.filter.model": "somewhere"}, "say nothing without one another"),
