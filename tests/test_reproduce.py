@@ -1,6 +1,7 @@
 """configs/reproduce: every claim's runs pass all checks at every scale."""
 
 import importlib
+import itertools
 import pkgutil
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from configs import reproduce
 from configs.reproduce import scales
 from partitionsel_jax import sweeps
+from partitionsel_jax.studies import claims
 
 CLAIMS = sorted(
     module.name
@@ -16,13 +18,21 @@ CLAIMS = sorted(
 )
 
 
+EVERYWHERE = [claim for claim in CLAIMS if claim not in claims.AT_BYTES]
+
+
 def config_of(claim, text):
     return importlib.import_module(f"configs.reproduce.{claim}").get_config(text).to_dict()
 
 
-@pytest.mark.parametrize("claim", CLAIMS)
-@pytest.mark.parametrize("scale", ["smollm2", "metamath", "molecules"])
-def test_small_variants_are_two_to_four_runs_that_pass_all_checks(claim, scale):
+@pytest.mark.parametrize(
+    ("scale", "claim"),
+    [
+        *itertools.product(["smollm2", "metamath", "molecules"], EVERYWHERE),
+        *itertools.product(["bytes"], claims.AT_BYTES),
+    ],
+)
+def test_small_variants_are_two_to_four_runs_that_pass_all_checks(scale, claim):
     runs = sweeps.planned(config_of(claim, f"scale={scale},smoke"))
     assert 2 <= len(runs) <= 4
     # What is to be short has 0.4 of the updates.
@@ -56,3 +66,9 @@ def test_studies_report_seeds_that_chose_nothing(claim):
 def test_what_a_scale_does_not_take_is_refused(text, said):
     with pytest.raises(ValueError, match=said):
         config_of("methods", text)
+
+
+@pytest.mark.parametrize("claim", claims.AT_BYTES)
+def test_a_study_of_bytes_is_refused_at_another_scale(claim):
+    with pytest.raises(ValueError, match="scale=smollm2: the small model of this study"):
+        config_of(claim, "scale=smollm2,smoke")

@@ -10,6 +10,7 @@ from partitionsel_jax.config.fields import check, field, needed
 from partitionsel_jax.gradients.microbatches import check_widths
 
 REASONING_GYM = "reasoning_gym"
+TRAIN_ON = ("rows", "rows_and_anchors", "anchors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,41 @@ class NoiseSettings:
 
     def __post_init__(self):
         check(self, "data.noise")
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterSettings:
+    """A filter that is applied once, before the run (see training/filtering.py)."""
+
+    model: str = field(
+        "",
+        "What scores every training row once: folder of a finished run, or a pretrained model "
+        '(path, preset or "owner/name"); "": nothing, and no row is left out.',
+        later=True,
+    )
+    share: float = field(
+        0.0,
+        "Share of every domain's training rows that is left out, by their perplexity.",
+        low=0,
+        below=1,
+        read_if=lambda chosen: bool(chosen.get("model")),
+        later=True,
+    )
+    keep: str = field(
+        "lowest",
+        "The rows that stay: of lowest perplexity, or those between as many at both ends.",
+        choices=("lowest", "middle"),
+        read_if=lambda chosen: bool(chosen.get("model")),
+        later=True,
+    )
+
+    def __post_init__(self):
+        check(self, "data.filter")
+        if bool(self.model) != bool(self.share):
+            raise ValueError(
+                f"data.filter.model={self.model!r} and data.filter.share={self.share} say nothing "
+                "without one another: set a model and the share that it leaves out, or neither"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +92,27 @@ class DataSettings:
         "File of the same format whose rows are the anchors, and neither trained on nor scored; "
         '"": half of the validation rows.',
     )
-    noise: NoiseSettings = field(NoiseSettings(), "Corrupted training answers.", once="spoilt")
+    noise: NoiseSettings = field(
+        NoiseSettings(),
+        "Corrupted training answers.",
+        read_if=lambda chosen: chosen.get("train_on") != "anchors",
+        once="spoilt",
+    )
+    filter: FilterSettings = field(
+        FilterSettings(), "Training rows that are left out before a run."
+    )
+    train_on: str = field(
+        "rows",
+        "What pools are drawn from: the training rows, these and all anchors, or anchors alone.",
+        choices=TRAIN_ON,
+        later=True,
+    )
+    target_domains: tuple[str, ...] = field(
+        (),
+        "Domains that a run is to get good at: anchors, validation and test rows are theirs alone; "
+        "(): all.",
+        later=True,
+    )
     template: str = field("plain", "How a question is put to the model.", choices=data.TEMPLATES)
     buckets: tuple[int, ...] = field((), "Widths below length that short rows are computed at.")
     mix: str = field("natural", "Shares of the domains in a pool.", choices=data.MIXES)
@@ -82,8 +138,15 @@ class DataSettings:
                     f"data.buckets={self.buckets} must ascend from 1 and stay below "
                     f"data.length={self.length}"
                 ) from None
+        if self.train_on == "anchors" and self.filter.model:
+            raise ValueError(
+                "data.filter leaves out training rows, and data.train_on='anchors' trains on none "
+                "of them: set data.filter.model='' and data.filter.share=0, or train on rows"
+            )
         if not self.names:  # of files that are not read yet
             return
+        for name in self.target_domains:
+            choice("data.target_domains", name, self.names)
         try:
             data.domain_shares(self.mix, self.weights, len(self.names))
         except ValueError as error:
@@ -121,6 +184,11 @@ class DataSettings:
         if self.source == REASONING_GYM:
             return tuple(self.tasks)
         return tuple(self.domains or self.found)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The domains that anchors, validation and test rows are of, in order."""
+        return tuple(name for name in self.names if name in (self.target_domains or self.names))
 
     @property
     def task_list(self) -> list[tuple[str, dict[str, Any]]]:

@@ -39,7 +39,8 @@ def essentials(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_missing(key: str, value: Any) -> bool:
-    return key in _LATER and value == _LATER[key]
+    # JSON makes lists of tuples.
+    return key in _LATER and (tuple(value) if isinstance(value, list) else value) == _LATER[key]
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -259,6 +259,11 @@ class SelectionSettings:
         read_if=lambda chosen: "novelty" in _utility(chosen).also_reads and chosen["remembered"],
         later=True,
     )
+    oracle: bool = field(
+        False,
+        "Never select a corrupted row, as only an oracle can: how far filtering could go.",
+        later=True,
+    )
     guard: bool = field(
         False,
         "Trains two copies of the proxy beside it, one on the selected rows and one on rows drawn "
@@ -298,6 +303,11 @@ class SelectionSettings:
             )
         if self.proxy_trains and not self.proxy:
             raise ValueError("selection.proxy_trains=True needs a selection.proxy: name the model")
+        if self.guard and self.oracle:
+            raise ValueError(
+                "selection.guard=True compares selected rows with random ones of the same pools, "
+                "and selection.oracle=True takes the corrupted ones out of both: set one to False"
+            )
         if self.guard and not self.proxy:
             raise ValueError(
                 "selection.guard=True trains copies of a proxy: name one as selection.proxy"

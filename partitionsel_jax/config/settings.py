@@ -122,7 +122,17 @@ class Settings:
                 f"selection.curriculum.floor={floor} for each of {domains} domains exceeds the "
                 f"whole: set it to {1 / domains:g} at most"
             )
-        if self.data.train and self.selection.pool > self.data.train * domains:
+        if self.data.train_on == "anchors" and self.selection.needs_features:
+            raise ValueError(
+                f"selection.utility={self.selection.utility!r} compares candidates with anchors, "
+                "and with data.train_on='anchors' they are the same rows: choose a utility without "
+                "gradients, such as 'random'"
+            )
+        if (
+            self.data.train_on == "rows"
+            and self.data.train
+            and self.selection.pool > self.data.train * domains
+        ):
             raise ValueError(
                 f"selection.pool={self.selection.pool} exceeds the training split of "
                 f"{self.data.train * domains} rows: enlarge data.train or shrink the pool"
@@ -132,6 +142,25 @@ class Settings:
                 f"selection.anchors={self.selection.anchors} must be a multiple of the {domains} "
                 "domains, so that every domain gives as many anchors; or set "
                 "selection.anchor_balance=False"
+            )
+        if self.data.targets != self.data.names:
+            for name, value, usable in (
+                ("anchor_balance", True, False),
+                ("anchor_mean", "balanced", "plain"),
+                ("budgets", "curriculum", "anchors"),
+            ):
+                if getattr(self.selection, name) == value:
+                    raise ValueError(
+                        f"selection.{name}={value!r} needs anchors of every domain, and "
+                        f"data.target_domains={self.data.target_domains} leaves some without: set "
+                        f"it to {usable!r}"
+                    )
+        corrupts = self.data.noise.kind != "none" and self.data.train_on != "anchors"
+        if self.selection.oracle and not corrupts:
+            raise ValueError(
+                "selection.oracle=True leaves out corrupted rows, and there are none with "
+                f"data.noise.kind={self.data.noise.kind!r} and data.train_on="
+                f"{self.data.train_on!r}: set it to False, or corrupt some"
             )
         if self.model.context and self.data.length > self.model.context:
             raise ValueError(
@@ -252,6 +281,11 @@ class Settings:
                 f"{4 * features.cache_rows * features.dim / 2**30:.1f} GiB on every device (at "
                 f"most {MAX_FEATURE_BYTES / 2**30:.0f}): keep fewer, or choose a smaller dimension"
             )
+
+    @property
+    def filters(self) -> bool:
+        """True if training rows are left out before the run; recorded selections have no pools."""
+        return bool(self.data.filter.model) and not self.selection.recorded
 
     @functools.cached_property
     def chooser(self) -> tuple[models.DecoderConfig, models.LoRAConfig]:

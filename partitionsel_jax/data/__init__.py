@@ -10,7 +10,7 @@ pool, anchors = pools[t]
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from partitionsel_jax.data.corpus import Corpus, Example, Source, load
+from partitionsel_jax.data.corpus import Corpus, Example, Source, joined, load
 from partitionsel_jax.data.label_noise import KINDS, corrupt
 from partitionsel_jax.data.own_anchors import OwnAnchors, read_anchors
 from partitionsel_jax.data.pools import MIXES, ByStep, Pools, domain_shares, prefetch
@@ -61,6 +61,7 @@ __all__ = [
     "encode_batch",
     "encode_prompt",
     "final_answer",
+    "joined",
     "load",
     "load_tokenizer",
     "prefetch",

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -187,6 +187,48 @@ class Corpus:
     report: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     refused: Mapping[str, Named] = dataclasses.field(default_factory=dict)
 
+    def held_out_of(self, names: Collection[str]) -> "Corpus":
+        """The corpus whose anchors, validation and test rows are of the domains of these names.
+
+        Raises:
+          ValueError: one of the domains has none.
+        """
+        numbers = [place for place, name in enumerate(self.domains) if name in names]
+        parts: dict[str, Any] = {}
+        for what in ("anchors", "validation", "test"):
+            source: Source = getattr(self, what)
+            if missing := [self.domains[i] for i in numbers if i not in source.domains]:
+                raise ValueError(
+                    f"expected {what} rows of the domains {', '.join(names)}, got none of "
+                    f"{', '.join(missing)}; name other domains, or prepare more rows"
+                )
+            parts[what] = source.part(np.isin(source.domains, numbers))
+        return dataclasses.replace(self, **parts)
+
+
+def joined(name: str, *sources: Source) -> Source:
+    """Makes one source, in order of the ids, of sources of different rows.
+
+    Args:
+      name: what errors call it.
+      sources: at least one, of the same tokenizer, length and template.
+    """
+    records = tuple(source.records for source in sources)
+    starts = np.cumsum([0, *map(len, records)])[:-1]
+    positions = [source.positions + start for source, start in zip(sources, starts, strict=True)]
+    ids = np.concatenate([source.ids for source in sources])
+    order = np.argsort(ids)
+    texts = {s.ids[row]: text for s in sources for row, text in s.corrupted.items()}
+    return dataclasses.replace(
+        sources[0],
+        name=name,
+        records=_Joined(records),
+        positions=np.concatenate(positions)[order],
+        domains=np.concatenate([source.domains for source in sources])[order],
+        ids=ids[order],
+        corrupted={row: texts[i] for row, i in enumerate(ids[order].tolist()) if i in texts},
+    )
+
 
 def load(
     builder: "tfds.core.DatasetBuilder",
@@ -297,6 +339,30 @@ class _InMemory(list):
 
     def __getitems__(self, positions: Sequence[int]) -> list[Any]:
         return [self[position] for position in positions]
+
+
+class _Joined(Sequence[Mapping[str, Any]]):
+    """Records of several data sources, one behind the other, with their batched read."""
+
+    def __init__(self, parts: Sequence[Any]):
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, position: Any) -> Any:
+        return self.__getitems__([position])[0]
+
+    def __getitems__(self, positions: Sequence[int]) -> list[Any]:
+        found: dict[int, Any] = {}
+        start = 0
+        for part in self.parts:
+            inside = [place for place in positions if start <= place < start + len(part)]
+            if inside:
+                read = part.__getitems__([place - start for place in inside])
+                found |= dict(zip(inside, read, strict=True))
+            start += len(part)
+        return [found[place] for place in positions]
 
 
 def _check_refused(scans: Mapping[str, Scan]) -> None:

@@ -12,7 +12,10 @@ from partitionsel_jax.gradients.microbatches import narrowed
 
 @dataclasses.dataclass(frozen=True)
 class DomainLosses:
-    """Mean loss over all examples of a split, and over each domain's, in the corpus's order."""
+    """Mean loss over all examples of a split, and over each domain's, in the corpus's order.
+
+    A domain without rows has nan.
+    """
 
     mean: float
     per_domain: list[float]
@@ -37,6 +40,7 @@ def domain_losses(
     batch: int,
     domains: int,
     widths: tuple[int, ...] = (),
+    every: bool = True,
 ) -> DomainLosses:
     """Averages a loss over rows, and over the rows of each domain, in float64.
 
@@ -46,12 +50,13 @@ def domain_losses(
       batch: rows per call.
       domains: number of domains P.
       widths: columns that pieces of short rows may have instead of all; ascending.
+      every: whether all domains have to have rows.
 
     Raises:
       ValueError: a domain without a row, whose mean would not exist.
     """
     counts = np.bincount(rows.domain, minlength=domains)
-    if (counts == 0).any():
+    if every and (counts == 0).any():
         raise ValueError(
             f"domain {int(np.argmin(counts))} has no row to evaluate: enlarge its split"
         )
@@ -64,4 +69,5 @@ def domain_losses(
     values = np.zeros(len(order))
     values[order] = np.concatenate([np.asarray(loss, np.float64)[:real] for loss, real in pending])
     sums = np.bincount(rows.domain, weights=values, minlength=domains)
-    return DomainLosses(float(values.mean()), [float(mean) for mean in sums / counts])
+    means = np.divide(sums, counts, out=np.full(domains, np.nan), where=counts > 0)
+    return DomainLosses(float(values.mean()), means.tolist())

@@ -121,6 +121,7 @@ def answer_accuracy(
         name = names[example.domain]
         judge = functools.partial(is_right, name, tokenizer.decode(written), example)
         scores[name].append(judged(judge, lambda: False, f"{name}, example {example.id}"))
+    scores = {name: values for name, values in scores.items() if values}
     return {
         "accuracy": float(np.mean([score for domain in scores.values() for score in domain])),
         "accuracy_per_domain": {name: float(np.mean(values)) for name, values in scores.items()},

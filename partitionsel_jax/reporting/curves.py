@@ -152,8 +152,10 @@ def same_pools(run: Run, other: Run) -> bool:
     """True if two runs draw from equal pools at every update."""
 
     def pool(run: Run) -> tuple[object, ...]:
-        selection = run.section("selection")
-        return run.seed, selection.get("pool"), selection.get("updates_per_pool", 1)
+        selection, rows = run.section("selection"), run.section("data")
+        filtered = rows.get("filter") or {}
+        source = rows.get("train_on", "rows"), filtered if filtered.get("model") else {}
+        return run.seed, selection.get("pool"), selection.get("updates_per_pool", 1), source
 
     return pool(run) == pool(other) and labels.comparable(run, other)
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from partitionsel_jax.config.essentials import flatten
+from partitionsel_jax.config.essentials import essentials, flatten
 
 if TYPE_CHECKING:
     from partitionsel_jax.reporting.runs import Run
@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 HOUSE = "partitionsel"
 BASELINE = "random"
 _MOST_FIELDS = 3
-# Fields that change neither training rows nor validation rows: how many candidates a step sees is
-# the method's business.
-_INCIDENTAL = ("data.pool", "data.pool_size", "data.workers", "data.directory", "data.buckets")
+# Fields that change neither training rows nor validation rows: how many candidates a step sees, and
+# which of the rows there are, is the method's business.
+_INCIDENTAL = (
+    *("data.pool", "data.pool_size", "data.workers", "data.directory", "data.buckets"),
+    *("data.filter", "data.train_on"),
+)
 # Fields that change training rows, or their share of a pool, and leave validation rows as they are.
 _TRAINING = (*_INCIDENTAL, "data.noise", "data.mix", "data.weights")
 
@@ -96,7 +99,7 @@ def _data(run: "Run", without: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """Domains and config fields that decide on a run's rows, except the fields `without`."""
     decisive = {
         field: value
-        for field, value in fields(run.config).items()
+        for field, value in essentials(run.config).items()
         # Losses per token compare between equal vocabularies only.
         if (field.startswith("data.") or field == "model.vocab_size")
         and not any(field == name or field.startswith(f"{name}.") for name in without)

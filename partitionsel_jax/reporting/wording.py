@@ -79,7 +79,7 @@ def caveats(sets: Sequence[Groups], headlines: Sequence[Sequence[Row]]) -> Itera
         without = [run.name for run in runs if not len(run.series("flops")[0])]
         if 0 < len(without) < len(runs):
             yield f"Not drawn against FLOPs, which they did not log: {', '.join(without)}."
-    yield from _chosen_for(groups)
+    yield from chosen_for(groups)
     yield from _guarded(groups)
     for label, group in groups.items():
         if len(group) == 1:
@@ -88,20 +88,23 @@ def caveats(sets: Sequence[Groups], headlines: Sequence[Sequence[Row]]) -> Itera
             yield from _of_run(run, label)
 
 
-def _chosen_for(groups: Groups) -> Iterator[str]:
+def chosen_for(groups: Groups) -> Iterator[str]:
     """Who pays for whose selections, and what is saved where one run selects for several."""
     own: dict[str, list[float]] = {}
     charged: dict[str, dict[str, float]] = {}
     for label, runs in groups.items():
-        rows = [row for run in runs for row in run.rows if row.get("chooser_flops") is not None]
-        if not rows:
-            continue
-        theirs, whole = (sum(row[name] for row in rows) for name in ("chooser_flops", "flops"))
-        chooser = runs[0].facts.get("chooser", "").rpartition("/")[0] or "another run"
-        yield (
-            f"{label} trains on rows that {chooser} has selected: {100 * theirs / whole:.3g} % of "
-            "its FLOPs, and its tokens and seconds as well, are that run's."
+        theirs, whole = (
+            sum(row.get(name) or 0.0 for run in runs for row in run.rows)
+            for name in ("chooser_flops", "flops")
         )
+        if not theirs:
+            continue
+        chooser = runs[0].facts.get("chooser", "").rpartition("/")[0] or "another run"
+        share = f"{100 * theirs / whole:.3g} % of its FLOPs, and its tokens and seconds as well,"
+        if runs[0].section("selection").get("recorded"):
+            yield f"{label} trains on rows that {chooser} has selected: {share} are that run's."
+        else:
+            yield f"{label} needs {chooser}: {share} were spent before its first update."
         charged.setdefault(chooser, {})[label] = theirs
         own.setdefault(chooser, []).append(whole)
     for chooser, shares in charged.items():

@@ -127,6 +127,12 @@ def loss(pool: Pool, options: Options) -> Solution:
     return _ranked(pool, options, pool.losses)
 
 
+def lowest_loss(pool: Pool, options: Options) -> Solution:
+    """The sum of the losses over the picks with its sign turned: the easiest rows."""
+    assert pool.losses is not None  # `select` has seen to it
+    return _ranked(pool, options, -pool.losses)
+
+
 def reducible_loss(pool: Pool, options: Options) -> Solution:
     """The sum over the picks of loss less the reference model's loss (RHO-LOSS)."""
     assert pool.losses is not None  # `select` has seen to it
@@ -172,6 +178,7 @@ UTILITIES = {
     "alignment": Utility(alignment),
     "grad_norm": Utility(grad_norm, also_reads=("norms",)),
     "loss": Utility(loss, needs=("losses",), gradients=False),
+    "lowest_loss": Utility(lowest_loss, needs=("losses",), gradients=False),
     "reducible_loss": Utility(
         reducible_loss, needs=("losses",), also_reads=("reference_losses",), gradients=False
     ),

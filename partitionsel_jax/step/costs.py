@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from partitionsel_jax import models
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.distributed import processes, spmd
@@ -27,7 +28,7 @@ from partitionsel_jax.models.parameters import SCOPE
 from partitionsel_jax.selection import Selection
 from partitionsel_jax.step import logit_scores
 from partitionsel_jax.step.candidates import RowInfo
-from partitionsel_jax.step.parts import divide
+from partitionsel_jax.step.parts import divide, row_losses
 from partitionsel_jax.step.state import Others, TrainState
 from partitionsel_jax.step.step import Step
 
@@ -179,9 +180,7 @@ def _counted(
     pool, anchors = (rows(n // devices, length) for n in (chosen.pool, chosen.anchors))
 
     def counted(function: Any, microbatch: int, *inputs: Any) -> Counts:
-        # The one loop whose end depends on the data is over blocks of tokens that count.
-        tokens = microbatch * (length - 1)
-        rounds = math.ceil(response * tokens / step.model.config.chunks.token_block(tokens))
+        rounds = _rounds(step.model, microbatch * (length - 1), response)
         return count(function, *inputs, devices=devices, rounds=rounds, response=response)
 
     features = Counts()
@@ -205,6 +204,26 @@ def _counted(
     info = RowInfo.of(rows(chosen.pool, length))
     inputs = (state, frozen, pool, info, jax.eval_shape(picks), others)
     return features, counted(update, min(step.microbatch or picked, picked), *inputs)
+
+
+def count_losses(model: models.Model, size: int, length: int, response: float) -> float:
+    """Operations of the losses of so many rows, on one device.
+
+    Args:
+      model: the decoder.
+      size: rows in one forward pass.
+      length: of a row.
+      response: share of a row's tokens that its loss counts.
+    """
+    parameters = jax.eval_shape(model.init, jax.random.key(0))
+    losses = functools.partial(row_losses, model)
+    rounds = _rounds(model, size * (length - 1), response)
+    return count(losses, parameters, rows(size, length), devices=1, rounds=rounds).products
+
+
+def _rounds(model: models.Model, tokens: int, response: float) -> int:
+    """How often the one loop runs whose end depends on the data: over blocks that count."""
+    return math.ceil(response * tokens / model.config.chunks.token_block(tokens))
 
 
 def rows(count: int, length: int) -> Rows:
@@ -293,26 +312,29 @@ class TwinCosts:
       twins: those of the guard's twins among them.
       random: those of an update on random rows, without proxy and guard.
       bucketed: whether rows may be computed at less than their full length.
+      updates: length of the run.
     """
 
     whole: float
     twins: float
     random: float
     bucketed: bool
+    updates: int
 
     @property
     def share(self) -> float:
         """The part of the run's cost that the twins are, features shared by no updates."""
         return self.twins / self.whole
 
-    def relative(self, flops: float) -> float:
+    def relative(self, flops: float, upfront: float = 0.0) -> float:
         """Cost of an update without the twins, relative to one on random rows.
 
         Args:
           flops: of an update, the mean over the run.
+          upfront: of the proxy's own training, before the first update.
         """
         scale = flops / self.whole if self.bucketed else 1.0
-        return (flops - scale * self.twins) / (scale * self.random)
+        return (flops - scale * self.twins + upfront / self.updates) / (scale * self.random)
 
 
 def twin_costs(settings: Settings, devices: int, rows: Rows) -> TwinCosts:
@@ -326,7 +348,13 @@ def twin_costs(settings: Settings, devices: int, rows: Rows) -> TwinCosts:
     whole = flops()
     random = flops(guard=False, proxy="", proxy_trains=False, utility="random", swaps=0)
     twins = whole.update - flops(guard=False).update
-    return TwinCosts(whole.features + whole.update, twins, random.update, whole.bucketed)
+    return TwinCosts(
+        whole=whole.features + whole.update,
+        twins=twins,
+        random=random.update,
+        bucketed=whole.bucketed,
+        updates=settings.training.updates,
+    )
 
 
 def _feature_tokens(settings: Settings, devices: int) -> int:

@@ -18,6 +18,7 @@ from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.step import anchors as held_out
 from partitionsel_jax.step import fidelity, recorded
 from partitionsel_jax.step.candidates import Candidates, RowInfo, compare
+from partitionsel_jax.step.parts import row_losses
 from partitionsel_jax.step.state import NO_OTHERS, Others, TrainState, before, is_sound
 from partitionsel_jax.step.step import Step
 
@@ -64,6 +65,17 @@ def evaluators(model: models.Model, layout: spmd.Layout) -> Evaluators:
         losses=layout.map(losses, ("weights", "weights", "rows")),
         generate=layout.map(generate, ("weights", "weights", "rows", "rows", "replicated")),
     )
+
+
+@functools.lru_cache(maxsize=16)
+def scorer(model: models.Model, layout: spmd.Layout) -> spmd.Program:
+    """(parameters, rows) -> the rows' losses, f32[B], lengths and response tokens, i32[B] each."""
+
+    def score(parameters, rows):
+        answered = rows.response[:, 1:].sum(axis=1, dtype=jnp.int32)
+        return spmd.gather((row_losses(model, parameters, rows), rows.lengths, answered))
+
+    return layout.map(score, ("weights", "rows"))
 
 
 def halting(
@@ -142,7 +154,7 @@ def make_room() -> None:
         return  # not Linux
     if mappings < MOST_MAPPINGS:
         return
-    for kept in (evaluators, training_step, fidelity_check, _stages):
+    for kept in (evaluators, scorer, training_step, fidelity_check, _stages):
         kept.cache_clear()
     jax.clear_caches()
 

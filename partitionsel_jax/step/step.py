@@ -356,6 +356,8 @@ class Step(Parts):
         chosen, domains_N = self.selection, candidates.info.domain
         if used_N is not None:
             domains_N = jnp.where(used_N, -1, domains_N)
+        if chosen.oracle:
+            domains_N = jnp.where(candidates.info.corrupted, -1, domains_N)
         return Problem(
             alignment=candidates.alignment,
             gram=candidates.gram,

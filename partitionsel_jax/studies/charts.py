@@ -13,8 +13,15 @@ from partitionsel_jax.reporting import curves
 from partitionsel_jax.reporting.charts import GREY, INK, SERIES
 from partitionsel_jax.reporting.costs import COST_AXES
 from partitionsel_jax.reporting.images import STYLE, sheet
-from partitionsel_jax.studies import tables
-from partitionsel_jax.studies.claims import HOUSE, NOISE_NAMES, PRESET, RANDOM, by_method
+from partitionsel_jax.studies import claims, tables
+from partitionsel_jax.studies.claims import (
+    FROZEN,
+    HOUSE,
+    NOISE_NAMES,
+    PRESET,
+    RANDOM,
+    by_method,
+)
 from partitionsel_jax.studies.records import Study
 from partitionsel_jax.studies.tables import Group, select
 
@@ -45,6 +52,16 @@ def of_study(study: Study) -> Iterator[tuple[str, str, bytes]]:
         if study.claim == "methods":
             title = "Final validation loss, less that of random picks"
             yield "methods", title, _png(_differences(study), title, f"clean data; {facts}")
+        if study.claim in claims.AT_BYTES:
+            shown = ("oracle", FROZEN, "cotrained", HOUSE, RANDOM)
+            rows = {
+                problem: {name: groups[name] for name in shown if name in groups}
+                for problem, groups in claims.problems(study).items()
+            }
+            if all(FROZEN in groups and RANDOM in groups for groups in rows.values()):
+                title = "Validation loss by who selects, and what it cost"
+                figure = _learning_curves(rows, ("updates", "flops", "seconds"))
+                yield study.claim, title, _png(figure, title, facts)
         if study.claim == "cost":
             rows = {name: select(runs, name) for name in (PRESET, HOUSE, "random-short", RANDOM)}
             if all(map(len, rows.values())):

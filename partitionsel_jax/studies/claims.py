@@ -13,12 +13,17 @@ from partitionsel_jax.studies.records import Study
 from partitionsel_jax.studies.tables import Difference, Group, difference, final, select
 from partitionsel_jax.text_table import of_records
 
-HOUSE, RANDOM, PRESET = "partitionsel", "random", "frugal"
+HOUSE, RANDOM, PRESET, FROZEN = "partitionsel", "random", "frugal", "frozen"
+# Runs of the small model, which are there for others.
+SMALL = ("small", "small-random")
+_SHORT, _ALONE = "frozen-short", "anchors-alone"
 HELD, PARTLY, OPEN, FAILED = "held", "held in part", "inconclusive", "did not hold"
 NOISE_NAMES = {"none": "clean", "garbled": "garbled answers", "swapped": "swapped answers"}
 _LESS_RANDOM = "final validation loss less random's:"
 # At most these shares of what random picks pay for their final loss.
 _GOAL = {"updates": 0.4, "flops": 0.8, "seconds": 0.8}
+# The same of a small model that selects for a large one; no interval may reach beyond the last.
+_PROXY_GOAL, _PROXY_MOST = {"updates": 0.45, "flops": 0.55, "seconds": 0.55}, 0.8
 
 
 class Verdict(NamedTuple):
@@ -76,8 +81,11 @@ def _verdict(
 
 def by_method(runs: Group) -> dict[str, Group]:
     """The methods' runs; random's last, this method's first."""
-    order = sorted(set(runs["method"]), key=lambda name: (name == RANDOM, name != HOUSE, name))
-    return {name: select(runs, name) for name in order}
+    return {name: select(runs, name) for name in sorted(set(runs["method"]), key=_place)}
+
+
+def _place(name: str) -> tuple[bool, bool, str]:
+    return name == RANDOM, name != HOUSE, name
 
 
 def _at(study: Study, axis: str) -> Iterator[tuple[Any, dict[str, Group]]]:
@@ -327,12 +335,140 @@ def _cost(study: Study) -> Shown:
     yield _verdict(claim, "final validation loss less theirs:", short)
 
 
+def problems(study: Study) -> dict[str, dict[str, Group]]:
+    """Problem -> the target's runs of each method, in a study of small models that select."""
+    runs = study.results[~study.results["method"].isin(SMALL)]
+    if "data.noise.kind" not in runs:
+        return {"clean, two domains of eight wanted": by_method(select(runs))}
+    found = {}
+    # Of anchors alone none is corrupted.
+    alone = {_ALONE: runs_of} if len(runs_of := select(runs, _ALONE)) else {}
+    for kind, name in NOISE_NAMES.items():
+        # Of clean rows no share is corrupted.
+        of_kind = select(runs, kind=kind)
+        shares = sorted({s for s in of_kind.get("data.noise.share", ()) if s is not None})
+        for share in shares or [None] * bool(len(of_kind)):
+            heading = name if share is None else f"{100 * share:g} % {name}"
+            there = of_kind if share is None else select(runs, kind=kind, share=share)
+            groups = alone | by_method(there)
+            found[heading] = {name: groups[name] for name in sorted(groups, key=_place)}
+    return found
+
+
+def _choosers(study: Study) -> Shown:
+    """Tables and verdicts that all studies of small models share."""
+    cheaper, costs, clean = [], [], []
+    for heading, groups in problems(study).items():
+        short = {name: group for name, group in groups.items() if name.endswith("-short")}
+        equal = {name: group for name, group in groups.items() if name not in short}
+        table = tables.against(equal, RANDOM, corrupted=True, seconds=True)
+        candidates = {name: group for name, group in equal.items() if name != "oracle"}
+        size = "3.0M" if study.claim == "proxy_large" else "1.3M"
+        yield Table(heading.capitalize(), table, f"{heading}, target of {size}", candidates)
+        if short:
+            short = {**short, RANDOM: groups[RANDOM]}
+            table = tables.against(short, RANDOM, corrupted=True, whole=True)
+            yield Table(f"{heading.capitalize()}: runs planned short", table)
+        if FROZEN not in groups:
+            continue
+        if "garbled" in heading:
+            cost = tables.to_target(groups[FROZEN], groups[RANDOM], "flops")
+            low, high = cost.interval or (0.0, math.inf)
+            cheaper.append(-1 if high < 1 else int(low > 1))
+            costs.append(f"{heading} {tables.ratio_text(cost)}")
+        elif heading == "clean":
+            clean.append(("", final(groups[FROZEN], groups[RANDOM])))
+    if costs:
+        claim = "Ours: where answers are garbled, a small frozen model reaches random's final loss "
+        text = f"FLOPs relative to random's, its training counted: {'; '.join(costs)}"
+        yield Verdict(f"{claim}with fewer FLOPs", outcome(cheaper), text)
+    if clean:
+        claim = "Ours: on clean answers a small frozen model's selections end lower than random's"
+        yield _verdict(claim, _LESS_RANDOM, clean)
+
+
+def _proxy(study: Study) -> Shown:
+    """(k) A small model selects for a larger one
+
+    A target of 1.3M parameters. `partitionsel` selects for itself; `cotrained` trains on the
+    selections that a model of 0.03M made for itself; for `frozen` the same model selects, trained
+    before on random rows. `oracle` draws from the rows that are not corrupted, `filtered` from
+    those that the frozen model finds easiest, by one pass before the run; `anchors-too` has the
+    anchors as training rows, `anchors-alone` nothing else. Whatever chose is paid for: the small
+    model's training by every method that needs it.
+    """
+    yield from _choosers(study)
+    ends = []
+    for heading, groups in problems(study).items():
+        if "garbled" not in heading or FROZEN not in groups:
+            continue
+        others = ("lowest-loss", "filtered-30", "filtered-50", "anchors-too", _ALONE)
+        ends += [
+            (f"{name} at {heading}", final(groups[FROZEN], groups[name]))
+            for name in others
+            if name in groups
+        ]
+        short = [("", final(groups[name], groups[RANDOM])) for name in groups if name == _SHORT]
+        if short:
+            claim = f"Ours: at {heading}, 0.6 of the updates with a frozen small model end lower "
+            yield _verdict(f"{claim}than random picks of all", _LESS_RANDOM, short)
+    if ends:
+        claim = "Ours: a small frozen model's selections train better than the trivial rivals"
+        yield _verdict(claim, "final validation loss less that of", ends)
+
+
+def _proxy_large(study: Study) -> Shown:
+    """(l) A small model selects for a large one
+
+    As (k), with a target of 3.0M parameters, a hundred times the small model's.
+    """
+    yield from _choosers(study)
+    for heading, groups in problems(study).items():
+        if "garbled" in heading and FROZEN in groups:
+            costs = {n: tables.to_target(groups[FROZEN], groups[RANDOM], n) for n in _PROXY_GOAL}
+            typical = {name: tables.typical(cost) for name, cost in costs.items()}
+            within = all(
+                (cost := typical[name]) is not None and cost <= most
+                for name, most in _PROXY_GOAL.items()
+            )
+            ends = [cost.interval[1] if cost.interval else math.inf for cost in costs.values()]
+            sure = max(ends) < _PROXY_MOST
+            yield Verdict(
+                f"Ours, the goal: at {heading}, random's final loss in 0.45 of the updates and "
+                "0.55 of the FLOPs and of the seconds, the intervals below 0.8",
+                HELD if within and sure else OPEN if within else FAILED,
+                ", ".join(f"{name} {tables.ratio_text(cost)}" for name, cost in costs.items()),
+            )
+
+
+def _proxy_targets(study: Study) -> Shown:
+    """(m) A small model selects where the target is not the pool
+
+    Clean answers of eight domains; anchors, validation and test rows are of two. Budgets are the
+    anchors' shares of the domains; `random-pool` has the pool's. Methods as in (k).
+    """
+    yield from _choosers(study)
+    for groups in problems(study).values():
+        if "random-pool" in groups:
+            claim = "Ours: off target, budgets that follow the anchors end lower with random picks"
+            less = "final validation loss less that of budgets which follow the pool:"
+            yield _verdict(claim, less, [("", final(groups[RANDOM], groups["random-pool"]))])
+        if FROZEN in groups:
+            claim = "Ours: off target, a small frozen model ends lower than random picks with the "
+            yield _verdict(
+                f"{claim}same budgets", _LESS_RANDOM, [("", final(groups[FROZEN], groups[RANDOM]))]
+            )
+
+
 # By the name of the claim's config, in the order of the page.
 SECTIONS: Mapping[str, Callable[[Study], Shown]] = {
     **{"methods": _methods, "couplings": _couplings, "fractions": _fractions, "noise": _noise},
     **{"domains": _domains, "sketches": _sketches, "layers": _layers, "weights": _weights},
     **{"rules": _rules, "cost": _cost},
+    **{"proxy": _proxy, "proxy_large": _proxy_large, "proxy_targets": _proxy_targets},
 }
+# Claims that have a config at the first scale alone.
+AT_BYTES = ("proxy", "proxy_large", "proxy_targets")
 
 
 def shown(study: Study) -> tuple[list[Verdict], list[Table]]:

@@ -171,12 +171,17 @@ def _start(name: str, group: Group) -> dict[str, str]:
 
 
 def against(
-    groups: Mapping[str, Group], baseline: str, *, corrupted: bool = False, whole: bool = False
+    groups: Mapping[str, Group],
+    baseline: str,
+    *,
+    corrupted: bool = False,
+    whole: bool = False,
+    seconds: bool = False,
 ) -> str:
     """Groups of runs beside one of them: losses, differences, and what the baseline's loss costs.
 
     Where `corrupted`, with the share of corrupted picks; where `whole`, runs differ in length, and
-    the costs to compare are those of whole runs.
+    the costs to compare are those of whole runs. Where `seconds`, these are a cost as well.
     """
     reference, rows = groups[baseline], []
     asked = any(group["accuracy"].notna().any() for group in groups.values())
@@ -197,11 +202,18 @@ def against(
             row["seconds"] = times(whole_cost(group, reference, "seconds"))
         else:
             row["FLOPs / update"] = times(relative_cost(group, reference, "flops"))
-            for axis, noun in (("updates", "updates"), ("flops", "FLOPs")):
+            nouns = {"updates": "updates", "flops": "FLOPs"}
+            for axis, noun in (nouns | ({"seconds": "seconds"} if seconds else {})).items():
                 cost = to_target(group, reference, axis)
                 row[f"{noun} to target"] = "1" if own else ratio_text(cost)
             apart = difference(loss_at_cost(group, reference, "flops"), at_cost)
             row["at equal FLOPs"] = NOTHING if own else difference_text(apart)
+            if seconds:
+                apart = difference(
+                    loss_at_cost(group, reference, "seconds"),
+                    loss_at_cost(reference, reference, "seconds"),
+                )
+                row["at equal seconds"] = NOTHING if own else difference_text(apart)
         rows.append(row)
     return of_records(rows)
 

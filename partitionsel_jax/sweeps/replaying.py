@@ -220,7 +220,7 @@ def _recorded(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     about = workdir.read_config(folder)
     with reading(path):
         run_settings.parse(about["config"])
-        config = changed(about["config"], {"selection.recorded": str(folder)})
+        config = changed(starts.of_folder(about, folder), {"selection.recorded": str(folder)})
     run_settings.parse(config)
     return {"method": about["method"], "seed": about["seed"]}, config
 
@@ -241,7 +241,7 @@ def _other(config: Mapping[str, Any], utility: str, changes: Mapping[str, Any]) 
             )
     config = changed(config, {"selection.recorded": "", **changes, "selection.utility": utility})
     settings = run_settings.parse(starts.complete(config))
-    starts.check_proxy(settings)
+    starts.check_scorers(settings)
     for field, value in (
         ("selection.updates_per_pool", settings.selection.updates_per_pool),
         ("features.anchors_every", settings.features.anchors_every),

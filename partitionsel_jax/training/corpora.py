@@ -1,5 +1,6 @@
 """Corpora of runs: prepared when they are not yet, and opened as the settings say."""
 
+import dataclasses
 import logging
 import os
 from collections.abc import Hashable, Mapping
@@ -112,8 +113,19 @@ def load(settings: Settings) -> data.Corpus:
         )
     corpus = _LOADED[key]
     _tell(corpus, chosen.length)
+    if chosen.target_domains:
+        corpus = corpus.held_out_of(chosen.targets)
     if anchors is not None:
         _check_anchors(settings, corpus)
+    if chosen.train_on == "rows":
+        return corpus
+    rows = () if chosen.train_on == "anchors" else (corpus.train,)
+    corpus = dataclasses.replace(corpus, train=data.joined("train", *rows, corpus.anchors))
+    if settings.selection.pool > len(corpus.train):
+        raise ValueError(
+            f"selection.pool={settings.selection.pool} exceeds the {len(corpus.train)} rows that "
+            f"data.train_on={chosen.train_on!r} leaves: shrink the pool, or enlarge data.validation"
+        )
     return corpus
 
 
@@ -207,6 +219,8 @@ def _check_foreign(settings: Settings, foreign: int) -> None:
         "selection.anchor_balance=True": chosen.anchor_balance,
         "selection.anchor_mean='balanced'": chosen.anchor_mean == "balanced",
         "selection.budgets='curriculum'": chosen.budgets == "curriculum",
+        "selection.budgets='anchors'": chosen.budgets == "anchors",
+        f"data.train_on={settings.data.train_on!r}": settings.data.train_on != "rows",
     }
     asked = [name for name, wants in wanting.items() if wants]
     if foreign and asked:

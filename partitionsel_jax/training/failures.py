@@ -11,7 +11,7 @@ from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.distributed import processes
 from partitionsel_jax.json_files import INTEGER, read_fields
 from partitionsel_jax.step.state import TrainState, before
-from partitionsel_jax.training import records, workdir
+from partitionsel_jax.training import records, starts, workdir
 from partitionsel_jax.training import setup as run_setup
 from partitionsel_jax.training.checkpoints import Checkpoints
 from partitionsel_jax.training.setup import Setup
@@ -65,7 +65,8 @@ def replay(folder: epath.PathLike) -> dict[str, Any]:
         raise ValueError(f"{folder} is no failed update: name WORKDIR/failure/NUMBER of a run")
     fields = {"config": dict, "devices": INTEGER, "update": INTEGER, "examples": str}
     about = read_fields(folder / _ABOUT, fields)
-    settings = run_settings.parse(about["config"])
+    # In the run's folder, failure/STEP.
+    settings = run_settings.parse(starts.of_folder(about, folder.parent.parent))
     devices = about["devices"] if about["devices"] <= len(jax.devices()) else 1
     training = dataclasses.replace(settings.training, devices=devices)
     setup = run_setup.prepare(dataclasses.replace(settings, training=training))

@@ -12,6 +12,7 @@ import jax
 from etils import epath
 
 from partitionsel_jax import data, paths
+from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.distributed import processes, stopping
 from partitionsel_jax.evaluation import DomainLosses
@@ -81,7 +82,7 @@ def check(run: PlannedRun, root: epath.PathLike) -> None:
     root, settings = paths.absolute(root), run.settings
     layout = run_setup.choose_layout(settings)
     data.check_template(settings.data.template, starts.tokenizer(settings))
-    starts.check_proxy(settings)
+    starts.check_scorers(settings, None if run.chooser is None else run.chooser.settings)
     corpora.check(settings)
     if settings.selection.recorded and run.chooser is None:
         recorded.check(settings)
@@ -122,7 +123,7 @@ def train_all(
 
 
 def _settings(run: PlannedRun, root: epath.Path) -> Settings:
-    """A run's settings, once the run that selects for it is finished.
+    """A run's settings, once the run that it needs is finished.
 
     Raises:
       ValueError: it is not.
@@ -132,12 +133,12 @@ def _settings(run: PlannedRun, root: epath.Path) -> Settings:
     folder = workdir.folder_of(run.chooser, root)
     if not processes.agreed((folder / "summary.json").exists()):
         raise ValueError(
-            f"{run.folder} trains on the selections of {run.chooser.folder}, which is not "
-            f"finished: there is no summary.json in {folder}; train it first"
+            f"{run.folder} needs {run.chooser.folder}, which is not finished: there is no "
+            f"summary.json in {folder}; train it first"
         )
-    selection = dataclasses.replace(run.settings.selection, recorded=str(folder))
-    settings = dataclasses.replace(run.settings, selection=selection)
-    recorded.check(settings)
+    settings = run_settings.parse(starts.resolved(run.config, folder))
+    if settings.selection.recorded:
+        recorded.check(settings)
     return settings
 
 
@@ -203,7 +204,8 @@ def _check_shared(label: str, examples: str, root: epath.Path) -> None:
 
 def _check_proxy(run: PlannedRun, setup: Setup, root: epath.Path) -> None:
     """Raises ValueError if a run that it will be compared with had another model as its proxy."""
-    if not setup.settings.selection.has_proxy:
+    # One of the same plan is another for every seed.
+    if not setup.settings.selection.has_proxy or run.chooser is not None:
         return
     ours, weights = _proxy_of(run.config), _proxy_weights(setup)
     for path in sorted(root.glob("*/*/summary.json")):
@@ -243,6 +245,8 @@ def _train(
     if settings.selection.has_proxy:
         origin[starts.PROXY_WEIGHTS] = _proxy_weights(setup)
     origin["examples"] = setup.corpus.fingerprint
+    if settings.filters:
+        origin["rows that data.filter leaves"] = int(fingerprint(setup.corpus.train.ids))
     spent, before = Seconds(), None
     restored = checkpoints.restore(state)
     if restored is not None:
@@ -426,6 +430,8 @@ class _Fit:
         charges = getattr(self.setup.pools, "costs", ())
         if charges:
             record = recorded.charged(record, charges[step - 1])
+        if step == 1 and self.setup.upfront is not None:
+            record = recorded.charged(record, self.setup.upfront)
         self.recorder.step(step, record, seconds, losses)
         if is_sound(record):
             self._say_verdict(losses is not None)

@@ -20,8 +20,6 @@ from partitionsel_jax.training import corpora, recorded, starts
 
 _LOG = logging.getLogger(__name__)
 
-# Marks a method of the same plan in `selection.recorded`.
-CHOOSER = "@"
 NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 # Where the runs that choose values go, in a plan's workdir.
 TUNING = "tuning"
@@ -41,8 +39,8 @@ class PlannedRun:
       axes: dotted field -> its value in this run, of the plan's axes that it reads.
       tuned: the same of the fields that tuning chose, or tries.
       trial: whether it is there to choose these, and is no result.
-      chooser: the run of the same plan whose selections this one trains on; None where it selects
-        itself, or trains on those of another plan's run.
+      chooser: the run of the same plan whose selections this one trains on, or that is its proxy
+        or filters its rows; None where it needs no other, or one of another plan.
     """
 
     method: str
@@ -70,7 +68,7 @@ class Point:
       config: its configuration.
       axes: see `PlannedRun`.
       grid: the fields that are tuned for it, and their values.
-      chooser: the point whose selections it trains on, seed by seed; None where it selects itself.
+      chooser: the point whose runs it needs, seed by seed; None where it needs none.
     """
 
     method: str
@@ -176,7 +174,8 @@ def survey(config: Mapping[str, Any]) -> Plan:
     All runs share the corpus and its corrupted rows (`data.seed`) unless an axis says otherwise;
     those of one seed also share the initial weights and the pools. A method whose
     `selection.recorded` is "@LABEL" trains on the selections of the method with that label, made
-    before it, seed by seed and at the same values of the axes that either of them reads.
+    before it, seed by seed and at the same values of the axes that either of them reads. As
+    `selection.proxy`, that method's model selects in its stead; as `data.filter.model`, it filters.
 
     * A field that a method changes itself is not varied for it, and neither is one that it does not
       read (a step scale without `taylor`): it keeps the config's value, and is not in the name.
@@ -201,7 +200,7 @@ def survey(config: Mapping[str, Any]) -> Plan:
     trial_seeds = _trial_seeds(tune.get("seeds") or (), grid, axes, seeds)
     points, left_out = _points(base, config.get("methods") or {}, axes, grid)
     for point in points:
-        if point.chooser is not None:
+        if point.chooser is not None and point.config["selection"]["recorded"]:
             ours, theirs = (run_settings.parse(each.config) for each in (point, point.chooser))
             recorded.check_chooser(point.name, ours, point.chooser.name, theirs)
     if len(points) == len(seeds) == 1 and not (config.get("methods") or axes or grid):
@@ -306,7 +305,8 @@ def _points(
             try:
                 if chooser and serving is None:
                     raise ValueError(f"methods.{chooser}, which selects for it, has no such run")
-                config = corpora.complete(starts.complete(config))
+                theirs = None if serving is None else serving.config
+                config = corpora.complete(starts.complete(config, theirs))
                 run_settings.parse(config)
             except ValueError as error:
                 refused[str(error)].append(name)
@@ -342,20 +342,29 @@ def _name(axes: Axes, label: str, read: Mapping[str, Any]) -> str:
 
 
 def _chooser_of(method: str, methods: Mapping[str, Any]) -> str:
-    """The label of the method whose selections a method trains on; "" for none of the plan."""
-    recorded = flatten(methods[method]).get("selection.recorded", "")
-    if not recorded.startswith(CHOOSER):
+    """The label of the method whose runs a method needs; "" for none of the plan."""
+    named = starts.named_methods(methods[method])
+    if not named:
         return ""
-    chooser = recorded.removeprefix(CHOOSER)
+    (field, chooser), *others = named.items()
+    said = f"methods.{method}: {field}={starts.CHOOSER + chooser!r}"
+    if different := [other for other, label in others if label != chooser]:
+        raise ValueError(
+            f"{said} and {different[0]} name different methods: let both name the same one"
+        )
     if chooser not in methods:
         raise ValueError(
-            f"methods.{method}: selection.recorded={recorded!r} names no method of this config"
-            f"{near(chooser, methods)}; there are {', '.join(methods)}"
+            f"{said} names no method of this config{near(chooser, methods)}; there are "
+            f"{', '.join(methods)}"
         )
     if flatten(methods[chooser]).get("selection.recorded"):
         raise ValueError(
-            f"methods.{method}: selection.recorded={recorded!r} names a method that trains on "
-            "recorded selections itself: name one that selects"
+            f"{said} names a method that trains on recorded selections itself: name one that "
+            "selects"
+        )
+    if starts.named_methods(methods[chooser]):
+        raise ValueError(
+            f"{said} names a method that needs another one itself: name one that stands alone"
         )
     return chooser
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from partitionsel_jax import data, paths
 from partitionsel_jax.config.settings import Settings
@@ -20,6 +21,9 @@ from partitionsel_jax.training.records import JsonLines
 
 SELECTIONS, METRICS = "selections.jsonl", "metrics.jsonl"
 _LOG = logging.getLogger(__name__)
+
+# The fields of `data` that decide, beside `starts.EXAMPLES`, which rows there are.
+_ROWS = ("names", "length", "noise", "train_on", "target_domains")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,7 +80,7 @@ def check_chooser(label: str, ours: Settings, chooser: str, theirs: Settings) ->
             f"{what}, which selects {theirs.selection.size} rows an update, and has "
             f"selection.size={ours.selection.size}: set both to the same"
         )
-    for field in (*starts.EXAMPLES, "names", "length", "noise"):
+    for field in (*starts.EXAMPLES, *_ROWS):
         there, here = getattr(theirs.data, field), getattr(ours.data, field)
         if there != here:
             raise ValueError(
@@ -134,17 +138,22 @@ def load(settings: Settings, corpus: data.Corpus, layout: spmd.Layout) -> Record
         places_SxK,
         np.array([row["weights"] for row in rows], np.float32),
         np.array([row["gains"] for row in rows], np.float32),
-        _costs(settings),
+        costs_of(settings.selection.recorded, settings.training.updates, _name(settings)),
         layout.process,
         layout.processes,
     )
 
 
-def _costs(settings: Settings) -> list[dict[str, Any]]:
-    """Reads what each update of the recorded run has cost."""
-    path = paths.absolute(settings.selection.recorded) / METRICS
+def costs_of(folder: epath.PathLike, updates: int, name: str) -> list[dict[str, Any]]:
+    """What each update of a run has cost, from its metrics.jsonl; empty where it is not known.
+
+    Args:
+      folder: of the run.
+      updates: how many are read.
+      name: what a warning calls it.
+    """
+    path = paths.absolute(folder) / METRICS
     rows = JsonLines.read(path) if path.exists() else []
-    updates = settings.training.updates
     by_step = {row["step"]: row for row in rows}
     costs = [by_step.get(step, {}) for step in range(1, updates + 1)]
     fields = {"flops": NUMBER, "tokens": NUMBER, "padding": NUMBER, "seconds": {"step": NUMBER}}
@@ -153,11 +162,24 @@ def _costs(settings: Settings) -> list[dict[str, Any]]:
             check_fields(row, fields, f"{path}")
     except ValueError as error:
         _LOG.warning(
-            f"{_name(settings)}: what choosing these rows has cost is not known ({error}); this "
-            "run's costs are its own alone"
+            f"{name}: what choosing these rows has cost is not known ({error}); this run's costs "
+            "are its own alone"
         )
         return []
     return costs
+
+
+def summed(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The sum of some costs, in the form of one of them; None of none."""
+    if not costs:
+        return None
+    tokens = sum(cost["tokens"] for cost in costs)
+    return {
+        "flops": sum(cost["flops"] for cost in costs),
+        "tokens": tokens,
+        "padding": sum(cost["tokens"] * cost["padding"] for cost in costs) / tokens,
+        "seconds": {"step": sum(cost["seconds"]["step"] for cost in costs)},
+    }
 
 
 def charged(record: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, Any]:

@@ -347,12 +347,14 @@ class Recorder(NoRecorder):
     def verdict(self) -> guard.Verdict | None:
         if self._twins is None:
             return None
-        flops = [row["flops"] for row in self._rows if "flops" in row]
+        logged = [row for row in self._rows if "flops" in row]
+        before = [row.get("chooser_flops", 0.0) for row in logged]
+        flops = np.mean([row["flops"] for row in logged]) - np.mean(before) if logged else 0.0
         seen = [row for row in self._rows if guard.RANDOM in row]
         selected, random = (
             [math.nan if row[name] is None else row[name] for row in seen] for name in guard.LOSSES
         )
-        cost = self._twins.relative(float(np.mean(flops))) if flops else 1.0
+        cost = self._twins.relative(float(flops), sum(before)) if logged else 1.0
         return guard.judge([row["step"] for row in seen], selected, random, cost)
 
     def flush(self) -> bool:

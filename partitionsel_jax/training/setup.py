@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from partitionsel_jax.step import programs as run_programs
 from partitionsel_jax.step import twins
 from partitionsel_jax.step.state import NO_OTHERS, Others, TrainState
 from partitionsel_jax.step.step import Step
-from partitionsel_jax.training import corpora, recorded, starts
+from partitionsel_jax.training import corpora, filtering, recorded, starts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Setup:
       step: the update's stages.
       others: parameters of a reference model and of a proxy, on all devices.
       proxy: what a proxy that trains, or its twins, begin with; else None.
+      upfront: what was spent on choosing before the first update, in the form of
+        `recorded.costs_of`: the training of a proxy or of a model that filters, and the filter;
+        None where nothing was.
     """
 
     settings: Settings
@@ -40,6 +44,7 @@ class Setup:
     step: Step
     others: Others = NO_OTHERS
     proxy: Any = None
+    upfront: Mapping[str, Any] | None = None
 
     @functools.cached_property
     def training_step(self) -> spmd.Program:
@@ -118,7 +123,13 @@ def prepare(settings: Settings, layout: spmd.Layout | None = None) -> Setup:
     """
     layout = layout or choose_layout(settings)
     corpus = corpora.load(settings)
-    starts.check_proxy_rows(settings, corpus.fingerprint)
+    starts.check_scored_rows(settings, corpus.fingerprint)
+    spent = []
+    for folder, updates in starts.trainings(settings).items():
+        spent += recorded.costs_of(folder, updates, folder)
+    if settings.filters:
+        corpus, cost = filtering.apply(settings, corpus, layout)
+        spent.append(cost)
     step = Step.create(settings, len(layout.devices))
     chosen = settings.selection
     proxy, fixed = starts.load_proxy(settings)
@@ -129,7 +140,8 @@ def prepare(settings: Settings, layout: spmd.Layout | None = None) -> Setup:
     load_pools = recorded.load if settings.selection.recorded else draw_pools
     pools: data.ByStep = load_pools(settings, corpus, layout)
     learns = chosen.trains_proxy or chosen.has_guard
-    return Setup(settings, corpus, pools, layout, step, others, proxy if learns else None)
+    begins, upfront = proxy if learns else None, recorded.summed(spent)
+    return Setup(settings, corpus, pools, layout, step, others, begins, upfront)
 
 
 def anchor_shares(corpus: data.Corpus) -> np.ndarray:
@@ -208,6 +220,7 @@ def _losses(
         batch=setup.settings.evaluation.batch,
         domains=setup.step.domains,
         widths=setup.settings.data.buckets,
+        every=not setup.settings.data.target_domains,
     )
 
 

@@ -11,6 +11,8 @@ from etils import epath
 
 from partitionsel_jax import data, models, paths
 from partitionsel_jax.config import settings as run_settings
+from partitionsel_jax.config.axes import changed
+from partitionsel_jax.config.essentials import flatten
 from partitionsel_jax.distributed import processes
 from partitionsel_jax.json_files import read_json
 from partitionsel_jax.models import parameters as trees
@@ -33,17 +35,53 @@ EXAMPLES = (
 # In the origin of a run, the fingerprint of the model that selects for it.
 PROXY_WEIGHTS = "weights of selection.proxy"
 
+# Marks a method of the same plan, in the fields that may name one instead of a folder.
+CHOOSER = "@"
+_CHOSEN_BY = ("selection.recorded", "selection.proxy", "data.filter.model")
 
-def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+
+def named_methods(config: Mapping[str, Any]) -> dict[str, str]:
+    """Dotted field -> the method of the same plan that it names, of a part of a configuration."""
+    flat = flatten(config)
+    found = {field: str(flat.get(field, "")) for field in _CHOSEN_BY}
+    return {
+        field: value.removeprefix(CHOOSER)
+        for field, value in found.items()
+        if value.startswith(CHOOSER)
+    }
+
+
+def resolved(config: Mapping[str, Any], folder: epath.PathLike) -> dict[str, Any]:
+    """The configuration with a run's folder in place of the method that it belongs to."""
+    return changed(config, dict.fromkeys(named_methods(config), str(folder)))
+
+
+def of_folder(about: Mapping[str, Any], folder: epath.Path) -> dict[str, Any]:
+    """The configuration in a run's config.json, with the folder of the run that it needs in place.
+
+    Args:
+      about: all of config.json, which names that run by its place in the plan's workdir.
+      folder: that the run of config.json lies in, as deep in the workdir as the other.
+    """
+    chooser = about.get("chooser", "")
+    root = folder.parents[chooser.count("/")]
+    return resolved(about["config"], root / chooser)
+
+
+def complete(config: Mapping[str, Any], chooser: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Fills in the model's shape from `config.checkpoint`.
 
     The shape of `config.selection.proxy` is noted as `config.proxy`.
+
+    Args:
+      config: nested mappings.
+      chooser: the configuration of the method that it names, if it names one; complete.
 
     Raises:
       ValueError: a checkpoint that cannot be found or described, or a shape in `config.model` that
         is not the checkpoint's; a proxy that cannot be one.
     """
-    return _with_proxy(_with_shape(config))
+    return _with_filter(_with_proxy(_with_shape(config), chooser))
 
 
 def _with_shape(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,12 +104,19 @@ def _with_shape(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "model": model, "checkpoint": str(pretrained.as_path(name) or name)}
 
 
-def _with_proxy(config: dict[str, Any]) -> dict[str, Any]:
+def _with_proxy(config: dict[str, Any], chooser: Mapping[str, Any] | None) -> dict[str, Any]:
     selection = config.get("selection") or {}
     name = selection.get("proxy", "")
     if not name:
         return config
-    if (paths.absolute(name) / "config.json").exists() and not _is_checkpoint(name):
+    if name.startswith(CHOOSER):
+        if chooser is None:
+            raise ValueError(
+                f"selection.proxy={name!r} stands for a method of config.methods, and is to be set "
+                "by another of them: name the folder of a run, or add both methods"
+            )
+        shape, lora = dict(chooser["model"]), dict(chooser["lora"])
+    elif (paths.absolute(name) / "config.json").exists() and not _is_checkpoint(name):
         name = str(paths.absolute(name))
         theirs = settings_of(name, f"selection.proxy={name!r}")
         shape, lora = dataclasses.asdict(theirs.model), dataclasses.asdict(theirs.lora)
@@ -83,6 +128,15 @@ def _with_proxy(config: dict[str, Any]) -> dict[str, Any]:
         name = str(pretrained.as_path(name) or name)
     proxy = {"model": shape, "lora": lora}
     return {**config, "selection": {**selection, "proxy": name}, "proxy": proxy}
+
+
+def _with_filter(config: dict[str, Any]) -> dict[str, Any]:
+    """Makes the path of the model that filters mean the same from another directory."""
+    section = (config.get("data") or {}).get("filter") or {}
+    name = section.get("model", "")
+    if not name or name.startswith(CHOOSER) or not paths.absolute(name).exists():
+        return config
+    return changed(config, {"data.filter.model": str(paths.absolute(name))})
 
 
 def _is_checkpoint(name: str) -> bool:
@@ -216,40 +270,23 @@ def load_finished(folder: epath.PathLike, name: str) -> FinishedRun:
     return FinishedRun(settings, restored, frozen)
 
 
-def check_proxy(settings: "Settings") -> None:
-    """Makes sure that the proxy can read the run's rows, and says so if it is no small one.
+def check_scorers(settings: "Settings", chooser: "Settings | None" = None) -> None:
+    """Makes sure that proxy and filter can read the run's rows, and warns of a proxy that is large.
+
+    Args:
+      settings: of the run.
+      chooser: of the run of the same plan that either may stand for.
 
     Raises:
-      ValueError: a proxy whose tokenizer gives other ids, or that has learnt other domains or other
+      ValueError: a model whose tokenizer gives other ids, or that has learnt other domains or other
         examples.
     """
+    for field, name in scorers(settings).items():
+        theirs = chooser if name.startswith(CHOOSER) else _finished(name, field)
+        _check_reader(f"{field}={name!r}", name, settings, theirs)
     if not settings.selection.has_proxy:
         return
     name = f"selection.proxy={settings.selection.proxy!r}"
-    theirs = _finished_proxy(settings)
-    if theirs is not None and theirs.data.names != settings.data.names:
-        raise ValueError(
-            f"{name} was trained on the domains {', '.join(theirs.data.names)}, and this run has "
-            f"{', '.join(settings.data.names)}: name a run with the same"
-        )
-    if theirs is not None:
-        for field in EXAMPLES:
-            there, here = getattr(theirs.data, field), getattr(settings.data, field)
-            if there != here:
-                raise ValueError(
-                    f"{name} was trained with data.{field}={there!r}, and this run has {here!r}: "
-                    "it may have learnt the rows that this run is validated on; train it on the "
-                    "same examples"
-                )
-    checkpoint = settings.selection.proxy if theirs is None else theirs.checkpoint
-    if checkpoint != settings.checkpoint:
-        there = data.ByteTokenizer() if not checkpoint else _open(checkpoint).tokenizer
-        if there.ids_fingerprint != tokenizer(settings).ids_fingerprint:
-            raise ValueError(
-                f"{name} reads other ids: its tokenizer differs from that of "
-                f"checkpoint={settings.checkpoint!r} in vocabulary, merges, pre-tokenizer or "
-                "special tokens; name a model of the same family"
-            )
     ours, its = (shape.multiplications for shape in (settings.model, settings.chooser[0]))
     if its >= ours:
         _LOG.warning(
@@ -258,35 +295,90 @@ def check_proxy(settings: "Settings") -> None:
         )
 
 
-def check_proxy_rows(settings: "Settings", examples: str) -> None:
-    """Makes sure that a run which is the proxy has learnt from this run's training rows alone.
+def check_scored_rows(settings: "Settings", examples: str) -> None:
+    """Makes sure that runs which are proxy or filter have learnt from this run's rows alone.
 
     Args:
       settings: of the run.
       examples: the fingerprint of its corpus.
 
     Raises:
-      ValueError: it was trained on other examples.
+      ValueError: one was trained on other examples.
     """
-    if not settings.selection.has_proxy or _finished_proxy(settings) is None:
-        return
-    name = settings.selection.proxy
-    theirs = workdir.read_summary(paths.absolute(name))["origin"].get("examples", examples)
-    if theirs != examples:
+    for field, name in scorers(settings).items():
+        if _finished(name, field) is None:
+            continue
+        theirs = workdir.read_summary(paths.absolute(name))["origin"].get("examples", examples)
+        if theirs != examples:
+            raise ValueError(
+                f"{field}={name!r} was trained on other examples than these, and may have "
+                "learnt the rows that this run is validated on: were the files of data.path "
+                "replaced since? Restore them, or train it again"
+            )
+
+
+def scorers(settings: "Settings") -> dict[str, str]:
+    """Dotted field -> the model that it names, of those that score a run's rows in its stead."""
+    found = {"selection.proxy": settings.selection.proxy} if settings.selection.has_proxy else {}
+    return found | ({"data.filter.model": settings.data.filter.model} if settings.filters else {})
+
+
+def _check_reader(what: str, name: str, settings: "Settings", theirs: "Settings | None") -> None:
+    """Raises ValueError if a model cannot read the rows; `theirs` are a finished run's settings."""
+    if theirs is not None and theirs.data.names != settings.data.names:
         raise ValueError(
-            f"selection.proxy={name!r} was trained on other examples than these, and may have "
-            "learnt the rows that this run is validated on: were the files of data.path replaced "
-            "since? Restore them, or train it again"
+            f"{what} was trained on the domains {', '.join(theirs.data.names)}, and this run has "
+            f"{', '.join(settings.data.names)}: name a run with the same"
         )
+    if theirs is not None:
+        for field in EXAMPLES:
+            ours, here = getattr(theirs.data, field), getattr(settings.data, field)
+            if ours != here:
+                raise ValueError(
+                    f"{what} was trained with data.{field}={ours!r}, and this run has {here!r}: "
+                    "it may have learnt the rows that this run is validated on; train it on the "
+                    "same examples"
+                )
+    checkpoint = name if theirs is None else theirs.checkpoint
+    if checkpoint != settings.checkpoint:
+        there = data.ByteTokenizer() if not checkpoint else _open(checkpoint).tokenizer
+        if there.ids_fingerprint != tokenizer(settings).ids_fingerprint:
+            raise ValueError(
+                f"{what} reads other ids: its tokenizer differs from that of "
+                f"checkpoint={settings.checkpoint!r} in vocabulary, merges, pre-tokenizer or "
+                "special tokens; name a model of the same family"
+            )
 
 
-def _finished_proxy(settings: "Settings") -> "Settings | None":
-    """The configuration of the run that the proxy is; None where it is a pretrained model."""
-    name = settings.selection.proxy
+def _finished(name: str, field: str) -> "Settings | None":
+    """The configuration of the run in a folder that a field names; None for a pretrained model."""
     folder = paths.absolute(name)
     if not (folder / "config.json").exists() or _is_checkpoint(name):
         return None
-    return settings_of(folder, f"selection.proxy={name!r}")
+    return settings_of(folder, f"{field}={name!r}")
+
+
+def trainings(settings: "Settings") -> dict[str, int]:
+    """Folder -> number of updates, of the finished runs that score a run's rows in its stead."""
+    found = {name: _finished(name, field) for field, name in scorers(settings).items()}
+    return {name: theirs.training.updates for name, theirs in found.items() if theirs is not None}
+
+
+def load_filter(settings: "Settings") -> tuple[models.Model, Any]:
+    """The model that filters a run's training rows, and all of its parameters.
+
+    Raises:
+      ValueError: as `load_finished`, or a checkpoint that cannot be read.
+    """
+    name = settings.data.filter.model
+    theirs = _finished(name, "data.filter.model")
+    if theirs is not None:
+        finished = load_finished(name, f"data.filter.model={name!r}")
+        return models.Model(theirs.model, theirs.lora), finished.parameters
+    checkpoint = _open(name)
+    its = {field: getattr(checkpoint.config, field) for field in models.ARCHITECTURE}
+    shape = dataclasses.replace(settings.model, **its)
+    return models.Model(shape), checkpoint.parameters(shape.param_dtype)
 
 
 def load_proxy(settings: "Settings") -> tuple[Any, Any]:
@@ -298,7 +390,7 @@ def load_proxy(settings: "Settings") -> tuple[Any, Any]:
     name = settings.selection.proxy
     if not settings.selection.has_proxy:
         return None, None
-    if _finished_proxy(settings) is not None:
+    if _finished(name, "selection.proxy") is not None:
         finished = load_finished(name, f"selection.proxy={name!r}")
         return finished.state.parameters, finished.frozen
     shape, lora = settings.chooser

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from ml_collections import ConfigDict
 
 from partitionsel_jax import selection
 from partitionsel_jax.config import settings as run_settings
@@ -104,6 +105,54 @@ def test_choices_that_make_no_sense_together_are_refused(tiny, change, message):
     tiny.selection.update(change)
     with pytest.raises(ValueError, match=rf"config\.selection: {message}"):
         run_settings.parse(tiny.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"selection.oracle": True, "data.noise.kind": "none"}, "kind='none' .* corrupt some"),
+        (
+            {
+                "selection.oracle": True,
+                "data.train_on": "anchors",
+                "selection.utility": "random",
+            },
+            "there are none with .* data.train_on='anchors'",
+        ),
+        (
+            {"selection.oracle": True, "selection.guard": True},
+            "takes the corrupted ones out of both",
+        ),
+        ({"data.train_on": "anchors"}, "compares candidates with anchors"),
+        ({"data.filter.share": 0.1}, "say nothing without one another"),
+        ({"data.filter.model": "somewhere"}, "say nothing without one another"),
+        ({"data.filter.keep": "highest"}, "data.filter.keep must be one of"),
+        (
+            {
+                "data.train_on": "anchors",
+                "selection.utility": "random",
+                "data.filter": {"model": "somewhere", "share": 0.1, "keep": "lowest"},
+            },
+            "data.train_on='anchors' trains on none of them",
+        ),
+        ({"data.target_domains": ("dice",)}, "data.target_domains must be one of"),
+        ({"data.target_domains": ("count_bits",)}, "anchor_balance=True needs anchors of every"),
+        (
+            {
+                "data.target_domains": ("count_bits",),
+                "selection.anchor_balance": False,
+                "selection.budgets": "curriculum",
+            },
+            "budgets='curriculum' needs anchors of every .* set it to 'anchors'",
+        ),
+    ],
+)
+def test_rows_that_would_not_be_those_meant_are_refused(tiny, changes, message):
+    config = tiny
+    for field, value in changes.items():
+        config = ConfigDict(changed(config, field, value))
+    with pytest.raises(ValueError, match=message):
+        run_settings.parse(config.to_dict())
 
 
 @pytest.mark.parametrize("utility", ["random", "full"])

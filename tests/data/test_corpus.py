@@ -360,3 +360,35 @@ def test_a_template_that_is_refused_stops_the_run(tmp_path, monkeypatch):
     tokenizer = dataclasses.replace(whole, chat_template=text)
     with pytest.raises(ValueError, match="the chat template is refused: it takes more than"):
         data.load(builder, tokenizer, 200, 0, template="chat")
+
+
+@pytest.mark.parametrize("reads", [[0], [7, 3, 7, 47], [], list(range(48))])
+def test_joined_sources_hold_the_rows_of_each_in_order_of_their_ids(synthetic, reads):
+    corpus = data.load(synthetic.builder(), TOKENIZER, 16, 0, noise_kind="garbled", noise_share=0.4)
+    # The test split's ids are behind all others, and come first here.
+    parts = (corpus.test, corpus.train)
+    whole = data.joined("both", *parts)
+    examples = {e.id: e for part in parts for e in part.all_examples()}
+    assert [e.id for e in whole.all_examples()] == sorted(examples)
+    assert sum(e.corrupted for e in whole.all_examples()) == 16
+    assert whole.examples(reads) == [examples[sorted(examples)[row]] for row in reads]
+    for row in reads:
+        assert whole.rows([row]).domain == whole.domains[row] == examples[whole.ids[row]].domain
+    np.testing.assert_array_equal(whole.find(whole.ids), np.arange(48))
+
+
+def test_a_corpus_for_some_domains_keeps_all_training_rows(synthetic):
+    corpus = data.load(synthetic.builder(domains=3), TOKENIZER, 16, 0)
+    found = corpus.held_out_of(["domain2", "domain0"])
+    assert found.train is corpus.train and found.fingerprint == corpus.fingerprint
+    for what in ("anchors", "validation", "test"):
+        before, after = getattr(corpus, what), getattr(found, what)
+        wanted = [e for e in before.all_examples() if e.domain != 1]
+        assert list(after.all_examples()) == wanted and len(wanted) == 2 * len(before) // 3
+
+
+def test_a_corpus_for_a_domain_without_anchors_is_refused(synthetic):
+    corpus = data.load(synthetic.builder(), TOKENIZER, 16, 0)
+    alone = dataclasses.replace(corpus, anchors=corpus.anchors.part(corpus.anchors.domains == 0))
+    with pytest.raises(ValueError, match=r"expected anchors rows of .* got none of domain1"):
+        alone.held_out_of(["domain1"])

@@ -217,8 +217,8 @@ class Oracle:
             gram = features @ features.T
         self.gram = np.where(inside & together, np.asarray(gram, np.float64), 0.0)
         self.alignment = clean(problem.alignment)
-        if utility in ("loss", "reducible_loss"):
-            self.scores_N = clean(problem.losses)
+        if utility in ("loss", "lowest_loss", "reducible_loss"):
+            self.scores_N = clean(problem.losses) * (-1 if utility == "lowest_loss" else 1)
             if utility == "reducible_loss" and problem.reference_losses is not None:
                 self.scores_N = self.scores_N - clean(problem.reference_losses)
         elif utility == "uds":

@@ -109,7 +109,7 @@ def test_a_choice_that_makes_no_sense_is_refused(options, message):
         selection.select(problem_with(), **({"size": 4} | options))
 
 
-TOP_K = ["alignment", "grad_norm", "loss", "reducible_loss", "uds", "random", "full"]
+TOP_K = ["alignment", "grad_norm", "loss", "lowest_loss", "reducible_loss", "uds", "random", "full"]
 UNWEIGHTED = [name for name in selection.UTILITIES if name != "gradient_matching"]
 
 
@@ -147,6 +147,7 @@ def test_swaps_and_solvers_are_refused_without_weights(utility, options):
     "utility, field",
     [
         ("loss", "losses"),
+        ("lowest_loss", "losses"),
         ("reducible_loss", "losses"),
         ("uds", "nuclear_norms"),
         ("anchor_coverage", "anchor_similarity"),

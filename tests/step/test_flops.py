@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from partitionsel_jax import training
+from partitionsel_jax import models, training
 from partitionsel_jax.config import settings as run_settings
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.step import costs
@@ -49,6 +49,14 @@ def test_losses_take_the_forward_pass_of_the_pool(tiny, batch):
     assert found.feature_tokens == 16 * 48
     # The pool is twice the picks, and forward alone is a third of forward and backward.
     assert found.features == pytest.approx(2 / 3 * found.update, rel=0.1)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_one_pass_over_a_pool_costs_what_its_losses_do(tiny, batch, size):
+    settings = settings_of(tiny, "loss", features={"microbatch": size})
+    pool = costs.count_flops(settings, 1, batch).features
+    model = models.Model(settings.model)
+    assert 16 // size * costs.count_losses(model, size, 48, 24 / 47) == pool
 
 
 def test_shared_features_are_not_taken_again(tiny, batch):

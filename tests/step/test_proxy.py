@@ -254,7 +254,7 @@ def test_a_proxy_of_other_domains_is_refused(tiny, small_run, tmp_path):
 def test_a_proxy_that_has_learnt_other_rows_is_refused(tiny, small_run, tmp_path):
     same = planned(tiny, small_run).settings
     with pytest.raises(ValueError, match="was trained on other examples than these"):
-        starts.check_proxy_rows(same, "another fingerprint")
+        starts.check_scored_rows(same, "another fingerprint")
     tiny.data.seed = 3
     with pytest.raises(ValueError, match=r"was trained with data\.seed=0, and this run has 3"):
         training.train(planned(tiny, small_run), tmp_path / "run")
@@ -273,7 +273,7 @@ def test_a_proxy_that_is_not_there_or_not_asked_is_refused(tiny, small_run, tmp_
 
 
 def test_a_proxy_that_is_no_smaller_is_warned_about(tiny, finished, tmp_path, project_log):
-    starts.check_proxy(planned(tiny, finished[1]).settings)
+    starts.check_scorers(planned(tiny, finished[1]).settings)
     assert "does not make selection cheaper" in project_log.text
 
 

@@ -296,6 +296,26 @@ def test_every_utility_picks_in_the_step_what_it_picks_alone(step, utility):
         np.testing.assert_allclose(record["gains"].sum(), result.utility, rtol=1e-3)
 
 
+@pytest.mark.parametrize("utility", ["random", "gradient_matching"])
+def test_an_oracle_selects_as_if_the_pool_had_no_corrupted_row(step, utility):
+    step = with_selection(step, utility=utility, oracle=True, size=4)
+    pool, anchors = random_features(16, 1), random_features(8, 2)
+    result, record, problem = chosen_from(step, pool, anchors)
+    corrupted = random_rows(16, 1).corrupted
+    assert 0 < corrupted.sum() < 8
+    domains = jnp.where(corrupted, -1, problem.domains)
+    expected = selection.select(
+        dataclasses.replace(problem, domains=domains),
+        size=4,
+        utility=utility,
+        key=jax.random.key(3),
+    )
+    assert result.indices.tolist() == expected.indices.tolist()
+    assert (result.indices >= 0).all() and not corrupted[result.indices].any()
+    # The pool that is logged is the whole one, and what is left out is no failure.
+    assert record["pool"].tolist() == [8, 8] and record["dropped_ids"].tolist() == [-1] * 16
+
+
 @pytest.mark.parametrize(
     ("utility", "broken"),
     [("loss", "losses"), ("grad_norm", "norms"), ("fair_transport", "vectors")],

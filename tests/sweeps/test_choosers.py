@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from partitionsel_jax import reporting, sweeps
+from partitionsel_jax.reporting import wording
 from partitionsel_jax.training import plan
 from tests.tiny_runs import rows
 
@@ -78,6 +79,33 @@ def test_a_chooser_that_does_not_fit_is_refused_before_any_run(chosen_for, chang
         section[last] = value
     with pytest.raises(ValueError, match=message):
         plan.survey(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target.selection.recorded": "", "target.selection.proxy": "@smal"}, "did you mean"),
+        ({"target.selection.proxy": "@other"}, "different methods: let both name the same"),
+        (
+            {"target.selection.recorded": "", "target.selection.proxy": "@target"},
+            "needs another one itself",
+        ),
+        ({"small.data": {"filter": {"model": "@other", "share": 0.1}}}, "needs another one"),
+    ],
+)
+def test_a_method_that_is_needed_stands_alone(chosen_for, changes, message):
+    chosen_for.methods.other = {}
+    chosen_for.methods.target.selection.proxy = ""
+    chosen_for.methods.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=message):
+        plan.survey(chosen_for.to_dict())
+
+
+def test_a_name_of_the_plan_outside_of_methods_is_refused(chosen_for):
+    chosen_for.selection.proxy = "@small"
+    chosen_for.methods = {}
+    with pytest.raises(ValueError, match=r"'@small' stands for a method of config\.methods"):
+        plan.survey(chosen_for.to_dict())
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -166,3 +194,33 @@ def test_recordings_without_costs_are_said_to_be_free_of_no_charge(
     loop.train(run, tmp_path / "again")
     assert "what choosing these rows has cost is not known" in project_log.text
     assert "chooser_flops" not in rows(tmp_path / "again", "metrics.jsonl")[1]
+
+
+def test_a_proxy_is_made_first_and_its_training_is_paid_for_once(chosen_for, tmp_path):
+    chosen_for.evaluation.test = False
+    small = {"model": SMALL, "selection": {"utility": "random"}, "training": {"updates": 5}}
+    chosen_for.methods = {"target": {"selection": {"proxy": "@small"}}, "small": small}
+    assert sweeps.ablate(chosen_for.to_dict(), tmp_path) == sweeps.Outcome(2, ())
+    folders = [tmp_path / name / "seed0" for name in ("small", "target")]
+    made, ours = (rows(folder, "metrics.jsonl")[1:] for folder in folders)
+    first, *others = ours
+    assert first["chooser_flops"] == sum(row["flops"] for row in made)
+    assert first["flops"] == first["chooser_flops"] + others[0]["flops"]
+    assert first["tokens"] == others[0]["tokens"] + sum(row["tokens"] for row in made)
+    assert first["seconds"]["chooser"] == pytest.approx(sum(r["seconds"]["step"] for r in made))
+    assert len(made) == 5 and not any("chooser_flops" in row for row in others)
+    share = 100 * first["chooser_flops"] / sum(row["flops"] for row in ours)
+    said = f"target needs small: {share:.3g} % of its FLOPs"
+    (line,) = wording.chosen_for({"target": reporting.read_runs(folders[1])})
+    assert line.startswith(said)
+    # The same as with the folder for a name, and what was selected can be looked at again.
+    config = chosen_for.to_dict() | {"methods": {}}
+    config["selection"]["proxy"] = str(folders[0])
+    (run,) = plan.expand(config)
+    from partitionsel_jax.training import loop
+
+    loop.train(run, tmp_path / "named")
+    chosen = [row["ids"] for row in rows(folders[1], "selections.jsonl")]
+    assert [row["ids"] for row in rows(tmp_path / "named", "selections.jsonl")] == chosen
+    means = sweeps.score(folders[1], tmp_path / "scores", ["gradient_matching"], {})
+    assert means["gradient_matching"]["overlap"] == 1.0

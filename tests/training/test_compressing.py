@@ -56,7 +56,7 @@ def test_a_low_rank_model_can_select_and_its_cost_is_counted(tiny, low_rank):
     for proxy in ("", str(low_rank)):
         tiny.selection.proxy = proxy
         (run,) = training.expand(tiny.to_dict())
-        starts.check_proxy(run.settings)
+        starts.check_scorers(run.settings)
         corpus = training.setup.prepare(run.settings)
         features[proxy] = costs.count_flops(run.settings, 1, corpus.validation_rows).features
     shape, lora = run.settings.chooser

@@ -442,7 +442,7 @@ def test_configs_with_a_proxy_share_pools_and_have_a_smoke_variant(module):
     assert sizes[0] > 5 * sizes[1]
     assert {ours.checkpoint, chosen.proxy} <= set(models.PRESETS)
     (smoke,) = training.expand(module.get_config("smoke").to_dict())
-    starts.check_proxy(smoke.settings)  # of one tokenizer
+    starts.check_scorers(smoke.settings)  # of one tokenizer
     assert {smoke.settings.checkpoint, smoke.settings.selection.proxy} <= set(TINY)
     assert smoke.settings.chooser[0].layers < smoke.settings.model.layers
     (trains,) = training.expand(module.get_config("smoke,trains").to_dict())
