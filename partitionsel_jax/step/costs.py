@@ -342,11 +342,13 @@ def twin_costs(settings: Settings, devices: int, rows: Rows) -> TwinCosts:
     chosen = settings.selection
 
     def flops(**changes: Any) -> Flops:
-        selection = dataclasses.replace(chosen, **changes)
-        return count_flops(dataclasses.replace(settings, selection=selection), devices, rows)
+        selection, features = dataclasses.replace(chosen, **changes), settings.features.unshared
+        changed = dataclasses.replace(settings, selection=selection, features=features)
+        return count_flops(changed, devices, rows)
 
     whole = flops()
-    random = flops(guard=False, proxy="", proxy_trains=False, utility="random", swaps=0)
+    alone = {"guard": False, "proxy": "", "proxy_trains": False}
+    random = flops(**alone, utility="random", swaps=0, budgets="proportional")
     twins = whole.update - flops(guard=False).update
     return TwinCosts(
         whole=whole.features + whole.update,
