@@ -57,6 +57,7 @@ SLOW = {
     "test_hostile_checkpoints",
     "test_kill",
     "test_layouts",
+    "test_logit_scores",
     "test_losses",
     "test_lowering",
     "test_planning",

@@ -192,7 +192,8 @@ def _newton_schulz(least: float) -> np.ndarray:
 def _root(head_DxV: jax.Array) -> jax.Array:
     """A triangular C f32[D, D] with C C^T = W W^T."""
     gram_DxD = _product(head_DxV, head_DxV.T)
-    # What rounding may take off the least eigenvalue, which is 0 where V < D.
-    width = gram_DxD.shape[0]
-    added = width * jnp.finfo(jnp.float32).eps * jnp.max(jnp.diagonal(gram_DxD))
-    return jnp.linalg.cholesky(gram_DxD + added * jnp.eye(width))
+    # More than rounding takes off the least eigenvalue, which is 0 where V < D: a share of each
+    # entry of the diagonal (Higham, Accuracy and Stability, theorem 10.7), and not nothing of 0.
+    eps, diagonal_D = jnp.finfo(jnp.float32).eps, jnp.diagonal(gram_DxD)
+    added_D = len(diagonal_D) * eps * diagonal_D + eps**2 * jnp.max(diagonal_D)
+    return jnp.linalg.cholesky(gram_DxD + jnp.diag(added_D))

@@ -1,10 +1,14 @@
 """Whole-state checkpoints with orbax: asynchronous, verified on the way back, never overwritten."""
 
+import ast
 import contextlib
+import dataclasses
+import json
 import logging
 import math
+import types
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import orbax.checkpoint as ocp
@@ -195,8 +199,7 @@ class Checkpoints:
 
     def _read(self, step: int, like: TrainState) -> Any:
         """Each process on its own, so that none waits for one that cannot read."""
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        this = jax.process_index()
+        place, this = self._directory / str(step), jax.process_index()
         alone = ocp.options.MultiprocessingOptions(primary_host=this, active_processes={this})
         with ocp.Checkpointer(
             ocp.CompositeCheckpointHandler(
@@ -204,12 +207,11 @@ class Checkpoints:
             ),
             multiprocessing_options=alone,
         ) as reader:
-            return reader.restore(
-                self._directory / str(step),
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract), about=ocp.args.JsonRestore()
-                ),
+            shapes = ocp.args.StandardRestore(saved_part(like, place / "state"))
+            loaded = reader.restore(
+                place, args=ocp.args.Composite(state=shapes, about=ocp.args.JsonRestore())
             )
+        return types.SimpleNamespace(state=completed(like, loaded.state), about=loaded.about)
 
     def _set_aside(self, steps: list[int]) -> None:
         self._manager.close()
@@ -230,6 +232,38 @@ class Checkpoints:
             self._manager.wait_until_finished()
         with contextlib.suppress(Exception):
             self._manager.close()
+
+
+def saved_part(like: Any, path: epath.Path) -> Any:
+    """Shapes of a state as nested dicts, to restore from `path`.
+
+    A field that came after the checkpoint is left out where it is None in `like`.
+    """
+    names = json.loads((path / "_METADATA").read_text())["tree_metadata"]
+    saved = set(map(ast.literal_eval, names))
+
+    def part(tree: Any, prefix: tuple[str, ...]) -> Any:
+        if not dataclasses.is_dataclass(tree):
+            return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
+        values = {each.name: getattr(tree, each.name) for each in dataclasses.fields(tree)}
+        return {
+            name: part(value, (*prefix, name))
+            for name, value in values.items()
+            if value is not None or (*prefix, name) in saved
+        }
+
+    return part(like, ())
+
+
+def completed(like: Any, found: Any) -> Any:
+    """A state of the classes of `like`, from what was restored of it as nested dicts."""
+    if not dataclasses.is_dataclass(like):
+        return found
+    values = {each.name: getattr(like, each.name) for each in dataclasses.fields(like)}
+    fields = {
+        name: completed(value, found[name]) for name, value in values.items() if name in found
+    }
+    return dataclasses.replace(cast(Any, like), **fields)
 
 
 def _loss_of(metrics: Mapping[str, Any]) -> float:

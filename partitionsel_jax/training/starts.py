@@ -5,7 +5,6 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -21,6 +20,7 @@ from partitionsel_jax.step.parts import divide, new_adapters
 from partitionsel_jax.step.state import TrainState, fingerprint
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import workdir
+from partitionsel_jax.training.checkpoints import completed, saved_part
 
 if TYPE_CHECKING:
     from partitionsel_jax.config.settings import Settings
@@ -249,9 +249,8 @@ def load_finished(folder: epath.PathLike, name: str) -> FinishedRun:
     path = folder / "checkpoints" / str(summary["updates"]) / "state"
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            restored = checkpointer.restore(
-                path, jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-            )
+            found = checkpointer.restore(path, saved_part(state, path))
+            restored = completed(state, found)
     except Exception as error:  # whatever a missing or broken file makes a reader raise
         raise ValueError(
             f"{name}: its last checkpoint {path} cannot be read ({processes.first_line(error)}); "
