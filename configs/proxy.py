@@ -1,4 +1,30 @@
-"""RECORD"""
+"""A model of 0.02M parameters selects for one of 1.3M, on the quickstart's problem.
+
+Claim: with 30 % of the answers garbled, selection reaches random picks' final validation loss in
+half of their updates and of their FLOPs, what the small model takes included.
+
+    python -m experiments.train --config=configs/proxy.py:small --workdir=SMALL
+    python -m experiments.train --config=configs/proxy.py:proxy=SMALL --workdir=DIR
+
+The first trains the small model on random rows for 192 updates, which takes the FLOPs of 3 updates
+of the target on random rows. The second trains the target on what it selects, frozen, and on random
+rows, 96 updates each. Alternatively, in one command, the small model trains on what it selects for
+itself, and the target on the same rows:
+
+    python -m experiments.train --config=configs/proxy.py --workdir=DIR
+
+|                          | frozen, after random rows | trains on its own picks | random |
+|--------------------------|---------------------------|-------------------------|--------|
+| final validation loss    | 1.666                     | RLOSS                   | 1.854  |
+| updates to random's loss | 0.37                      | RUPD                    | 1      |
+| FLOPs to random's loss   | 0.51                      | RFLOPS                  | 1      |
+| FLOPs of an update       | 1.28                      | RONE                    | 1      |
+| garbled picks            | 4.9 %                     | RBAD %                  | 32.4 % |
+
+Seed 4 alone, two CPU cores, jax 0.10.2: one seed carries no spread, and the learning rate was not
+tuned. The FLOPs to random's loss include the small model's own updates. Seconds are not told, as
+the machine was busy with other work.
+"""
 
 from configs import common, quickstart
 
