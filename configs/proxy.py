@@ -39,7 +39,8 @@ def get_config(text=None):
 
     `small` trains the small model alone, on random picks; `proxy` is the folder of such a run,
     which then selects and stays as it is. Without it, a small model that selects for itself is
-    trained first, and the target on its selections. The others are the quickstart's.
+    trained first, and the target on its selections. `smoke` leaves random picks out; the other
+    arguments are the quickstart's.
     """
     arguments = common.arguments(
         text, smoke=False, seeds=1, noise="garbled", share=0.3, small=False, proxy=""
@@ -54,12 +55,14 @@ def get_config(text=None):
     config.training.update({"updates": updates, "evaluate_every": every, "checkpoint_every": 48})
     del config.methods.partitionsel
     if arguments.small:
-        del config.methods.random
+        config.methods = {}
         config.model.update(_SMALL)
         config.selection.update(random)
         config.training.updates *= 2
         return config
-    if not arguments.smoke:
+    if arguments.smoke:
+        del config.methods.random  # two methods compile within a minute
+    else:
         config.model.update(_TARGET)
     if arguments.proxy:
         config.methods.target = {"selection": {"proxy": arguments.proxy}}
