@@ -12,6 +12,12 @@ seeds do not tell.
 The evidence is claim (j) of RESULTS.md (`configs/reproduce/cost.py`); Adam's geometry, which helped
 in the pilot (docs/pilots.md), makes no difference there.
 
+Here the model selects for itself, by the gradients of its last layer; an update then costs twice
+what one on random picks does (0.78 of the FLOPs in 0.40 of the updates). Where a model of the same
+tokenizer and a tenth of the size or less is at hand, or can be trained in a few updates, let that
+one select (`configs/proxy.py`): an update costs a few per cent more than one on random picks. This
+preset is for models that have no such proxy, or are too small for one to be much cheaper.
+
 Two things matter. Candidates and anchors must have been seen by the same parameters: 16 to 25 % of
 the picks are garbled where anchors may be older than candidates, and 8 to 15 % where both are
 equally old. And a large pool that several updates share costs no more than a small one for each,

@@ -22,7 +22,11 @@ LONGER = {"selection": {"recorded": "@small"}, "training": {"updates": 40}}
         ("smollm2_reasoning.py:smoke,model=x", ["--config.checkpoint=x"], "error: no model 'x'"),
         ("smollm2_reasoning.py:smoke", ["--config.model.layers=3"], "layers"),
         ("llama32_3b_mol.py:smoke", ["--config.lora.targets=('qkv',)"], "are not projections"),
-        ("llama31_8b_by_1b.py:smoke,proxy=tiny-qwen2.5", [], "reads other ids: its tokenizer"),
+        (
+            "llama31_8b_by_1b.py:smoke,proxy=tiny-qwen2.5",
+            ["--config.training.devices=1"],
+            "selection.proxy='tiny-qwen2.5' reads other ids: its tokenizer differs",
+        ),
         ("proxy.py:smoke,proxy=tinier-llama3.2", [], "reads other ids: its tokenizer differs"),
         ("proxy.py:smoke,proxy=nowhere", [], "methods.target fits no run: no model 'nowhere'"),
         (

@@ -136,6 +136,7 @@ def test_arguments_by_arithmetic_are_those_of_the_compiled_step(compiled):
 def test_a_proxy_is_planned_compiled_and_named(tmp_path, project_log):
     config = config_of()
     config["selection"] |= {"proxy": "tinier-llama3.2", "proxy_trains": True}
+    config["selection"]["utility"] = "alignment"  # which compiles fast
     planning.write_compiled(config, targets=["cpu-4"], pools=[32], output=str(tmp_path))
     numbers = json.loads((tmp_path / "pods_compiled.json").read_text())
     (found,), (memory,) = numbers["compiled"], numbers["arithmetic"]
@@ -155,7 +156,7 @@ def test_a_proxy_is_planned_compiled_and_named(tmp_path, project_log):
 
 def test_a_plan_says_what_selection_costs_beside_random_picks():
     def times(**selection):
-        config = config_of(layers=6)
+        config = config_of(layers=3)
         config["selection"] |= selection
         config["features"]["anchors_every"] = 2
         step, (memory, _) = planning.predict(config, planning.find("h100-1"), 32)
@@ -163,8 +164,8 @@ def test_a_plan_says_what_selection_costs_beside_random_picks():
         return step["times random's"], step
 
     proxy = {"proxy": "tinier-llama3.2"}
-    (itself, _), (by, _), (trains, _) = times(), times(**proxy), times(**proxy, proxy_trains=True)
-    assert itself > trains > by > 1
+    (itself, _), (trains, _) = times(), times(**proxy, proxy_trains=True)
+    assert itself > trains > 1
     shared, step = times(updates_per_pool=4)
     # 8 of 32 candidates and 1 of 2 anchors an update.
     network = step["mean step, s"] - step["selection"] - step["update"]
