@@ -17,7 +17,7 @@ from partitionsel_jax.distributed import processes
 from partitionsel_jax.json_files import read_json
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.models import pretrained
-from partitionsel_jax.step.parts import new_adapters
+from partitionsel_jax.step.parts import divide, new_adapters
 from partitionsel_jax.step.state import TrainState, fingerprint
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import workdir
@@ -236,7 +236,11 @@ def load_finished(folder: epath.PathLike, name: str) -> FinishedRun:
     folder = paths.absolute(folder)
     settings = settings_of(folder, name)
     summary = workdir.read_summary(folder)
-    state, frozen = Step.create(settings).initial(settings.seed, weights(settings))
+    step, proxy = Step.create(settings), None
+    if settings.selection.trains_proxy or settings.selection.has_guard:
+        # A stand-in of its shape: its parameters are in the checkpoint.
+        proxy, _ = divide(step.chooser, step.chooser.init(step.key(0, "parameters")))
+    state, frozen = step.initial(settings.seed, weights(settings), proxy)
     path = folder / "checkpoints" / str(summary["updates"]) / "state"
     try:
         with ocp.StandardCheckpointer() as checkpointer:

@@ -16,7 +16,7 @@ from partitionsel_jax.distributed import spmd
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.planning import predictions
 from partitionsel_jax.step import programs
-from partitionsel_jax.step.state import Learner, Others, TrainState
+from partitionsel_jax.step.state import Learner, Others, TrainState, fingerprint
 from partitionsel_jax.step.step import Step
 from partitionsel_jax.training import starts
 from tests.distributed.test_layouts import uneven_rows
@@ -205,6 +205,9 @@ def test_a_run_with_a_proxy_continues_bit_for_bit(tiny, small_run, tmp_path):
     again = training.train(run, tmp_path / "stopped")
     assert again["fingerprint"] == whole["fingerprint"]
     assert without_seconds(tmp_path / "whole") == without_seconds(tmp_path / "stopped")
+    # Whoever evaluates or exports it reads the proxy's state with its own.
+    state = starts.load_finished(tmp_path / "whole", "a run").state
+    assert int(fingerprint(state)) == whole["fingerprint"]
     ids = [row["ids"] for row in rows(tmp_path / "whole", "selections.jsonl")]
     frozen = planned(tiny, small_run, proxy_trains=False)
     training.train(frozen, tmp_path / "frozen")
