@@ -347,7 +347,8 @@ class Recorder(NoRecorder):
     def verdict(self) -> guard.Verdict | None:
         if self._twins is None:
             return None
-        flops = [row["flops"] for row in self._rows if "flops" in row]
+        # What was spent before the first update is part of its row, and of no update's cost.
+        flops = [r["flops"] - r.get("chooser_flops", 0.0) for r in self._rows if "flops" in r]
         seen = [row for row in self._rows if guard.RANDOM in row]
         selected, random = (
             [math.nan if row[name] is None else row[name] for row in seen] for name in guard.LOSSES
