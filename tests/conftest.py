@@ -53,6 +53,7 @@ SLOW = {
     "test_features",
     "test_fetching",
     "test_fidelity",
+    "test_filtering",
     "test_flops",
     "test_hostile_checkpoints",
     "test_kill",

@@ -1,4 +1,4 @@
-"""Whether selection pays: a controlled trial of two small models beside the one that is trained.
+"""A controlled trial of two small models beside a run, which says whether its selection pays.
 
 Twins start from one proxy and train side by side with a run, one on the rows that it selects and
 one on rows drawn at random from the same pools. The first, after u updates, has cost what the

@@ -172,7 +172,7 @@ class Run:
 
     @property
     def verdict(self) -> guard.Verdict | None:
-        """What the guard of a finished run has found; None without one."""
+        """The verdict of a finished run's guard; None without one."""
         found = self.summary.get("guard")
         if not found:
             return None

@@ -118,7 +118,7 @@ def chosen_for(groups: Groups) -> Iterator[str]:
 
 
 def _guarded(groups: Groups) -> Iterator[str]:
-    """What guards have found, over the seeds of a label."""
+    """The verdicts of guards, over the seeds of a label."""
     for label, runs in groups.items():
         verdicts = [run.verdict for run in runs if run.verdict is not None]
         if len(verdicts) == 1:

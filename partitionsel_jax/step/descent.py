@@ -22,7 +22,7 @@ from partitionsel_jax.step.state import Learner
 
 
 class Batch(NamedTuple):
-    """What an update trains on.
+    """The rows that an update trains on.
 
     Attributes:
       places: i32[K], places in the pool; padding repeats the first, at weight 0.

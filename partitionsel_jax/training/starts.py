@@ -243,8 +243,8 @@ def load_finished(folder: epath.PathLike, name: str) -> FinishedRun:
     summary = workdir.read_summary(folder)
     step, proxy = Step.create(settings), None
     if settings.selection.trains_proxy or settings.selection.has_guard:
-        # Of the same shapes as what is read.
-        proxy, _ = divide(step.chooser, step.chooser.init(jax.random.key(0)))
+        # A stand-in of its shape: its parameters are in the checkpoint.
+        proxy, _ = divide(step.chooser, step.chooser.init(step.key(0, "parameters")))
     state, frozen = step.initial(settings.seed, weights(settings), proxy)
     path = folder / "checkpoints" / str(summary["updates"]) / "state"
     try:

@@ -205,6 +205,9 @@ def test_a_run_with_a_proxy_continues_bit_for_bit(tiny, small_run, tmp_path):
     again = training.train(run, tmp_path / "stopped")
     assert again["fingerprint"] == whole["fingerprint"]
     assert without_seconds(tmp_path / "whole") == without_seconds(tmp_path / "stopped")
+    # Whoever evaluates or exports it reads the proxy's state with its own.
+    state = starts.load_finished(tmp_path / "whole", "a run").state
+    assert int(fingerprint(state)) == whole["fingerprint"]
     ids = [row["ids"] for row in rows(tmp_path / "whole", "selections.jsonl")]
     frozen = planned(tiny, small_run, proxy_trains=False)
     training.train(frozen, tmp_path / "frozen")

@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from partitionsel_jax import studies, sweeps
-from partitionsel_jax.studies import claims, records, tables
+from partitionsel_jax.studies import charts, claims, records, tables
 from tests.studies.conftest import groups_of, make_run, make_study
 
 
@@ -124,6 +124,58 @@ def test_the_goal_of_the_preset_needs_the_whole_interval(finals, flops, expected
     ]
     (goal, _), _ = claims.shown(make_study("cost", runs))
     assert "the goal" in goal.claim and goal.outcome == expected
+
+
+NOISE = {"data.noise.kind": "garbled", "data.noise.share": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("finals", "flops", "expected"),
+    [
+        # Random picks end at 2: of the way from 4 to -0.5 this is 0.444, which costs 0.489.
+        ((-0.5, -0.51, -0.5), 1.1, claims.HELD),
+        ((-0.5, -0.51, -0.5), 1.3, claims.FAILED),
+        ((0.0, 0.0, 0.01), 1.0, claims.FAILED),
+        # 0.2 and 0.6 of the updates: an interval far beyond 0.8.
+        ((-6.0, 2 / 3), 1.1, claims.OPEN),
+        ((-0.5, -0.51, 2.1), 1.1, claims.OPEN),
+    ],
+)
+def test_the_goal_of_a_small_model_needs_all_three_costs_and_their_intervals(
+    finals, flops, expected
+):
+    seeds = range(len(finals))
+    runs = [make_run("random", seed, 2.0, axes=NOISE) for seed in seeds]
+    runs += [make_run("small-random", seed, 3.0, axes=NOISE) for seed in seeds]
+    runs += [
+        make_run("frozen", seed, final, axes=NOISE, flops=flops)
+        for seed, final in enumerate(finals)
+    ]
+    verdicts, shown = claims.shown(make_study("proxy_large", runs))
+    (goal,) = (verdict for verdict in verdicts if "the goal" in verdict.claim)
+    assert goal.outcome == expected and "30 % garbled" in goal.claim
+    (table,) = shown
+    assert "| frozen" in table.text and "small-random" not in table.text
+    assert "at equal seconds" in table.text
+
+
+def test_anchors_alone_stand_beside_every_problem_and_who_selects_is_drawn():
+    clean = {"data.noise.kind": "none"}
+    runs = [make_run("anchors-alone", seed, 3.0) for seed in (1, 2)]
+    runs += [
+        make_run(method, seed, final, axes=axes)
+        for axes in (clean, NOISE)
+        for method, final in (("random", 2.0), ("frozen", 1.0), ("partitionsel", 1.0))
+        for seed in (1, 2)
+    ]
+    study = make_study("proxy", runs)
+    names = ["partitionsel", "anchors-alone", "frozen", "random"]
+    assert {heading: list(groups) for heading, groups in claims.problems(study).items()} == {
+        "clean": names,
+        "30 % garbled answers": names,
+    }
+    ((name, _, image),) = charts.of_study(study)
+    assert name == "proxy" and image.startswith(b"\x89PNG")
 
 
 def test_the_best_of_a_situation_and_what_is_as_good(methods):
