@@ -148,7 +148,7 @@ def load(settings: Settings, corpus: data.Corpus, layout: spmd.Layout) -> Record
 
 
 def costs_of(folder: epath.PathLike, updates: int, name: str) -> list[dict[str, Any]]:
-    """What each update of a run has cost, from its metrics.jsonl; empty where it is not known.
+    """The cost of each update of a run, from its metrics.jsonl; empty where it is not known.
 
     Args:
       folder: of the run.
