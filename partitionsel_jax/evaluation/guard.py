@@ -2,11 +2,12 @@
 
 Twins start from one proxy and train side by side with a run, one on the rows that it selects and
 one on rows drawn at random from the same pools. The first, after u updates, has cost what the
-second has after c u, where c is what an update of the run costs, relative to one on random rows
-(the twins themselves left out). So `judge` compares the loss of the random twin after t updates
-with that of the other after t / c, at every evaluation of the second half of the run. Its verdict
-needs the mean difference to be twice as large as its spread over these evaluations: twins drift
-apart and together by chance, for many updates in a row, so that their number proves nothing.
+second has after c u, where c is the cost of an update of the run, relative to one on random rows:
+with the proxy's own training, spread over the run, and without the twins. So `judge` compares the
+loss of the random twin after t updates with that of the other after t / c, at every evaluation of
+the second half of the run. Its verdict needs the mean difference to be twice as large as its spread
+over these evaluations: twins drift apart and together by chance, for many updates in a row, so that
+their number proves nothing.
 
 A shorter run would also lower its learning rate sooner: where c is large, this is hard on
 selection.
