@@ -28,7 +28,7 @@ LONGER = {"selection": {"recorded": "@small"}, "training": {"updates": 40}}
             "selection.proxy='tiny-qwen2.5' reads other ids: its tokenizer differs",
         ),
         ("proxy.py:smoke,proxy=tinier-llama3.2", [], "reads other ids: its tokenizer differs"),
-        ("proxy.py:smoke,proxy=nowhere", [], "methods.target fits no run: no model 'nowhere'"),
+        ("proxy.py:smoke,proxy=nowhere", [], "error: no model 'nowhere': expected a checkpoint"),
         (
             "proxy.py:smoke",
             [f"--config.methods.target={LONGER}"],
