@@ -12,6 +12,7 @@ import pytest
 from plotly import graph_objects
 
 from partitionsel_jax import reporting
+from partitionsel_jax.evaluation import guard
 from partitionsel_jax.reporting import charts, curves, images, labels, page, wording
 
 _VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -71,6 +72,7 @@ def built(tmp_path_factory, write_run):
             seed=seed,
             losses=(4.0, 1.0, 0.5),
             config=data,
+            extra=dict(zip(guard.LOSSES, (2.0, 2.5), strict=True)),
         )
     return reporting.build(workdir)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from partitionsel_jax import reporting
-from partitionsel_jax.reporting import comparison, labels, tables
+from partitionsel_jax.reporting import comparison, labels, tables, wording
 
 
 def test_finds_a_single_run_and_a_tree_of_runs(tmp_path, write_run):
@@ -232,3 +232,18 @@ def test_a_point_is_compared_with_the_baseline_at_its_own_axes(tmp_path, write_r
     assert len(partners) == 2
     for label, partner in partners.items():
         assert ("size=16" in label) == ("size=16" in partner)
+
+
+def test_the_verdicts_of_guards_are_counted_over_seeds(tmp_path, write_run):
+    for seed, (pays, difference) in enumerate([(True, 0.2), (True, 0.1), (None, None)]):
+        folder = write_run(tmp_path / "p" / f"seed{seed}", "partitionsel", seed=seed)
+        summary = json.loads((folder / "summary.json").read_text())
+        found = {"difference": difference, "spread": difference, "evaluations": 5, "cost": 1.2}
+        summary["guard"] = {"pays": pays, **found}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    runs = reporting.read_runs(tmp_path)
+    assert [run.verdict.pays for run in runs] == [True, True, None]
+    caveats = wording.caveats([labels.by_label(runs)], [comparison.headline(runs)])
+    (said,) = (each for each in caveats if "guards" in each)
+    assert "guards of 3 seeds, selection pays here (2), cannot be told (1)" in said
+    assert "0.200, 0.100, nan nats per token" in said

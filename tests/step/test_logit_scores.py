@@ -269,8 +269,10 @@ def test_flops_are_those_of_the_pool_forward_and_of_the_scores():
 
 
 def test_memory_is_planned_for_what_is_remembered():
-    found = predictions.memory_of(uds_settings())["features"]
-    assert found * 1e9 == 4 * EMBEDDING * (SLOTS + 16) + 4
+    found = predictions.memory_of(uds_settings())
+    assert found["features"] * 1e9 == 4 * EMBEDDING * 16
+    # Before the update, and after it.
+    assert found["cache"] * 1e9 == pytest.approx(2 * (4 * EMBEDDING * SLOTS + 4))
 
 
 @pytest.mark.parametrize("remembered", [1, 7])

@@ -92,10 +92,11 @@ def test_every_config_stays_within_the_bound(name, devices, pool):
     """N m 4 bytes of features, N T 4 of rows, and the gradient's sum; as it is printed at start."""
     chosen = planning.planned(RUNS[name].to_dict(), devices=devices, pool=pool)
     step = Step.create(chosen, devices)
-    state, frozen = jax.eval_shape(step.initial, 0)
+    state, frozen, others = costs.shapes(step)
     pool, length = chosen.selection.pool, chosen.data.length
     rows = (costs.rows(n // devices, length) for n in (pool, chosen.selection.anchors))
-    found = costs.exchanged(step, devices, state, frozen, *rows, jax.ShapeDtypeStruct((), np.int32))
+    inputs = state, frozen, *rows, jax.ShapeDtypeStruct((), np.int32), others
+    found = costs.exchanged(step, devices, *inputs)
     gradient = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.parameters))
     assert gradient < found.exchanged <= pool * (chosen.features.dim + length) * 4 + gradient
     assert found.weights == 0
