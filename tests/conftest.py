@@ -89,6 +89,7 @@ SLOW = {
     "test_step",
     "test_traffic",
     "test_train",
+    "test_twins",
     "test_two_sided",
 }
 
