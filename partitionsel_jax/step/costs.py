@@ -24,7 +24,7 @@ from partitionsel_jax import models
 from partitionsel_jax.config.settings import Settings
 from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.distributed import processes, spmd
-from partitionsel_jax.models.parameters import SCOPE
+from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.selection import Selection
 from partitionsel_jax.step import logit_scores
 from partitionsel_jax.step.candidates import RowInfo
@@ -138,7 +138,7 @@ def _exchange(equation: core.JaxprEqn, devices: int) -> dict[str, float]:
     size = sum(variable.aval.size * variable.aval.dtype.itemsize for variable in whole)
     passes = 2 if kind == "summed" else 1
     # The transpose of a gathering of weights, which sums their gradients, keeps its name.
-    field = "weights" if SCOPE in str(equation.source_info.name_stack) else kind
+    field = "weights" if trees.SCOPE in str(equation.source_info.name_stack) else kind
     return {field: size, "received": passes * size * (devices - 1) / devices}
 
 
@@ -293,7 +293,8 @@ def count_flops(settings: Settings, devices: int, rows: Rows) -> Flops:
     picked = _padded(settings.selection.size // devices, settings.training.microbatch)
     chosen = settings.selection
     # A guard has two twins, one of which is the proxy itself where that trains.
-    updated = picked * (1 + (2 * chosen.has_guard or chosen.trains_proxy))
+    beside = 2 if chosen.has_guard else int(chosen.trains_proxy)
+    updated = picked * (1 + beside)
     return Flops(
         features=devices * features.products,
         update=devices * update.products,
@@ -420,7 +421,7 @@ def log_proxy(step: Step, layout: spmd.Layout, state: TrainState, others: Others
         return
     mine = layout.on_one_device("weights", state), layout.on_one_device("weights", others)
     sizes = (
-        sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0))))
+        trees.count(jax.eval_shape(model.init, jax.random.key(0)))
         for model in (step.chooser, step.model)
     )
     held = _text(held_by_proxy(*mine))
