@@ -24,7 +24,7 @@ equally old. And a large pool that several updates share costs no more than a sm
 and chooses better.
 """
 
-from configs import common, quickstart
+from configs import self_selection
 
 # Updates that share a pool, of which they pick half, and anchors that are as old.
 _SHARING = 8
@@ -37,9 +37,9 @@ NARROW = {"data": {"buckets": (48, 72)}, "training": {"microbatch": 4}}
 
 
 def get_config(text=None):
-    """--config=configs/frugal.py[:smoke,seeds=3,noise=swapped,share=0.15]: the quickstart's."""
-    arguments = common.arguments(text, smoke=False, seeds=1, noise="garbled", share=0.3)
-    config = quickstart.get_config(text)
+    """--config=configs/frugal.py[:smoke,seeds=3,noise=swapped,share=0.15]: `self_selection`'s."""
+    arguments = self_selection.arguments(text)
+    config = self_selection.get_config(text)
     narrow(config)
     config.methods.partitionsel = {
         "features": FEATURES,

@@ -1,11 +1,11 @@
 """The reasoning-gym domains that configs train on.
 
-The quickstart's are eight tasks from five categories, in rows of 96 bytes. Every task has at least
-2,500 distinct questions, and its prompt and response fit in 96 tokens of the byte tokenizer with
-nothing cut. The answers are short and regular: a 0.4M-parameter model has
-learnt letter counts, the form of the numbers and most of the worked steps after a few hundred
-updates of 8 rows, and has only begun with sums, probabilities and reversed words. Bytes are those
-of a whole row, special tokens included.
+The byte-level configs have eight tasks from five categories, in rows of 96 bytes. Every task has
+at least 2,500 distinct questions, and its prompt and response fit in 96 tokens of the byte
+tokenizer with nothing cut. The answers are short and regular: a 0.4M-parameter model has learnt
+letter counts, the form of the numbers and most of the worked steps after a few hundred updates of 8
+rows, and has only begun with sums, probabilities and reversed words. Bytes are those of a whole
+row, special tokens included.
 
 | task               | category    | typical row: prompt -> response                  | mean | max |
 |--------------------|-------------|--------------------------------------------------|------|-----|

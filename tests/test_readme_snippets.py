@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.quickstart import get_config
+from configs.self_selection import get_config
 from partitionsel_jax.training import plan
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

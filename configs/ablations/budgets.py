@@ -5,7 +5,7 @@ Claim: none yet; this is the table that claims are to come from.
     python -m experiments.ablate --config=configs/ablations/budgets.py --workdir=DIR
 """
 
-from configs import common, quickstart
+from configs import common, self_selection
 
 # Methods rather than an axis, since some differ in more than the scheme's name.
 SCHEMES = {
@@ -25,7 +25,7 @@ def get_config(text=None):
     point's learning rate first.
     """
     arguments = common.arguments(text, smoke=False, seeds=3, tune=False)
-    config = quickstart.get_config("smoke" if arguments.smoke else "")
+    config = self_selection.get_config("smoke" if arguments.smoke else "")
     config.repeats = 1 if arguments.smoke else arguments.seeds
     names = ("uniform", "random") if arguments.smoke else SCHEMES
     config.methods = {name: {"selection": SCHEMES[name]} for name in names}

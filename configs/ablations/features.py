@@ -5,7 +5,7 @@ Claim: none yet; this is the table that claims are to come from.
     python -m experiments.ablate --config=configs/ablations/features.py --workdir=DIR
 """
 
-from configs import common, quickstart
+from configs import common, self_selection
 
 
 def get_config(text=None):
@@ -15,7 +15,7 @@ def get_config(text=None):
     point's learning rate first.
     """
     arguments = common.arguments(text, smoke=False, seeds=3, tune=False)
-    config = quickstart.get_config("smoke" if arguments.smoke else "")
+    config = self_selection.get_config("smoke" if arguments.smoke else "")
     config.repeats = 1 if arguments.smoke else arguments.seeds
     config.methods = {"random": {"selection": {"utility": "random"}}}
     config.methods.two_sided = {"features": {"path": "factored", "family": "two_sided"}}

@@ -20,7 +20,7 @@ weight of distances (selection.diversity=10) 2.195 and 45.3 %; as it is 2.215 an
 1.812 and 31.9 %.
 """
 
-from configs import common, quickstart
+from configs import self_selection
 
 # Updates that cost as much as 384 on random picks, the choosing counted; "random_short" makes as
 # many as "uds".
@@ -31,10 +31,10 @@ UTILITIES = {"loss": "loss", "uds": "uds", "partitionsel": "gradient_matching"}
 def get_config(text=None):
     """--config=configs/ablations/forward_only.py[:smoke,seeds=2,noise=swapped,share=0.15].
 
-    The arguments are the quickstart's.
+    The arguments are those of `self_selection`.
     """
-    arguments = common.arguments(text, smoke=False, seeds=1, noise="garbled", share=0.3)
-    config = quickstart.get_config(text)
+    arguments = self_selection.arguments(text)
+    config = self_selection.get_config(text)
     config.methods = {}
     for name, updates in UPDATES.items():
         # A schedule of each method's own: all rates end at 0 where the operations do.

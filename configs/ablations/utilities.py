@@ -1,6 +1,6 @@
 """Which utility, under which coupling: everything else equal, every method's learning rate tuned.
 
-Every utility that there is, on the quickstart's problem. The methods that were published are put to
+Every utility that there is, on the problem of `self_selection`. The published ones are put to
 the test in `configs/reproduce/methods.py`, and the outcome is in RESULTS.md.
 
 Command, on two CPU cores; `tune` first chooses each method's learning rate by the validation loss
@@ -10,7 +10,7 @@ of seeds 0 and 1, over the same grid:
     python -m experiments.ablate --config=configs/ablations/utilities.py:tune --workdir=DIR
 """
 
-from configs import common, quickstart
+from configs import common, self_selection
 
 # What the methods are called where they were published: joint `gradient_matching` is PartitionSel,
 # independent IWD, agnostic GradMatch; agnostic `taylor` is GREATS, independent ID.
@@ -24,11 +24,11 @@ def get_config(text=None):
     """--config=configs/ablations/utilities.py[:smoke,seeds=5,tune,noise=swapped,share=0.15].
 
     `smoke` shrinks everything to a minute; `seeds` is the number of repeats; `tune` chooses every
-    method's learning rate first; `noise` and `share` are the quickstart's.
+    method's learning rate first; `noise` and `share` are that config's.
     """
     arguments = common.arguments(text, smoke=False, seeds=3, tune=False, noise="garbled", share=0.3)
     asked = f"noise={arguments.noise},share={arguments.share}"
-    config = quickstart.get_config(asked + (",smoke" if arguments.smoke else ""))
+    config = self_selection.get_config(asked + (",smoke" if arguments.smoke else ""))
     config.repeats = arguments.seeds
     utilities = ("gradient_matching", "random") if arguments.smoke else UTILITIES
     config.methods = {utility: {"selection": {"utility": utility}} for utility in utilities}

@@ -7,7 +7,8 @@ run. The goal, set before any run: 0.4 of the updates, 0.8 of the operations and
 
 PartitionSel as the scale has it, and step by step what `configs/frugal.py` is made of: features of
 the last layer; anchors kept for 8 updates, under pools of their own; pools kept with them; more
-anchors and a larger pool; Adam's geometry. At scale `bytes` the problem is the whole quickstart's.
+anchors and a larger pool; Adam's geometry. At scale `bytes` the problem is that of
+`configs/self_selection.py`.
 
     python -m experiments.ablate --config=configs/reproduce/cost.py --workdir=DIR
     python -m experiments.ablate --config=configs/reproduce/cost.py:scale=smollm2,seeds=3 --workdir=DIR

@@ -7,7 +7,7 @@ picks have the same; those of `random-pool` follow the pool's.
     python -m experiments.ablate --config=configs/reproduce/proxy_targets.py --workdir=DIR
 """
 
-from configs.reproduce import proxy, published
+from configs.reproduce import proxy, proxy_rivals, published
 from configs.tasks import QUICKSTART_TASKS
 
 WANTED = tuple(dict(QUICKSTART_TASKS))[:2]
@@ -21,8 +21,8 @@ def get_config(text=None):
     random = published.RANDOM["selection"]
     rivals = {
         "random-pool": {"selection": {**random, "budgets": "proportional"}},
-        "anchors-too": proxy.on_anchors("rows_and_anchors"),
-        "anchors-alone": proxy.on_anchors("anchors"),
+        "anchors-too": proxy_rivals.on_anchors("rows_and_anchors"),
+        "anchors-alone": proxy_rivals.on_anchors("anchors"),
     }
     config.methods.update({**proxy.choosers(config), **rivals})
     if arguments.smoke:

@@ -7,16 +7,17 @@
 | `metamath`  | Qwen2.5-3B                   | MetaMathQA            | the paper's            |
 | `molecules` | Llama-3.2-3B                 | Mol-Instructions      | the paper's            |
 
-`bytes` is the quickstart's problem with a model of two thirds its width, 96 updates and half
-its anchors, since a claim takes a hundred runs or more: a run of PartitionSel lasts twenty seconds.
+`bytes` is the problem of `configs/self_selection.py` with a model of two thirds its width, 96
+updates and half its anchors, since a claim takes a hundred runs or more: a run of PartitionSel
+lasts twenty seconds.
 
-Seeds that are reported begin at 10, and that which chooses learning rates is 0: the quickstart's
+Seeds that are reported begin at 10, and that which chooses learning rates is 0: that config's
 settings were chosen by seeds 0 to 3.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common, llama32_3b_mol, quickstart, qwen25_3b_metamath, smollm2_reasoning
+from configs import common, llama32_3b_mol, qwen25_3b_metamath, self_selection, smollm2_reasoning
 
 FIRST_SEED = 10
 TRIAL_SEEDS = (0,)
@@ -27,10 +28,10 @@ _LEARNING_RATES = {
     "metamath": (1e-4, 2e-4, 4e-4),
     "molecules": (1e-4, 2e-4, 4e-4),
 }
-# Of the quickstart's own model, which is larger.
+# Of that config's own model, which is larger.
 _WHOLE_RATES = (2e-3, 4e-3, 8e-3)
 _CONFIGS = {
-    "bytes": quickstart,
+    "bytes": self_selection,
     "smollm2": smollm2_reasoning,
     "metamath": qwen25_3b_metamath,
     "molecules": llama32_3b_mol,
@@ -52,7 +53,7 @@ def start(text: str | None, whole: bool = False) -> tuple[ConfigDict, ConfigDict
       text: the config's arguments: `scale`; `seeds`, how many are reported; `tune`, whether every
         method chooses its learning rate first; `path` and `model` as the scale's own config has
         them; `smoke`.
-      whole: whether scale `bytes` is the whole quickstart.
+      whole: whether scale `bytes` keeps that config's model, updates and anchors.
 
     Raises:
       ValueError: an unknown argument or scale.

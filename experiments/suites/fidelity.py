@@ -4,7 +4,7 @@
   at random weights say little about what a run meets. Features have unit norm. Errors are relative,
   in the Frobenius norm, of the Gram matrix of the pool and of its alignment with the anchors' mean;
   the overlap is the share of the picks from exact gradients that are picked again. Utility, budgets
-  and anchors are the quickstart's.
+  and anchors are those of `configs/self_selection.py`.
 * Sketches: mean over pools and seeds of the sketch, ± the standard deviation over seeds of the mean
   over pools. `two_sided` came out of the factored path; the other families sketched the very
   gradients that are exact.
@@ -131,10 +131,10 @@ def measure(config: Mapping[str, Any]) -> Part:
         **{"sketches": sketches, "cheaper": cheaper},
     }
     said = (
-        f"Fidelity: the quickstart's model after {UPDATES} updates of random picks, "
-        f"{exact.shape[1]:,} parameters; pools {POOLS}, each of {chosen.pool} rows, {chosen.size} "
-        f"picks and {chosen.anchors} anchors; sketch seeds {SEEDS}. Random picks would overlap by "
-        f"{chosen.size / chosen.pool:.3f}."
+        f"Fidelity: the model of `configs/self_selection.py` after {UPDATES} updates of random "
+        f"picks, {exact.shape[1]:,} parameters; pools {POOLS}, each of {chosen.pool} rows, "
+        f"{chosen.size} picks and {chosen.anchors} anchors; sketch seeds {SEEDS}. Random picks "
+        f"would overlap by {chosen.size / chosen.pool:.3f}."
     )
     measures = " ".join(MEASURES)
     tables = (

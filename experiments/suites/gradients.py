@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.interpreters import partial_eval
 
-from configs import quickstart
+from configs import self_selection
 from experiments.suites import fidelity, measuring, workloads
 from experiments.suites.measuring import Options, Part, notes, table
 from partitionsel_jax import models
@@ -61,7 +61,7 @@ def run(options: Options) -> Iterator[Part]:
     if "cost" in chosen:
         yield measure(default(), options)
     if "fidelity" in chosen:
-        yield fidelity.measure(quickstart.get_config().to_dict())
+        yield fidelity.measure(self_selection.get_config().to_dict())
 
 
 def parse(sizes: Sequence[str] | None) -> list[str]:

@@ -63,7 +63,8 @@ def build(
             "say where it is to go with --output=DIR"
         )
     runs = read_runs(workdirs)
-    together = labels.evaluation_sets(runs)
+    serving = labels.serving(runs)
+    together = labels.evaluation_sets([run for run in runs if run.label not in serving])
     sets = [labels.by_label(found) for found in together]
     headlines = [comparison.headline(found) for found in together]
     strokes = charts.strokes([row for headline in headlines for row in headline])
@@ -80,7 +81,7 @@ def build(
                 (directory / f"{name}{suffix}.{ending}").unlink(missing_ok=True)
         for name, ending, content in images.of_set(*found, strokes):
             (directory / f"{name}{suffix}.{ending}").write_bytes(content)
-    caveats = tuple(wording.caveats(sets, headlines))
+    caveats = (*wording.serving(serving), *wording.caveats(sets, headlines))
     files = tables.csv_files(sets, headlines, runs)
     files["report.html"] = page(sets, headlines, drawn, strokes, caveats)
     for name, text in files.items():

@@ -71,6 +71,22 @@ def by_label(runs: "Sequence[Run]") -> "dict[str, list[Run]]":
     }
 
 
+def serving(runs: "Sequence[Run]") -> "dict[str, list[Run]]":
+    """Label -> runs of a model of another shape than that of the runs that it selects for.
+
+    They are there for others: neither their losses nor their costs compare.
+    """
+    folders = {run.directory: run for run in runs}
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        chooser = run.facts.get("chooser") or ""
+        served_by = folders.get(run.directory.parents[chooser.count("/")] / chooser)
+        if chooser and served_by and served_by.section("model") != run.section("model"):
+            known = found.setdefault(served_by.label, [])
+            known += [served_by] if served_by not in known else []
+    return found
+
+
 def evaluation_sets(runs: "Sequence[Run]") -> "list[list[Run]]":
     """The runs, kept apart where they are not validated on the same rows."""
     found: dict[object, list[Run]] = {}

@@ -4,6 +4,8 @@ import collections
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from partitionsel_jax.evaluation import guard
 from partitionsel_jax.reporting import labels
 from partitionsel_jax.reporting.comparison import Row
@@ -86,6 +88,14 @@ def caveats(sets: Sequence[Groups], headlines: Sequence[Sequence[Row]]) -> Itera
             yield f"{label} ran with one seed: its numbers carry no spread."
         for run in group:
             yield from _of_run(run, label)
+
+
+def serving(groups: Groups) -> Iterator[str]:
+    """The runs that are there for others and stand in no table; see `labels.serving`."""
+    for label, runs in groups.items():
+        losses = [loss for run in runs for loss in run.evaluations()[1][-1:]]
+        ended = f" It ends at a validation loss of {np.mean(losses):.4f}." if losses else ""
+        yield f"{label}, a model of another shape, selects for others and is not compared.{ended}"
 
 
 def chosen_for(groups: Groups) -> Iterator[str]:

@@ -43,7 +43,8 @@ _HOW = """\
 * **Test accuracy** is the share of test questions whose final answer is right by the rule of its
   task. Studies without it were made while some scorers gave full marks to wrong answers; what they
   said was dropped, and stands here again once their runs are made again.
-* **Seconds** are of training alone. Runs were made two at a time, a core each.
+* **Seconds** are of training alone. Runs of (a) to (j) were made two at a time, a core each, others
+  one at a time on both cores.
 * **FLOPs** are counted in the traced update: features, selection and update; see the README."""
 
 

@@ -29,6 +29,10 @@ NUMBERS = (
     *("learning_rate", "updates", "validation_loss", "test_loss", "corrupted_selected"),
     *_MEANS,
 )
+# The verdict of a run's guard, in studies that have any: 1 selection pays, -1 it does not, 0 cannot
+# be told.
+GUARD = "guard"
+_SIGNS = {True: 1.0, False: -1.0, None: 0.0}
 FACTS = ("config_hash", "commit", "device", "jax")
 _TEXTS = ("method", "domain", "point", *FACTS)
 ANSWERS = ("run", "domain", "questions", "accuracy")
@@ -53,6 +57,7 @@ class Study:
       runs: number of the run, method, a column for each axis (dotted field; None where a run lacks
         it), seed, `NUMBERS` (nan where there is none), and what made the run, as text.
         `corrupted_selected` is a share; what selection logs at every update is a mean over the run.
+        `GUARD` is there if any run has one.
       curves: run, updates, validation_loss, and what had been spent of every cost axis.
       accuracies: run, domain, questions, and the share of right answers.
       trials: point ("METHOD,AXIS=VALUE"), learning_rate, validation_loss (mean over the trials'
@@ -102,6 +107,9 @@ def collect(workdir: epath.PathLike, claim: str) -> Study:
         )
     axes = list(dict.fromkeys(axis for run in runs for axis in run.axes))
     rows = [_row(number, run, axes) for number, run in enumerate(runs)]
+    if any(run.verdict is not None for run in runs):
+        for row, run in zip(rows, runs, strict=True):
+            row[GUARD] = None if run.verdict is None else _SIGNS[run.verdict.pays]
     answers = [
         (number, domain, tested["questions_per_domain"][domain], share)
         for number, tested in enumerate(run.tested() for run in runs)

@@ -304,7 +304,11 @@ def _points(
             }
             try:
                 if chooser and serving is None:
-                    raise ValueError(f"methods.{chooser}, which selects for it, has no such run")
+                    why = reasons.get(("", chooser))
+                    raise ValueError(
+                        f"methods.{chooser}, which selects for it, has no such run"
+                        + (f": {why}" if why else "")
+                    )
                 theirs = None if serving is None else serving.config
                 config = corpora.complete(starts.complete(config, theirs))
                 run_settings.parse(config)

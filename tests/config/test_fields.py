@@ -13,7 +13,7 @@ from partitionsel_jax.config.settings import PlanSettings, Settings
 
 EVERY = dict(fields.every(PlanSettings)) | dict(fields.every(Settings))
 # A change here starts every study anew: the workdirs of users are of another configuration.
-HASHES = {"quickstart": "d384688d73b0", "smollm2_reasoning": "d8a5fce9e71f"}
+HASHES = {"self_selection": "d384688d73b0", "smollm2_reasoning": "d8a5fce9e71f"}
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -33,6 +33,7 @@ def make_study(claim, made, trials=(), answers=()):
     rows = [{"run": number, **row} for number, (row, _) in enumerate(made)]
     axes = list(dict.fromkeys(name for row in rows for name in row if "." in name))
     names = ["run", "method", *axes, "seed", *records.NUMBERS, *records.FACTS]
+    names += [records.GUARD] * any(records.GUARD in row for row in rows)
     cells = [[row.get(name) for name in names] for row in rows]
     runs = pd.DataFrame(cells, columns=names).astype(dict.fromkeys(axes, object))
     for axis in axes:

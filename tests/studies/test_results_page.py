@@ -159,23 +159,55 @@ def test_the_goal_of_a_small_model_needs_all_three_costs_and_their_intervals(
     assert "at equal seconds" in table.text
 
 
-def test_anchors_alone_stand_beside_every_problem_and_who_selects_is_drawn():
+@pytest.mark.parametrize(
+    ("of_garbled", "of_clean", "expected"),
+    [
+        ((True, True), (None, False), claims.HELD),
+        ((True, None), (None, None), claims.FAILED),
+        ((True, True), (True, None), claims.FAILED),
+    ],
+)
+def test_a_guard_has_to_be_right_in_every_seed(of_garbled, of_clean, expected):
+    runs = []
     clean = {"data.noise.kind": "none"}
-    runs = [make_run("anchors-alone", seed, 3.0) for seed in (1, 2)]
-    runs += [
+    for axes, said in ((NOISE, of_garbled), (clean, of_clean)):
+        for seed, pays in enumerate(said):
+            runs.append(make_run("random", seed, 2.0, axes=axes))
+            guard = {True: 1.0, False: -1.0, None: 0.0}[pays]
+            runs.append(make_run("guarded", seed, 1.0, axes=axes, guard=guard))
+    verdicts, _ = claims.shown(make_study("proxy_large", runs))
+    (verdict,) = (verdict for verdict in verdicts if "the guard" in verdict.claim)
+    assert verdict.outcome == expected
+    assert f"30 % garbled answers: pays {of_garbled.count(True)}," in verdict.evidence
+
+
+def test_every_problem_has_its_methods_and_who_selects_is_drawn():
+    clean = {"data.noise.kind": "none"}
+    runs = [
         make_run(method, seed, final, axes=axes)
         for axes in (clean, NOISE)
         for method, final in (("random", 2.0), ("frozen", 1.0), ("partitionsel", 1.0))
         for seed in (1, 2)
     ]
     study = make_study("proxy", runs)
-    names = ["partitionsel", "anchors-alone", "frozen", "random"]
+    names = ["partitionsel", "frozen", "random"]
     assert {heading: list(groups) for heading, groups in claims.problems(study).items()} == {
         "clean": names,
         "30 % garbled answers": names,
     }
     ((name, _, image),) = charts.of_study(study)
     assert name == "proxy" and image.startswith(b"\x89PNG")
+
+
+def test_simpler_ways_are_compared_with_the_small_model():
+    finals = {"frozen": 1.0, "filtered-30": 1.5, "anchors-alone": 3.0, "random": 2.0}
+    runs = [make_run(name, seed, final) for name, final in finals.items() for seed in (1, 2, 3)]
+    verdicts, (table,) = claims.shown(make_study("proxy_rivals", runs))
+    assert list(claims.problems(make_study("proxy_rivals", runs))) == ["30 % garbled answers"]
+    (verdict,) = (verdict for verdict in verdicts if "simpler" in verdict.claim)
+    assert verdict.outcome == claims.HELD
+    assert "filtered-30" in verdict.evidence and "random" not in verdict.evidence
+    assert "anchors-alone" in table.text
 
 
 def test_the_best_of_a_situation_and_what_is_as_good(methods):
