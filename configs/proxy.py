@@ -11,7 +11,10 @@
 
     python -m experiments.train --config=configs/proxy.py --workdir=DIR
 
-TODO
+On seed 0, 160 updates (the pilot by which the quickstart's settings were chosen, docs/pilots.md): a
+frozen model with pools of 32 ends at a validation loss of 1.485 (test 1.556), random rows at 1.617
+(1.684), random rows without the garbled ones at 1.426 (1.526). With pools of 64 it ends at 1.543
+(1.637): it garbles less and skews more.
 """
 
 from configs import quickstart, self_selection
@@ -28,7 +31,7 @@ def get_config(text=None):
         "frozen": FROZEN,
         "recorded": {"selection": {"recorded": "@small-self"}},
         "learning": {
-            "selection": {**selection, "proxy_trains": True},
+            "selection": {**selection, "anchors": 32, "proxy_trains": True},
             "features": {"last_layers": 1},
         },
         "guarded": {**FROZEN, "selection": {**selection, "guard": True}},

@@ -1,16 +1,34 @@
-"""A model of 0.03M parameters selects for one of 3.0M, against random rows; 30 % garbled answers.
+"""A model of 0.03M parameters selects for one of 1.3M, against random rows; 30 % garbled answers.
 
-Claim: TODO
+Claim: selection reaches random's final validation loss in fewer updates, operations and seconds,
+those of the small model's training included.
+
+Command, and what to expect of it (two CPU cores, jax 0.10.2), three minutes:
+
+    python -m experiments.train --config=configs/quickstart.py --workdir=DIR
+
+|                       | partitionsel | random |
+|-----------------------|--------------|--------|
+| final validation loss | 1.538        | 1.656  |
+| test loss             | 1.657        | 1.694  |
+| updates to target     | 0.64         | 1      |
+| seconds to target     | 0.84         | 1      |
+| garbled picks         | 6.9 %        | 30.3 % |
+
+Seed 4 alone, which no setting was chosen by: one seed carries no spread. The settings were chosen
+by seeds 0 and 1 (docs/pilots.md). configs/proxy.py has other ways for a small model to select, and
+configs/self_selection.py is the same problem without one.
 """
 
 from configs import self_selection
 
 SMALL = {"layers": 2, "width": 32, "mlp_width": 64, "heads": 4, "kv_heads": 2, "head_dim": 8}
-TARGET = {"layers": 8, "width": 192, "mlp_width": 448, "heads": 8, "kv_heads": 4, "head_dim": 24}
+TARGET = {"layers": 6, "width": 144, "mlp_width": 352, "heads": 6, "kv_heads": 3, "head_dim": 24}
 RANDOM = {"selection": {"utility": "random", "swaps": 0}}
-# An anchor has the same features at any time in a model that stays as it is.
+# An anchor has the same features at any time in a model that stays as it is. Pools are small, since
+# a model that does not learn prefers the same kind of row all along.
 FROZEN = {
-    "selection": {"proxy": "@small", "anchors": 64},
+    "selection": {"proxy": "@small", "pool": 32, "anchors": 64},
     "features": {"last_layers": 1, "anchors_every": 8},
 }
 
@@ -26,10 +44,15 @@ def get_config(text=None):
         config.model.update({"layers": 3, "width": 48})
     else:
         config.model.update(TARGET)
-        config.training.update({"updates": 128, "evaluate_every": 8, "checkpoint_every": 128})
+        config.training.update({"updates": 144, "evaluate_every": 12, "checkpoint_every": 144})
     config.optimizer.learning_rate = 2e-3
     config.methods = {
-        "small": {"model": SMALL, "optimizer": {"learning_rate": 8e-3}, **RANDOM},
+        "small": {
+            "model": SMALL,
+            "optimizer": {"learning_rate": 8e-3},
+            "evaluation": {"test": False},
+            **RANDOM,
+        },
         "partitionsel": FROZEN,
         "random": RANDOM,
     }

@@ -22,10 +22,9 @@ and others take 16 fresh ones.
 
 from ml_collections import ConfigDict
 
-from configs.quickstart import FROZEN, SMALL
+from configs.quickstart import FROZEN, SMALL, TARGET
 from configs.reproduce import published, scales
 
-TARGET = {"layers": 6, "width": 144, "mlp_width": 352, "heads": 6, "kv_heads": 3, "head_dim": 24}
 _RATES = (2e-3, 4e-3, 8e-3)
 
 

@@ -9,9 +9,9 @@ operations and of the seconds, its own training counted, and the interval of eac
     python -m experiments.ablate --config=configs/reproduce/proxy_large.py --workdir=DIR
 """
 
-from configs.quickstart import TARGET
 from configs.reproduce import proxy
 
+TARGET = {"layers": 8, "width": 192, "mlp_width": 448, "heads": 8, "kv_heads": 4, "head_dim": 24}
 # Half of the smaller target's.
 _RATES = (1e-3, 2e-3, 4e-3)
 

@@ -430,12 +430,13 @@ def _proxy_large(study: Study) -> Shown:
                 ", ".join(f"{name} {tables.ratio_text(cost)}" for name, cost in costs.items()),
             )
 
-
     said = []
     for heading, groups in problems(study).items():
         if _GUARDED in groups and GUARD in groups[_GUARDED]:
             signs = list(groups[_GUARDED][GUARD])
-            said.append((heading, signs, all((sign > 0) == ("garbled" in heading) for sign in signs)))
+            said.append(
+                (heading, signs, all((sign > 0) == ("garbled" in heading) for sign in signs))
+            )
     if said:
         yield Verdict(
             "Ours: the guard says that selection pays in every seed where answers are garbled, and "

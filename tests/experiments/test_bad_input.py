@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from configs import quickstart
+from configs import self_selection
 from partitionsel_jax.training import plan, workdir
 from tests.commands import fast
 
@@ -13,7 +13,7 @@ COMMANDS = (
     *("ablate", "benchmark", "data", "evaluate", "export", "fetch"),
     *("pods", "replay", "report", "results", "select", "train"),
 )
-SMOKE = "--config=configs/quickstart.py:smoke"
+SMOKE = "--config=configs/self_selection.py:smoke"
 
 
 def refused(module, *arguments):
@@ -78,11 +78,11 @@ def test_a_config_that_is_no_file_is_refused_by_every_command(module, config, sa
 
 
 BODY = """
-from configs import quickstart
+from configs import self_selection
 from ml_collections import ConfigDict
 
 def get_config(text=None):
-    config = ConfigDict(quickstart.get_config("smoke").to_dict(), type_safe=False)
+    config = ConfigDict(self_selection.get_config("smoke").to_dict(), type_safe=False)
     {}
     return config
 """
@@ -230,7 +230,7 @@ def test_a_path_that_is_too_long_or_a_claim_that_is_none_is_refused(tmp_path):
 @pytest.fixture(scope="module")
 def records():
     """config.json and summary.json of a run, as training writes them."""
-    config = quickstart.get_config("smoke").to_dict() | {"methods": {}}
+    config = self_selection.get_config("smoke").to_dict() | {"methods": {}}
     (run,) = plan.expand(config)
     return run
 

@@ -12,9 +12,17 @@ LONGER = {"selection": {"recorded": "@small"}, "training": {"updates": 40}}
     [
         ("quickstart.py:smoke", ["--config.selection.utilty=random"], "utilty"),
         ("quickstart.py:smoke", ["--config.selection.size=many"], "selection.size"),
-        ("quickstart.py:smoke", ["--config.selection.size=99"], "error: selection.size=99 picks"),
-        ("quickstart.py:smoke", ["--config.features.last_layers=7"], "must lie in 0 (all) .. 2"),
-        ("quickstart.py:smoke", ["--config.features.parameters=lora"], "parameters='full'\n"),
+        (
+            "self_selection.py:smoke",
+            ["--config.selection.size=99"],
+            "error: selection.size=99 picks",
+        ),
+        (
+            "self_selection.py:smoke",
+            ["--config.features.last_layers=7"],
+            "must lie in 0 (all) .. 2",
+        ),
+        ("self_selection.py:smoke", ["--config.features.parameters=lora"], "parameters='full'\n"),
         ("quickstart.py:smoke", ["extra"], "unexpected arguments"),
         ("quickstart.py:smok", [], "unknown config argument 'smok'"),
         ("quickstart.py:seeds=many", [], "expected seeds=<int>"),
@@ -27,12 +35,20 @@ LONGER = {"selection": {"recorded": "@small"}, "training": {"updates": 40}}
             ["--config.training.devices=1"],
             "selection.proxy='tiny-qwen2.5' reads other ids: its tokenizer differs",
         ),
-        ("proxy.py:smoke,proxy=tinier-llama3.2", [], "reads other ids: its tokenizer differs"),
-        ("proxy.py:smoke,proxy=nowhere", [], "error: no model 'nowhere': expected a checkpoint"),
+        (
+            "self_selection.py:smoke",
+            ["--config.selection.proxy=tinier-llama3.2"],
+            "reads other ids: its tokenizer differs",
+        ),
+        (
+            "self_selection.py:smoke",
+            ["--config.selection.proxy=nowhere"],
+            "error: no model 'nowhere': expected a checkpoint",
+        ),
         (
             "proxy.py:smoke",
-            [f"--config.methods.target={LONGER}"],
-            "error: target trains on the selections of small, which makes 20 updates",
+            [f"--config.methods.recorded={LONGER}"],
+            "error: recorded trains on the selections of small-self, which makes 20 updates",
         ),
         (
             "quickstart.py:smoke",

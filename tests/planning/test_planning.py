@@ -270,7 +270,7 @@ def test_targets_without_a_compiler_are_refused(target, message):
 
 
 def test_the_command_writes_its_tables(tmp_path):
-    config = "--config=configs/quickstart.py:smoke"
+    config = "--config=configs/self_selection.py:smoke"
     result = run("pods", config, "--devices=v5p-8", "--pool=64", f"--output={tmp_path}")
     assert result.returncode == 0, result.stderr
     text = (tmp_path / "pods.md").read_text()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from configs import quickstart
+from configs import self_selection
 from experiments import data as command
 from partitionsel_jax.data import card
 from partitionsel_jax.data.fitting import Named
@@ -181,7 +181,7 @@ def test_the_command_prints_the_card_and_writes_the_page(tmp_path):
     page = tmp_path / "data.html"
     result = subprocess.run(
         [
-            *(sys.executable, "-m", "experiments.data", "--config=configs/quickstart.py:smoke"),
+            *(sys.executable, "-m", "experiments.data", "--config=configs/self_selection.py:smoke"),
             *(f"--config.data.directory={tmp_path}", "--config.data.train=20"),
             *(f"--html={page}", "--rows=50"),
         ],
@@ -210,7 +210,7 @@ def card_of(tmp_path, monkeypatch):
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
     def made(**changes):
-        config = quickstart.get_config("smoke").to_dict()
+        config = self_selection.get_config("smoke").to_dict()
         config["data"] |= {"source": "instructions", "path": str(tmp_path / "rows.jsonl")}
         config["data"] |= {"tasks": {}, "train": 0, "validation": 4, "test": 2}
         config["data"] |= {"directory": str(tmp_path / "prepared"), **changes}
