@@ -20,6 +20,8 @@ by seeds 0 and 1 (docs/pilots.md). configs/proxy.py has other ways for a small m
 configs/self_selection.py is the same problem without one.
 """
 
+from typing import Any
+
 from configs import self_selection
 
 SMALL = {"layers": 2, "width": 32, "mlp_width": 64, "heads": 4, "kv_heads": 2, "head_dim": 8}
@@ -27,7 +29,7 @@ TARGET = {"layers": 6, "width": 144, "mlp_width": 352, "heads": 6, "kv_heads": 3
 RANDOM = {"selection": {"utility": "random", "swaps": 0}}
 # An anchor has the same features at any time in a model that stays as it is. Pools are small, since
 # a model that does not learn prefers the same kind of row all along.
-FROZEN = {
+FROZEN: dict[str, dict[str, Any]] = {
     "selection": {"proxy": "@small", "pool": 32, "anchors": 64},
     "features": {"last_layers": 1, "anchors_every": 8},
 }

@@ -4,7 +4,7 @@ import pytest
 
 from tests.commands import fast as run
 
-LONGER = {"selection": {"recorded": "@small"}, "training": {"updates": 40}}
+LONGER = {"selection": {"recorded": "@small-self"}, "training": {"updates": 40}}
 
 
 @pytest.mark.parametrize(

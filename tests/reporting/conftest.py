@@ -28,6 +28,7 @@ def write_run(
     flops: float | None = 1e6,
     axes: dict | None = None,
     extra: dict | None = None,
+    chooser: str = "",
 ) -> Path:
     """Writes a run whose evaluations, every `every` updates from update 0, are `losses`.
 
@@ -49,6 +50,7 @@ def write_run(
         "updates": updates,
         "pool_size": 16 * num_domains,
         "selected": 2 * num_domains,
+        "chooser": chooser,
     }
     if axes is not None:
         facts["axes"] = axes

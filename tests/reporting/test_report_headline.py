@@ -249,3 +249,33 @@ def test_intervals_are_students(freedom):
     low, high = stats.t.interval(0.95, freedom, values.mean(), stats.sem(values))
     assert comparison.spread(values.tolist()).half == pytest.approx((high - low) / 2)
     assert curves.half_width(values) == pytest.approx((high - low) / 2)
+
+
+def _plan_with_a_small_model(tmp_path, write_run, layers):
+    for seed in (1, 2):
+        write_run(tmp_path / "random" / f"seed{seed}", "random", seed)
+        small = {"method": "small", "seed": seed, "model": {"layers": layers}}
+        write_run(tmp_path / "small" / f"seed{seed}", "small", seed, (4.0, 3.5), config=small)
+        target = tmp_path / "target" / f"seed{seed}"
+        write_run(target, "target", seed, chooser=f"small/seed{seed}")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("layers", "serving"), [(1, ["small"]), (2, [])])
+def test_a_model_of_another_shape_that_selects_for_others_is_found(
+    tmp_path, write_run, layers, serving
+):
+    runs = reporting.read_runs(_plan_with_a_small_model(tmp_path, write_run, layers))
+    found = labels.serving(runs)
+    assert list(found) == serving
+    assert all([run.seed for run in group] == [1, 2] for group in found.values())
+
+
+@pytest.mark.slow
+def test_and_it_is_not_compared(tmp_path, write_run):
+    report = reporting.build(_plan_with_a_small_model(tmp_path, write_run, 1))
+    assert [row.label for row in report.headline] == ["target", "random"]
+    assert report.caveats[0] == (
+        "small, a model of another shape, selects for others and is not compared. It ends at a "
+        "validation loss of 3.5000."
+    )
