@@ -44,6 +44,7 @@ def get_config(text=None):
     config = self_selection.get_config(text)
     if self_selection.arguments(text).smoke:
         config.model.update({"layers": 3, "width": 48})
+        config.data.validation = 16
     else:
         config.model.update(TARGET)
         config.training.update({"updates": 144, "evaluate_every": 12, "checkpoint_every": 144})

@@ -41,7 +41,9 @@ def start(
         raise ValueError(
             f"scale={arguments.scale}: the small model of this study reads bytes; leave scale out"
         )
-    if not arguments.smoke:
+    if arguments.smoke:
+        config.data.validation = 16
+    else:
         config.model.update(target)
         config.training.evaluate_every = 8
         config.tune.grid = {"optimizer": {"learning_rate": rates}} if arguments.tune else {}
