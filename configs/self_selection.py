@@ -26,7 +26,7 @@ from configs.tasks import QUICKSTART_TASKS
 
 
 def arguments(text):
-    """What this problem's configs take after the colon."""
+    """The arguments that configs of this problem take after the colon."""
     return common.arguments(text, smoke=False, seeds=1, noise="garbled", share=0.3)
 
 

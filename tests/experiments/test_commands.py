@@ -36,14 +36,14 @@ LONGER = {"selection": {"recorded": "@small-self"}, "training": {"updates": 40}}
             "selection.proxy='tiny-qwen2.5' reads other ids: its tokenizer differs",
         ),
         (
-            "self_selection.py:smoke",
-            ["--config.selection.proxy=tinier-llama3.2"],
+            "quickstart.py:smoke",
+            ["--config.methods.partitionsel.selection.proxy=tinier-llama3.2"],
             "reads other ids: its tokenizer differs",
         ),
         (
-            "self_selection.py:smoke",
-            ["--config.selection.proxy=nowhere"],
-            "error: no model 'nowhere': expected a checkpoint",
+            "quickstart.py:smoke",
+            ["--config.methods.partitionsel.selection.proxy=nowhere"],
+            "fits no run: no model 'nowhere': expected a checkpoint",
         ),
         (
             "proxy.py:smoke",
