@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 from partitionsel_jax.config import fields
 from partitionsel_jax.config.settings import PlanSettings, Settings
 
+# Random picks of the pool.
+RANDOM = {"selection": {"utility": "random", "swaps": 0}}
 # What arguments were once called, and are called now.
 _RENAMED = {"spoilt": "noise"}
 

@@ -24,10 +24,10 @@ configs/self_selection.py is the same problem without one.
 from typing import Any
 
 from configs import self_selection
+from configs.common import RANDOM
 
 SMALL = {"layers": 2, "width": 32, "mlp_width": 64, "heads": 4, "kv_heads": 2, "head_dim": 8}
 TARGET = {"layers": 6, "width": 144, "mlp_width": 352, "heads": 6, "kv_heads": 3, "head_dim": 24}
-RANDOM = {"selection": {"utility": "random", "swaps": 0}}
 # An anchor has the same features at any time in a model that stays as it is. Pools are small, since
 # a model that does not learn prefers the same kind of row all along.
 FROZEN: dict[str, dict[str, Any]] = {

@@ -2,7 +2,9 @@
 
 from ml_collections import ConfigDict
 
-RANDOM = {"selection": {"utility": "random", "swaps": 0}}
+from configs import common
+
+RANDOM = common.RANDOM
 # Of every domain on its own, and as if there were none.
 IWD = {"selection": {"coupling": "independent"}}
 GRADMATCH = {"selection": {"coupling": "agnostic"}}

@@ -76,15 +76,14 @@ def serving(runs: "Sequence[Run]") -> "dict[str, list[Run]]":
 
     They are there for others: neither their losses nor their costs compare.
     """
-    folders = {run.directory: run for run in runs}
-    found: dict[str, list[Run]] = {}
-    for run in runs:
-        chooser = run.facts.get("chooser") or ""
-        served_by = folders.get(run.directory.parents[chooser.count("/")] / chooser)
-        if chooser and served_by and served_by.section("model") != run.section("model"):
-            known = found.setdefault(served_by.label, [])
-            known += [served_by] if served_by not in known else []
-    return found
+    folders = {run.directory.resolve(): run for run in runs}
+    found: dict[str, dict[str, Run]] = {}
+    for folder, run in folders.items():
+        if chooser := run.facts.get("chooser"):
+            other = folders.get(folder.parents[chooser.count("/")] / chooser)
+            if other and other.section("model") != run.section("model"):
+                found.setdefault(other.label, {})[other.name] = other
+    return {label: list(named.values()) for label, named in found.items()}
 
 
 def evaluation_sets(runs: "Sequence[Run]") -> "list[list[Run]]":

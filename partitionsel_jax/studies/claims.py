@@ -413,7 +413,8 @@ def _proxy_large(study: Study) -> Shown:
     `frozen` with a guard that judges whether it pays.
     """
     yield from _choosers(study)
-    for heading, groups in problems(study).items():
+    found = problems(study)
+    for heading, groups in found.items():
         if "garbled" in heading and FROZEN in groups:
             costs = {n: tables.to_target(groups[FROZEN], groups[RANDOM], n) for n in _PROXY_GOAL}
             typical = {name: tables.typical(cost) for name, cost in costs.items()}
@@ -431,7 +432,7 @@ def _proxy_large(study: Study) -> Shown:
             )
 
     said = []
-    for heading, groups in problems(study).items():
+    for heading, groups in found.items():
         if _GUARDED in groups and GUARD in groups[_GUARDED]:
             signs = list(groups[_GUARDED][GUARD])
             said.append(
