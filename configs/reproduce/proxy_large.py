@@ -19,7 +19,7 @@ _RATES = (1e-3, 2e-3, 4e-3)
 def get_config(text=None):
     """The ablation; its arguments are those of `proxy`."""
     config, arguments = proxy.start(text, TARGET, _RATES)
-    kinds = ("garbled",) if arguments.smoke else ("none", "garbled", "swapped")
+    kinds = ("garbled",) if arguments.smoke else ("garbled", "none", "swapped")
     config.axes.data = {"noise": {"kind": kinds, "share": (0.3,)}}
     choosers = proxy.choosers(config)
     del config.methods["small"], choosers["cotrained"]
