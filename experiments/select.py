@@ -35,6 +35,12 @@ _SCALING = flags.DEFINE_string(
 )
 _RIDGE = flags.DEFINE_float("ridge", 0.0, "Ridge of gradient_matching.")
 _STEP_SCALE = flags.DEFINE_float("step_scale", 1.0, "Step of taylor.")
+_BLOCK = flags.DEFINE_integer(
+    "block",
+    None,
+    "Most picks that match the anchors together, by gradient_matching; half of M is usual where "
+    "--size is above it. All if not given.",
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of random.")
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Directory to write; NAME.selection beside NAME.npy if not given."
@@ -63,6 +69,7 @@ def main() -> None:
         scaling=_SCALING.value,
         ridge=_RIDGE.value,
         step_scale=_STEP_SCALE.value,
+        block=_BLOCK.value,
         seed=_SEED.value,
     )
 

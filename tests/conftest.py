@@ -87,6 +87,7 @@ SLOW = {
     "test_sketches",
     "test_smollm2",
     "test_step",
+    "test_subset",
     "test_traffic",
     "test_train",
     "test_twins",

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "partitionsel_jax"
 # A room uses the rooms before it, and none after it.
 ROOMS = (
     *("data", "models", "gradients", "selection", "offline", "evaluation", "config"),
-    *("distributed", "step", "training", "planning", "sweeps", "reporting", "studies"),
+    *("distributed", "step", "training", "subset", "planning", "sweeps", "reporting", "studies"),
 )
 # Packages that import jax and numpy, and nothing of ours.
 ALONE = ("selection", "gradients")

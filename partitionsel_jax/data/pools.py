@@ -75,13 +75,13 @@ class Pools:
                 "count from 0"
             )
         for name, size, source, of_what in (
-            ("pool", self.pool_size, self.corpus.train, "training rows"),
-            ("anchor", self.anchor_size, self.corpus.anchors, "anchor rows"),
+            ("a pool", self.pool_size, self.corpus.train, "training rows"),
+            ("an anchor", self.anchor_size, self.corpus.anchors, "anchor rows"),
         ):
             _check_size(name, size, len(source), of_what)
             if size % self.processes:
                 raise ValueError(
-                    f"expected a {name} size that {self.processes} processes divide, got {size}; "
+                    f"expected {name} size that {self.processes} processes divide, got {size}; "
                     f"use {size + -size % self.processes}"
                 )
         domains = self.corpus.domains
@@ -104,7 +104,7 @@ class Pools:
                 "anchor_balance=False"
             )
         for name, rows in zip(domains, self._anchor_groups, strict=True):
-            _check_size("balanced anchor", each, len(rows), f"anchors of domain {name}")
+            _check_size("a balanced anchor", each, len(rows), f"anchors of domain {name}")
 
     def __getitem__(self, step: int) -> tuple[Rows, Rows]:
         """Reads this process's part of the pool (N rows) and of the anchors (A rows) of a step.
@@ -193,7 +193,7 @@ def _order(size: int, seed: int, purpose: str, group: int, epoch: int) -> np.nda
 def _check_size(what: str, size: int, available: int, of_what: str) -> None:
     if not 1 <= size <= available:
         raise ValueError(
-            f"expected a {what} size in 1 .. {available}, the number of {of_what}, got {size}; "
+            f"expected {what} size in 1 .. {available}, the number of {of_what}, got {size}; "
             "change it, or prepare more rows"
         )
 

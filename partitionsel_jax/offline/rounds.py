@@ -80,7 +80,15 @@ class _Plan(NamedTuple):
     open: np.ndarray
 
 
-def play(pool: Pool, task: Task, budgets: list[np.ndarray], shortlist_rows: int) -> list[Pursuit]:
+def play(
+    pool: Pool,
+    task: Task,
+    budgets: list[np.ndarray],
+    shortlist_rows: int,
+    taken_N: np.ndarray | None = None,
+    *,
+    fills: bool = True,
+) -> list[Pursuit]:
     """Plays every pursuit to its end.
 
     Args:
@@ -88,6 +96,8 @@ def play(pool: Pool, task: Task, budgets: list[np.ndarray], shortlist_rows: int)
       task: what is maximised.
       budgets: i64[P] for every pursuit; no domain has a budget in two of them.
       shortlist_rows: C >= 1, rows kept in memory for drafts.
+      taken_N: bool[N]; rows that are out of the question. None: none.
+      fills: whether budgets are filled once no row is worth a weight.
 
     Returns:
       The pursuits, in order.
@@ -99,7 +109,7 @@ def play(pool: Pool, task: Task, budgets: list[np.ndarray], shortlist_rows: int)
         for left in (left.astype(np.int64) for left in budgets)
     ]
     shortlist = Shortlist(shortlist_rows, dim)
-    picked_N = np.zeros(len(pool.domains), bool)
+    picked_N = np.zeros(len(pool.domains), bool) if taken_N is None else taken_N.copy()
     level = 0
     while active := [p for p in pursuits if not p.over and p.direction is None]:
         began = time.perf_counter()
@@ -112,20 +122,25 @@ def play(pool: Pool, task: Task, budgets: list[np.ndarray], shortlist_rows: int)
         elif 4 * settled < lookahead:
             level = max(level - 1, 0)
         _log_pass(pool, pursuits, began)
-    if waiting := [pursuit for pursuit in pursuits if pursuit.direction is not None]:
+    waiting = [pursuit for pursuit in pursuits if pursuit.direction is not None]
+    if waiting and fills:
         began = time.perf_counter()
         _rank_the_rest(pool, waiting, picked_N)
         _log_pass(pool, pursuits, began)
     return pursuits
 
 
-def merge(pursuits: list[Pursuit]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows i64[K'] and weights f32[K'] in the order that one greedy selection takes them in."""
+def merge(pursuits: list[Pursuit]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows i64[K'], weights f32[K'] and gains f32[K'], in the order that one selection takes."""
     lists = [zip((-gain for gain in p.gains), p.ids, p.weights(), strict=True) for p in pursuits]
     # By the first pick that is left of each, whether or not its gains fall.
     merged = list(heapq.merge(*lists))
-    ids, weights = ([pick[part] for pick in merged] for part in (1, 2))
-    return np.array(ids, np.int64), np.array(weights, np.float32)
+    losses, ids, weights = ([pick[part] for pick in merged] for part in range(3))
+    return (
+        np.array(ids, np.int64),
+        np.array(weights, np.float32),
+        -np.array(losses, np.float32),
+    )
 
 
 def rank(scores_N: np.ndarray, domain_N: np.ndarray, left_P: np.ndarray) -> np.ndarray:
@@ -186,7 +201,7 @@ def _one_pass(
         np.pad(np.concatenate([plan.open for plan in plans]), ((0, missing), (0, 0))),
         np.pad(steps_Q, (0, missing)),
         max(1, min(NAMED_ROWS, shortlist.capacity) // lookahead),
-        _seeds(pool, active, shortlist),
+        _seeds(pool, active, shortlist, picked_N),
     )
     first, settled = 0, 0
     for pursuit, plan in zip(active, plans, strict=True):
@@ -238,13 +253,16 @@ def _rank_the_rest(pool: Pool, waiting: list[Pursuit], picked_N: np.ndarray) -> 
             pursuit.settle(int(row_id), pool.domains[row_id], float(scores_N[row_id]))
 
 
-def _seeds(pool: Pool, active: list[Pursuit], shortlist: Shortlist) -> np.ndarray:
+def _seeds(
+    pool: Pool, active: list[Pursuit], shortlist: Shortlist, picked_N: np.ndarray
+) -> np.ndarray:
     """Rows to begin a shortlist with, i64[W]: the best of every domain by the anchor direction."""
     if len(shortlist.ids):
         return np.zeros(0, np.int64)
     open_P = sum(pursuit.left for pursuit in active) > 0
     share = shortlist.capacity // (SEEDED * np.sum(open_P))
-    return np.sort(rank(pool.scores, pool.domains, np.where(open_P, share, 0)))
+    scores_N = np.where(picked_N, np.float32(-np.inf), pool.scores)
+    return np.sort(rank(scores_N, pool.domains, np.where(open_P, share, 0)))
 
 
 def _log_pass(pool: Pool, pursuits: list[Pursuit], began: float) -> None:

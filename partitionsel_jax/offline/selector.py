@@ -26,6 +26,8 @@ SHORTLIST_BYTES = 32 * 2**20
 ANCHOR_ROWS = 4096
 
 Budgets = Callable[[jax.Array, int], jax.Array]
+# Rows, weights, gains, and the utility reached.
+_Picks = tuple[np.ndarray, np.ndarray, np.ndarray, float]
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,7 +56,9 @@ class OfflineSelection:
       indices: i64[K'], K' <= K; distinct rows, in the order picked. Fewer than K only where a
         domain has fewer finite rows than its budget.
       weights: f32[K'], >= 0; 1 for utilities without weights.
-      utility: the objective reached; nan for `random`.
+      gains: f32[K'], the utility's rate of gain in each, or its score, when it was picked; nan for
+        `random`.
+      utility: the objective reached, summed over blocks; nan for `random`.
       budgets: i64[P]; most picks per domain, or [K] if domains were ignored.
       picks_per_domain: i64[P].
       dropped: rows with entries that are not finite.
@@ -64,6 +68,7 @@ class OfflineSelection:
 
     indices: np.ndarray
     weights: np.ndarray
+    gains: np.ndarray
     utility: float
     budgets: np.ndarray
     picks_per_domain: np.ndarray
@@ -85,6 +90,7 @@ def select(
     ridge: float = 0.0,
     step_scale: float = 1.0,
     seed: int = 0,
+    block: int | None = None,
     reading: Reading | None = None,
 ) -> OfflineSelection:
     """Selects `size` rows of features that may be far larger than memory.
@@ -94,7 +100,8 @@ def select(
     to that, they depend on neither the chunks nor the shortlist nor the number of devices.
 
     Once no row can raise the utility any more, `gradient_matching` fills the budgets by the
-    gradient that is left, with weight 0. With more picks than feature dimensions that is usual.
+    gradient that is left, with weight 0. With more picks than feature dimensions that is usual:
+    `block` then has the anchors matched again and again, each time by rows not picked before.
 
     Args:
       features: float[N, M]; anything with shape, dtype and slices of rows: an array, a memory map,
@@ -113,6 +120,9 @@ def select(
       ridge: >= 0; added to the Gram matrix's diagonal by `gradient_matching`.
       step_scale: > 0; eta of `taylor`.
       seed: of `random`, 0 .. 2^32 - 1.
+      block: of `gradient_matching`; most picks, at least 1, that match the anchors together. The
+        budgets are shared out over blocks of this size; a block ends early when no row can better
+        it, and the next one takes what it left. None: all picks together.
       reading: chunks, memory and devices.
 
     Returns:
@@ -130,21 +140,14 @@ def select(
       [1, 2]
     """
     reading = reading or Reading()
-    for argument, name, known in (
-        ("utility", utility, UTILITIES),
-        ("coupling", coupling, tuple(COUPLINGS)),
-        ("scaling", scaling, SCALINGS),
-    ):
-        if name not in known:
-            hint = "; others need more than features" if argument == "utility" else ""
-            raise ValueError(f"{argument} must be one of {list(known)}, got {name!r}{hint}.")
+    check_names(utility, coupling, scaling)
     _check_features(features, anchors, utility)
-    _check_numbers(features.shape[0], size, ridge, step_scale, seed, reading)
+    _check_numbers(features.shape[0], size, ridge, step_scale, seed, block, reading)
     domain_N = _checked_domains(domains, features.shape[0])
     counts_P = np.bincount(domain_N)
     if coupling != "agnostic":
         # As a trial: the real counts are known after the first pass only.
-        _limits(budgets, counts_P, size)
+        limits(budgets, counts_P, size)
     size, unit = operator.index(size), scaling == "unit"
     anchor_M, dropped_anchors = np.zeros(features.shape[1], np.float32), 0
     if utility in ANCHORED and anchors is not None:
@@ -170,7 +173,7 @@ def select(
     if coupling == "agnostic":
         limits_P = np.array([size])
     elif callable(budgets):
-        limits_P = _limits(budgets, np.bincount(domain_N[sound_N], minlength=len(counts_P)), size)
+        limits_P = limits(budgets, np.bincount(domain_N[sound_N], minlength=len(counts_P)), size)
     else:
         limits_P = np.asarray(budgets, np.int64)
     if utility in ("gradient_matching", "taylor"):
@@ -184,26 +187,29 @@ def select(
             floor=jnp.float32(refit.TOLERANCE * scale if weighted else -np.inf),
             weighted=weighted,
         )
-        each = [np.where(np.arange(len(limits_P)) == p, left, 0) for p, left in enumerate(limits_P)]
         most = reading.shortlist_rows or max(1, SHORTLIST_BYTES // (4 * features.shape[1]))
-        pursuits = rounds.play(
-            pool, task, each if coupling == "independent" else [limits_P], min(most, len(domain_N))
-        )
-        indices, weights = rounds.merge(pursuits)
-        reached = sum(
-            float(sum(p.gains) if p.state.support is None else refit.utility(p.state.support))
-            for p in pursuits
+        indices, weights, gains, reached = _pursued(
+            pool,
+            task,
+            limits_P,
+            min(most, len(domain_N)),
+            block if weighted else None,
+            by_domain=coupling == "independent",
         )
     else:
         scores_N = _scores(pool, utility, seed)
         indices = rounds.rank(scores_N, pool.domains, limits_P)
         weights = np.ones(len(indices), np.float32)
-        reached = float("nan") if utility == "random" else float(np.sum(scores_N[indices]))
+        gains = scores_N[indices]
+        if utility == "random":
+            gains = np.full_like(gains, np.nan)
+        reached = float(np.sum(gains))
     if len(indices) < size:
         _LOG.info("%d of %d slots are empty: domains ran out of rows", size - len(indices), size)
     return OfflineSelection(
         indices=indices,
         weights=weights,
+        gains=gains,
         utility=reached,
         budgets=limits_P,
         picks_per_domain=np.bincount(domain_N[indices], minlength=len(counts_P)),
@@ -211,6 +217,50 @@ def select(
         dropped_anchors=dropped_anchors,
         passes=pool.passes,
     )
+
+
+def _pursued(
+    pool: Pool,
+    task: drafts.Task,
+    limits_P: np.ndarray,
+    shortlist_rows: int,
+    block: int | None,
+    *,
+    by_domain: bool,
+) -> _Picks:
+    """Picks in blocks that each match the anchors anew."""
+    taken_N: np.ndarray | None = None
+
+    def played(budgets_P: np.ndarray, *, fills: bool) -> _Picks:
+        domain = np.arange(len(budgets_P))
+        each = [np.where(domain == p, left, 0) for p, left in enumerate(budgets_P)]
+        budgets = each if by_domain else [budgets_P]
+        pursuits = rounds.play(pool, task, budgets, shortlist_rows, taken_N, fills=fills)
+        reached = (
+            sum(p.gains) if p.state.support is None else float(refit.utility(p.state.support))
+            for p in pursuits
+        )
+        return (*rounds.merge(pursuits), float(sum(reached)))
+
+    if block is None:
+        return played(limits_P, fills=True)
+    taken_N, left_P = np.zeros(len(pool.domains), bool), limits_P.copy()
+    found, betters = [], True
+    while betters and (left := int(left_P.sum())):
+        budgets_P = left_P
+        if block < left:
+            counts_P = jnp.asarray(left_P, jnp.int32)
+            shares_P = jnp.asarray(limits_P, jnp.float32)
+            budgets_P = np.asarray(schemes.fixed(counts_P, block, shares_P), np.int64)
+        picks = played(budgets_P, fills=False)
+        if not (betters := len(picks[0]) > 0):
+            picks = played(left_P, fills=True)
+        found.append(picks)
+        taken_N[picks[0]] = True
+        left_P = left_P - np.bincount(pool.domains[picks[0]], minlength=len(left_P))
+    *arrays, reached = zip(*found, strict=True)
+    indices, weights, gains = map(np.concatenate, arrays)
+    return indices, weights, gains, float(sum(reached))
 
 
 def _anchor_direction(anchors: Rows, *, unit: bool) -> tuple[np.ndarray, int]:
@@ -228,6 +278,18 @@ def _anchor_direction(anchors: Rows, *, unit: bool) -> tuple[np.ndarray, int]:
             "compute them anew."
         )
     return (total_M / count).astype(np.float32), anchors.shape[0] - count
+
+
+def check_names(utility: str, coupling: str, scaling: str = "unit") -> None:
+    """Raises ValueError for a name that `select` does not know."""
+    for argument, name, known in (
+        ("utility", utility, UTILITIES),
+        ("coupling", coupling, tuple(COUPLINGS)),
+        ("scaling", scaling, SCALINGS),
+    ):
+        if name not in known:
+            hint = "; others need more than features" if argument == "utility" else ""
+            raise ValueError(f"{argument} must be one of {list(known)}, got {name!r}{hint}.")
 
 
 def _check_matrix(name: str, matrix: Rows) -> None:
@@ -280,7 +342,13 @@ def _check_features(features: Rows, anchors: Rows | None, utility: str) -> None:
 
 
 def _check_numbers(
-    rows: int, size: int, ridge: float, step_scale: float, seed: int, reading: Reading
+    rows: int,
+    size: int,
+    ridge: float,
+    step_scale: float,
+    seed: int,
+    block: int | None,
+    reading: Reading,
 ) -> None:
     if not isinstance(size, int | np.integer) or size < 1:
         raise ValueError(f"size must be a Python integer >= 1, got {size!r}; say how many to pick.")
@@ -292,14 +360,20 @@ def _check_numbers(
             raise ValueError(f"{argument} must be finite and {low} {argument}, got {number}.")
     if not 0 <= seed < 2**32:  # larger ones would be cut to their last 32 bits
         raise ValueError(f"seed must lie in 0 .. 2^32 - 1, got {seed}.")
+    if block is not None and block < 1:
+        raise ValueError(f"block must be at least 1, got {block}; None for one of all picks.")
     for argument in ("chunk_rows", "shortlist_rows"):
         number = getattr(reading, argument)
         if number is not None and number < 1:
             raise ValueError(f"{argument} must be at least 1, got {number}; None sets it.")
 
 
-def _limits(budgets: Budgets | np.ndarray, counts_P: np.ndarray, size: int) -> np.ndarray:
-    """Most picks per domain, i64[P], given the rows of each."""
+def limits(budgets: Budgets | np.ndarray, counts_P: np.ndarray, size: int) -> np.ndarray:
+    """Most picks per domain, i64[P], given the rows of each.
+
+    Raises:
+      ValueError: budgets that do not fit the domains or the size, or exceed a domain's rows.
+    """
     if callable(budgets):
         return np.asarray(budgets(jnp.asarray(counts_P, jnp.int32), size), np.int64)
     budgets_P = np.asarray(budgets)

@@ -11,7 +11,7 @@ from tests.commands import fast
 
 COMMANDS = (
     *("ablate", "benchmark", "data", "evaluate", "export", "fetch"),
-    *("pods", "replay", "report", "results", "select", "train"),
+    *("pods", "replay", "report", "results", "select", "subset", "train"),
 )
 SMOKE = "--config=configs/self_selection.py:smoke"
 
@@ -130,6 +130,9 @@ GIVEN = {
     "report": ["--workdir={}"],
     "results": [],
     "select": ["--features={}/f.npy", "--size=1"],
+    "subset": [
+        *("--model={}/m", "--data={}/r.jsonl", "--anchors={}/a.jsonl", "--size=1", "--output={}/o")
+    ],
     "train": [SMOKE, "--workdir={}"],
 }
 PATHS = {
@@ -144,6 +147,7 @@ PATHS = {
     "report": ["workdir", "output"],
     "results": ["workdir", "studies", "page"],
     "select": ["features", "anchors", "domains", "output"],
+    "subset": ["model", "adapter", "data", "anchors", "output"],
     "train": ["workdir"],
 }
 
@@ -194,7 +198,8 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path, module, flag):
         ("benchmark", "repeats"),
         ("data", "rows"),
         ("replay", "every"),
-        *(("select", name) for name in ("size", "seed", "chunk_rows", "shortlist_rows")),
+        *(("select", name) for name in ("block", "size", "seed", "chunk_rows", "shortlist_rows")),
+        *(("subset", name) for name in ("block", "dim", "last_layers", "length", "seed")),
     ],
 )
 def test_a_huge_integer_is_refused(tmp_path, module, flag):

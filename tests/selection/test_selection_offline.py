@@ -403,3 +403,59 @@ def test_budgets_ignore_domains_when_agnostic():
     assert selector.select(
         features, anchors, domains, size=SIZE, coupling="agnostic", budgets=np.array([1])
     ).budgets.tolist() == [SIZE]
+
+
+@pytest.mark.parametrize("coupling", ["joint", "independent", "agnostic"])
+def test_blocks_match_the_anchors_again_without_rows_picked_before(coupling):
+    features, anchors, domains = make_pool(seed=3, dim=8)
+    size, block = 40, 6
+    found = offline.select(features, anchors, domains, size=size, coupling=coupling, block=block)
+    assert len(set(found.indices.tolist())) == size == len(found.weights) == len(found.gains)
+    assert found.budgets.sum() == size
+    left = found.budgets.copy()
+    rest, done = features.copy(), 0
+    while done < size:
+        wanted = min(block, size - done)
+        budgets = left
+        if wanted < left.sum():
+            shares = jnp.asarray(found.budgets, jnp.float32)
+            budgets = selection.budgets.fixed(jnp.asarray(left, jnp.int32), wanted, shares)
+        again = offline.select(
+            *(rest, anchors, domains),
+            size=wanted,
+            coupling=coupling,
+            budgets=np.asarray(budgets, np.int32),
+        )
+        # What fills up a block is no match: the next block takes it.
+        matched = int(np.sum(again.gains > 1e-6)) or wanted
+        expected = again.indices[:matched]
+        np.testing.assert_array_equal(found.indices[done : done + matched], expected)
+        rest[expected] = np.nan
+        groups = domains if coupling != "agnostic" else np.zeros_like(domains)
+        left = left - np.bincount(groups[expected], minlength=len(left))
+        done += matched
+
+
+def test_more_picks_than_dimensions_matter_in_blocks_alone():
+    features, anchors, domains = make_pool(seed=5, dim=8)
+    whole, blocks = (
+        offline.select(features, anchors, domains, size=60, block=block) for block in (None, 4)
+    )
+    assert np.sum(whole.weights > 0) <= 9
+    assert np.sum(blocks.weights > 0) > 30
+    assert blocks.utility > whole.utility
+
+
+def test_gains_are_those_of_the_direction_that_was_left():
+    features, anchors, domains = make_pool(seed=2)
+    found = offline.select(features, anchors, domains, size=5)
+    rows = unit(features[found.indices].astype(np.float64))
+    anchor = unit(anchors.astype(np.float64)).mean(axis=0)
+    np.testing.assert_allclose(found.gains[0], rows[0] @ anchor, rtol=1e-5)
+    assert np.isnan(offline.select(features, size=3, utility="random").gains).all()
+
+
+def test_a_block_of_no_rows_is_refused():
+    features, anchors, _ = make_pool()
+    with pytest.raises(ValueError, match="block must be at least 1, got 0"):
+        offline.select(features, anchors, size=3, block=0)

@@ -1,0 +1,358 @@
+"""From rows, anchors and a model to the chosen rows: every stage goes on where it was stopped."""
+
+import dataclasses
+import importlib.metadata
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from partitionsel_jax import __version__, data, models, offline
+from partitionsel_jax.config.sections import FeatureSettings
+from partitionsel_jax.data.own_anchors import OwnAnchors, read_anchors
+from partitionsel_jax.distributed import spmd
+from partitionsel_jax.gradients import Scope
+from partitionsel_jax.json_files import write_json
+from partitionsel_jax.step.state import fingerprint
+from partitionsel_jax.subset import features as feature_files
+from partitionsel_jax.subset import writing
+from partitionsel_jax.subset.choosing import Request, check, choose, held_out, held_out_share
+from partitionsel_jax.subset.features import Extractor, Joined, Kept, Matrix, Shards
+from partitionsel_jax.subset.table import Files, Table, read_table
+
+_LOG = logging.getLogger(__name__)
+
+SELECTED, SUMMARY = "selected.jsonl", "summary.json"
+# Below the output: what is kept, so that another size or utility takes seconds.
+_WORK = "work"
+# Batches are as wide as the longest row, or these shares of it.
+_WIDTHS = (0.25, 0.5, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """How rows become tokens.
+
+    Attributes:
+      kind: of the source, one of `data.sources.KINDS`.
+      columns: fields of `data.sources.Columns` that the user has named.
+      length: tokens of a row; longer prompts lose their beginning.
+      template: one of `data.TEMPLATES`; "auto" for the tokenizer's chat template if it has one.
+    """
+
+    kind: str = "instructions"
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    length: int = 512
+    template: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class Chooser:
+    """The model whose gradients choose.
+
+    Attributes:
+      model: a checkpoint's path, a preset or "owner/name".
+      adapter: a directory in PEFT's format; "" for none.
+      dtype: of its weights and computation.
+    """
+
+    model: str
+    adapter: str = ""
+    dtype: str = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradients:
+    """Which gradients are compared, and how they become features.
+
+    Attributes:
+      dim: of the sketch.
+      last_layers: those that are differentiated, 0: all. None: with an adapter all, else two.
+      microbatch: rows in one backward pass.
+      seed: of the sketch.
+    """
+
+    dim: int = 1024
+    last_layers: int | None = None
+    microbatch: int = 16
+    seed: int = 0
+
+    def settings(self, loaded: models.Pretrained) -> FeatureSettings:
+        """The same for a model: of one with an adapter, the adapter's parameters alone."""
+        adapted, layers = loaded.model.lora.rank > 0, self.last_layers
+        return FeatureSettings(
+            parameters="lora" if adapted else "full",
+            last_layers=min(0 if adapted else 2, loaded.config.layers)
+            if layers is None
+            else layers,
+            family="two_sided",
+            dim=self.dim,
+            microbatch=self.microbatch,
+            seed=self.seed,
+            normalize=False,
+        )
+
+
+def make(
+    choosers: Sequence[Chooser],
+    rows: str,
+    anchors: str,
+    request: Request,
+    output: str,
+    *,
+    reader: Reader = Reader(),
+    gradients: Gradients = Gradients(),
+    part: tuple[int, int] = (1, 1),
+    overwrite: bool = False,
+) -> Path | None:
+    """Chooses rows of files to train on, and writes them as they were.
+
+    What is computed on the way is kept under `output/work`: after a stop the same call goes on, and
+    another request with `overwrite` takes what there is. The outcome is the same either way.
+
+    Args:
+      choosers: whose gradients are compared; of several, cosines are added up.
+      rows: a file or directory of rows, or a hub's repository.
+      anchors: a file or directory of what the model is to get good at; or a share such as "10%",
+        of every domain's rows, which are then not chosen.
+      request: how many, and how.
+      output: a directory, new or of earlier work.
+      reader: how rows become tokens.
+      gradients: which, and the sketch.
+      part: (I, N) computes the Ith of N parts of the features alone, I from 1.
+      overwrite: whether an earlier choice may be replaced.
+
+    Returns:
+      The file of the chosen rows; None for a part.
+
+    Raises:
+      ValueError: whatever does not fit, before it costs time where that can be known.
+    """
+    for name, path in (("data", rows), ("anchors", anchors), ("output", output)):
+        if "://" in path:
+            raise ValueError(f"{name}: expected a path on this machine, got {path!r}")
+    began, folder = time.perf_counter(), Path(output)
+    if not overwrite and (folder / SUMMARY).exists():
+        raise ValueError(
+            f"output: {folder} holds a choice of rows; choose another directory, or pass "
+            "--overwrite to replace it"
+        )
+    share = held_out_share(anchors)
+    files = Files.find(rows, reader.kind, reader.columns)
+    writing.check_free(files.files)
+    _LOG.info("columns  %s", _spelt(files))
+    own = None if share else _own_anchors(anchors, reader)
+    seen: list[_Seen] = []
+    for number, chooser in enumerate(choosers):
+        work = folder / _WORK / f"model-{number}"
+        its = _read(chooser, files, own, reader, gradients, work)
+        pool = _pool(its, share, request.seed)
+        check(request, pool.table.domains[pool.rows], pool.table.names, pool.anchor_domains)
+        if seen and len(seen[0].table) != len(its.table):
+            raise ValueError(
+                f"{choosers[0].model} reads {len(seen[0].table)} rows and {chooser.model} "
+                f"{len(its.table)}, since some do not fit into --length by one tokenizer: "
+                "enlarge it, or leave the longest rows out"
+            )
+        _compute(its, work, part)
+        # Its parameters are not needed any more.
+        seen.append(its._replace(loaded=None))
+    if part != (1, 1):
+        _LOG.info("part %d of %d is done: run it without --shard once all are there", *part)
+        return None
+    features, anchor_features = _matrices(seen, pool, folder / _WORK)
+    picked = choose(
+        request,
+        features,
+        anchor_features,
+        pool.table.domains[pool.rows],
+        pool.table.names,
+        pool.anchor_domains,
+    )
+    _write(folder, files, pool, picked)
+    about = {
+        "request": dataclasses.asdict(request),
+        "reader": {**dataclasses.asdict(reader), "columns": dataclasses.asdict(files.columns)},
+        "choosers": [dataclasses.asdict(chooser) for chooser in choosers],
+        "gradients": dataclasses.asdict(gradients),
+    }
+    write_json(folder / SUMMARY, {**_summary(pool, picked), **about})
+    said = len(picked.indices), len(pool.rows), time.perf_counter() - began
+    _LOG.info("%d of %d rows chosen, %.1f s: %s", *said, folder / SELECTED)
+    return folder / SELECTED
+
+
+class _Seen(NamedTuple):
+    """Rows and anchors as a model reads them.
+
+    Attributes:
+      loaded: the model, while its features are computed.
+      table: of the rows.
+      anchor_table: of anchors of their own; None where some of the rows are anchors.
+      settings: of the features.
+      manifests: "rows" and "anchors" -> everything that their features depend on.
+    """
+
+    loaded: models.Pretrained | None
+    table: Table
+    anchor_table: Table | None
+    settings: FeatureSettings
+    manifests: Mapping[str, Mapping[str, Any]]
+
+
+class _Pool(NamedTuple):
+    """Rows that can be chosen, and anchors.
+
+    Attributes:
+      table: of all rows.
+      rows: i64[N], those of them that can be chosen.
+      held_out: i64[H], those that are anchors.
+      anchor_domains: i32[A], of all anchors, places in the table's names; -1 for others.
+    """
+
+    table: Table
+    rows: np.ndarray
+    held_out: np.ndarray
+    anchor_domains: np.ndarray
+
+
+def _own_anchors(path: str, reader: Reader) -> tuple[Files, OwnAnchors]:
+    """The files of anchors, and what they ask."""
+    files = Files.find(path, reader.kind, reader.columns)
+    return files, read_anchors(reader.kind, path, columns=files.columns, domains=())
+
+
+def _read(
+    chooser: Chooser,
+    files: Files,
+    own: tuple[Files, OwnAnchors] | None,
+    reader: Reader,
+    gradients: Gradients,
+    work: Path,
+) -> _Seen:
+    """Loads a model, and reads rows and anchors as it does."""
+    loaded = models.load(chooser.model, chooser.dtype, adapter=chooser.adapter or None)
+    context, tokenizer = loaded.config.context, loaded.tokenizer
+    if context and reader.length > context:
+        raise ValueError(
+            f"length={reader.length} exceeds the context of {chooser.model}, {context} tokens: "
+            "shorten it"
+        )
+    template, settings = _template(reader.template, tokenizer), gradients.settings(loaded)
+    # How many rows go through the model at a time decides the time alone.
+    features = {**dataclasses.asdict(settings), "microbatch": None}
+    manifest = {
+        **dataclasses.asdict(chooser),
+        "weights": int(fingerprint(loaded.parameters)),
+        "tokenizer": tokenizer.fingerprint,
+        "length": reader.length,
+        "template": template,
+        "features": features,
+    }
+    how, anchor_table, manifests = (tokenizer, reader.length, template), None, {}
+    # Anchors first: they are few, and what is wrong with them shows at once.
+    if own is not None:
+        anchor_table = read_table(own[0], *how, None, str(work / "anchors"))
+        manifests["anchors"] = {**manifest, **own[0].about}
+    table = read_table(files, *how, own and own[1], str(work / "rows"))
+    asked = own[1].fingerprint if own else ""
+    manifests["rows"] = {**manifest, **files.about, "without what these ask": asked}
+    return _Seen(loaded, table, anchor_table, settings, manifests)
+
+
+def _compute(seen: _Seen, work: Path, part: tuple[int, int]) -> None:
+    """Computes the features that are not there yet."""
+    loaded = seen.loaded
+    assert loaded is not None  # it was read just now
+    layout = spmd.Layout(tuple(jax.devices()), "pmap", False)
+    parameters = layout.place(loaded.parameters)
+    scope = Scope(seen.settings.parameters, seen.settings.last_layers, loaded.config.layers)
+    for what, table in (("anchors", seen.anchor_table), ("rows", seen.table)):
+        if table is not None:
+            longest = int(table.lengths.max())
+            widths = sorted({max(2, math.ceil(longest * share)) for share in _WIDTHS})
+            extractor = Extractor(
+                loaded.model, parameters, scope, seen.settings, layout, tuple(widths)
+            )
+            pad, manifest = loaded.tokenizer.pad_id, seen.manifests[what]
+            feature_files.compute(work / what, table, extractor, manifest, pad, what, part)
+
+
+def _pool(seen: _Seen, share: float, seed: int) -> _Pool:
+    """All rows, without those that are held out as anchors."""
+    table, rows = seen.table, np.arange(len(seen.table))
+    if seen.anchor_table is None:
+        is_anchor = held_out(table, share, seed)
+        return _Pool(table, rows[~is_anchor], rows[is_anchor], table.domains[is_anchor])
+    places = {name: place for place, name in enumerate(table.names)}
+    domains = np.array([places.get(name, -1) for name in seen.anchor_table.names], np.int32)
+    return _Pool(table, rows, rows[:0], domains[seen.anchor_table.domains])
+
+
+def _matrices(seen: Sequence[_Seen], pool: _Pool, work: Path) -> tuple[Matrix, Matrix]:
+    """Features of what can be chosen, and of the anchors."""
+
+    def joined(what: str, count: int) -> Matrix:
+        parts = [
+            Shards(work / f"model-{number}" / what, count, each.settings.dim)
+            for number, each in enumerate(seen)
+        ]
+        return parts[0] if len(parts) == 1 else Joined(parts)
+
+    rows = joined("rows", len(pool.table))
+    if seen[0].anchor_table is None:
+        return Kept(rows, pool.rows), Kept(rows, pool.held_out)
+    return rows, joined("anchors", len(seen[0].anchor_table))
+
+
+def _write(folder: Path, files: Files, pool: _Pool, picked: offline.OfflineSelection) -> None:
+    table, names = pool.table, tuple(file.name for file in files.files)
+    picks = writing.picks_of(
+        pool.rows[picked.indices],
+        *(picked.weights, picked.gains, table.files, table.numbers, names),
+    )
+    writing.write_jsonl(folder / SELECTED, writing.chosen_rows(files.files, picks))
+
+
+def _summary(pool: _Pool, picked: offline.OfflineSelection) -> dict[str, Any]:
+    table, domains = pool.table, len(pool.table.names)
+    known = pool.anchor_domains[pool.anchor_domains >= 0]
+    return {
+        "rows": len(table),
+        "reasons": table.counts,
+        "candidates": len(pool.rows),
+        "anchors": len(pool.anchor_domains),
+        "domains": list(table.names),
+        "rows_per_domain": np.bincount(table.domains[pool.rows], minlength=domains).tolist(),
+        "anchors_per_domain": np.bincount(known, minlength=domains).tolist(),
+        "budgets": picked.budgets.tolist(),
+        "picks_per_domain": picked.picks_per_domain.tolist(),
+        "picked": len(picked.indices),
+        "picks_with_weight": int(np.sum(picked.weights > 0)),
+        "utility_reached": picked.utility if math.isfinite(picked.utility) else None,
+        "dropped": picked.dropped,
+        "versions": {"partitionsel_jax": __version__}
+        | {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy")},
+    }
+
+
+def _spelt(files: Files) -> str:
+    return ", ".join(
+        f"{field} = {name!r}" for field, name in dataclasses.asdict(files.columns).items() if name
+    )
+
+
+def _template(name: str, tokenizer: data.Tokenizer) -> str:
+    if name != "auto":
+        data.check_template(name, tokenizer)
+        return name
+    try:
+        data.check_template("chat", tokenizer)
+    except ValueError:
+        return "plain"
+    return "chat"
