@@ -69,6 +69,14 @@ _LAST_LAYERS = flags.DEFINE_integer(
     "Last layers that are differentiated, 0: all; if not given all with an adapter, otherwise 2.",
 )
 _MICROBATCH = flags.DEFINE_integer("microbatch", 16, "Rows in one backward pass.", 1)
+_WARMUP = flags.DEFINE_float(
+    "warmup",
+    0.05,
+    "Share of the rows, at random, that adapters are trained on before their gradients are taken; "
+    "0: none, and the model's own gradients. A model with --adapter has had it.",
+    0,
+    1,
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the sketch, of held-out anchors and random rows.", 0)
 _SHARD = flags.DEFINE_string("shard", None, "I/N: only the Ith of N parts of the features.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier choice in --output.")
@@ -103,6 +111,7 @@ def main() -> None:
         _OUTPUT.value,
         reader=subset.Reader(_SOURCE.value, given, _LENGTH.value, _TEMPLATE.value),
         gradients=subset.Gradients(_DIM.value, _LAST_LAYERS.value, _MICROBATCH.value, _SEED.value),
+        warmup=_WARMUP.value,
         part=(part.number, part.count),
         overwrite=_OVERWRITE.value,
     )

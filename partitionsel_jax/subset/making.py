@@ -24,12 +24,15 @@ from partitionsel_jax.subset import writing
 from partitionsel_jax.subset.choosing import Request, check, choose, held_out, held_out_share
 from partitionsel_jax.subset.features import Extractor, Joined, Kept, Matrix, Shards
 from partitionsel_jax.subset.table import Files, Table, read_table
+from partitionsel_jax.subset.warming import warm_up
 
 _LOG = logging.getLogger(__name__)
 
 SELECTED, SUMMARY = "selected.jsonl", "summary.json"
 # Below the output: what is kept, so that another size or utility takes seconds.
 _WORK = "work"
+# Share of the rows that adapters are trained on first.
+WARMUP = 0.05
 # Batches are as wide as the longest row, or these shares of it.
 _WIDTHS = (0.25, 0.5, 1.0)
 
@@ -107,6 +110,7 @@ def make(
     *,
     reader: Reader = Reader(),
     gradients: Gradients = Gradients(),
+    warmup: float = WARMUP,
     part: tuple[int, int] = (1, 1),
     overwrite: bool = False,
 ) -> Path | None:
@@ -124,6 +128,8 @@ def make(
       output: a directory, new or of earlier work.
       reader: how rows become tokens.
       gradients: which, and the sketch.
+      warmup: share of the rows, at random, that adapters are trained on before their gradients are
+        taken, see `warm_up`; 0 to take the model's own. A model with an adapter has had it.
       part: (I, N) computes the Ith of N parts of the features alone, I from 1.
       overwrite: whether an earlier choice may be replaced.
 
@@ -150,7 +156,7 @@ def make(
     seen: list[_Seen] = []
     for number, chooser in enumerate(choosers):
         work = folder / _WORK / f"model-{number}"
-        its = _read(chooser, files, own, reader, gradients, work)
+        its = _read(chooser, files, own, reader, work)
         pool = _pool(its, share, request.seed)
         check(request, pool.table.domains[pool.rows], pool.table.names, pool.anchor_domains)
         if seen and len(seen[0].table) != len(its.table):
@@ -159,13 +165,19 @@ def make(
                 f"{len(its.table)}, since some do not fit into --length by one tokenizer: "
                 "enlarge it, or leave the longest rows out"
             )
-        _compute(its, work, part)
+        if warmup and not chooser.adapter:
+            loaded = warm_up(
+                *(its.loaded, files, pool.table, pool.rows, warmup),
+                *(reader.length, its.template, request.seed, work / "warm-up"),
+            )
+            its = its._replace(loaded=loaded)
+        _compute(its, _manifests(its, chooser, files, own, reader), gradients, work, part)
         # Its parameters are not needed any more.
         seen.append(its._replace(loaded=None))
     if part != (1, 1):
         _LOG.info("part %d of %d is done: run it without --shard once all are there", *part)
         return None
-    features, anchor_features = _matrices(seen, pool, folder / _WORK)
+    features, anchor_features = _matrices(seen, pool, gradients.dim, folder / _WORK)
     picked = choose(
         request,
         features,
@@ -180,6 +192,7 @@ def make(
         "reader": {**dataclasses.asdict(reader), "columns": dataclasses.asdict(files.columns)},
         "choosers": [dataclasses.asdict(chooser) for chooser in choosers],
         "gradients": dataclasses.asdict(gradients),
+        "warmup": warmup,
     }
     write_json(folder / SUMMARY, {**_summary(pool, picked), **about})
     said = len(picked.indices), len(pool.rows), time.perf_counter() - began
@@ -192,17 +205,15 @@ class _Seen(NamedTuple):
 
     Attributes:
       loaded: the model, while its features are computed.
+      template: one of `data.TEMPLATES`.
       table: of the rows.
       anchor_table: of anchors of their own; None where some of the rows are anchors.
-      settings: of the features.
-      manifests: "rows" and "anchors" -> everything that their features depend on.
     """
 
-    loaded: models.Pretrained | None
+    loaded: Any
+    template: str
     table: Table
     anchor_table: Table | None
-    settings: FeatureSettings
-    manifests: Mapping[str, Mapping[str, Any]]
 
 
 class _Pool(NamedTuple):
@@ -232,54 +243,66 @@ def _read(
     files: Files,
     own: tuple[Files, OwnAnchors] | None,
     reader: Reader,
-    gradients: Gradients,
     work: Path,
 ) -> _Seen:
     """Loads a model, and reads rows and anchors as it does."""
     loaded = models.load(chooser.model, chooser.dtype, adapter=chooser.adapter or None)
-    context, tokenizer = loaded.config.context, loaded.tokenizer
+    context = loaded.config.context
     if context and reader.length > context:
         raise ValueError(
             f"length={reader.length} exceeds the context of {chooser.model}, {context} tokens: "
             "shorten it"
         )
-    template, settings = _template(reader.template, tokenizer), gradients.settings(loaded)
-    # How many rows go through the model at a time decides the time alone.
-    features = {**dataclasses.asdict(settings), "microbatch": None}
-    manifest = {
-        **dataclasses.asdict(chooser),
-        "weights": int(fingerprint(loaded.parameters)),
-        "tokenizer": tokenizer.fingerprint,
-        "length": reader.length,
-        "template": template,
-        "features": features,
-    }
-    how, anchor_table, manifests = (tokenizer, reader.length, template), None, {}
+    template = _template(reader.template, loaded.tokenizer)
+    how, anchor_table = (loaded.tokenizer, reader.length, template), None
     # Anchors first: they are few, and what is wrong with them shows at once.
     if own is not None:
         anchor_table = read_table(own[0], *how, None, str(work / "anchors"))
-        manifests["anchors"] = {**manifest, **own[0].about}
     table = read_table(files, *how, own and own[1], str(work / "rows"))
+    return _Seen(loaded, template, table, anchor_table)
+
+
+def _manifests(
+    seen: _Seen,
+    chooser: Chooser,
+    files: Files,
+    own: tuple[Files, OwnAnchors] | None,
+    reader: Reader,
+) -> dict[str, dict[str, Any]]:
+    """ "rows" and "anchors" -> everything that their features depend on but the sketch."""
+    both = {
+        **dataclasses.asdict(chooser),
+        "weights": int(fingerprint(seen.loaded.parameters)),
+        "tokenizer": seen.loaded.tokenizer.fingerprint,
+        "length": reader.length,
+        "template": seen.template,
+    }
     asked = own[1].fingerprint if own else ""
-    manifests["rows"] = {**manifest, **files.about, "without what these ask": asked}
-    return _Seen(loaded, table, anchor_table, settings, manifests)
+    found = {"rows": {**both, **files.about, "without what these ask": asked}}
+    return found | ({"anchors": {**both, **own[0].about}} if own else {})
 
 
-def _compute(seen: _Seen, work: Path, part: tuple[int, int]) -> None:
+def _compute(
+    seen: _Seen,
+    manifests: Mapping[str, Mapping[str, Any]],
+    gradients: Gradients,
+    work: Path,
+    part: tuple[int, int],
+) -> None:
     """Computes the features that are not there yet."""
-    loaded = seen.loaded
-    assert loaded is not None  # it was read just now
+    loaded, settings = seen.loaded, gradients.settings(seen.loaded)
     layout = spmd.Layout(tuple(jax.devices()), "pmap", False)
     parameters = layout.place(loaded.parameters)
-    scope = Scope(seen.settings.parameters, seen.settings.last_layers, loaded.config.layers)
+    scope = Scope(settings.parameters, settings.last_layers, loaded.config.layers)
+    # How many rows go through the model at a time decides the time alone.
+    about = {**dataclasses.asdict(settings), "microbatch": None}
     for what, table in (("anchors", seen.anchor_table), ("rows", seen.table)):
         if table is not None:
             longest = int(table.lengths.max())
             widths = sorted({max(2, math.ceil(longest * share)) for share in _WIDTHS})
-            extractor = Extractor(
-                loaded.model, parameters, scope, seen.settings, layout, tuple(widths)
-            )
-            pad, manifest = loaded.tokenizer.pad_id, seen.manifests[what]
+            extractor = Extractor(loaded.model, parameters, scope, settings, layout, tuple(widths))
+            manifest = {**manifests[what], "features": about}
+            pad = loaded.tokenizer.pad_id
             feature_files.compute(work / what, table, extractor, manifest, pad, what, part)
 
 
@@ -294,14 +317,11 @@ def _pool(seen: _Seen, share: float, seed: int) -> _Pool:
     return _Pool(table, rows, rows[:0], domains[seen.anchor_table.domains])
 
 
-def _matrices(seen: Sequence[_Seen], pool: _Pool, work: Path) -> tuple[Matrix, Matrix]:
+def _matrices(seen: Sequence[_Seen], pool: _Pool, dim: int, work: Path) -> tuple[Matrix, Matrix]:
     """Features of what can be chosen, and of the anchors."""
 
     def joined(what: str, count: int) -> Matrix:
-        parts = [
-            Shards(work / f"model-{number}" / what, count, each.settings.dim)
-            for number, each in enumerate(seen)
-        ]
+        parts = [Shards(work / f"model-{number}" / what, count, dim) for number in range(len(seen))]
         return parts[0] if len(parts) == 1 else Joined(parts)
 
     rows = joined("rows", len(pool.table))

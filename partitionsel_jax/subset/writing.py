@@ -4,13 +4,13 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from partitionsel_jax.data.sources.files import SourceFile
+from partitionsel_jax.data.sources.files import SourceFile, changed
 from partitionsel_jax.data.sources.reading import column_names, read
 
 # What is added to a row.
@@ -45,6 +45,30 @@ def check_free(files: tuple[SourceFile, ...]) -> None:
             )
 
 
+def rows_at(
+    files: tuple[SourceFile, ...], places: Collection[tuple[int, int]]
+) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+    """Reads rows again, in the order of their files: place of the file, number, all fields.
+
+    Args:
+      files: as they were when the rows were first read.
+      places: (place of the file, number of the row).
+
+    Raises:
+      ValueError: a row is not there.
+    """
+    wanted, found = {place for place, _ in places}, 0
+    for place, file in enumerate(files):
+        if place not in wanted:
+            continue
+        for number, fields, _ in read(file):
+            if (place, number) in places:
+                found += 1
+                yield place, number, fields
+    if found < len(places):
+        raise changed()
+
+
 def chosen_rows(
     files: tuple[SourceFile, ...], picks: Mapping[tuple[int, int], Pick]
 ) -> Iterator[dict[str, Any]]:
@@ -57,25 +81,12 @@ def chosen_rows(
     Raises:
       ValueError: a chosen row is not there, or has the key itself.
     """
-    wanted = {place for place, _ in picks}
-    found = 0
-    for place, file in enumerate(files):
-        if place not in wanted:
-            continue
-        for number, fields, _ in read(file):
-            if (pick := picks.get((place, number))) is None:
-                continue
-            if KEY in fields:
-                raise ValueError(
-                    f"{file.name} row {number} has the key {KEY!r} itself: rename it there"
-                )
-            found += 1
-            yield {**fields, KEY: dataclasses.asdict(pick)}
-    if found < len(picks):
-        raise ValueError(
-            f"expected {len(picks)} chosen rows in the files, got {found}: they changed while the "
-            "rows were chosen; start again in a new --output"
-        )
+    for place, number, fields in rows_at(files, picks):
+        if KEY in fields:
+            raise ValueError(
+                f"{files[place].name} row {number} has the key {KEY!r} itself: rename it there"
+            )
+        yield {**fields, KEY: dataclasses.asdict(picks[place, number])}
 
 
 def write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:

@@ -65,7 +65,7 @@ READER = subset.Reader(length=64, template="plain")
 
 def make(model, rows, anchors, output, size="10", **others):
     request = subset.Request(size=size, **others.pop("request", {}))
-    options = {"reader": READER, "gradients": GRADIENTS} | others
+    options = {"reader": READER, "gradients": GRADIENTS, "warmup": 0.0} | others
     return subset.make([subset.Chooser(model)], rows, anchors, request, str(output), **options)
 
 
@@ -233,7 +233,7 @@ def test_budgets_follow_the_anchors_domains(model, files, tmp_path):
 def test_several_models_add_their_cosines(model, files, tmp_path):
     other = str(tiny.write("tinier-qwen2.5", tmp_path / "other"))
     choosers = [subset.Chooser(model), subset.Chooser(other)]
-    options = {"reader": READER, "gradients": GRADIENTS}
+    options = {"reader": READER, "gradients": GRADIENTS, "warmup": 0.0}
     path = subset.make(choosers, *files, subset.Request("8"), str(tmp_path / "out"), **options)
     assert len(chosen(path)) == 8
     work = tmp_path / "out" / "work"
