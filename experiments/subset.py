@@ -84,6 +84,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier choice in
 
 def main() -> None:
     from partitionsel_jax import subset, sweeps
+    from partitionsel_jax.reporting import subset_page
 
     adapters = _ADAPTER.value or [""] * len(_MODEL.value)
     if len(adapters) != len(_MODEL.value):
@@ -96,7 +97,7 @@ def main() -> None:
         for field, flag in _COLUMNS.items()
         if flag.value is not None
     }
-    subset.make(
+    written = subset.make(
         [subset.Chooser(*pair, _DTYPE.value) for pair in zip(_MODEL.value, adapters, strict=True)],
         _DATA.value,
         _ANCHORS.value,
@@ -115,6 +116,8 @@ def main() -> None:
         part=(part.number, part.count),
         overwrite=_OVERWRITE.value,
     )
+    if written:
+        print(f"report: {subset_page.build(written.parent)}")
 
 
 if __name__ == "__main__":

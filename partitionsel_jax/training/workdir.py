@@ -112,13 +112,18 @@ def check_free(run: "PlannedRun", root: epath.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: epath.Path) -> Iterator[None]:
-    """Keeps other processes from training in a folder; whatever ends this one releases it.
+def locked(folder: epath.Path, doing: str = "training", flag: str = "--workdir") -> Iterator[None]:
+    """Keeps other processes out of a folder; whatever ends this one releases it.
 
     Buckets and file systems without locks are not guarded.
 
+    Args:
+      folder: it is there.
+      doing: what is done in it.
+      flag: what names it.
+
     Raises:
-      ValueError: another process trains there.
+      ValueError: another process is at work there.
     """
     if _is_bucket(folder):
         yield
@@ -128,8 +133,8 @@ def locked(folder: epath.Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
-                f"another process is training in {folder}: wait for it or end it, or choose "
-                "another --workdir"
+                f"another process is {doing} in {folder}: wait for it or end it, or choose "
+                f"another {flag}"
             ) from None
         except OSError as error:
             _LOG.warning("%s cannot be locked (%s): start no second run there", folder, error)

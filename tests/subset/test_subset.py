@@ -14,13 +14,15 @@ import pytest
 from partitionsel_jax import data, models, offline, subset
 from partitionsel_jax.data.sources.naming import find_columns
 from partitionsel_jax.distributed import spmd
-from partitionsel_jax.models.pretrained import tiny
+from partitionsel_jax.models.pretrained import adapters, tiny
+from partitionsel_jax.reporting import subset_page
 from partitionsel_jax.step.features import compute_features
 from partitionsel_jax.subset import features as feature_files
 from partitionsel_jax.subset import making
 from partitionsel_jax.subset.choosing import held_out
 from partitionsel_jax.subset.features import Joined, Kept, Shards, batches
 from partitionsel_jax.subset.table import Files, read_table
+from partitionsel_jax.training import loop, starts, workdir
 
 DOMAINS = ("add", "reverse", "shout")
 
@@ -412,3 +414,122 @@ def test_devices_change_no_feature_but_by_rounding(model, files, tmp_path):
         Shards(tmp_path / name / "work/model-0/rows", 90, 64)[0:90] for name in ("one", "eight")
     ]
     np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-5 * np.abs(found[0]).max())
+
+
+def test_adapters_are_warmed_up_and_a_stop_in_that_changes_no_byte(model, tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", made_rows(240))
+    anchors = write_rows(tmp_path / "dev.jsonl", made_rows(12, seed=7))
+    options = {"warmup": 0.25, "reader": subset.Reader(length=96, template="plain")}
+    whole = make(model, rows, anchors, tmp_path / "whole", **options).read_bytes()
+    work = tmp_path / "whole" / "work" / "model-0"
+    summary = json.loads((work / "warm-up" / "run" / "summary.json").read_text())
+    assert summary["updates"] == 2  # a quarter of 240, in batches of 32
+    manifest = json.loads((work / "rows" / "manifest.json").read_text())
+    assert manifest["features"]["parameters"] == "lora"
+    assert manifest["features"]["last_layers"] == GRADIENTS.last_layers
+    loaded = models.load(model)
+    assert manifest["weights"] != int(making.fingerprint(loaded.parameters))
+
+    def stopped(*arguments, **options):
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "_compile", stopped)
+        with pytest.raises(Killed):
+            make(model, rows, anchors, tmp_path / "out", **options)
+    assert make(model, rows, anchors, tmp_path / "out", **options).read_bytes() == whole
+    # One that has adapters has had its warm-up.
+    adapter = tmp_path / "adapter"
+    finished = starts.load_finished(work / "warm-up" / "run", "the warm-up")
+    shape, lora = finished.settings.model, finished.settings.lora
+    adapters.write(adapter, shape, lora, finished.parameters, base=model)
+    path = subset.make(
+        [subset.Chooser(model, str(adapter))],
+        *(rows, anchors, subset.Request("10"), str(tmp_path / "adapted")),
+        gradients=GRADIENTS,
+        reader=options["reader"],
+    )
+    assert not (tmp_path / "adapted" / "work" / "model-0" / "warm-up").exists()
+    ranks = [
+        {p["partitionsel"]["row"] for p in map(json.loads, text.splitlines())}
+        for text in (path.read_text(), whole.decode())
+    ]
+    assert ranks[0] == ranks[1]
+
+
+def test_the_rows_of_a_warm_up_are_no_anchors(model, tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", made_rows(120))
+    options = {"warmup": 0.5, "reader": subset.Reader(length=96, template="plain")}
+    make(model, rows, "25%", tmp_path / "out", **options)
+    written = chosen(tmp_path / "out" / "work" / "model-0" / "warm-up" / "rows.jsonl")
+    assert len(written) == 32 + 3  # half of 90, in batches of 32, and three beside them
+    loaded = models.load(model)
+    table = read_table(Files.find(rows, "instructions", {}), loaded.tokenizer, 96, "plain")
+    held = held_out(table, 0.25, 0)
+    asked = {row["instruction"] for row, out in zip(made_rows(120), held, strict=True) if out}
+    assert not asked & {row["messages"][0]["content"] for row in written}
+
+
+def test_a_warm_up_of_too_few_rows_is_refused(model, files, tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", made_rows(30))
+    with pytest.raises(ValueError, match="a warm-up needs 35 rows, got 30: give --warmup=0"):
+        make(model, rows, files[1], tmp_path / "out", warmup=0.05)
+
+
+def test_a_choice_is_described_beside_others(model, files, tmp_path):
+    path = make(model, *files, tmp_path / "out", size="9")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    loaded = models.load(model)
+    table = read_table(Files.find(files[0], "instructions", {}), loaded.tokenizer, 64, "plain")
+    work = tmp_path / "out" / "work" / "model-0"
+    rows, held = (
+        np.asarray(Shards(work / what, count, 64)[0:count], np.float64)
+        for what, count in (("rows", 90), ("anchors", 12))
+    )
+    rows, held = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (rows, held))
+    scores = rows @ held.mean(axis=0)
+    picked = np.array([pick["partitionsel"]["row"] - 1 for pick in chosen(path)])
+    counts = np.bincount(table.domains[picked], minlength=3)
+    top = [
+        row
+        for domain, count in enumerate(counts)
+        for row in sorted(np.flatnonzero(table.domains == domain), key=lambda i: -scores[i])[:count]
+    ]
+    assert summary["overlap"]["alignment"] == pytest.approx(np.isin(picked, top).mean())
+    cosines = rows[picked] @ rows[picked].T - 2 * np.eye(9)
+    assert summary["redundancy"]["chosen"] == pytest.approx(cosines.max(axis=1).mean(), abs=1e-4)
+    assert summary["lengths"]["candidates"][2] == table.lengths.max()
+    first = min(chosen(path), key=lambda pick: pick["partitionsel"]["rank"])
+    shown = summary["shown"]["first"][0]
+    assert shown["asked"] == first["instruction"]
+    assert shown["alignment"] == pytest.approx(max(scores[picked]), abs=1e-4)
+    last = summary["shown"]["opposed"][0]
+    assert last["place"] == f"rows.jsonl row {np.argmin(scores) + 1}"
+
+
+def test_the_page_shows_the_rows_as_text(model, tmp_path):
+    rows = made_rows(60)
+    for row in rows:
+        row["output"] += " <script>alert(1)</script>"
+    rows, anchors = (
+        write_rows(tmp_path / name, part)
+        for name, part in (("rows.jsonl", rows), ("dev.jsonl", made_rows(6, seed=7)))
+    )
+    reader = subset.Reader(length=160, template="plain")
+    make(model, rows, anchors, tmp_path / "out", size="3", reader=reader)
+    page = subset_page.build(tmp_path / "out").read_text()
+    assert "3 of 60 rows chosen" in page
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    for name in DOMAINS:
+        assert name in page
+
+
+def test_two_at_work_in_one_folder_are_refused(model, files, tmp_path):
+    work = tmp_path / "out" / "work"
+    work.mkdir(parents=True)
+    with (
+        workdir.locked(work),
+        pytest.raises(ValueError, match="another process is choosing rows in"),
+    ):
+        make(model, *files, tmp_path / "out")
