@@ -1,6 +1,9 @@
 """Selects from features that were computed elsewhere, however many there are.
 
 python -m experiments.select --features=F.npy --domains=D.npy --anchors=A.npy --size=1000
+
+Several processes share the rows where SLURM, Open MPI or a TPU pod has started them, or where flags
+say so; all of them see the files.
 """
 
 from absl import flags
@@ -50,28 +53,31 @@ _CHUNK_ROWS = flags.DEFINE_integer("chunk_rows", None, "Rows read at a time; 16 
 _SHORTLIST_ROWS = flags.DEFINE_integer(
     "shortlist_rows", None, "Rows kept in memory between passes; 32 MiB of them."
 )
+console.define_process_flags()
 
 
 def main() -> None:
-    from partitionsel_jax import offline
+    from partitionsel_jax import distributed, offline
 
-    offline.select_files(
-        _FEATURES.value,
-        anchors=_ANCHORS.value,
-        domains=_DOMAINS.value,
-        size=_SIZE.value,
-        budgets=_BUDGETS.value,
-        output=_OUTPUT.value,
-        overwrite=_OVERWRITE.value,
-        reading=offline.Reading(_CHUNK_ROWS.value, _SHORTLIST_ROWS.value),
-        utility=_UTILITY.value,
-        coupling=_COUPLING.value,
-        scaling=_SCALING.value,
-        ridge=_RIDGE.value,
-        step_scale=_STEP_SCALE.value,
-        block=_BLOCK.value,
-        seed=_SEED.value,
-    )
+    console.join_processes()
+    with distributed.processes.ending_together():
+        offline.select_files(
+            _FEATURES.value,
+            anchors=_ANCHORS.value,
+            domains=_DOMAINS.value,
+            size=_SIZE.value,
+            budgets=_BUDGETS.value,
+            output=_OUTPUT.value,
+            overwrite=_OVERWRITE.value,
+            reading=offline.Reading(_CHUNK_ROWS.value, _SHORTLIST_ROWS.value),
+            utility=_UTILITY.value,
+            coupling=_COUPLING.value,
+            scaling=_SCALING.value,
+            ridge=_RIDGE.value,
+            step_scale=_STEP_SCALE.value,
+            block=_BLOCK.value,
+            seed=_SEED.value,
+        )
 
 
 if __name__ == "__main__":

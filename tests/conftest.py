@@ -86,6 +86,7 @@ SLOW = {
     "test_shared_features",
     "test_sketches",
     "test_smollm2",
+    "test_spread_selection",
     "test_step",
     "test_subset",
     "test_traffic",

@@ -50,6 +50,28 @@ class MappedMatrix:
         return np.array(load(self._name, self._path, mapped=True)[rows])
 
 
+class Part:
+    """Neighbouring rows of a matrix, read when they are asked for.
+
+    Attributes:
+      shape, dtype: of the part.
+    """
+
+    def __init__(self, matrix: MappedMatrix, rows: slice):
+        self.shape, self.dtype = (rows.stop - rows.start, *matrix.shape[1:]), matrix.dtype
+        self._matrix, self._first = matrix, rows.start
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        start, stop, _ = rows.indices(self.shape[0])
+        return self._matrix[self._first + start : self._first + stop]
+
+
+def _part(rows: int) -> slice:
+    """This process's rows: all processes have as many, up to one."""
+    process, processes = jax.process_index(), jax.process_count()
+    return slice(process * rows // processes, (process + 1) * rows // processes)
+
+
 def load(name: str, path: str | os.PathLike[str], *, mapped: bool = False) -> np.ndarray:
     """An array of a .npy file.
 
@@ -95,7 +117,7 @@ def select_files(
     reading: selector.Reading | None = None,
     **choices: Any,
 ) -> Path:
-    """`select` from files to files.
+    """`select` from files to files; every process of a JAX job reads its part of the rows.
 
     Args:
       features: path of a .npy file, float[N, M].
@@ -122,17 +144,20 @@ def select_files(
         if path is not None and (not path or "://" in path):
             raise ValueError(f"{name}: expected a path on this machine, got {path!r}.")
     folder = Path(output) if output else Path(features).with_suffix(".selection")
-    _check_output(folder, overwrite=overwrite)
+    if jax.process_index() == 0:
+        _check_output(folder, overwrite=overwrite)
     matrix = MappedMatrix("features", features)
     anchor_rows = None if anchors is None else MappedMatrix("anchors", anchors)
     domain_N = None if domains is None else load("domains", domains)
+    mine = _part(matrix.shape[0])
     selection = selector.select(
-        matrix,
+        Part(matrix, mine),
         anchor_rows,
-        domain_N,
+        domain_N if domain_N is None or np.ndim(domain_N) != 1 else domain_N[mine],
         size=size,
         budgets=parse_budgets(budgets),
         reading=reading,
+        spread=True,
         **choices,
     )
     devices = (reading and reading.devices) or tuple(jax.devices())
@@ -160,7 +185,8 @@ def select_files(
         "versions": {"partitionsel_jax": __version__}
         | {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy")},
     }
-    write(folder, selection.indices, selection.weights, summary)
+    if jax.process_index() == 0:
+        write(folder, selection.indices, selection.weights, summary)
     said = (summary["picked"], summary["rows"], summary["passes"], summary["seconds"], folder)
     _LOG.info("%d of %d rows picked in %d passes, %.1f s: %s", *said)
     return folder

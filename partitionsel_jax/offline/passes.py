@@ -1,7 +1,9 @@
 """Passes over features that do not fit in memory: chunks of rows, shared out over the devices.
 
 Every pass reads the rows once, in order. The host holds a chunk or two of them, a few numbers per
-row, and the rows that a pass was asked to bring back.
+row, and the rows that a pass was asked to bring back. Rows may be spread over processes: each
+passes over its own, and they exchange numbers of every row after the first pass, and the best rows
+of every process, with their features, after each.
 """
 
 import dataclasses
@@ -15,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
+
+from partitionsel_jax.offline.exchange import Exchange
 
 # Bytes of float32 rows that are read and put on the devices at a time.
 CHUNK_BYTES = 16 * 2**20
@@ -39,7 +43,8 @@ class Pool:
     """Rows to pass over, and the host's knowledge of every one after the first pass.
 
     Attributes:
-      features: float[N, M].
+      features: float[N', M], those of this process.
+      exchange: which of the N rows of all processes these are.
       domains: i32[N] in [0, P).
       unit: whether rows are scaled to unit norm; zero rows stay zero.
       chunk_rows: R, rows read at a time; a multiple of the number of devices.
@@ -52,6 +57,7 @@ class Pool:
     """
 
     features: Rows
+    exchange: Exchange
     domains: np.ndarray
     unit: bool
     chunk_rows: int
@@ -89,22 +95,26 @@ def survey(
     unit: bool,
     chunk_rows: int | None = None,
     devices: Sequence[jax.Device] | None = None,
+    exchange: Exchange | None = None,
 ) -> Pool:
     """The first pass: which rows are finite, their norms, and how they lie to one direction.
 
-    Chunks are of `chunk_rows`, or of `CHUNK_BYTES`, over `devices`, or over all there are.
+    Chunks are of `chunk_rows`, or of `CHUNK_BYTES`, over `devices`, or over all that this process
+    has.
     """
-    devices = tuple(jax.devices() if devices is None else devices)
+    devices = tuple(jax.local_devices() if devices is None else devices)
+    exchange = exchange or Exchange.of(features.shape[0])
     rows, dim = features.shape
     chunk_rows = chunk_rows or max(1, CHUNK_BYTES // (4 * dim))
     chunk_rows = len(devices) * math.ceil(min(chunk_rows, rows) / len(devices))
     mesh = jax.make_mesh((len(devices),), ("rows",), axis_types=(AxisType.Auto,), devices=devices)
     empty = np.empty(rows, np.float32)
-    pool = Pool(features, domains, unit, chunk_rows, mesh, empty, empty.copy(), empty)
+    pool = Pool(features, exchange, domains, unit, chunk_rows, mesh, empty, empty.copy(), empty)
     program = functools.partial(_survey, unit=unit)
     for here, _, (norms, scores) in _sweep(pool, program, (), (direction_M,)):
         count = here.stop - here.start
         pool.norms[here], pool.scores[here] = np.asarray(norms)[:count], np.asarray(scores)[:count]
+    pool.norms, pool.scores = map(exchange.of_all_rows, (pool.norms, pool.scores))
     scale = np.where(pool.norms > 0.0, pool.norms if unit else np.float32(1), np.float32(1))
     pool.scale = np.where(np.isnan(pool.norms), np.float32(np.nan), scale)
     return pool
@@ -112,10 +122,10 @@ def survey(
 
 def scores(pool: Pool, directions_GxM: np.ndarray, group_N: np.ndarray) -> np.ndarray:
     """Every row's inner product with its own group's direction, f32[N]; -inf where left out."""
-    scores_N = np.empty_like(pool.scale)
+    scores = np.empty(pool.features.shape[0], np.float32)
     for here, _, score in _sweep(pool, _scores, (pool.scale, group_N), (directions_GxM,)):
-        scores_N[here] = np.asarray(score)[: here.stop - here.start]
-    return scores_N
+        scores[here] = np.asarray(score)[: here.stop - here.start]
+    return pool.exchange.of_all_rows(scores)
 
 
 def best(
@@ -143,24 +153,38 @@ def best(
     values = np.full((query_count, 0), -np.inf, np.float32)
     ids, row_ids = np.zeros((query_count, 0), np.int64), np.zeros(0, np.int64)
     rows = np.zeros((0, dim), np.float32)
-    local = pool.chunk_rows // pool.mesh.size
+    local, first = pool.chunk_rows // pool.mesh.size, pool.exchange.first
+    mine = wanted[(wanted >= first) & (wanted < first + pool.features.shape[0])]
     program = functools.partial(_best, mesh=pool.mesh, count=min(count, local))
     per_row = (pool.scale, pool.domains, order_N)
     for here, block, found in _sweep(pool, program, per_row, (directions_QxM, open_QxP, steps_Q)):
         chunk_values, chunk_ids = (np.asarray(array) for array in found)
         values = np.concatenate([values, chunk_values], axis=1)
-        ids = np.concatenate([ids, chunk_ids.astype(np.int64) + here.start], axis=1)
-        # Stable, and lower rows come first: ties go to the lowest index.
-        order = np.argsort(-values, axis=1, kind="stable")[:, :count]
-        values = np.take_along_axis(values, order, axis=1)
-        ids = np.where(values > -np.inf, np.take_along_axis(ids, order, axis=1), -1)
+        start, stop = pool.exchange.first + here.start, pool.exchange.first + here.stop
+        ids = np.concatenate([ids, chunk_ids.astype(np.int64) + start], axis=1)
+        values, ids = _first(values, ids, count)
         # Of the rows named by now, those of this chunk and those that were at hand.
-        named = np.union1d(ids[ids >= 0], wanted[wanted < here.stop])
-        new = named >= here.start
+        named = np.union1d(ids[ids >= 0], mine[mine < stop])
+        new = named >= start
         known = rows[np.searchsorted(row_ids, named[~new])]
-        rows = np.concatenate([known, block[named[new] - here.start]])
+        rows = np.concatenate([known, block[named[new] - start]])
         row_ids = named
-    return Answers(ids, row_ids, scaled(rows, unit=pool.unit))
+    missing = ((0, 0), (0, count - ids.shape[1]))
+    values, ids = _first(
+        pool.exchange.side_by_side(np.pad(values, missing, constant_values=-np.inf)),
+        pool.exchange.side_by_side(np.pad(ids, missing, constant_values=-1)),
+        count,
+    )
+    named = np.union1d(ids[ids >= 0], wanted)
+    rows = pool.exchange.rows_of(named, row_ids, rows)
+    return Answers(ids, named, scaled(rows, unit=pool.unit))
+
+
+def _first(values: np.ndarray, ids: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best `count` of every query; stable, and lower rows come first: ties go to these."""
+    order = np.argsort(-values, axis=1, kind="stable")[:, :count]
+    values = np.take_along_axis(values, order, axis=1)
+    return values, np.where(values > -np.inf, np.take_along_axis(ids, order, axis=1), -1)
 
 
 def scaled(rows: np.ndarray, *, unit: bool) -> np.ndarray:
@@ -196,7 +220,8 @@ def _sweep(
     for start in range(0, total, pool.chunk_rows):
         here = slice(start, min(start + pool.chunk_rows, total))
         block = read(pool.features, here)
-        parts = [values[here] for values in per_row]
+        first = pool.exchange.first
+        parts = [values[first + here.start : first + here.stop] for values in per_row]
         if missing := pool.chunk_rows - len(block):
             block = np.pad(block, ((0, missing), (0, 0)))
             # Rows that a pass leaves out: their scale is not a number.

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax.offline import drafts, passes, rounds
+from partitionsel_jax.offline.exchange import Exchange
 from partitionsel_jax.offline.passes import Pool, Rows
 from partitionsel_jax.selection import COUPLINGS, refit
 from partitionsel_jax.selection import budgets as schemes
@@ -40,7 +41,7 @@ class Reading:
       chunk_rows: rows read at a time; None: 16 MiB of them.
       shortlist_rows: rows kept in memory for drafts; None: 32 MiB of them. More means fewer
         passes, and more work between them.
-      devices: what shares the rows of a chunk; None: `jax.devices()`.
+      devices: of this process, what shares the rows of a chunk; None: all of them.
     """
 
     chunk_rows: int | None = None
@@ -92,6 +93,7 @@ def select(
     seed: int = 0,
     block: int | None = None,
     reading: Reading | None = None,
+    spread: bool = False,
 ) -> OfflineSelection:
     """Selects `size` rows of features that may be far larger than memory.
 
@@ -124,6 +126,9 @@ def select(
         budgets are shared out over blocks of this size; a block ends early when no row can better
         it, and the next one takes what it left. None: all picks together.
       reading: chunks, memory and devices.
+      spread: whether every process of a JAX job gives rows and domains of its own, and all the same
+        of everything else. Rows are numbered through in order of the processes, and the picks are
+        those of one process with all rows.
 
     Returns:
       An `OfflineSelection`.
@@ -142,8 +147,9 @@ def select(
     reading = reading or Reading()
     check_names(utility, coupling, scaling)
     _check_features(features, anchors, utility)
-    _check_numbers(features.shape[0], size, ridge, step_scale, seed, block, reading)
-    domain_N = _checked_domains(domains, features.shape[0])
+    exchange = Exchange.of(features.shape[0], spread=spread)
+    _check_numbers(exchange.total, size, ridge, step_scale, seed, block, reading)
+    domain_N = exchange.of_all_rows(_checked_domains(domains, features.shape[0], exchange.total))
     counts_P = np.bincount(domain_N)
     if coupling != "agnostic":
         # As a trial: the real counts are known after the first pass only.
@@ -161,6 +167,7 @@ def select(
         unit=unit,
         chunk_rows=reading.chunk_rows,
         devices=reading.devices,
+        exchange=exchange,
     )
     sound_N = ~np.isnan(pool.norms)
     sound, seconds = int(np.sum(sound_N)), time.perf_counter() - began
@@ -307,8 +314,8 @@ def _check_matrix(name: str, matrix: Rows) -> None:
         )
 
 
-def _checked_domains(domains: np.ndarray | None, rows: int) -> np.ndarray:
-    """Domains as i32[N], all 0 for None."""
+def _checked_domains(domains: np.ndarray | None, rows: int, total: int) -> np.ndarray:
+    """Domains as i32[N], all 0 for None; no more than there are rows in all."""
     if domains is None:
         return np.zeros(rows, np.int32)
     domains = np.asarray(domains)
@@ -317,9 +324,9 @@ def _checked_domains(domains: np.ndarray | None, rows: int) -> np.ndarray:
             f"domains must be integers of shape ({rows},), one for every row of features, got "
             f"{domains.dtype}{list(domains.shape)}."
         )
-    if domains.min() < 0 or domains.max() >= rows:
+    if domains.min() < 0 or domains.max() >= total:
         raise ValueError(
-            f"domains must lie in 0 .. {rows - 1}, got values from {domains.min()} to "
+            f"domains must lie in 0 .. {total - 1}, got values from {domains.min()} to "
             f"{domains.max()}; number the domains from 0."
         )
     return np.asarray(domains, np.int32)
