@@ -79,6 +79,12 @@ _WARMUP = flags.DEFINE_float(
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the sketch, of held-out anchors and random rows.", 0)
 _SHARD = flags.DEFINE_string("shard", None, "I/N: only the Ith of N parts of the features.")
+_FORMAT = flags.DEFINE_enum(
+    "format",
+    "jsonl",
+    ["jsonl", "parquet", "datasets"],
+    "Of the chosen rows; datasets: a directory for datasets.load_from_disk.",
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier choice in --output.")
 
 
@@ -114,6 +120,7 @@ def main() -> None:
         gradients=subset.Gradients(_DIM.value, _LAST_LAYERS.value, _MICROBATCH.value, _SEED.value),
         warmup=_WARMUP.value,
         part=(part.number, part.count),
+        form=_FORMAT.value,
         overwrite=_OVERWRITE.value,
     )
     if written:

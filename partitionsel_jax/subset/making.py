@@ -32,7 +32,7 @@ from partitionsel_jax.training import workdir
 
 _LOG = logging.getLogger(__name__)
 
-SELECTED, SUMMARY = "selected.jsonl", "summary.json"
+SUMMARY = "summary.json"
 # Below the output: what is kept, so that another size or utility takes seconds.
 _WORK = "work"
 # Share of the rows that adapters are trained on first.
@@ -116,6 +116,7 @@ def make(
     gradients: Gradients = Gradients(),
     warmup: float = WARMUP,
     part: tuple[int, int] = (1, 1),
+    form: str = "jsonl",
     overwrite: bool = False,
 ) -> Path | None:
     """Chooses rows of files to train on, and writes them as they were.
@@ -135,10 +136,11 @@ def make(
       warmup: share of the rows, at random, that adapters are trained on before their gradients are
         taken, see `warm_up`; 0 to take the model's own. A model with an adapter has had it.
       part: (I, N) computes the Ith of N parts of the features alone, I from 1.
+      form: of the chosen rows, see `writing.write`.
       overwrite: whether an earlier choice may be replaced.
 
     Returns:
-      The file of the chosen rows; None for a part.
+      The file or directory of the chosen rows; None for a part.
 
     Raises:
       ValueError: whatever does not fit, before it costs time where that can be known.
@@ -146,6 +148,8 @@ def make(
     for name, path in (("data", rows), ("anchors", anchors), ("output", output)):
         if "://" in path:
             raise ValueError(f"{name}: expected a path on this machine, got {path!r}")
+    if form not in writing.FORMS:
+        raise ValueError(f"unknown form {form!r}; choose one of {', '.join(writing.FORMS)}")
     began, folder = time.perf_counter(), Path(output)
     if not overwrite and (folder / SUMMARY).exists():
         raise ValueError(
@@ -177,10 +181,9 @@ def make(
             "gradients": dataclasses.asdict(gradients),
             "warmup": warmup,
         }
-        chosen, candidates = _finish(folder, seen, inputs, request, gradients.dim, about)
-    said = chosen, candidates, time.perf_counter() - began, folder / SELECTED
-    _LOG.info("%d of %d rows chosen, %.1f s: %s", *said)
-    return folder / SELECTED
+        written = _finish(folder, seen, inputs, request, gradients.dim, form, about)
+    _LOG.info("%.1f s: %s", time.perf_counter() - began, written)
+    return written
 
 
 class _Inputs(NamedTuple):
@@ -266,9 +269,10 @@ def _finish(
     inputs: _Inputs,
     request: Request,
     dim: int,
+    form: str,
     about: Mapping[str, Any],
-) -> tuple[int, int]:
-    """Chooses and writes; how many rows were chosen, and how many there were."""
+) -> Path:
+    """Chooses and writes; where the chosen rows are."""
     if len({len(each.table) for each in seen}) > 1:
         raise ValueError(
             f"the models read {', '.join(str(len(each.table)) for each in seen)} rows, since some "
@@ -284,12 +288,13 @@ def _finish(
         pool.rows[picked.indices],
         *(picked.weights, picked.gains, table.files, table.numbers, names),
     )
-    writing.write_jsonl(folder / SELECTED, writing.chosen_rows(files.files, picks))
+    path = writing.write(folder, writing.chosen_rows(files.files, picks), form)
     described = describe(picked, features, anchors, table, pool.rows, files, request.seed)
     columns = {"columns": dataclasses.asdict(files.columns)}
     summary = {**_summary(pool, picked), **described._asdict(), **columns, **about}
     write_json(folder / SUMMARY, summary)
-    return len(picked.indices), len(pool.rows)
+    _LOG.info("%d of %d rows chosen", len(picked.indices), len(pool.rows))
+    return path
 
 
 def _read(chooser: Chooser, inputs: _Inputs, work: Path) -> _Seen:

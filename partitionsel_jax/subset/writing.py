@@ -1,20 +1,30 @@
 """The chosen rows as their files had them, and what is known of each."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 
 from partitionsel_jax.data.sources.files import SourceFile, changed
 from partitionsel_jax.data.sources.reading import column_names, read
+from partitionsel_jax.file_errors import one_line
+from partitionsel_jax.json_files import write_json
 
 # What is added to a row.
 KEY = "partitionsel"
+# Forms of the chosen rows, and what they are called.
+_NAMES = {"jsonl": "selected.jsonl", "parquet": "selected.parquet", "datasets": "selected"}
+FORMS = tuple(_NAMES)
+_ARROW = "data-00000-of-00001.arrow"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,16 +99,87 @@ def chosen_rows(
         yield {**fields, KEY: dataclasses.asdict(picks[place, number])}
 
 
+def write(folder: Path, rows: Iterator[dict[str, Any]], form: str) -> Path:
+    """Writes the chosen rows in one move, in place of earlier ones of any form.
+
+    Args:
+      folder: where `selected.jsonl`, `selected.parquet` or the directory `selected` goes.
+      rows: in order.
+      form: one of `FORMS`: JSON Lines, Parquet, or a directory that `datasets.load_from_disk`
+        reads.
+
+    Returns:
+      The file or directory.
+
+    Raises:
+      ValueError: rows that have no common columns, of a form that needs them.
+    """
+    path = folder / _NAMES[form]
+    half = folder / f".{path.name}.{os.getpid()}"
+    try:
+        if form == "jsonl":
+            _write_lines(half, rows)
+        else:
+            _write_table(half, rows, form)
+        for name in _NAMES.values():
+            _remove(folder / name)
+        half.replace(path)
+    finally:
+        _remove(half)
+    return path
+
+
 def write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     """Writes rows as JSON Lines, in one move."""
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(half, "w", encoding="utf-8") as stream:
-            for row in rows:
-                stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        _write_lines(half, rows)
         half.replace(path)
     finally:
-        half.unlink(missing_ok=True)
+        _remove(half)
+
+
+def _write_lines(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    with open(path, "w", encoding="utf-8") as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+
+def _write_table(path: Path, rows: Iterator[dict[str, Any]], form: str) -> None:
+    """A Parquet file, or a directory of the datasets library, from one table in memory."""
+    try:
+        table = pa.Table.from_pylist(list(rows))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(
+            f"the chosen rows cannot be written as {form}, since a column holds values of several "
+            f"kinds ({one_line(error)}): write them as jsonl"
+        ) from None
+    if form == "parquet":
+        parquet.write_table(table, path)
+        return
+    path.mkdir()
+    with pa.ipc.new_stream(path / _ARROW, table.schema) as stream:
+        stream.write_table(table)
+    digest = hashlib.sha256((path / _ARROW).read_bytes()).hexdigest()[:16]
+    state = {
+        "_data_files": [{"filename": _ARROW}],
+        "_fingerprint": digest,
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": "train",
+    }
+    # Without features, which are then those of the table.
+    write_json(path / "state.json", state)
+    write_json(path / "dataset_info.json", {"description": "Rows chosen by partitionsel_jax."})
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def picks_of(

@@ -284,6 +284,37 @@ def test_every_kind_of_file_keeps_its_fields(model, tmp_path, form):
         assert pick == rows[known["row"] - 1]
 
 
+@pytest.mark.parametrize("form", ["parquet", "datasets"])
+def test_other_forms_hold_the_same_rows(model, files, tmp_path, form):
+    lines = chosen(make(model, *files, tmp_path / "lines"))
+    path = make(model, *files, tmp_path / "out", form=form)
+    if form == "parquet":
+        assert path.name == "selected.parquet"
+        assert parquet.read_table(path).to_pylist() == lines
+    # As our own reader has them, which knows a directory of the datasets library.
+    source = Files.find(str(path), "instructions", {})
+    rows = [row.fields for file in source.files for row in data.sources.reading.read(file)]
+    assert rows == lines
+    assert not (tmp_path / "out" / "selected.jsonl").exists()
+
+
+def test_another_form_takes_the_place_of_the_first(model, files, tmp_path):
+    make(model, *files, tmp_path / "out", form="datasets")
+    path = make(model, *files, tmp_path / "out", overwrite=True)
+    found = sorted(each.name for each in (tmp_path / "out").iterdir())
+    assert found == ["selected.jsonl", "summary.json", "work"]
+    assert len(chosen(path)) == 10
+
+
+def test_rows_without_common_columns_are_refused_as_a_table(model, files, tmp_path):
+    rows = made_rows(30)
+    for number, row in enumerate(rows):
+        row["note"] = number if number % 2 else "text"
+    mixed = write_rows(tmp_path / "mixed.jsonl", rows)
+    with pytest.raises(ValueError, match=r"holds values of several kinds .*as jsonl"):
+        make(model, mixed, files[1], tmp_path / "out", size="30", form="parquet")
+
+
 @pytest.mark.parametrize(
     ("names", "given", "expected"),
     [
