@@ -13,14 +13,21 @@ from experiments import console
 _FEATURES = flags.DEFINE_string(
     "features",
     None,
-    "A .npy file, float[N, M]: gradient features of the candidates.",
+    "Gradient features of the candidates, float[N, M]: F.npy, F.safetensors:TENSOR or "
+    "F.parquet:COLUMN.",
     required=True,
 )
 _ANCHORS = flags.DEFINE_string(
-    "anchors", None, "A .npy file, float[A, M]: those of the validation examples to match."
+    "anchors", None, "Those of the validation examples to match, float[A, M], the same."
 )
 _DOMAINS = flags.DEFINE_string(
-    "domains", None, "A .npy file, integers [N] from 0: the candidates' domains. One if not given."
+    "domains",
+    None,
+    "The candidates' domains, D.npy, integers [N] from 0, or F.parquet:COLUMN, which may be texts. "
+    "One if not given.",
+)
+_IDS = flags.DEFINE_string(
+    "ids", None, "Ids of the candidates, I.npy or F.parquet:COLUMN; those picked go to ids.json."
 )
 _SIZE = flags.DEFINE_integer("size", None, "How many to pick.", required=True)
 _BUDGETS = flags.DEFINE_string(
@@ -65,6 +72,7 @@ def main() -> None:
             _FEATURES.value,
             anchors=_ANCHORS.value,
             domains=_DOMAINS.value,
+            ids=_IDS.value,
             size=_SIZE.value,
             budgets=_BUDGETS.value,
             output=_OUTPUT.value,

@@ -16,54 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax import __version__
-from partitionsel_jax.file_errors import check_regular, one_line
 from partitionsel_jax.offline import selector
+from partitionsel_jax.offline.matrices import Part, open_matrix, read_values
 from partitionsel_jax.selection import budgets as schemes
 
 # What a selection's directory holds, and nothing else.
-OUTPUTS = ("indices.npy", "weights.npy", "summary.json")
+OUTPUTS = ("indices.npy", "weights.npy", "ids.json", "summary.json")
 
-_LONGEST_HEADER = 1 << 16  # bytes; of a matrix it has some hundred
 _LARGEST = 1e18  # of a budget, as int64 and float32 hold it
 
 _LOG = logging.getLogger(__name__)
-
-
-class MappedMatrix:
-    """A matrix in a .npy file, of which only the rows asked for are ever in memory.
-
-    Args:
-      name: what messages call it.
-      path: the file.
-
-    Raises:
-      ValueError: no such file, or one that is not a whole .npy array.
-    """
-
-    def __init__(self, name: str, path: str | os.PathLike[str]):
-        self._name, self._path = name, path
-        mapped = load(name, path, mapped=True)
-        self.shape, self.dtype = mapped.shape, mapped.dtype
-
-    def __getitem__(self, rows: slice, /) -> np.ndarray:
-        # Mapped anew every time: the pages of a mapping that lives on count as this process's.
-        return np.array(load(self._name, self._path, mapped=True)[rows])
-
-
-class Part:
-    """Neighbouring rows of a matrix, read when they are asked for.
-
-    Attributes:
-      shape, dtype: of the part.
-    """
-
-    def __init__(self, matrix: MappedMatrix, rows: slice):
-        self.shape, self.dtype = (rows.stop - rows.start, *matrix.shape[1:]), matrix.dtype
-        self._matrix, self._first = matrix, rows.start
-
-    def __getitem__(self, rows: slice, /) -> np.ndarray:
-        start, stop, _ = rows.indices(self.shape[0])
-        return self._matrix[self._first + start : self._first + stop]
 
 
 def _part(rows: int) -> slice:
@@ -72,45 +34,13 @@ def _part(rows: int) -> slice:
     return slice(process * rows // processes, (process + 1) * rows // processes)
 
 
-def load(name: str, path: str | os.PathLike[str], *, mapped: bool = False) -> np.ndarray:
-    """An array of a .npy file.
-
-    Raises:
-      ValueError: in one line, for a file that is missing, truncated, pickled or of another kind.
-    """
-    try:
-        check_regular(path)
-        with open(path, "rb") as file:
-            start = file.read(12)
-        # A header of gigabytes would be read whole.
-        length = int.from_bytes(start[8 : 10 if start[6:7] == b"\x01" else 12], "little")
-        if start.startswith(b"\x93NUMPY") and length > _LONGEST_HEADER:
-            raise ValueError(f"its header is said to have {length} bytes")
-        # Mapped in any case: a file that says more than it holds is not waited for.
-        with np.errstate(over="raise"):  # in the product of a shape
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise ValueError(f"{name}: cannot read {path}: {error.strerror or error}.") from None
-    except Exception as error:  # whatever a header of nonsense leads to
-        # NumPy takes whatever does not begin like a .npy file for a pickle.
-        raise ValueError(
-            f"{name}: {path} is not a whole .npy file of numbers ({one_line(error)[:200]}); write "
-            "it with numpy.save, without objects."
-        ) from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ValueError(
-            f"{name}: {path} holds several arrays (.npz); save the one you mean with numpy.save."
-        )
-    return array if mapped else np.array(array)
-
-
 def select_files(
     features: str,
     *,
     size: int,
     anchors: str | None = None,
     domains: str | None = None,
+    ids: str | None = None,
     budgets: str = "proportional",
     output: str | None = None,
     overwrite: bool = False,
@@ -120,14 +50,16 @@ def select_files(
     """`select` from files to files; every process of a JAX job reads its part of the rows.
 
     Args:
-      features: path of a .npy file, float[N, M].
+      features: float[N, M], as `open_matrix` names matrices in files.
       size: K.
-      anchors: path of a .npy file, float[A, M].
-      domains: path of a .npy file, integers [N].
+      anchors: float[A, M], the same.
+      domains: integers [N], or texts, as `read_values` names them in files. Texts are domains in
+        their order.
+      ids: integers or texts [N], the same.
       budgets: as in `parse_budgets`.
       output: directory to write; None: beside the features, `NAME.selection`. It holds
-        `indices.npy` i64[K'], `weights.npy` f32[K'] and `summary.json`. It appears as a whole or,
-        if the process is killed, not at all.
+        `indices.npy` i64[K'], `weights.npy` f32[K'], `summary.json` and, where there are ids, those
+        of the picks in `ids.json`. It appears as a whole or, if the process is killed, not at all.
       overwrite: whether an earlier selection there may be replaced.
       reading: chunks, memory and devices.
       **choices: utility, coupling, scaling, ridge, step_scale and seed of `select`.
@@ -139,21 +71,27 @@ def select_files(
       ValueError: for whatever does not fit, before the first pass where that can be known.
     """
     began = time.perf_counter()
-    inputs = {"features": features, "anchors": anchors, "domains": domains}
+    inputs = {"features": features, "anchors": anchors, "domains": domains, "ids": ids}
     for name, path in {**inputs, "output": output}.items():
         if path is not None and (not path or "://" in path):
             raise ValueError(f"{name}: expected a path on this machine, got {path!r}.")
     folder = Path(output) if output else Path(features).with_suffix(".selection")
     if jax.process_index() == 0:
         _check_output(folder, overwrite=overwrite)
-    matrix = MappedMatrix("features", features)
-    anchor_rows = None if anchors is None else MappedMatrix("anchors", anchors)
-    domain_N = None if domains is None else load("domains", domains)
-    mine = _part(matrix.shape[0])
+    matrix = open_matrix("features", features)
+    anchor_rows = None if anchors is None else open_matrix("anchors", anchors)
+    selector.check_matrix("features", matrix)
+    mine, domain_N, names = _part(matrix.shape[0]), None, None
+    if domains is not None:
+        domain_N = read_values("domains", domains)
+        if domain_N.dtype == object:
+            names, domain_N = np.unique(domain_N.astype(str), return_inverse=True)
+        selector.check_domains(domain_N, matrix.shape[0])
+    id_N = None if ids is None else _ids(ids, matrix.shape[0])
     selection = selector.select(
         Part(matrix, mine),
         anchor_rows,
-        domain_N if domain_N is None or np.ndim(domain_N) != 1 else domain_N[mine],
+        None if domain_N is None else domain_N[mine],
         size=size,
         budgets=parse_budgets(budgets),
         reading=reading,
@@ -168,6 +106,7 @@ def select_files(
         "rows_per_domain": [matrix.shape[0]]
         if domain_N is None
         else np.bincount(domain_N).tolist(),
+        "domain_names": None if names is None else names.tolist(),
         "dropped": selection.dropped,
         "anchor_rows": 0 if anchor_rows is None else anchor_rows.shape[0],
         "dropped_anchors": selection.dropped_anchors,
@@ -186,7 +125,8 @@ def select_files(
         | {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy")},
     }
     if jax.process_index() == 0:
-        write(folder, selection.indices, selection.weights, summary)
+        picked = None if id_N is None else id_N[selection.indices].tolist()
+        write(folder, selection.indices, selection.weights, summary, picked)
     said = (summary["picked"], summary["rows"], summary["passes"], summary["seconds"], folder)
     _LOG.info("%d of %d rows picked in %d passes, %.1f s: %s", *said)
     return folder
@@ -230,7 +170,23 @@ def parse_budgets(text: str) -> "selector.Budgets | np.ndarray":
     )
 
 
-def write(folder: Path, indices: np.ndarray, weights: np.ndarray, summary: dict[str, Any]) -> None:
+def _ids(text: str, rows: int) -> np.ndarray:
+    found = read_values("ids", text)
+    if found.shape != (rows,):
+        raise ValueError(
+            f"ids must be of shape ({rows},), one for every row of features, got "
+            f"{list(found.shape)}."
+        )
+    return found
+
+
+def write(
+    folder: Path,
+    indices: np.ndarray,
+    weights: np.ndarray,
+    summary: dict[str, Any],
+    ids: list[Any] | None = None,
+) -> None:
     """Writes a selection's directory beside its place, and moves it there in one step."""
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -242,6 +198,8 @@ def write(folder: Path, indices: np.ndarray, weights: np.ndarray, summary: dict[
         new.mkdir()
         np.save(new / "indices.npy", indices.astype(np.int64))
         np.save(new / "weights.npy", weights.astype(np.float32))
+        if ids is not None:
+            (new / "ids.json").write_text(json.dumps(ids) + "\n")
         text = json.dumps(summary, indent=2, allow_nan=False)
         (new / "summary.json").write_text(text + "\n")
         if folder.exists():

@@ -299,7 +299,7 @@ def check_names(utility: str, coupling: str, scaling: str = "unit") -> None:
             raise ValueError(f"{argument} must be one of {list(known)}, got {name!r}{hint}.")
 
 
-def _check_matrix(name: str, matrix: Rows) -> None:
+def check_matrix(name: str, matrix: Rows) -> None:
     """Raises ValueError unless features or anchors are a matrix of floats."""
     shape = getattr(matrix, "shape", None)
     if shape is None or len(shape) != 2 or 0 in shape:
@@ -319,11 +319,7 @@ def _checked_domains(domains: np.ndarray | None, rows: int, total: int) -> np.nd
     if domains is None:
         return np.zeros(rows, np.int32)
     domains = np.asarray(domains)
-    if domains.shape != (rows,) or not np.issubdtype(domains.dtype, np.integer):
-        raise ValueError(
-            f"domains must be integers of shape ({rows},), one for every row of features, got "
-            f"{domains.dtype}{list(domains.shape)}."
-        )
+    check_domains(domains, rows)
     if domains.min() < 0 or domains.max() >= total:
         raise ValueError(
             f"domains must lie in 0 .. {total - 1}, got values from {domains.min()} to "
@@ -332,15 +328,24 @@ def _checked_domains(domains: np.ndarray | None, rows: int, total: int) -> np.nd
     return np.asarray(domains, np.int32)
 
 
+def check_domains(domains: np.ndarray, rows: int) -> None:
+    """Raises ValueError unless there is an integer for each row."""
+    if domains.shape != (rows,) or not np.issubdtype(domains.dtype, np.integer):
+        raise ValueError(
+            f"domains must be integers of shape ({rows},), one for every row of features, got "
+            f"{domains.dtype}{list(domains.shape)}."
+        )
+
+
 def _check_features(features: Rows, anchors: Rows | None, utility: str) -> None:
-    _check_matrix("features", features)
+    check_matrix("features", features)
     if anchors is None and utility in ANCHORED:
         raise ValueError(
             f"anchors must be given for utility={utility!r}, got None; pass their features "
             "float[A, M], or choose grad_norm or random."
         )
     if anchors is not None:
-        _check_matrix("anchors", anchors)
+        check_matrix("anchors", anchors)
         if anchors.shape[1] != features.shape[1]:
             raise ValueError(
                 f"anchors must have the dimension of features, {features.shape[1]}, got "

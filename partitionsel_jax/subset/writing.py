@@ -161,7 +161,7 @@ def _write_table(path: Path, rows: Iterator[dict[str, Any]], form: str) -> None:
     with pa.ipc.new_stream(path / _ARROW, table.schema) as stream:
         stream.write_table(table)
     digest = hashlib.sha256((path / _ARROW).read_bytes()).hexdigest()[:16]
-    state = {
+    state: dict[str, Any] = {
         "_data_files": [{"filename": _ARROW}],
         "_fingerprint": digest,
         "_format_columns": None,
