@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
@@ -235,5 +235,5 @@ def load(name: str, path: str | os.PathLike[str], *, mapped: bool = False) -> np
             f"{name}: {path} holds several arrays (.npz); save the one you mean with numpy.save."
         )
     if array.dtype == np.dtype("V2"):  # as NumPy writes what it does not know
-        array = array.view(ml_dtypes.bfloat16)
+        array = array.view(jnp.bfloat16)
     return array if mapped else np.array(array)

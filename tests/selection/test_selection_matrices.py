@@ -2,7 +2,7 @@
 
 import json
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -26,7 +26,7 @@ def npy(folder):
 
 
 def npy_bfloat16(folder):
-    np.save(folder / "F.npy", FEATURES.astype(ml_dtypes.bfloat16))
+    np.save(folder / "F.npy", FEATURES.astype(jnp.bfloat16))
     return "F.npy"
 
 
@@ -41,7 +41,7 @@ def tensor_alone(folder):
 
 
 def tensor_bfloat16(folder):
-    save_file({"grads": FEATURES.astype(ml_dtypes.bfloat16)}, folder / "F.safetensors")
+    save_file({"grads": FEATURES.astype(jnp.bfloat16)}, folder / "F.safetensors")
     return "F.safetensors:grads"
 
 
