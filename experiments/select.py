@@ -37,7 +37,9 @@ _BUDGETS = flags.DEFINE_string(
     "counts:10,6 (exactly).",
 )
 _UTILITY = flags.DEFINE_string(
-    "utility", "gradient_matching", "gradient_matching, taylor, alignment, grad_norm or random."
+    "utility",
+    "gradient_matching",
+    "gradient_matching, taylor, alignment, grad_norm, facility_location or random.",
 )
 _COUPLING = flags.DEFINE_string("coupling", "joint", "joint, independent or agnostic.")
 _SCALING = flags.DEFINE_string(
@@ -51,7 +53,10 @@ _BLOCK = flags.DEFINE_integer(
     "Most picks that match the anchors together, by gradient_matching; half of M is usual where "
     "--size is above it. All if not given.",
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of random.")
+_REFERENCES = flags.DEFINE_integer(
+    "references", 1024, "Rows, at random, that the picks of facility_location are to resemble."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of random and of references.")
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Directory to write; NAME.selection beside NAME.npy if not given."
 )
@@ -84,6 +89,7 @@ def main() -> None:
             ridge=_RIDGE.value,
             step_scale=_STEP_SCALE.value,
             block=_BLOCK.value,
+            references=_REFERENCES.value,
             seed=_SEED.value,
         )
 

@@ -39,7 +39,9 @@ _BUDGETS = flags.DEFINE_string(
     "temperature:0.5, fixed:0.7,0.3 (shares) or counts:10,6 (exactly).",
 )
 _UTILITY = flags.DEFINE_string(
-    "utility", "gradient_matching", "gradient_matching, taylor, alignment, grad_norm or random."
+    "utility",
+    "gradient_matching",
+    "gradient_matching, taylor, alignment, grad_norm, facility_location or random.",
 )
 _COUPLING = flags.DEFINE_string("coupling", "joint", "joint, independent or agnostic.")
 _BLOCK = flags.DEFINE_integer(

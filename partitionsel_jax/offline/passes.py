@@ -128,6 +128,40 @@ def scores(pool: Pool, directions_GxM: np.ndarray, group_N: np.ndarray) -> np.nd
     return pool.exchange.of_all_rows(scores)
 
 
+def cover(
+    pool: Pool,
+    served_VxM: np.ndarray,
+    domain_V: np.ndarray,
+    cover_V: np.ndarray,
+    *,
+    by_domain: bool,
+) -> np.ndarray:
+    """Sums over some rows, f32[N]: how much nearer their nearest pick is once each row is one.
+
+    Args:
+      pool: the rows; -inf for those that are left out.
+      served_VxM: scaled features of the rows that are to be served.
+      domain_V: i32, their domains.
+      cover_V: f32, their similarities to their nearest pick; at least 0.
+      by_domain: whether a row serves those of its own domain alone.
+    """
+    program = functools.partial(_cover, by_domain=by_domain)
+    gains = np.empty(pool.features.shape[0], np.float32)
+    fixed = served_VxM, domain_V, cover_V
+    for here, _, gain in _sweep(pool, program, (pool.scale, pool.domains), fixed):
+        gains[here] = np.asarray(gain)[: here.stop - here.start]
+    return pool.exchange.of_all_rows(gains)
+
+
+def fetch(pool: Pool, ids: np.ndarray) -> np.ndarray:
+    """Features of a few rows, whose numbers i64[U] ascend, scaled: f32[U, M]."""
+    first, dim = pool.exchange.first, pool.features.shape[1]
+    mine = ids[(ids >= first) & (ids < first + pool.features.shape[0])]
+    rows = [read(pool.features, slice(i, i + 1)) for i in (mine - first).tolist()]
+    known = np.concatenate(rows) if rows else np.zeros((0, dim), np.float32)
+    return scaled(pool.exchange.rows_of(ids, mine, known), unit=pool.unit)
+
+
 def best(
     pool: Pool,
     order_N: np.ndarray,
@@ -254,6 +288,25 @@ def _scores(
 ) -> jax.Array:
     direction = directions_GxM if directions_GxM.shape[0] == 1 else directions_GxM[group_R]
     return _inner(block_RxM, scale_R, direction)
+
+
+@functools.partial(jax.jit, static_argnames="by_domain")
+def _cover(
+    block_RxM: jax.Array,
+    scale_R: jax.Array,
+    domain_R: jax.Array,
+    served_VxM: jax.Array,
+    domain_V: jax.Array,
+    cover_V: jax.Array,
+    *,
+    by_domain: bool,
+) -> jax.Array:
+    with jax.default_matmul_precision("highest"):
+        similar_RxV = (block_RxM / scale_R[:, None]) @ served_VxM.T
+    if by_domain:
+        similar_RxV = jnp.where(domain_R[:, None] == domain_V[None, :], similar_RxV, 0.0)
+    gain_R = jnp.sum(jnp.maximum(similar_RxV - cover_V[None, :], 0.0), axis=1)
+    return jnp.where(jnp.isnan(scale_R), -jnp.inf, gain_R)
 
 
 def _inner(block_RxM: jax.Array, scale_R: jax.Array, direction_RxM: jax.Array) -> jax.Array:

@@ -11,13 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax.offline import drafts, passes, rounds
+from partitionsel_jax.offline.coverage import facility_location
 from partitionsel_jax.offline.exchange import Exchange
 from partitionsel_jax.offline.passes import Pool, Rows
 from partitionsel_jax.selection import COUPLINGS, refit
 from partitionsel_jax.selection import budgets as schemes
 
 # Utilities that features alone suffice for; all with the greedy rule.
-UTILITIES = ("gradient_matching", "taylor", "alignment", "grad_norm", "random")
+UTILITIES = (
+    *("gradient_matching", "taylor", "alignment", "grad_norm", "random"),
+    "facility_location",
+)
 # Those that look at the anchors.
 ANCHORED = ("gradient_matching", "taylor", "alignment")
 SCALINGS = ("unit", "none")
@@ -92,6 +96,7 @@ def select(
     step_scale: float = 1.0,
     seed: int = 0,
     block: int | None = None,
+    references: int = 1024,
     reading: Reading | None = None,
     spread: bool = False,
 ) -> OfflineSelection:
@@ -109,8 +114,8 @@ def select(
       features: float[N, M]; anything with shape, dtype and slices of rows: an array, a memory map,
         an HDF5 data set. Read in chunks, several times over, and converted to float32. Rows with
         entries that are not finite are never picked.
-      anchors: float[A, M]; their mean is the direction to match. `grad_norm` and `random` need
-        none. Anchors with entries that are not finite are left out.
+      anchors: float[A, M]; their mean is the direction to match. `grad_norm`, `random` and
+        `facility_location` need none. Anchors with entries that are not finite are left out.
       domains: integers [N], >= 0; P is the largest and one. None: a single domain.
       size: K, 1 <= K <= N.
       budgets: most picks per domain: i32[P] that sum to K, or a function of `selection.budgets`
@@ -121,7 +126,9 @@ def select(
         `grad_norm` ranks by the norms before scaling.
       ridge: >= 0; added to the Gram matrix's diagonal by `gradient_matching`.
       step_scale: > 0; eta of `taylor`.
-      seed: of `random`, 0 .. 2^32 - 1.
+      seed: of `random` and of a sample of references, 0 .. 2^32 - 1.
+      references: of `facility_location`; rows, at least 1, that the picks are to resemble: a random
+        sample of so many where there are more.
       block: of `gradient_matching`; most picks, at least 1, that match the anchors together. The
         budgets are shared out over blocks of this size; a block ends early when no row can better
         it, and the next one takes what it left. None: all picks together.
@@ -148,7 +155,7 @@ def select(
     check_names(utility, coupling, scaling)
     _check_features(features, anchors, utility)
     exchange = Exchange.of(features.shape[0], spread=spread)
-    _check_numbers(exchange.total, size, ridge, step_scale, seed, block, reading)
+    _check_numbers(exchange.total, size, ridge, step_scale, seed, block, references, reading)
     domain_N = exchange.of_all_rows(_checked_domains(domains, features.shape[0], exchange.total))
     counts_P = np.bincount(domain_N)
     if coupling != "agnostic":
@@ -203,6 +210,17 @@ def select(
             block if weighted else None,
             by_domain=coupling == "independent",
         )
+    elif utility == "facility_location":
+        most = reading.shortlist_rows or max(1, SHORTLIST_BYTES // (4 * features.shape[1]))
+        indices, gains = facility_location(
+            pool,
+            limits_P,
+            references=references,
+            shortlist_rows=most,
+            seed=seed,
+            by_domain=coupling == "independent",
+        )
+        weights, reached = np.ones(len(indices), np.float32), float(np.sum(gains, dtype=float))
     else:
         scores_N = _scores(pool, utility, seed)
         indices = rounds.rank(scores_N, pool.domains, limits_P)
@@ -360,6 +378,7 @@ def _check_numbers(
     step_scale: float,
     seed: int,
     block: int | None,
+    references: int,
     reading: Reading,
 ) -> None:
     if not isinstance(size, int | np.integer) or size < 1:
@@ -372,6 +391,8 @@ def _check_numbers(
             raise ValueError(f"{argument} must be finite and {low} {argument}, got {number}.")
     if not 0 <= seed < 2**32:  # larger ones would be cut to their last 32 bits
         raise ValueError(f"seed must lie in 0 .. 2^32 - 1, got {seed}.")
+    if references < 1:
+        raise ValueError(f"references must be at least 1, got {references}; 1024 is usual.")
     if block is not None and block < 1:
         raise ValueError(f"block must be at least 1, got {block}; None for one of all picks.")
     for argument in ("chunk_rows", "shortlist_rows"):

@@ -47,6 +47,7 @@ def together(folder, count, output, *flags):
         (4, "gradient_matching", {"block": 10, "chunk_rows": 37}),
         (2, "taylor", {"coupling": "independent"}),
         (2, "random", {}),
+        (2, "facility_location", {"shortlist_rows": 9}),
     ],
 )
 def test_picks_are_those_of_one_process(files, tmp_path, count, utility, more):
@@ -54,14 +55,14 @@ def test_picks_are_those_of_one_process(files, tmp_path, count, utility, more):
     flags += [f"--{name}={value}" for name, value in more.items()]
     said = together(files, count, tmp_path / "picks", *flags)
     indices, weights = (np.load(tmp_path / "picks" / f"{n}.npy") for n in ("indices", "weights"))
-    chunk = more.pop("chunk_rows", None)
+    reading = {name: more[name] for name in ("chunk_rows", "shortlist_rows") if name in more}
     whole = offline.select(
         *(np.load(files / f"{name}.npy") for name in "FAD"),
         size=40,
         budgets=offline.files.parse_budgets("uniform"),
         utility=utility,
-        reading=offline.Reading(chunk),
-        **more,
+        reading=offline.Reading(**reading),
+        **{name: value for name, value in more.items() if name not in reading},
     )
     np.testing.assert_array_equal(indices, whole.indices)
     np.testing.assert_allclose(weights, whole.weights, rtol=1e-4, atol=1e-6)

@@ -55,7 +55,7 @@ def double(features):
     return features.astype(np.float64)
 
 
-def whole(features, anchors, domains, budgets, *, scaling="unit"):
+def whole(features, anchors, domains, budgets, *, scaling="unit", dense=False):
     """The Problem of the same features, all of them in memory."""
     wide = features.astype(np.float64)
     sound = np.isfinite(wide).all(axis=1)
@@ -67,8 +67,8 @@ def whole(features, anchors, domains, budgets, *, scaling="unit"):
     anchor = anchors.mean(axis=0).astype(np.float32)
     return selection.Problem(
         alignment=wide @ anchor,
-        gram=None,
-        features=wide,
+        gram=wide @ wide.T if dense else None,
+        features=None if dense else wide,
         domains=domains,
         budgets=budgets,
         norms=norms.astype(np.float32),
@@ -82,7 +82,11 @@ def budgets_of(features, domains, size=SIZE):
 
 
 def expected(features, anchors, domains, utility, coupling, scaling="unit"):
-    problem = whole(features, anchors, domains, budgets_of(features, domains), scaling=scaling)
+    problem = whole(
+        *(features, anchors, domains, budgets_of(features, domains)),
+        scaling=scaling,
+        dense=utility == "facility_location",
+    )
     return selection.select(
         problem,
         size=SIZE,
@@ -393,7 +397,7 @@ def test_a_failed_write_leaves_the_earlier_selection_as_it_was(tmp_path):
 def test_only_the_rows_asked_for_are_in_memory(tmp_path):
     features, _, _ = make_pool()
     np.save(tmp_path / "f.npy", np.asfortranarray(features))
-    mapped = offline.files.MappedMatrix("features", tmp_path / "f.npy")
+    mapped = offline.matrices.MappedMatrix("features", tmp_path / "f.npy")
     np.testing.assert_array_equal(mapped[3:9], features[3:9])
     assert mapped[3:9].base is None and not isinstance(mapped[3:9], np.memmap)
 
@@ -459,3 +463,52 @@ def test_a_block_of_no_rows_is_refused():
     features, anchors, _ = make_pool()
     with pytest.raises(ValueError, match="block must be at least 1, got 0"):
         offline.select(features, anchors, size=3, block=0)
+
+
+@pytest.mark.parametrize("coupling", ["joint", "independent", "agnostic"])
+@pytest.mark.parametrize("shortlist", [1, 7, 300])
+@pytest.mark.parametrize("change", [plain, duplicates, zero_rows, not_finite])
+def test_facility_location_picks_what_select_picks(coupling, shortlist, change):
+    features, anchors, domains = make_pool(seed=4)
+    features = change(features)
+    budgets = budgets_of(features, domains)
+    found = offline.select(
+        *(features, None, domains),
+        size=SIZE,
+        utility="facility_location",
+        coupling=coupling,
+        reading=offline.Reading(chunk_rows=37, shortlist_rows=shortlist),
+    )
+    problem = whole(features, anchors, domains, budgets, dense=True)
+    expected = selection.select(problem, size=SIZE, utility="facility_location", coupling=coupling)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_allclose(found.utility, expected.utility, rtol=1e-5)
+
+
+def test_facility_location_resembles_a_sample():
+    features, _, domains = make_pool(seed=6)
+    size, seed = 8, 5
+    found = offline.select(
+        features, None, domains, size=size, utility="facility_location", references=60, seed=seed
+    )
+    sample = np.sort(np.random.default_rng(seed).choice(ROWS, 60, replace=False))
+    rows = unit(features.astype(np.float64))
+    similar, cover, left = rows @ rows[sample].T, np.zeros(60), found.budgets.copy()
+    for pick in found.indices:
+        gains = np.maximum(similar - cover, 0).sum(axis=1)
+        gains[left[domains] == 0] = -np.inf
+        assert gains[pick] == pytest.approx(gains.max(), rel=1e-5)
+        cover, left[domains[pick]] = np.maximum(cover, similar[pick]), left[domains[pick]] - 1
+
+
+def test_facility_location_fills_budgets_once_all_are_served():
+    features = np.repeat(np.eye(3, dtype=np.float32), 5, axis=0)
+    found = offline.select(features, size=8, utility="facility_location")
+    assert found.indices.tolist() == [0, 5, 10, 1, 2, 3, 4, 6]
+    assert found.gains.tolist() == [5, 5, 5, 0, 0, 0, 0, 0]
+
+
+def test_no_references_are_refused():
+    features, _, _ = make_pool()
+    with pytest.raises(ValueError, match="references must be at least 1, got 0"):
+        offline.select(features, size=3, utility="facility_location", references=0)
