@@ -2,12 +2,15 @@
 
 A folder holds a manifest and, for every so many rows, two .npy files: `features-00000.npy`
 float32[R, M], the sketched gradients as they are, and `rows-00000.npy`, a structured array of each
-row's index in the table, loss and gradient norm. A shard in progress has ".part" in its names; a
-row counts once its `done` is set, which is after its features were written.
+row's index in the table, loss and gradient norm, and a digest of the manifest. A shard in progress
+has ".part" in its names; a row counts once its `done` is set, which is after its features were
+written.
 """
 
 import dataclasses
 import functools
+import hashlib
+import json
 import logging
 import os
 import time
@@ -34,7 +37,9 @@ MANIFEST = "manifest.json"
 SHARD_ROWS = 4096
 # Seconds between two lines on how far a pass is.
 _TELL_S = 10.0
-_ABOUT = np.dtype([("row", "<i8"), ("loss", "<f4"), ("norm", "<f4"), ("done", "?")])
+_ABOUT = np.dtype(
+    [("row", "<i8"), ("loss", "<f4"), ("norm", "<f4"), ("manifest", "<u8"), ("done", "?")]
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -185,21 +190,22 @@ def compute(
       ValueError: the folder holds features of something else.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    claim(folder, {**manifest, "rows": len(table), "shard_rows": SHARD_ROWS, "dim": extractor.dim})
+    digest = claim(folder, {**manifest, "rows": len(table), "shard_rows": SHARD_ROWS})
     total = -(-len(table) // SHARD_ROWS)
     mine = [number for number in range(total) if number % part[1] == part[0] - 1]
     progress = _Progress(what, sum(_rows_of(table, number) for number in mine))
     for number in mine:
-        if (folder / name(number)).exists() and (folder / name(number, "rows")).exists():
+        if not _lacks(folder, number):
+            _check_shard(folder, number, digest)
             progress.had(_rows_of(table, number))
             continue
         first = number * SHARD_ROWS
         indices = np.arange(first, first + _rows_of(table, number))
-        _compute_shard(folder, number, indices, table, extractor, pad, progress)
+        _compute_shard(folder, number, indices, table, extractor, pad, digest, progress)
 
 
-def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Writes a folder's manifest, or compares it with that of earlier work.
+def claim(folder: Path, manifest: Mapping[str, Any]) -> int:
+    """Writes a folder's manifest, or compares it with that of earlier work; a digest of it.
 
     Raises:
       ValueError: another one lies there.
@@ -214,17 +220,30 @@ def claim(folder: Path, manifest: Mapping[str, Any]) -> None:
                     f"{key}={manifest.get(key)!r}: choose another --output, or what they were "
                     "made with"
                 )
-        return
-    write_json(path, dict(manifest))
+    else:
+        write_json(path, dict(manifest))
+    content = json.dumps(manifest, sort_keys=True).encode()
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little")
 
 
 def missing(folder: Path, rows: int) -> list[int]:
     """Numbers of the shards that are not there."""
-    return [
-        number
-        for number in range(-(-rows // SHARD_ROWS))
-        if not all((folder / name(number, kind)).exists() for kind in ("features", "rows"))
-    ]
+    return [number for number in range(-(-rows // SHARD_ROWS)) if _lacks(folder, number)]
+
+
+def _lacks(folder: Path, number: int) -> bool:
+    return not all((folder / name(number, what)).exists() for what in ("features", "rows"))
+
+
+def _check_shard(folder: Path, number: int, digest: int) -> None:
+    """Raises ValueError for a shard of something else, as one that was copied here may be."""
+    path = folder / name(number, "rows")
+    about = _mapped(path)
+    if about.dtype != _ABOUT or not len(about) or about["manifest"][0] != digest:
+        raise ValueError(
+            f"{path} and the features beside it are of another model, of other rows or of another "
+            f"way to read them than {folder / MANIFEST} says: remove both, or bring the right ones"
+        )
 
 
 def batches(lengths: np.ndarray, widths: tuple[int, ...], size: int) -> list[tuple[int, list[int]]]:
@@ -253,13 +272,21 @@ def _compute_shard(
     table: Table,
     extractor: Extractor,
     pad: int,
+    digest: int,
     progress: "_Progress",
 ) -> None:
     parts = {kind: folder / f"{name(number, kind)}.part" for kind in ("features", "rows")}
+    if (folder / name(number)).exists() and parts["rows"].exists():
+        # Stopped between the two moves at the end.
+        parts["rows"].replace(folder / name(number, "rows"))
+        progress.had(len(indices))
+        return
+    if not parts["features"].exists():
+        parts["rows"].unlink(missing_ok=True)
     shape = (len(indices), extractor.dim)
     features = _writable(parts["features"], shape, np.dtype(np.float32))
     about = _writable(parts["rows"], shape[:1], _ABOUT)
-    about["row"] = indices
+    about["row"], about["manifest"] = indices, digest
     for width, places in batches(table.lengths[indices], extractor.widths, extractor.batch):
         if about["done"][places].all():
             progress.had(len(places))

@@ -319,8 +319,9 @@ def _read(chooser: Chooser, inputs: _Inputs, work: Path) -> _Seen:
 
 def _manifests(seen: _Seen, chooser: Chooser, inputs: _Inputs) -> dict[str, dict[str, Any]]:
     """Gives for "rows" and "anchors" everything that their features depend on but the sketch."""
+    # No paths: machines that share the work may have the same things in other places.
     both = {
-        **dataclasses.asdict(chooser),
+        "dtype": chooser.dtype,
         "weights": int(fingerprint(seen.loaded.parameters)),
         "tokenizer": seen.loaded.tokenizer.fingerprint,
         "length": inputs.reader.length,

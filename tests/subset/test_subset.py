@@ -166,6 +166,16 @@ def test_a_stop_among_the_features_changes_no_byte(model, files, tmp_path, monke
     assert calls[0] == needed
 
 
+@pytest.mark.parametrize("moved", ["features", "rows"])
+def test_a_stop_between_two_moves_changes_no_byte(model, files, tmp_path, moved):
+    whole = make(model, *files, tmp_path / "out").read_bytes()
+    work = tmp_path / "out" / "work" / "model-0" / "rows"
+    other = {"features": "rows", "rows": "features"}[moved]
+    (work / f"{other}-00000.npy").rename(work / f"{other}-00000.npy.part")
+    assert make(model, *files, tmp_path / "out", overwrite=True).read_bytes() == whole
+    assert not list(work.glob("*.part"))
+
+
 def test_parts_on_their_own_make_the_same_choice(model, files, tmp_path, monkeypatch):
     monkeypatch.setattr(feature_files, "SHARD_ROWS", 16)
     whole = make(model, *files, tmp_path / "whole").read_bytes()
@@ -179,6 +189,18 @@ def test_parts_on_their_own_make_the_same_choice(model, files, tmp_path, monkeyp
 
     monkeypatch.setattr(feature_files.Extractor, "__call__", refuse)
     assert make(model, *files, tmp_path / "out").read_bytes() == whole
+
+
+def test_a_shard_of_something_else_that_was_copied_there_is_refused(model, files, tmp_path):
+    other = str(tiny.write("tinier-qwen2.5", tmp_path / "other"))
+    for name, by in (("mine", model), ("theirs", other)):
+        make(by, *files, tmp_path / name)
+    shard = "work/model-0/rows/{}-00000.npy"
+    for what in ("features", "rows"):
+        found = (tmp_path / "theirs" / shard.format(what)).read_bytes()
+        (tmp_path / "mine" / shard.format(what)).write_bytes(found)
+    with pytest.raises(ValueError, match="are of another model, of other rows or of another way"):
+        make(model, *files, tmp_path / "mine", overwrite=True)
 
 
 def test_another_request_takes_the_features_that_there_are(model, files, tmp_path, monkeypatch):
