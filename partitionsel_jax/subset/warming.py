@@ -9,7 +9,6 @@ linearly.
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from partitionsel_jax.config.settings import PlanSettings, Settings
 from partitionsel_jax.data.sources.files import changed
 from partitionsel_jax.data.sources.rows import BadRow, SkippedRow
 from partitionsel_jax.data.streams import generator
-from partitionsel_jax.models.pretrained import Pretrained
 from partitionsel_jax.subset import writing
+from partitionsel_jax.subset.loading import Loaded
 from partitionsel_jax.subset.table import Files, Table
 from partitionsel_jax.training import loop, starts
 from partitionsel_jax.training.plan import expand
@@ -39,7 +38,7 @@ _NUMERICS = ("dtype", "param_dtype", "remat", "attention", "chunk_vocab", "chunk
 
 
 def warm_up(
-    loaded: Pretrained,
+    loaded: Loaded,
     files: Files,
     table: Table,
     rows: np.ndarray,
@@ -48,7 +47,7 @@ def warm_up(
     template: str,
     seed: int,
     folder: Path,
-) -> Pretrained:
+) -> Loaded:
     """Puts adapters on a model and trains them on a random few rows; continued where it stopped.
 
     Args:
@@ -82,9 +81,8 @@ def warm_up(
     loop.train(run, folder / "run")
     finished = starts.load_finished(folder / "run", "the warm-up")
     chosen = finished.settings
-    return Pretrained(
-        models.Model(chosen.model, chosen.lora), finished.parameters, loaded.checkpoint
-    )
+    model = models.Model(chosen.model, chosen.lora)
+    return Loaded(model, finished.parameters, loaded.tokenizer)
 
 
 def _conversations(files: Files, table: Table, rows: np.ndarray) -> Iterator[dict[str, Any]]:
@@ -104,7 +102,7 @@ def _conversations(files: Files, table: Table, rows: np.ndarray) -> Iterator[dic
 
 
 def _config(
-    loaded: Pretrained,
+    loaded: Loaded,
     path: str,
     updates: int,
     length: int,
@@ -114,8 +112,9 @@ def _config(
 ) -> dict[str, Any]:
     config = fields.defaults(PlanSettings) | fields.defaults(Settings)
     numerics = {name: config["model"][name] for name in _NUMERICS}
-    its = {"dtype": loaded.config.dtype, "param_dtype": loaded.config.param_dtype}
-    config["checkpoint"] = os.fspath(loaded.checkpoint.path)
+    shape = loaded.model.config
+    its = {"dtype": shape.dtype, "param_dtype": shape.param_dtype}
+    config["checkpoint"] = loaded.checkpoint
     config["model"] = {**numerics, **its, "remat": "layer"}
     config["seed"] = seed
     columns = {"prompt": "", "input": "", "response": "", "domain": "", "messages": "messages"}

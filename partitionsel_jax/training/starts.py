@@ -281,7 +281,7 @@ def check_scorers(settings: "Settings", chooser: "Settings | None" = None) -> No
         examples.
     """
     for field, name in scorers(settings).items():
-        theirs = chooser if name.startswith(CHOOSER) else _finished(name, field)
+        theirs = chooser if name.startswith(CHOOSER) else settings_if_run(name, field)
         _check_reader(f"{field}={name!r}", name, settings, theirs)
     if not settings.selection.has_proxy:
         return
@@ -305,7 +305,7 @@ def check_scored_rows(settings: "Settings", examples: str) -> None:
       ValueError: one was trained on other examples.
     """
     for field, name in scorers(settings).items():
-        if _finished(name, field) is None:
+        if settings_if_run(name, field) is None:
             continue
         theirs = workdir.read_summary(paths.absolute(name))["origin"].get("examples", examples)
         if theirs != examples:
@@ -349,8 +349,12 @@ def _check_reader(what: str, name: str, settings: "Settings", theirs: "Settings 
             )
 
 
-def _finished(name: str, field: str) -> "Settings | None":
-    """The configuration of the run in a folder that a field names; None for a pretrained model."""
+def settings_if_run(name: str, field: str) -> "Settings | None":
+    """The configuration of the run in a folder that a field names; None for a pretrained model.
+
+    Raises:
+      ValueError: a run that is not finished, or of another version.
+    """
     folder = paths.absolute(name)
     if not (folder / "config.json").exists() or _is_checkpoint(name):
         return None
@@ -359,7 +363,7 @@ def _finished(name: str, field: str) -> "Settings | None":
 
 def trainings(settings: "Settings") -> dict[str, int]:
     """Folder -> number of updates, of the finished runs that score a run's rows in its stead."""
-    found = {name: _finished(name, field) for field, name in scorers(settings).items()}
+    found = {name: settings_if_run(name, field) for field, name in scorers(settings).items()}
     return {name: theirs.training.updates for name, theirs in found.items() if theirs is not None}
 
 
@@ -370,7 +374,7 @@ def load_filter(settings: "Settings") -> tuple[models.Model, Any]:
       ValueError: as `load_finished`, or a checkpoint that cannot be read.
     """
     name = settings.data.filter.model
-    theirs = _finished(name, "data.filter.model")
+    theirs = settings_if_run(name, "data.filter.model")
     if theirs is not None:
         finished = load_finished(name, f"data.filter.model={name!r}")
         return models.Model(theirs.model, theirs.lora), finished.parameters
@@ -389,7 +393,7 @@ def load_proxy(settings: "Settings") -> tuple[Any, Any]:
     name = settings.selection.proxy
     if not settings.selection.has_proxy:
         return None, None
-    if _finished(name, "selection.proxy") is not None:
+    if settings_if_run(name, "selection.proxy") is not None:
         finished = load_finished(name, f"selection.proxy={name!r}")
         return finished.state.parameters, finished.frozen
     shape, lora = settings.chooser

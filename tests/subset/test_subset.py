@@ -14,11 +14,12 @@ import pytest
 from partitionsel_jax import data, models, offline, subset
 from partitionsel_jax.data.sources.naming import find_columns
 from partitionsel_jax.distributed import spmd
-from partitionsel_jax.models.pretrained import adapters, tiny
+from partitionsel_jax.models.pretrained import adapters
+from partitionsel_jax.models.pretrained import tiny as tiny_models
 from partitionsel_jax.reporting import subset_page
 from partitionsel_jax.step.features import compute_features
 from partitionsel_jax.subset import features as feature_files
-from partitionsel_jax.subset import making
+from partitionsel_jax.subset import loading, making
 from partitionsel_jax.subset.choosing import held_out
 from partitionsel_jax.subset.features import Joined, Kept, Shards, batches
 from partitionsel_jax.subset.table import Files, read_table
@@ -52,7 +53,7 @@ def write_rows(path, rows):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return str(tiny.write("tinier-llama3.2", tmp_path_factory.mktemp("model") / "m"))
+    return str(tiny_models.write("tinier-llama3.2", tmp_path_factory.mktemp("model") / "m"))
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_chosen_rows_are_as_they_were_with_what_is_known_of_them(model, files, t
 def test_picks_are_those_of_features_computed_row_by_row(model, files, tmp_path):
     path = make(model, *files, tmp_path / "out")
     loaded = models.load(model)
-    settings = GRADIENTS.settings(loaded)
+    settings = GRADIENTS.settings(loading.load(subset.Chooser(model)))
     scope = making.Scope(settings.parameters, settings.last_layers, loaded.config.layers)
 
     def features_of(file):
@@ -192,7 +193,7 @@ def test_parts_on_their_own_make_the_same_choice(model, files, tmp_path, monkeyp
 
 
 def test_a_shard_of_something_else_that_was_copied_there_is_refused(model, files, tmp_path):
-    other = str(tiny.write("tinier-qwen2.5", tmp_path / "other"))
+    other = str(tiny_models.write("tinier-qwen2.5", tmp_path / "other"))
     for name, by in (("mine", model), ("theirs", other)):
         make(by, *files, tmp_path / name)
     shard = "work/model-0/rows/{}-00000.npy"
@@ -255,7 +256,7 @@ def test_budgets_follow_the_anchors_domains(model, files, tmp_path):
 
 
 def test_several_models_add_their_cosines(model, files, tmp_path):
-    other = str(tiny.write("tinier-qwen2.5", tmp_path / "other"))
+    other = str(tiny_models.write("tinier-qwen2.5", tmp_path / "other"))
     choosers = [subset.Chooser(model), subset.Chooser(other)]
     options = {"reader": READER, "gradients": GRADIENTS, "warmup": 0.0}
     path = subset.make(choosers, *files, subset.Request("8"), str(tmp_path / "out"), **options)
@@ -508,6 +509,18 @@ def test_adapters_are_warmed_up_and_a_stop_in_that_changes_no_byte(model, tmp_pa
         for text in (path.read_text(), whole.decode())
     ]
     assert ranks[0] == ranks[1]
+
+
+def test_a_finished_run_chooses(files, tmp_path, tiny, train):
+    tiny.data.length = 64
+    tiny.training.update({"updates": 2, "evaluate_every": 2, "checkpoint_every": 2})
+    _, folder = train(tiny)
+    path = make(str(folder), *files, tmp_path / "out", size="6", warmup=0.05)
+    assert len(chosen(path)) == 6
+    assert not (tmp_path / "out" / "work" / "model-0" / "warm-up").exists()
+    with pytest.raises(ValueError, match="is a run, which has its own adapters"):
+        choosers = [subset.Chooser(str(folder), "adapter")]
+        subset.make(choosers, *files, subset.Request("6"), str(tmp_path / "other"), reader=READER)
 
 
 def test_the_rows_of_a_warm_up_are_no_anchors(model, tmp_path):
