@@ -1,6 +1,7 @@
 """Shows what a config's data is: numbers, and rows with the tokens that are learnt.
 
 python -m experiments.data --config=configs/quickstart.py --html=data.html
+python -m experiments.data --config=configs/quickstart.py --jsonl=DIR
 """
 
 import contextlib
@@ -17,12 +18,18 @@ _HTML = flags.DEFINE_string("html", None, "Where to write the same as one page."
 _ROWS = flags.DEFINE_integer(
     "rows", 5_000, "Rows of each split that lengths and duplicates are read from; 0 for all."
 )
+_JSONL = flags.DEFINE_string(
+    "jsonl", None, "A folder to write the rows of every split to, as JSON Lines."
+)
 flags.mark_flag_as_required("config")
 
 
 def main() -> None:
     from partitionsel_jax.reporting import data_card
 
+    if _JSONL.value:
+        _write(_CONFIG.value.to_dict(), _JSONL.value)
+        return
     card, problem = _card(_CONFIG.value.to_dict(), _ROWS.value)
     colours = data_card.wants_colours(sys.stdout)
     print(data_card.as_text(card, colours=colours, problem=problem))
@@ -30,6 +37,16 @@ def main() -> None:
         page = data_card.as_html(card, problem)
         epath.Path(_HTML.value).write_text(page, encoding="utf-8")
         print(f"page: {_HTML.value}")
+
+
+def _write(config: dict[str, Any], folder: str) -> None:
+    """Writes the rows of a config's corpus."""
+    from partitionsel_jax.config import settings
+    from partitionsel_jax.data.exporting import write_rows
+    from partitionsel_jax.training import corpora, expand
+
+    write_rows(corpora.load(settings.parse(expand(config)[0].config)), folder)
+    print(f"rows: {folder}")
 
 
 def _card(config: dict[str, Any], rows: int) -> tuple[Any, str]:

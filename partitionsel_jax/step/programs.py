@@ -12,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax import models, selection
+from partitionsel_jax.config.sections import FeatureSettings
 from partitionsel_jax.distributed import spmd
-from partitionsel_jax.gradients.features import Features, unit
+from partitionsel_jax.gradients.features import Features, Scope, unit
 from partitionsel_jax.models import parameters as trees
 from partitionsel_jax.step import anchors as held_out
 from partitionsel_jax.step import fidelity, recorded
 from partitionsel_jax.step.candidates import Candidates, RowInfo, compare
+from partitionsel_jax.step.features import compute_features
 from partitionsel_jax.step.parts import row_losses
 from partitionsel_jax.step.state import NO_OTHERS, Others, TrainState, before, is_sound
 from partitionsel_jax.step.step import Step
@@ -76,6 +78,19 @@ def scorer(model: models.Model, layout: spmd.Layout) -> spmd.Program:
         return spmd.gather((row_losses(model, parameters, rows), rows.lengths, answered))
 
     return layout.map(score, ("weights", "rows"))
+
+
+@functools.lru_cache(maxsize=16)
+def features(
+    model: models.Model, scope: Scope, settings: FeatureSettings, layout: spmd.Layout
+) -> spmd.Program:
+    """(parameters, rows) -> the rows' features, by parameters that stay as they are."""
+
+    def compute(parameters, rows):
+        found, _ = compute_features(model, scope, settings, parameters, rows, step=jnp.int32(0))
+        return spmd.gather(found)
+
+    return layout.map(compute, ("weights", "rows"))
 
 
 def halting(
@@ -154,7 +169,7 @@ def make_room() -> None:
         return  # not Linux
     if mappings < MOST_MAPPINGS:
         return
-    for kept in (evaluators, scorer, training_step, fidelity_check, _stages):
+    for kept in (evaluators, scorer, features, training_step, fidelity_check, _stages):
         kept.cache_clear()
     jax.clear_caches()
 

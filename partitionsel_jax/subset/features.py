@@ -8,7 +8,6 @@ written.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from partitionsel_jax import gradients, models
@@ -28,7 +26,7 @@ from partitionsel_jax.data.rows import Rows
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.json_files import read_json, write_json
 from partitionsel_jax.offline.passes import scaled
-from partitionsel_jax.step.features import compute_features
+from partitionsel_jax.step import programs
 from partitionsel_jax.subset.table import Table
 
 _LOG = logging.getLogger(__name__)
@@ -65,20 +63,11 @@ class Extractor:
         """Rows of a batch."""
         return self.settings.microbatch * len(self.layout.devices)
 
-    @functools.cached_property
-    def _program(self) -> spmd.Program:
-        def compute(parameters: Any, rows: Rows) -> gradients.Features:
-            found, _ = compute_features(
-                self.model, self.scope, self.settings, parameters, rows, step=jnp.int32(0)
-            )
-            return spmd.gather(found)
-
-        return self.layout.map(compute, ("weights", "rows"))
-
     def __call__(self, rows: Rows) -> gradients.Features:
         """Features of one batch, on the host."""
+        program = programs.features(self.model, self.scope, self.settings, self.layout)
         inputs = self.parameters, self.layout.rows(self.layout.part(rows))
-        return jax.device_get(self._program(*inputs))
+        return jax.device_get(program(*inputs))
 
     @property
     def dim(self) -> int:

@@ -19,6 +19,7 @@ from partitionsel_jax.data.own_anchors import OwnAnchors, read_anchors
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.gradients import Scope
 from partitionsel_jax.json_files import write_json
+from partitionsel_jax.step import programs
 from partitionsel_jax.step.state import fingerprint
 from partitionsel_jax.subset import features as feature_files
 from partitionsel_jax.subset import writing
@@ -332,14 +333,15 @@ def _compute(
     scope = Scope(settings.parameters, settings.last_layers, loaded.model.config.layers)
     # How many rows go through the model at a time decides the time alone.
     about = {**dataclasses.asdict(settings), "microbatch": None}
-    for what, table in (("anchors", seen.anchor_table), ("rows", seen.table)):
-        if table is not None:
-            longest = int(table.lengths.max())
-            widths = sorted({max(2, math.ceil(longest * share)) for share in _WIDTHS})
-            extractor = Extractor(loaded.model, parameters, scope, settings, layout, tuple(widths))
-            manifest = {**manifests[what], "features": about}
-            pad = loaded.tokenizer.pad_id
-            feature_files.compute(work / what, table, extractor, manifest, pad, what, part)
+    tables = {"anchors": seen.anchor_table, "rows": seen.table}
+    found = {what: table for what, table in tables.items() if table is not None}
+    longest = max(int(table.lengths.max()) for table in found.values())
+    widths = tuple(sorted({max(2, math.ceil(longest * share)) for share in _WIDTHS}))
+    extractor = Extractor(loaded.model, parameters, scope, settings, layout, widths)
+    programs.make_room()
+    for what, table in found.items():
+        manifest, pad = {**manifests[what], "features": about}, loaded.tokenizer.pad_id
+        feature_files.compute(work / what, table, extractor, manifest, pad, what, part)
 
 
 def _pool(seen: _Seen, share: float, seed: int) -> _Pool:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from partitionsel_jax import models
@@ -30,8 +31,6 @@ from partitionsel_jax.training.plan import expand
 _LOG = logging.getLogger(__name__)
 
 BATCH = 32
-# Of these rows, those that the run is validated and tested on: the fewest that there can be.
-_APART = 3
 _LORA = {"rank": 16, "alpha": 96.0, "targets": ("q", "k", "v", "gate", "up", "down")}
 _OPTIMIZER = {"learning_rate": 2e-4, "schedule": "linear", "warmup": 0.03, "clip": 1.0}
 _NUMERICS = ("dtype", "param_dtype", "remat", "attention", "chunk_vocab", "chunk_tokens")
@@ -63,20 +62,26 @@ def warm_up(
       The model with its adapters.
 
     Raises:
-      ValueError: fewer rows than one batch and the three beside it.
+      ValueError: fewer rows than one batch and the few beside it.
     """
     count = round(share * len(rows)) // BATCH * BATCH or BATCH
-    if len(rows) < count + _APART:
+    # Rows that a run is validated and tested on; the fewest that there can be.
+    devices = max(d for d in range(1, jax.local_device_count() + 1) if BATCH % d == 0)
+    whole = count + 2 * devices + 1
+    if len(rows) < whole:
         raise ValueError(
-            f"a warm-up needs {count + _APART} rows, got {len(rows)}: give --warmup=0 to do "
-            "without it"
+            f"a warm-up needs {whole} rows, got {len(rows)}: give --warmup=0 to do without it"
         )
-    drawn = generator(seed, "rows of the warm-up").permutation(rows)[: count + _APART]
+    drawn = generator(seed, "rows of the warm-up").permutation(rows)[:whole]
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / "rows.jsonl"
     if not written.exists():
         writing.write_jsonl(written, _conversations(files, table, drawn))
-    config = _config(loaded, str(written), count // BATCH, length, template, seed, folder)
+    config = _config(loaded, str(written), length, template, seed, folder)
+    config["data"] |= {"validation": 2 * devices, "test": 1}
+    config["selection"] |= {"anchors": devices, "anchor_balance": False}
+    updates = count // BATCH
+    config["training"] |= {"updates": updates, "evaluate_every": updates, "devices": devices}
     (run,) = expand(config)
     loop.train(run, folder / "run")
     finished = starts.load_finished(folder / "run", "the warm-up")
@@ -104,7 +109,6 @@ def _conversations(files: Files, table: Table, rows: np.ndarray) -> Iterator[dic
 def _config(
     loaded: Loaded,
     path: str,
-    updates: int,
     length: int,
     template: str,
     seed: int,
@@ -119,14 +123,12 @@ def _config(
     config["seed"] = seed
     columns = {"prompt": "", "input": "", "response": "", "domain": "", "messages": "messages"}
     config["data"] |= {"source": "instructions", "path": path, "columns": columns}
-    config["data"] |= {"train": 0, "validation": 2, "test": 1}
-    config["data"] |= {"length": length, "template": template, "seed": seed}
+    config["data"] |= {"train": 0, "length": length, "template": template, "seed": seed}
     config["data"] |= {"directory": str(folder / "corpus")}
     config["lora"] |= _LORA
     config["optimizer"] |= _OPTIMIZER
     config["features"] |= {"parameters": "lora", "last_layers": 1}
-    config["selection"] |= {"utility": "random", "pool": BATCH, "size": BATCH, "anchors": 1}
-    config["selection"] |= {"anchor_balance": False}
-    config["training"] |= {"updates": updates, "evaluate_every": updates, "checkpoint_every": 10}
+    config["selection"] |= {"utility": "random", "pool": BATCH, "size": BATCH}
+    config["training"] |= {"checkpoint_every": 10}
     config["evaluation"] |= {"test": False}
     return config

@@ -138,7 +138,7 @@ GIVEN = {
 PATHS = {
     "ablate": ["workdir"],
     "benchmark": ["output"],
-    "data": ["html"],
+    "data": ["html", "jsonl"],
     "evaluate": ["workdir", "model", "adapter", "output", "against"],
     "export": ["workdir", "adapter", "merged"],
     "fetch": ["model"],

@@ -12,6 +12,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from partitionsel_jax import data, models, offline, subset
+from partitionsel_jax.data import exporting
 from partitionsel_jax.data.sources.naming import find_columns
 from partitionsel_jax.distributed import spmd
 from partitionsel_jax.models.pretrained import adapters
@@ -23,7 +24,7 @@ from partitionsel_jax.subset import loading, making
 from partitionsel_jax.subset.choosing import held_out
 from partitionsel_jax.subset.features import Joined, Kept, Shards, batches
 from partitionsel_jax.subset.table import Files, read_table
-from partitionsel_jax.training import loop, starts, workdir
+from partitionsel_jax.training import corpora, expand, loop, starts, workdir
 
 DOMAINS = ("add", "reverse", "shout")
 
@@ -473,11 +474,11 @@ def test_devices_change_no_feature_but_by_rounding(model, files, tmp_path):
 def test_adapters_are_warmed_up_and_a_stop_in_that_changes_no_byte(model, tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", made_rows(240))
     anchors = write_rows(tmp_path / "dev.jsonl", made_rows(12, seed=7))
-    options = {"warmup": 0.25, "reader": subset.Reader(length=96, template="plain")}
+    options = {"warmup": 0.3, "reader": subset.Reader(length=96, template="plain")}
     whole = make(model, rows, anchors, tmp_path / "whole", **options).read_bytes()
     work = tmp_path / "whole" / "work" / "model-0"
     summary = json.loads((work / "warm-up" / "run" / "summary.json").read_text())
-    assert summary["updates"] == 2  # a quarter of 240, in batches of 32
+    assert summary["updates"] == 2  # three tenths of 240, in batches of 32
     manifest = json.loads((work / "rows" / "manifest.json").read_text())
     assert manifest["features"]["parameters"] == "lora"
     assert manifest["features"]["last_layers"] == GRADIENTS.last_layers
@@ -528,7 +529,7 @@ def test_the_rows_of_a_warm_up_are_no_anchors(model, tmp_path):
     options = {"warmup": 0.5, "reader": subset.Reader(length=96, template="plain")}
     make(model, rows, "25%", tmp_path / "out", **options)
     written = chosen(tmp_path / "out" / "work" / "model-0" / "warm-up" / "rows.jsonl")
-    assert len(written) == 32 + 3  # half of 90, in batches of 32, and three beside them
+    assert len(written) == 32 + 17  # half of 90, in batches of 32, and two a device beside them
     loaded = models.load(model)
     table = read_table(Files.find(rows, "instructions", {}), loaded.tokenizer, 96, "plain")
     held = held_out(table, 0.25, 0)
@@ -538,7 +539,7 @@ def test_the_rows_of_a_warm_up_are_no_anchors(model, tmp_path):
 
 def test_a_warm_up_of_too_few_rows_is_refused(model, files, tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", made_rows(30))
-    with pytest.raises(ValueError, match="a warm-up needs 35 rows, got 30: give --warmup=0"):
+    with pytest.raises(ValueError, match="a warm-up needs 49 rows, got 30: give --warmup=0"):
         make(model, rows, files[1], tmp_path / "out", warmup=0.05)
 
 
@@ -599,3 +600,22 @@ def test_two_at_work_in_one_folder_are_refused(model, files, tmp_path):
         pytest.raises(ValueError, match="another process is choosing rows in"),
     ):
         make(model, *files, tmp_path / "out")
+
+
+def test_a_corpus_written_as_rows_is_read_again(tiny, tmp_path):
+    (run,) = expand(tiny.to_dict())
+    corpus = corpora.load(run.settings)
+    exporting.write_rows(corpus, tmp_path / "rows")
+    for split in ("train", "anchors", "validation", "test"):
+        rows = chosen(tmp_path / "rows" / f"{split}.jsonl")
+        examples = list(getattr(corpus, split).all_examples())
+        assert [row["response"] for row in rows] == [each.response for each in examples]
+        assert [row["prompt"] for row in rows] == [each.question for each in examples]
+        assert [row["corrupted"] for row in rows] == [each.corrupted for each in examples]
+    with pytest.raises(ValueError, match=r"train.jsonl is there: remove it"):
+        exporting.write_rows(corpus, tmp_path / "rows")
+    # A folder of them is one source, of which those that were meant for training are candidates.
+    source = Files.find(str(tmp_path / "rows"), "instructions", {})
+    table = read_table(source, data.ByteTokenizer(), 64, "plain")
+    assert len(table) == len(corpus.train) + len(corpus.anchors)
+    assert table.counts["left out: meant for test"] == len(corpus.test)
