@@ -12,7 +12,7 @@ from experiments import console
 _SUITE = flags.DEFINE_string(
     "suite",
     None,
-    "What to measure: selection, gradients, step, loading, data, buckets or scaling.",
+    "What to measure: selection, offline, gradients, step, loading, data, buckets or scaling.",
     required=True,
 )
 _SIZES = flags.DEFINE_list(

@@ -16,7 +16,7 @@ from etils import epath
 from experiments.suites.measuring import Options, log
 from partitionsel_jax import __version__
 
-SUITES = ("buckets", "data", "gradients", "loading", "scaling", "selection", "step")
+SUITES = (*("buckets", "data", "gradients", "loading", "offline", "scaling", "selection", "step"),)
 # Those that can be asked for some of their sizes.
 SIZED = ("gradients", "selection")
 
