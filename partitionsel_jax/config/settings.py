@@ -155,15 +155,6 @@ class Settings:
                         f"data.target_domains={self.data.target_domains} leaves some without: set "
                         f"it to {usable!r}"
                     )
-        half = round(self.data.validation / 2)
-        drawn = not (self.data.anchors_path or self.selection.recorded)
-        if drawn and self.selection.anchors > half * len(self.data.targets):
-            raise ValueError(
-                f"selection.anchors={self.selection.anchors} exceeds the "
-                f"{half * len(self.data.targets)} rows that anchors are drawn from, half of the "
-                f"data.validation={self.data.validation} rows of each of "
-                f"{len(self.data.targets)} domains: enlarge data.validation or take fewer anchors"
-            )
         corrupts = self.data.noise.kind != "none" and self.data.train_on != "anchors"
         if self.selection.oracle and not corrupts:
             raise ValueError(

@@ -48,13 +48,23 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(settings: Settings) -> None:
-    """Makes sure that answers can be judged.
+    """Makes sure that answers can be judged, and that a step's anchors can be drawn.
 
     Raises:
-      ValueError: a package is missing that they are judged with.
+      ValueError: a package is missing that answers are judged with, or there are too few anchors
+        even if every domain has the validation rows that are asked for.
     """
-    if settings.data.source != REASONING_GYM:
-        evaluation.check_scorer(_scorer_name(settings.data))
+    chosen, anchors = settings.data, settings.selection.anchors
+    if chosen.source != REASONING_GYM:
+        evaluation.check_scorer(_scorer_name(chosen))
+    drawn = not (chosen.anchors_path or settings.selection.recorded)
+    most = round(chosen.validation / 2) * len(chosen.targets)
+    if drawn and anchors > most:
+        raise ValueError(
+            f"selection.anchors={anchors} exceeds the {most} rows that anchors are drawn from, "
+            f"half of the data.validation={chosen.validation} rows of each of "
+            f"{len(chosen.targets)} domains: enlarge data.validation or take fewer anchors"
+        )
 
 
 def prepare(settings: DataSettings) -> Any:

@@ -51,7 +51,6 @@ def changed(config, dotted, value):
         ("selection.utility", "full", "set selection.size=16"),
         ("selection.pool", 81, "exceeds the training split of 80 rows"),
         ("selection.anchors", 7, "multiple of the 2 domains"),
-        ("selection.anchors", 1000, "exceeds the .* rows that anchors are drawn from, half of"),
         ("selection.weights", "soft", "selection.weights must be one of"),
         ("selection.weight_cap", 0.5, "weight_cap must be at least 1"),
         ("selection.ridge", -1.0, "selection.ridge must be at least 0"),

@@ -283,8 +283,8 @@ def test_another_method_goes_first_in_every_round(monkeypatch):
     [
         (
             ("--suite=select",),
-            "error: suite must be one of ['buckets', 'data', 'gradients', 'loading', 'scaling', "
-            "'selection', 'step'], got",
+            "error: suite must be one of ['buckets', 'data', 'gradients', 'loading', 'offline', "
+            "'scaling', 'selection', 'step'], got",
         ),
         (("--suite=selection", "--sizes=16x4x2,256x32"), "error: sizes must be NxKxP"),
         (("--suite=gradients", "--sizes=256x32x8"), "error: sizes of the gradients suite must be"),

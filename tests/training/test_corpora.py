@@ -415,3 +415,11 @@ def test_published_formats_are_read_and_judged(own, tmp_path, source, sample, ri
         assert scorer(right.format(example.answer, example.answer), example)
         assert not scorer(wrong.format(example.answer), example)
         assert scorer(example.response, example)
+
+
+def test_a_method_that_wants_more_anchors_than_there_are_is_refused_before_any_run(tiny, tmp_path):
+    tiny.methods = {"few": {}, "many": {"selection": {"anchors": 16}}}
+    said = "selection.anchors=16 exceeds the 8 rows that anchors are drawn from, half of the data.v"
+    with pytest.raises(ValueError, match=said):
+        training.train_all(tiny.to_dict(), tmp_path / "work")
+    assert not (tmp_path / "work").exists()
