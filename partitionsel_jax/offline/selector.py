@@ -190,6 +190,7 @@ def select(
         limits_P = limits(budgets, np.bincount(domain_N[sound_N], minlength=len(counts_P)), size)
     else:
         limits_P = np.asarray(budgets, np.int64)
+    most = reading.shortlist_rows or max(1, SHORTLIST_BYTES // (4 * features.shape[1]))
     if utility in ("gradient_matching", "taylor"):
         weighted = utility == "gradient_matching"
         scale = np.max(np.abs(pool.scores[pool.scores > -np.inf]), initial=0.0)
@@ -201,7 +202,6 @@ def select(
             floor=jnp.float32(refit.TOLERANCE * scale if weighted else -np.inf),
             weighted=weighted,
         )
-        most = reading.shortlist_rows or max(1, SHORTLIST_BYTES // (4 * features.shape[1]))
         indices, weights, gains, reached = _pursued(
             pool,
             task,
@@ -211,7 +211,6 @@ def select(
             by_domain=coupling == "independent",
         )
     elif utility == "facility_location":
-        most = reading.shortlist_rows or max(1, SHORTLIST_BYTES // (4 * features.shape[1]))
         indices, gains = facility_location(
             pool,
             limits_P,

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +96,6 @@ class Shards:
             for first in (number * SHARD_ROWS,)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, self.shape[1]), np.float32)
-
-    def about(self) -> np.ndarray:
-        """Index, loss and norm of every row, a structured array [N]."""
-        count = -(-self.shape[0] // SHARD_ROWS)
-        return np.concatenate(
-            [np.load(self._folder / name(number, "rows")) for number in range(count)]
-        )
 
 
 class Kept:
@@ -318,9 +311,9 @@ def _mapped(path: Path) -> np.ndarray:
 class _Progress:
     """Says from time to time how many rows are done, how fast, and when the others will be."""
 
-    def __init__(self, what: str, total: int, clock: Callable[[], float] = time.monotonic):
-        self._what, self._total, self._clock = what, total, clock
-        self._began = self._told = clock()
+    def __init__(self, what: str, total: int):
+        self._what, self._total = what, total
+        self._began = self._told = time.monotonic()
         self._done = self._found = 0
 
     def had(self, rows: int) -> None:
@@ -330,7 +323,7 @@ class _Progress:
     def did(self, rows: int) -> None:
         """Counts rows of this pass."""
         self._done += rows
-        now, here = self._clock(), self._found + self._done
+        now, here = time.monotonic(), self._found + self._done
         if now - self._told < _TELL_S and here < self._total:
             return
         self._told = now

@@ -7,6 +7,7 @@ that are chosen are read again.
 import array
 import collections
 import dataclasses
+import functools
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -96,7 +97,7 @@ class Table:
         """Gives N."""
         return len(self.ends)
 
-    @property
+    @functools.cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each row, i64[N]."""
         return np.diff(self.ends, prepend=0)

@@ -8,7 +8,6 @@ linearly.
 """
 
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,6 @@ from partitionsel_jax.subset.loading import Loaded
 from partitionsel_jax.subset.table import Files, Table
 from partitionsel_jax.training import loop, starts
 from partitionsel_jax.training.plan import expand
-
-_LOG = logging.getLogger(__name__)
 
 BATCH = 32
 _LORA = {"rank": 16, "alpha": 96.0, "targets": ("q", "k", "v", "gate", "up", "down")}
